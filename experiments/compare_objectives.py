@@ -1,0 +1,57 @@
+"""Do helpful, harmless and mixed reward models rely on the same neurons?
+
+Command:  python experiments/compare_objectives.py --run runs/neurons --out runs/overlap
+Cost:     seconds: it reads a run of find_neurons.py and runs no model.
+Expect:   Jaccard indices far above both levels of chance; most of a LoRA model's top neurons are its base model's.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from rich.console import Console
+
+import tl_reward
+from tl_reward.record import record_overlap
+from tl_reward.statistics import StatisticName
+from tl_reward.summary import summary
+
+
+@dataclass(frozen=True)
+class Config:
+    """Compares top neurons.
+
+    Attributes:
+        run: a run folder of find_neurons.py.
+        score: the statistic that ranks.
+        fraction: share of all neurons.
+        out: the run folder to write.
+        smoke: compare random numbers instead of a run.
+    """
+
+    run: Path = Path("runs/neurons")
+    score: StatisticName = "mean"
+    fraction: float = 0.1
+    out: Path = Path("runs/overlap")
+    smoke: bool = False
+
+
+def random_run() -> tl_reward.Results:
+    results = tl_reward.Results()
+    generator = torch.Generator().manual_seed(0)
+    for name in ("helpful", "harmless", "mixed"):
+        results.add("discovery", name, {}, {"mlp_gate/mean": torch.randn(2, 3, 40, generator=generator)})
+    return results
+
+
+def main(config: Config) -> None:
+    found = random_run() if config.smoke else tl_reward.Results.load(config.run)
+    results = tl_reward.Results(provenance=found.provenance)
+    record_overlap(results, found, score=config.score, site="mlp_gate", fraction=config.fraction)
+    print(f"Run: {results.save(config.out)}")
+    summary(results, Console())
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

@@ -1,0 +1,51 @@
+"""Do reward models prefer the chosen response, and by how much?
+
+Command:  python experiments/score_pairs.py --models helpful harmless mixed --pairs data/test.jsonl --out runs/scores
+Cost:     one forward pass over every transcript; about 400 tokens/s for 135M parameters on 2 cores.
+Expect:   a model trained on an objective above 0.5 on its test pairs; a helpful model low on safety-refuse, a harmless one high.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+import tl_reward
+from tl_reward.record import record_scores
+from tl_reward.summary import summary
+from tl_reward.tiny import tiny_reward_model
+
+
+@dataclass(frozen=True)
+class Config:
+    """Scores pairs.
+
+    Attributes:
+        models: folders, hub ids, or the embedded helpful, harmless, mixed.
+        pairs: a file, a hub id, or "embedded".
+        split: "test" for the embedded pairs that found no neurons.
+        out: the run folder to write.
+        smoke: run a tiny random model on a few pairs.
+    """
+
+    models: tuple[str, ...] = ("helpful", "harmless", "mixed")
+    pairs: str = "embedded"
+    split: str = "test"
+    out: Path = Path("runs/scores")
+    smoke: bool = False
+
+
+def main(config: Config) -> None:
+    pairs = tl_reward.load_pairs(config.pairs, split=config.split, limit=8 if config.smoke else None)
+    results = tl_reward.Results(provenance=tl_reward.provenance(data={config.pairs: pairs}))
+    for name in config.models:
+        model = tiny_reward_model() if config.smoke else tl_reward.load(name)
+        scores = tl_reward.score(model, pairs, progress=name)
+        record_scores(results, name, config.pairs, scores)
+    print(f"Run: {results.save(config.out)}")
+    summary(results, Console())
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config, description=__doc__))

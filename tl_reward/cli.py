@@ -1,0 +1,349 @@
+"""The command line: `tl-reward demo | train | score | discover | ablate | compare | dashboard`."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from tyro.conf import Positional
+
+from tl_reward import zoo
+from tl_reward.errors import InputError
+from tl_reward.pairs import Objective, PreferencePair, load_pairs
+from tl_reward.results import Results, check_run_folder, provenance
+from tl_reward.statistics import StatisticName
+from tl_reward.tokens import Overlong
+from tl_reward.training import TrainingConfig
+
+NeuronSite = Literal["mlp_post", "mlp_gate"]
+_out = Console()
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which preference pairs to read."""
+
+    pairs: tuple[str, ...] = ("embedded",)
+    """Files (.json, .jsonl, .gz, .parquet), hub ids such as Anthropic/hh-rlhf, or "embedded"."""
+    objective: Objective | None = None
+    """Keep pairs of this objective, and mark those that name none with it."""
+    subset: str | None = None
+    """Keep pairs of this subset."""
+    split: str | None = None
+    """Split of a hub data set, or of a file whose rows name theirs. The embedded pairs have find and test."""
+    data_dir: str | None = None
+    """Folder within a hub data set."""
+    limit: int | None = None
+    """Keep the first pairs of each file, this many."""
+    drop_bad: bool = False
+    """Leave out pairs with an empty side or two equal ones, instead of stopping."""
+
+    def load(self, split: str | None = None) -> dict[str, list[PreferencePair]]:
+        """The pairs of each source, by a short name."""
+        result: dict[str, list[PreferencePair]] = {}
+        for source in self.pairs:
+            result[_short(source, result)] = load_pairs(
+                source,
+                objective=self.objective,
+                subset=self.subset,
+                data_dir=self.data_dir,
+                split=self.split or split,
+                limit=self.limit,
+                on_bad="drop" if self.drop_bad else "error",
+            )
+        return result
+
+
+@dataclass(frozen=True)
+class Running:
+    """How to run the model."""
+
+    batch_size: int = 16
+    """Transcripts a batch."""
+    max_length: int | None = None
+    """Longest transcript, in tokens. Default: 1,024, or the model's context if that is shorter."""
+    overlong: Overlong = "drop"
+    """What to do with longer ones: drop the pair, cut tokens off the left, or stop."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the model. Sums and rewards are kept wider."""
+    device: str | None = None
+    """Default: the GPU if there is one."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where to write."""
+
+    out: Path
+    """The run folder to write."""
+    overwrite: bool = False
+    """Replace a run folder that exists."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Run the main job once through on the embedded models and pairs, and write its page."""
+
+    out: Path = Path("runs/demo")
+    """The run folder to write."""
+    overwrite: bool = False
+    """Replace a run folder that exists."""
+
+    def run(self) -> None:
+        from tl_reward.demo import run_demo
+
+        page = run_demo(self.out, overwrite=self.overwrite)
+        _print_run(self.out)
+        _out.print(f"\nPage: {page.resolve()}", soft_wrap=True)
+        _out.print("Open it in a browser; it needs no network.")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a reward model on preference pairs, with TRL. Needs the extra: pip install 'tl_reward[train]'."""
+
+    out: Path
+    """The folder to write the model to."""
+    base: str = zoo.BASE
+    """A causal language model: folder, hub id, or the embedded default."""
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    config: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
+    resume: bool = False
+    """Go on from the last checkpoint of a training that was cut short."""
+
+    def run(self) -> None:
+        from tl_reward.training import train
+
+        pairs = [pair for part in self.data.load(split="train").values() for pair in part]
+        record = train(self.base, pairs, self.out, self.config, resume=self.resume)
+        _out.print(f"Trained on {record.pairs} pairs ({record.dropped} over-long ones left out) in {record.wall_seconds:.0f} s.")
+        _out.print(f"Model: {self.out.resolve()}", soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Rewards, margins and accuracies of reward models on preference pairs."""
+
+    models: Positional[tuple[str, ...]]
+    """Folders, hub ids, or the embedded helpful, harmless, mixed."""
+    output: tyro.conf.OmitArgPrefixes[Output]
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+
+    def run(self) -> None:
+        from tl_reward.record import record_scores
+        from tl_reward.run import score
+
+        check_run_folder(self.output.out, overwrite=self.output.overwrite)
+        data = self.data.load()
+        results = Results(provenance=provenance(data=data))
+        for name, source in _named(self.models).items():
+            model = _load(source, self.running)
+            for dataset, pairs in data.items():
+                scores = score(
+                    model, pairs, batch_size=self.running.batch_size, max_length=self.running.max_length,
+                    overlong=self.running.overlong, progress=f"{name}: {dataset}",
+                )  # fmt: skip
+                record_scores(results, name, dataset, scores)
+        _finish(results, self.output)
+
+
+@dataclass(frozen=True)
+class Discover:
+    """Per-neuron statistics of reward models: mean, abs_mean, rms, probability, and change against a base model."""
+
+    models: Positional[tuple[str, ...]]
+    """Folders, hub ids, or the embedded helpful, harmless, mixed."""
+    output: tyro.conf.OmitArgPrefixes[Output]
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+    base: str | None = None
+    """The language model that they were trained from, for the change score."""
+    sites: tuple[NeuronSite, ...] = ("mlp_post", "mlp_gate")
+    """Readings of a neuron: mlp_post is act(gate)*up, mlp_gate is act(gate)."""
+
+    def run(self) -> None:
+        from tl_reward.discovery import discover
+        from tl_reward.model import HookedRewardModel
+        from tl_reward.record import record_discovery
+
+        check_run_folder(self.output.out, overwrite=self.output.overwrite)
+        data = self.data.load()
+        results = Results(provenance=provenance(data=data))
+        pairs = [pair for part in data.values() for pair in part]
+        options = _model_options(self.running)
+        base = HookedRewardModel.from_base(self.base, **options) if self.base else None
+        for name, source in _named(self.models).items():
+            found = discover(
+                _load(source, self.running), pairs, base=base, sites=self.sites, batch_size=self.running.batch_size,
+                max_length=self.running.max_length, overlong=self.running.overlong, progress=f"{name}: neurons",
+            )  # fmt: skip
+            record_discovery(results, name, " + ".join(data), found)
+        _finish(results, self.output)
+
+
+@dataclass(frozen=True)
+class Ablate:
+    """Zero a reward model's top neurons, share by share, beside layer-matched random sets."""
+
+    model: Positional[str]
+    """Folder, hub id, or an embedded model."""
+    ranking: Path
+    """The run folder of `tl-reward discover` that ranks the neurons. Find them on other pairs than those tested here."""
+    output: tyro.conf.OmitArgPrefixes[Output]
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+    score: StatisticName = "mean"
+    """The statistic that ranks; the study's magnitude is the mean at mlp_gate."""
+    site: NeuronSite = "mlp_gate"
+    """The reading that it is of."""
+    fractions: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
+    """Shares of all neurons."""
+    draws: int = 3
+    """Random sets at each share."""
+    seed: int = 0
+    """Seed of the random sets."""
+
+    def run(self) -> None:
+        from tl_reward.ablation import ablation_curve
+        from tl_reward.record import ranking_of, record_ablation
+
+        check_run_folder(self.output.out, overwrite=self.output.overwrite)
+        found = Results.load(self.ranking)
+        name = next(iter(_named((self.model,))))
+        ranking = ranking_of(found, name, self.score, self.site)
+        data = self.data.load()
+        results = Results(provenance=provenance(seed=self.seed, data=data))
+        model = _load(self.model, self.running)
+        for dataset, pairs in data.items():
+            curve = ablation_curve(
+                model, pairs, ranking, fractions=self.fractions, draws=self.draws, seed=self.seed,
+                batch_size=self.running.batch_size, max_length=self.running.max_length,
+                overlong=self.running.overlong, progress=f"{name}: {dataset},",
+            )  # fmt: skip
+            found_on = found.section("discovery")[name]["dataset"]
+            record_ablation(results, name, dataset, curve, score=self.score, site=self.site, found_on=found_on)
+        _finish(results, self.output)
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Overlap of the top neurons of reward models, beside chance. Runs no model."""
+
+    run_folder: Positional[Path]
+    """The run folder of `tl-reward discover` on two or more models."""
+    output: tyro.conf.OmitArgPrefixes[Output]
+    score: StatisticName = "mean"
+    """The statistic that ranks."""
+    site: NeuronSite = "mlp_gate"
+    """The reading that it is of."""
+    fraction: float = 0.1
+    """Share of all neurons."""
+
+    def run(self) -> None:
+        from tl_reward.record import record_overlap
+
+        check_run_folder(self.output.out, overwrite=self.output.overwrite)
+        found = Results.load(self.run_folder)
+        results = Results(provenance=found.provenance | {"command": provenance()["command"]})
+        record_overlap(results, found, score=self.score, site=self.site, fraction=self.fraction)
+        _finish(results, self.output)
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """Write one self-contained HTML page from run folders. Runs no model."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders; several are shown on one page."""
+    out: Path | None = None
+    """The file to write. Default: dashboard.html in the first run folder."""
+    overwrite: bool = False
+    """Replace a page that exists."""
+
+    def run(self) -> None:
+        from tl_reward.dashboard import write_page
+
+        if not self.runs:
+            raise InputError("dashboard needs at least one run folder, got none")
+        merged = Results.merge([Results.load(folder) for folder in self.runs])
+        page = write_page(merged, self.out or self.runs[0] / "dashboard.html", overwrite=self.overwrite)
+        _out.print(f"Page: {page.resolve()}", soft_wrap=True)
+
+
+Command = (
+    Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Score, tyro.conf.subcommand("score")]
+    | Annotated[Discover, tyro.conf.subcommand("discover")]
+    | Annotated[Ablate, tyro.conf.subcommand("ablate")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Dashboard, tyro.conf.subcommand("dashboard")]
+)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns the exit status: 0, or 2 after bad input, said in one line on standard error."""
+    command = tyro.cli(Command, prog="tl-reward", description=__doc__, args=args)  # type: ignore[call-overload]
+    _quiet()
+    try:
+        command.run()
+    except InputError as error:
+        print(f"tl-reward: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _quiet() -> None:
+    """transformers logs every config it reads; its progress bars are about loading weights."""
+    import logging
+
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+
+
+def _short(source: str, taken: dict[str, list[PreferencePair]]) -> str:
+    """`data/rmb/helpful-test.jsonl.gz` → `rmb/helpful-test`; the whole path where that name is taken."""
+    path = Path(source)
+    name = f"{path.parent.name}/{path.name.split('.')[0]}" if path.parent.name else path.name.split(".")[0]
+    return source if name in taken else name
+
+
+def _named(models: Sequence[str]) -> dict[str, str]:
+    """Each model by its last path part, which is what run folders and plots call it."""
+    if not models:
+        raise InputError(f"at least one model is needed; embedded: {', '.join(zoo.REWARD_MODELS)}")
+    named = {Path(model).name or model: model for model in models}
+    if len(named) < len(models):
+        raise InputError(f"models must have different names, got {', '.join(models)}")
+    return named
+
+
+def _model_options(running: Running) -> dict:
+    import torch
+
+    return {"dtype": getattr(torch, running.dtype), "device": running.device}
+
+
+def _load(source: str, running: Running):
+    from tl_reward.model import HookedRewardModel
+
+    return HookedRewardModel.from_pretrained(source, **_model_options(running))
+
+
+def _finish(results: Results, output: Output) -> None:
+    results.save(output.out, overwrite=output.overwrite)
+    _print_run(output.out)
+    _out.print(f"Run: {output.out.resolve()}", soft_wrap=True)
+
+
+def _print_run(folder: Path) -> None:
+    from tl_reward.summary import summary
+
+    summary(Results.load(folder), _out)

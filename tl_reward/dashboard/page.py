@@ -1,0 +1,159 @@
+"""One self-contained HTML page from a run: figures, captions, a table. No network, and no model."""
+
+import html
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import plotly.graph_objects as go
+
+from tl_reward import plots
+from tl_reward.errors import InputError
+from tl_reward.results import Results
+
+_CSP = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+
+
+class Panel(NamedTuple):
+    title: str
+    caption: str
+    figure: go.Figure
+    height: int = 420
+
+
+def write_page(results: Results, path: str | Path, *, title: str = "Reward model neurons", overwrite: bool = False) -> Path:
+    """Writes the page, all of it or nothing. Raises InputError where the file exists and `overwrite` is off."""
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise InputError(f"{path} exists; choose another file, or say overwrite")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent, suffix=".html")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(build_page(results, title=title))
+    Path(scratch).chmod(0o644)
+    Path(scratch).replace(path)
+    return path
+
+
+def build_page(results: Results, *, title: str = "Reward model neurons") -> str:
+    """The page as text. Sections that the run lacks are left out."""
+    panels = list(_panels(results))
+    if not panels:
+        raise InputError("this run has nothing to show")
+    figures = [{"data": figure["data"], "layout": figure["layout"]} for figure in (p.figure.to_plotly_json() for p in panels)]
+    document = (files("tl_reward.dashboard") / "page.html").read_text(encoding="utf-8")
+    plotly_js = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
+    sections = "\n".join(
+        f"<section><h2>{html.escape(p.title)}</h2><p>{html.escape(p.caption)}</p>"
+        f'<div class="plot" id="plot-{i}" style="height:{p.height}px" role="img" aria-label="{html.escape(p.title)}"></div></section>'
+        for i, p in enumerate(panels)
+    )
+    parts = {
+        "CSP": _CSP,
+        "TITLE": html.escape(title),
+        "PROVENANCE": html.escape(_provenance(results)),
+        "SECTIONS": sections + _table(results),
+        "FIGURES": _json_block(figures),
+        "PLOTLY": plotly_js,
+    }
+    # One pass over the template: what is put in is never searched for further marks.
+    pieces = document.split("%%")
+    return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+
+
+def _panels(results: Results) -> Iterator[Panel]:
+    have = results.sections
+    if "scores" in have:
+        yield Panel(
+            "Does each reward model prefer the chosen response?",
+            "Share of pairs in which the chosen response gets the higher reward (a tie counts half), with 95 % bootstrap intervals.",
+            plots.accuracy_bars(results),
+        )
+        yield Panel(
+            "By how much?",
+            "Distribution of the margin: reward of the chosen response minus reward of the rejected one, in raw reward units. "
+            "Right of the dotted line the model agrees with the preference.",
+            plots.margin_histogram(results),
+        )
+    if "overlap" in have:
+        entry = next(iter(have["overlap"].values()))
+        what = f"the {entry['fraction']:.0%} of neurons with the highest {entry['score']} at {entry['site']}"
+        yield Panel(
+            "Where are each model's top neurons?",
+            f"For each layer, how many of {what} lie in it.",
+            plots.layer_profile(results),
+        )
+        yield Panel(
+            "Do the models use the same neurons?",
+            f"Jaccard index of {what}, beside two levels of chance: independent sets over the whole model, and "
+            "independent sets within each layer with the same counts there.",
+            plots.overlap_bars(results),
+        )
+    if "ablation" in have:
+        entry = next(iter(have["ablation"].values()))
+        what = f"highest {entry['score']} at {entry['site']}, found on {entry['found_on']}"
+        yield Panel(
+            "What breaks when they are zeroed?",
+            f"Pair accuracy after the top neurons ({what}) are set to 0 at every position, with 95 % intervals, on pairs that did not "
+            "pick them. The grey band is the range of random sets of as many neurons in each layer.",
+            plots.ablation_curves(results),
+        )
+        yield Panel(
+            "And what happens to the margin?",
+            "The same edits, in mean margin: reward of chosen minus rejected, in raw reward units.",
+            plots.ablation_curves(results, "mean_margin"),
+        )
+    for model, entry in have.get("discovery", {}).items():
+        site, score = default_statistic(entry["computed"])
+        yield Panel(
+            f"Every neuron of the {model} model",
+            f"{score} of {site} over all tokens of {entry['pairs']} pairs of {entry['dataset']}. Each row is a layer, its neurons "
+            "sorted by score; hover to read a neuron's number.",
+            plots.neuron_map(results, model, score, site),
+        )
+
+
+def default_statistic(computed: list[str]) -> tuple[str, str]:
+    """The site and statistic to show: the study's magnitude, the mean of the activation module's output, where it was computed."""
+    site, score = ("mlp_gate/mean" if "mlp_gate/mean" in computed else computed[0]).split("/")
+    return site, score
+
+
+def _provenance(results: Results) -> str:
+    source = results.provenance
+    versions = source.get("versions", {})
+    commit = (source.get("commit") or "none")[:10]
+    listed = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
+    return f"{source.get('command', '')} · {source.get('created', '')} · seed {source.get('seed')} · commit {commit} · {listed}"
+
+
+def _table(results: Results) -> str:
+    if "discovery" not in results.sections:
+        return ""
+    models = list(results.sections["discovery"])
+    site, score = default_statistic(next(iter(results.sections["discovery"].values()))["computed"])
+    head = "".join(f"<th>{html.escape(m)}: {score}</th><th>{html.escape(m)}: rank</th>" for m in models)
+    body = "".join(
+        f"<tr><td>{row['layer']}</td><td>{row['neuron']}</td>"
+        + "".join(f"<td>{row[m]['score']:.4g}</td><td>{row[m]['rank']}</td>" for m in models)
+        + "</tr>"
+        for row in plots.top_neurons(results, score=score, site=site)
+    )
+    return (
+        f"<section><h2>Top neurons</h2><p>The 20 neurons that rank highest in any model, by {score} at {site}.</p>"
+        f"<table><thead><tr><th>layer</th><th>neuron</th>{head}</tr></thead><tbody>{body}</tbody></table></section>"
+    )
+
+
+def _json_block(value: Any) -> str:
+    """JSON that cannot end its script element, open a comment, or break a line, whatever text is in it."""
+    from plotly.utils import PlotlyJSONEncoder
+
+    text = json.dumps(value, cls=PlotlyJSONEncoder, allow_nan=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return text

@@ -1,0 +1,77 @@
+"""Which neurons are loud on preference pairs: the study's rankings, from one pass."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_reward.errors import InputError
+from tl_reward.model import HookedRewardModel
+from tl_reward.run import BATCH_SIZE, Pairs, encode_for, side_weights, stream
+from tl_reward.sites import NEURON_SITES, Site, SiteKind
+from tl_reward.statistics import NeuronStatistics, StatisticName, check_statistic
+from tl_reward.tokens import Overlong, TokenBatch
+
+
+@dataclass(frozen=True, eq=False)
+class Discovery:
+    """Per-neuron statistics of one reward model.
+
+    `by_side` maps (site, statistic) to a tensor over chosen (0) and rejected (1) transcripts.
+    """
+
+    by_side: Mapping[tuple[SiteKind, StatisticName], Float[Tensor, "side layer neuron"]]
+    pairs: int
+    tokens: int
+
+    def ranking(self, score: StatisticName, site: SiteKind = "mlp_post") -> Float[Tensor, "layer neuron"]:
+        """The mean of both sides: higher ranks first. Raises InputError where the score was not computed."""
+        check_statistic(score)
+        if (site, score) not in self.by_side:
+            have = ", ".join(sorted({f"{name} at {kind}" for kind, name in self.by_side}))
+            needs = " ('change' needs a base model)" if score == "change" else ""
+            raise InputError(f"no score {score!r} at {site!r}{needs}; computed: {have}")
+        return self.by_side[site, score].mean(0)
+
+
+def discover(
+    model: HookedRewardModel,
+    pairs: Pairs,
+    *,
+    base: HookedRewardModel | None = None,
+    sites: Sequence[SiteKind] = NEURON_SITES,
+    batch_size: int = BATCH_SIZE,
+    max_length: int | None = None,
+    overlong: Overlong = "drop",
+    progress: str | None = None,
+) -> Discovery:
+    """Every statistic of every MLP neuron at the given sites, from one pass over the pairs.
+
+    Args:
+        base: the language model that the reward model was trained from; with it, `change` is computed too.
+        sites: "mlp_post", "mlp_gate" or both.
+    """
+    for kind in sites:
+        if kind not in NEURON_SITES:
+            raise InputError(f"site of a neuron must be one of {', '.join(NEURON_SITES)}, got {kind!r}")
+    encoded = encode_for(model, pairs, max_length=max_length, overlong=overlong)
+    shape = (model.cfg.n_layers, int(model.cfg.d_mlp or 0))
+    sums: dict[SiteKind, NeuronStatistics] = {kind: NeuronStatistics(*shape) for kind in sites}
+    places = [Site(layer, kind) for kind in sites for layer in range(model.cfg.n_layers)]
+
+    def add(site: Site, activation: Tensor, batch: TokenBatch, base_activation: Tensor | None) -> None:
+        weight = side_weights(encoded, batch)
+        real = batch.attention_mask
+        if site.layer == 0:
+            sums[site.kind].count(weight)
+        other = base_activation[real] if base_activation is not None else None
+        sums[site.kind].update(site.layer, activation[real], weight, other)
+
+    stream(model, encoded, places, add, base=base, batch_size=batch_size, progress=progress)
+    return Discovery(
+        by_side={(kind, name): stats.by_side(name) for kind, stats in sums.items() for name in stats.names},
+        pairs=len(encoded.pairs),
+        tokens=int(torch.stack([stats.tokens for stats in sums.values()])[0].sum()),
+    )

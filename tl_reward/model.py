@@ -1,0 +1,348 @@
+"""Reward models as `HookedTransformer`s: load, convert, run, save. The only file that imports `transformer_lens`.
+
+The reward head is a one-column unembedding: `cfg.d_vocab_out == 1`, and `W_U[:, 0]` is the reward direction. The final norm's weights
+are folded into it, so that the residual stream, divided by the final norm's scale and projected on `W_U[:, 0]`, sums to the reward.
+"""
+
+import copy
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformer_lens import HookedTransformer, HookedTransformerConfig
+from transformer_lens.hook_points import HookPoint
+from transformer_lens.utilities.devices import get_device
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from tl_reward import architectures, zoo
+from tl_reward.errors import InputError
+
+ReturnType = Literal["reward", "reward_tokens", "logits"] | None
+
+
+class HookedActivation(nn.Module):
+    """An MLP's activation function with a hook point on its output: `act(gate)` of a gated MLP, `act(pre)` of a plain one."""
+
+    def __init__(self, act_fn: Any) -> None:
+        super().__init__()
+        self.act_fn = act_fn
+        self.hook_act = HookPoint()  # [batch, pos, d_mlp]
+
+    def forward(self, pre: Float[Tensor, "batch pos neuron"]) -> Float[Tensor, "batch pos neuron"]:
+        return self.hook_act(self.act_fn(pre))
+
+
+class HookedRewardModel(HookedTransformer):
+    """A reward model with every hook point of `HookedTransformer`, and three of its own.
+
+    `hook_reward_tokens` [batch, pos]: the reward read at each token. `hook_reward` [batch]: the reward at the read-out, the last real
+    token. `blocks.{l}.mlp.act_fn.hook_act` [batch, pos, d_mlp]: the activation function's output.
+
+    Build one with `from_pretrained`, `from_hf` or `from_base`.
+    """
+
+    hf_config: Any
+
+    def __init__(self, cfg: HookedTransformerConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+        with warnings.catch_warnings():
+            # 4.0 removes HookedTransformer; the project pins <4, so its users can do nothing about this warning.
+            warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
+            super().__init__(cfg)
+        if tokenizer is not None:
+            self.set_tokenizer(tokenizer)
+        for block in self.blocks:
+            block.mlp.act_fn = HookedActivation(block.mlp.act_fn)
+        self.hook_reward_tokens = HookPoint()  # [batch, pos]
+        self.hook_reward = HookPoint()  # [batch]
+        self.setup()
+
+    def set_tokenizer(self, tokenizer: PreTrainedTokenizerBase, default_padding_side: str | None = None) -> None:
+        """Keeps the tokenizer as it is: whether a beginning-of-sequence token comes first is its own affair.
+
+        (`HookedTransformer` would load it again from the hub with `add_bos_token=True`, and change the reward.)
+        """
+        self.tokenizer = copy.deepcopy(tokenizer)
+        self.tokenizer.padding_side = default_padding_side or "right"
+        if self.tokenizer.pad_token is None:
+            self.tokenizer.pad_token = self.tokenizer.eos_token
+        empty = self.tokenizer.encode("")
+        self.cfg.tokenizer_prepends_bos = len(empty) > 0 and empty[0] == self.tokenizer.bos_token_id
+        self.cfg.default_prepend_bos = self.cfg.tokenizer_prepends_bos
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - it returns rewards, not logits or a loss
+        self,
+        input: str | Sequence[str] | Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_model"],
+        return_type: ReturnType = "reward",
+        *,
+        attention_mask: Bool[Tensor, "batch pos"] | Int[Tensor, "batch pos"] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Runs the model.
+
+        Args:
+            input: text, texts, tokens, or with `start_at_layer` a residual stream. Text is tokenised as `tokenizer(text)` does.
+            return_type: "reward" [batch], read at the last real token; "reward_tokens" [batch, pos]; "logits" [batch, pos, 1], as
+                TransformerLens' own tools expect; None computes nothing past the last layer.
+            attention_mask: true on real tokens; padding may be on either side. Without one, every token counts as real.
+            kwargs: `start_at_layer`, `stop_at_layer`, `past_kv_cache`, `prepend_bos`, … of `HookedTransformer.forward`.
+
+        Raises:
+            InputError: another return type (a reward has no next-token loss); tokens that look padded come without a mask.
+        """
+        if return_type not in ("reward", "reward_tokens", "logits", None):
+            raise InputError(f"return_type must be reward, reward_tokens, logits or None, got {return_type!r}")
+        if isinstance(input, str) or (isinstance(input, Sequence) and not isinstance(input, Tensor)):
+            input, attention_mask = self._tokenize([input] if isinstance(input, str) else list(input))
+        elif attention_mask is None and not input.is_floating_point():
+            input = input[None] if input.ndim == 1 else input
+            self._refuse_hidden_padding(input)
+        if attention_mask is not None:
+            attention_mask = attention_mask.to(self.cfg.device).long()
+        inner = None if return_type is None else "logits"
+        logits = super().forward(input, inner, attention_mask=attention_mask, **kwargs)
+        if logits is None or kwargs.get("stop_at_layer") is not None or return_type == "logits":
+            return logits
+        rewards = self.hook_reward_tokens(logits[..., 0])
+        if return_type == "reward_tokens":
+            return rewards
+        return self.hook_reward(rewards.gather(1, readout(rewards, attention_mask)[:, None])[:, 0])
+
+    def _tokenize(self, texts: list[str]) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
+        if self.tokenizer is None:
+            raise InputError("this model has no tokenizer; pass tokens instead of text")
+        if not texts or not all(texts):
+            raise InputError("text must not be empty")
+        encoded = self.tokenizer(texts, padding=True, return_tensors="pt")
+        return encoded["input_ids"].to(self.cfg.device), encoded["attention_mask"].bool()
+
+    def _refuse_hidden_padding(self, tokens: Int[Tensor, "batch pos"]) -> None:
+        """Rows that end (or begin) with different numbers of pad tokens are a padded batch: its reward would be read from padding."""
+        pad = self.tokenizer.pad_token_id if self.tokenizer is not None else None
+        if pad is None:
+            return
+        is_pad = tokens == pad
+        for edge in (is_pad, is_pad.flip(1)):
+            run = edge.long().cumprod(1).sum(1)
+            if run.min() != run.max():
+                raise InputError("tokens look padded (rows with different numbers of pad tokens at an edge): pass attention_mask")
+
+    @classmethod
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+        cls,
+        name_or_path: str | Path,
+        *,
+        base: str | Path | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        **hf_kwargs: Any,
+    ) -> "HookedRewardModel":
+        """Loads a reward model: a `*ForSequenceClassification` checkpoint of one output, or a PEFT adapter, which is merged.
+
+        Args:
+            name_or_path: a folder, a hub id, or an embedded model: "helpful", "harmless", "mixed".
+            base: the base model of an adapter, where the one that its config names is elsewhere.
+            device: None is the GPU if there is one.
+            hf_kwargs: `revision`, `token`, `cache_dir`, … for Hugging Face. Weights are read from safetensors only.
+
+        Raises:
+            InputError: a missing file, an unsupported architecture, more than one output, a checkpoint without a reward head, an adapter
+                that does not fit its base.
+        """
+        folder = zoo.resolve(name_or_path)
+        adapter = _adapter_config(folder, hf_kwargs)
+        if adapter is None:
+            hf_config = _hf_config(folder, hf_kwargs)
+            _check_reward_head(hf_config, str(name_or_path))
+            hf_model = _hf_model(folder, hf_config, dtype, hf_kwargs)
+            return cls.from_hf(hf_model, _tokenizer(folder, hf_kwargs), device=device)
+        if adapter.task_type != "SEQ_CLS":
+            raise InputError(f"{name_or_path}: adapter has no reward head (task type {adapter.task_type}, expected SEQ_CLS)")
+        base_name = str(base or adapter.base_model_name_or_path)
+        base_folder = zoo.resolve(base_name)
+        hf_config = _hf_config(base_folder, hf_kwargs)
+        hf_config.num_labels = 1
+        architectures.architecture_of(hf_config)
+        hf_model = _hf_model(base_folder, hf_config, dtype, hf_kwargs)
+        hf_model = _merge_adapter(hf_model, folder, f"{name_or_path}: adapter does not fit base {base_name}")
+        if Path(folder, "tokenizer_config.json").exists():
+            tokenizer = _tokenizer(folder, hf_kwargs)
+        else:
+            tokenizer = _tokenizer(base_folder, hf_kwargs)
+            tokenizer.chat_template = None  # embedded adapters ship without a tokenizer, and read HH-RLHF turns
+        return cls.from_hf(hf_model, tokenizer, device=device)
+
+    @classmethod
+    def from_base(
+        cls,
+        name_or_path: str | Path,
+        *,
+        seed: int = 0,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype = torch.float32,
+        **hf_kwargs: Any,
+    ) -> "HookedRewardModel":
+        """Loads a causal language model (`zoo.BASE` is embedded) and gives it a fresh head, drawn from normal(0, 0.02) with `seed`."""
+        folder = zoo.resolve(name_or_path)
+        hf_config = _hf_config(folder, hf_kwargs)
+        hf_config.num_labels = 1
+        architectures.architecture_of(hf_config)
+        hf_model = _hf_model(folder, hf_config, dtype, hf_kwargs)
+        head = torch.empty(hf_model.score.weight.shape).normal_(0, 0.02, generator=torch.Generator().manual_seed(seed))
+        hf_model.score.weight.data = head.to(hf_model.score.weight)
+        return cls.from_hf(hf_model, _tokenizer(folder, hf_kwargs), device=device)
+
+    @classmethod
+    def from_hf(
+        cls,
+        hf_model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        *,
+        device: str | torch.device | None = None,
+    ) -> "HookedRewardModel":
+        """Converts a Hugging Face `*ForSequenceClassification` model of one output. dtype is the model's own; it is left unchanged."""
+        hf_config = copy.deepcopy(hf_model.config)
+        _check_reward_head(hf_config, type(hf_model).__name__, type(hf_model).__name__)
+        dtype = hf_model.dtype
+        cfg = HookedTransformerConfig.from_dict(
+            architectures.lens_config(hf_config)
+            | {
+                "device": str(device or get_device()),
+                "dtype": dtype,
+                "model_name": hf_config.name_or_path or hf_config.model_type,
+            }
+        )
+        model = cls(cfg, tokenizer)
+        state = architectures.to_lens(hf_model.state_dict(), hf_config, dtype)
+        _fold_final_norm(state)
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        # Biases that an architecture lacks keep their zeros; buffers hold constants.
+        left = [key for key in missing if key.split(".")[-1].lstrip("_") not in _KEEP]
+        assert not left and not unexpected, (left, unexpected)
+        model.hf_config = hf_config
+        return model.eval().requires_grad_(False)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes the Hugging Face layout: safetensors, config and tokenizer, as `AutoModelForSequenceClassification` reads them.
+
+        The final norm's weights stay folded into the head: the saved model computes the same rewards with a norm weight of 1.
+
+        Raises:
+            InputError: the folder holds something, or the head has a bias that the architecture cannot hold.
+        """
+        folder = Path(folder)
+        if folder.exists() and any(folder.iterdir()):
+            raise InputError(f"{folder} exists and is not empty")
+        state = {key: value.detach().cpu() for key, value in self.state_dict().items()}
+        bias = state.pop("unembed.b_U").float()
+        if "ln_final.b" in state:
+            # A Hugging Face head has no bias. The norm's bias may be any vector whose product with the head is that number.
+            head = state["unembed.W_U"][:, 0].float()
+            state["ln_final.b"] = (head * bias / head.dot(head)).to(self.cfg.dtype)
+        elif bias.any():
+            raise InputError(f"the head has a bias of {bias.item():g}, and {self.hf_config.model_type} has no place for one")
+        hf_config = copy.deepcopy(self.hf_config)
+        hf_model = AutoModelForSequenceClassification.from_config(hf_config, dtype=self.cfg.dtype)
+        hf_model.load_state_dict(architectures.to_hf(state, hf_config), strict=True)
+        hf_model.save_pretrained(folder)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+
+
+_KEEP = ("b_Q", "b_K", "b_V", "b_O", "b_in", "b_out", "b_U", "mask", "IGNORE", "rotary_sin", "rotary_cos")
+
+
+def readout(
+    rewards: Float[Tensor, "batch pos"], attention_mask: Bool[Tensor, "batch pos"] | Int[Tensor, "batch pos"] | None
+) -> Int[Tensor, " batch"]:
+    """The position at which the reward is read: the last real token, by the mask (a pad token may also be a real one)."""
+    if attention_mask is None:
+        return torch.full((len(rewards),), rewards.shape[1] - 1, device=rewards.device)
+    if not attention_mask.any(1).all():
+        raise InputError("a row has no real token")
+    mask = attention_mask[:, -rewards.shape[1] :].long()
+    return mask.shape[1] - 1 - mask.flip(1).argmax(1)
+
+
+def _fold_final_norm(state: dict[str, Tensor]) -> None:
+    """Moves the final norm's weight and bias into the head, in float32."""
+    dtype = state["unembed.W_U"].dtype
+    head = state["unembed.W_U"].float()
+    if "ln_final.b" in state:
+        state["unembed.b_U"] = (state["ln_final.b"].float() @ head).to(dtype)
+        state["ln_final.b"] = torch.zeros_like(state["ln_final.b"])
+    state["unembed.W_U"] = (state["ln_final.w"].float()[:, None] * head).to(dtype)
+    state["ln_final.w"] = torch.ones_like(state["ln_final.w"])
+
+
+def _check_reward_head(hf_config: Any, name: str, class_name: str | None = None) -> None:
+    architectures.architecture_of(hf_config)
+    kind = class_name or (hf_config.architectures or ["a checkpoint that names no architecture"])[0]
+    if not kind.endswith("ForSequenceClassification"):
+        raise InputError(f"{name}: found {kind}; a reward model is a *ForSequenceClassification (from_base adds a fresh head)")
+    if hf_config.num_labels != 1:
+        raise InputError(f"{name}: found {hf_config.num_labels} outputs; a reward model has 1")
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _hf_config(folder: str, hf_kwargs: dict[str, Any]) -> Any:
+    try:
+        return AutoConfig.from_pretrained(folder, **hf_kwargs)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: no model found ({_reason(error)})") from None
+
+
+def _hf_model(folder: str, hf_config: Any, dtype: torch.dtype, hf_kwargs: dict[str, Any]) -> Any:
+    try:
+        return AutoModelForSequenceClassification.from_pretrained(folder, config=hf_config, dtype=dtype, use_safetensors=True, **hf_kwargs)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{folder}: weights could not be loaded ({_reason(error)})") from None
+
+
+def _tokenizer(folder: str, hf_kwargs: dict[str, Any]) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(folder, **hf_kwargs)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder}: no tokenizer found ({_reason(error)})") from None
+
+
+def _adapter_config(folder: str, hf_kwargs: dict[str, Any]) -> Any:
+    """The adapter's config, or None where the checkpoint is no adapter."""
+    from peft import PeftConfig
+
+    if Path(folder).exists() and not Path(folder, "adapter_config.json").exists():
+        return None
+    try:
+        return PeftConfig.from_pretrained(folder, **hf_kwargs)
+    except (OSError, ValueError):
+        return None
+
+
+def _merge_adapter(hf_model: Any, folder: str, complaint: str) -> Any:
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import safe_open
+
+    try:
+        peft_model = PeftModel.from_pretrained(hf_model, folder)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{complaint} ({_reason(error)})") from None
+    if Path(folder).is_dir():
+        # PEFT only warns of layers that one side has and the other lacks.
+        with safe_open(Path(folder, "adapter_model.safetensors"), "pt") as file:
+            stored = set(file.keys())
+        wanted = set(get_peft_model_state_dict(peft_model))
+        if stored != wanted:
+            raise InputError(f"{complaint} ({len(stored - wanted)} weights have no place, {len(wanted - stored)} are missing)")
+    return peft_model.merge_and_unload()

@@ -1,0 +1,89 @@
+"""How much two reward models rely on the same neurons, beside what chance alone would give."""
+
+from collections.abc import Mapping
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.stats import hypergeom
+
+from tl_reward.errors import InputError
+from tl_reward.sites import NeuronSet
+
+
+class Overlap(NamedTuple):
+    """Two sets of neurons, out of `n_layers * d_mlp`.
+
+    Attributes:
+        shared: neurons in both.
+        jaccard: shared over the neurons in either.
+        chance: the Jaccard index at the expected overlap of two independent sets of these sizes (hypergeometric mean).
+        chance_by_layer: the same for sets that are independent within each layer, with these sets' own sizes there: what agreement
+            on the layers alone would give.
+        p_value: probability that independent sets of these sizes share as many neurons or more (hypergeometric).
+    """
+
+    shared: int
+    jaccard: float
+    chance: float
+    chance_by_layer: float
+    p_value: float
+
+
+def overlap(a: NeuronSet, b: NeuronSet, *, n_layers: int, d_mlp: int) -> Overlap:
+    """Compares two sets.
+
+    >>> both = overlap(NeuronSet([(0, 0), (0, 1)]), NeuronSet([(0, 1), (1, 0)]), n_layers=2, d_mlp=2)
+    >>> both.shared, round(both.jaccard, 3), round(both.chance, 3), round(both.p_value, 3)
+    (1, 0.333, 0.333, 0.833)
+    """
+    if not a or not b:
+        raise InputError("overlap needs two sets that are not empty")
+    mask_a, mask_b = a.mask(n_layers, d_mlp), b.mask(n_layers, d_mlp)
+    shared = len(a & b)
+    in_layer = (mask_a.sum(1) * mask_b.sum(1)).sum().item() / d_mlp
+
+    def jaccard(both: float) -> float:
+        return both / (len(a) + len(b) - both)
+
+    total = n_layers * d_mlp
+    return Overlap(
+        shared=shared,
+        jaccard=jaccard(shared),
+        chance=jaccard(len(a) * len(b) / total),
+        chance_by_layer=jaccard(in_layer),
+        p_value=float(hypergeom.sf(shared - 1, total, len(a), len(b))),
+    )
+
+
+def depth_thirds(neurons: NeuronSet, n_layers: int) -> tuple[float, float, float]:
+    """Share of the neurons in the early, middle and late third of the layers.
+
+    >>> depth_thirds(NeuronSet([(0, 0), (5, 0), (5, 1), (5, 2)]), 6)
+    (0.25, 0.0, 0.75)
+    """
+    if not neurons:
+        raise InputError("depth needs a set that is not empty")
+    thirds = np.bincount([3 * layer // n_layers for layer, _ in neurons], minlength=3) / len(neurons)
+    return (float(thirds[0]), float(thirds[1]), float(thirds[2]))
+
+
+def regions(helpful: NeuronSet, harmless: NeuronSet) -> dict[str, NeuronSet]:
+    """Helpful-only, harmless-only and shared neurons, by plain set algebra."""
+    return {"helpful-only": helpful - harmless, "harmless-only": harmless - helpful, "shared": helpful & harmless}
+
+
+def compare(sets: Mapping[str, NeuronSet], *, n_layers: int, d_mlp: int) -> dict[str, Any]:
+    """Every pair of reward models, the depth of each one's neurons, and the regions where helpful and harmless are among them."""
+    result: dict[str, Any] = {
+        "neurons": {name: len(neurons) for name, neurons in sets.items()},
+        "depth": {name: depth_thirds(neurons, n_layers) for name, neurons in sets.items()},
+        "pairs": [{"a": a, "b": b} | overlap(sets[a], sets[b], n_layers=n_layers, d_mlp=d_mlp)._asdict() for a, b in combinations(sets, 2)],
+    }
+    if {"helpful", "harmless"} <= set(sets):
+        split = regions(sets["helpful"], sets["harmless"])
+        result["regions"] = {name: len(part) for name, part in split.items()}
+        if "mixed" in sets:
+            single = sets["helpful"] | sets["harmless"]
+            result["single_in_mixed"] = len(single & sets["mixed"]) / len(single | sets["mixed"])
+    return result

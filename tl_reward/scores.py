@@ -1,0 +1,123 @@
+"""Rewards of pairs, and what follows from them: margins, accuracies, and bootstrap intervals."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tl_reward.errors import InputError
+from tl_reward.pairs import PreferencePair
+
+
+class Estimate(NamedTuple):
+    """A number with its 95 % bootstrap interval over `n` pairs (or best-of-n rows)."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The rewards of pairs, in raw reward units.
+
+    Attributes:
+        ids, chosen, rejected: one a pair.
+        groups: the best-of-n row that a pair is part of; a pair that is part of none is its own.
+        subsets: the task that a pair is about, or "".
+        dropped: pairs left out because they were over-long.
+    """
+
+    ids: tuple[str, ...]
+    chosen: np.ndarray
+    rejected: np.ndarray
+    groups: tuple[str, ...]
+    subsets: tuple[str, ...]
+    dropped: int = 0
+
+    @classmethod
+    def of(cls, pairs: Sequence[PreferencePair], chosen: Sequence[float], rejected: Sequence[float], dropped: int = 0) -> "Scores":
+        return cls(
+            ids=tuple(pair.id for pair in pairs),
+            chosen=np.asarray(chosen, dtype=np.float64),
+            rejected=np.asarray(rejected, dtype=np.float64),
+            groups=tuple(pair.group or pair.id for pair in pairs),
+            subsets=tuple(pair.subset or "" for pair in pairs),
+            dropped=dropped,
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def margin(self) -> np.ndarray:
+        """Reward of chosen minus reward of rejected; positive: the model agrees with the preference."""
+        return self.chosen - self.rejected
+
+    def accuracy(self) -> Estimate:
+        """Share of pairs with a positive margin; a tie counts half.
+
+        >>> Scores(("a", "b"), np.array([2.0, 0.0]), np.array([0.0, 1.0]), ("a", "b"), ("", "")).accuracy().value
+        0.5
+        """
+        return bootstrap_mean(_right(self.margin), self.groups)
+
+    def mean_margin(self) -> Estimate:
+        return bootstrap_mean(self.margin, self.groups)
+
+    def best_of_n(self) -> Estimate:
+        """Share of rows with min(chosen) > max(rejected), which is: with every pair of the row right. A tie at the edge counts half."""
+        worst: dict[str, float] = {}
+        for group, margin in zip(self.groups, self.margin, strict=True):
+            worst[group] = min(margin, worst.get(group, np.inf))
+        return bootstrap_mean(_right(np.array(list(worst.values()))), tuple(worst))
+
+    def by_subset(self) -> dict[str, "Scores"]:
+        """The scores of each subset, in the order of their names."""
+        names = sorted(set(self.subsets))
+        return {name: self.take([i for i, subset in enumerate(self.subsets) if subset == name]) for name in names}
+
+    def take(self, index: Sequence[int]) -> "Scores":
+        def pick(values: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(values[i] for i in index)
+
+        rows = np.asarray(index, dtype=int)
+        return Scores(pick(self.ids), self.chosen[rows], self.rejected[rows], pick(self.groups), pick(self.subsets))
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the rewards themselves, which `Results` keeps as tensors."""
+        best = self.best_of_n() if len(set(self.groups)) < len(self) else None
+        return {
+            "pairs": len(self),
+            "dropped": self.dropped,
+            "accuracy": self.accuracy()._asdict(),
+            "mean_margin": self.mean_margin()._asdict(),
+            "best_of_n": best._asdict() if best else None,
+            "subsets": {name: part.accuracy()._asdict() for name, part in self.by_subset().items() if len(set(self.subsets)) > 1},
+        }
+
+
+def _right(margin: np.ndarray) -> np.ndarray:
+    return (margin > 0) + 0.5 * (margin == 0)
+
+
+def bootstrap_mean(values: np.ndarray, groups: Sequence[str] | None = None, *, resamples: int = 2000, seed: int = 0) -> Estimate:
+    """The mean with its 95 % percentile bootstrap interval (Efron and Tibshirani 1993).
+
+    Values of one group (the pairs of one best-of-n row) share a prompt and its responses, so whole groups are drawn.
+    """
+    if len(values) == 0:
+        raise InputError("no pairs to average over")
+    names: dict[str, int] = {}
+    index = [names.setdefault(name, len(names)) for name in (groups or map(str, range(len(values))))]
+    sums = np.bincount(index, weights=values)
+    counts = np.bincount(index)
+    draws = np.random.default_rng(seed).integers(0, len(sums), size=(resamples, len(sums)))
+    means = sums[draws].sum(1) / counts[draws].sum(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Estimate(float(np.mean(values)), float(low), float(high), len(sums))

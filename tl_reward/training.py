@@ -1,0 +1,208 @@
+"""Bradley-Terry training of a reward model, by TRL's `RewardTrainer` on the Hugging Face model.
+
+Loss: `-log sigmoid(reward(chosen) - reward(rejected))` (Bradley and Terry 1952; Ouyang et al. 2022). The text is written and tokenised
+by `tl_reward.tokens`, so a trained model sees at scoring time what it saw in training.
+"""
+
+import dataclasses
+import json
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from tl_reward import zoo
+from tl_reward.errors import InputError
+from tl_reward.pairs import PreferencePair
+from tl_reward.tokens import encode_pairs
+
+RECORD_FILE = "training.json"
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train. The defaults are those of the embedded adapters.
+
+    Attributes:
+        method: "lora" trains low-rank adapters on every linear layer and the head, "full" trains every weight.
+        lora_rank: rank of the adapters; their scale is twice the rank.
+        learning_rate: peak, after a warm-up of 5 % of the steps; falls linearly to 0. None: 3e-4 for LoRA, 1e-5 for full.
+        batch_size: pairs an optimiser step.
+        max_length: pairs with a longer side (in tokens) are left out.
+        max_pairs: a random sample of this many of the pairs that fit. None: all of them.
+        chat: write transcripts with the tokenizer's chat template instead of as HH-RLHF turns.
+        save_every: steps between the checkpoints that `resume` starts from.
+    """
+
+    method: Literal["lora", "full"] = "lora"
+    lora_rank: int = 8
+    learning_rate: float | None = None
+    epochs: float = 1.0
+    batch_size: int = 8
+    max_length: int = 320
+    max_pairs: int | None = None
+    seed: int = 0
+    chat: bool = False
+    save_every: int = 25
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What was trained on what: stored as `training.json` beside the weights."""
+
+    base: str
+    pairs: int
+    dropped: int
+    steps: int
+    wall_seconds: float
+    final_loss: float
+    bf16: bool
+    config: TrainingConfig
+    versions: dict[str, str]
+
+
+def train(
+    base: str,
+    pairs: Sequence[PreferencePair],
+    output: str | Path,
+    config: TrainingConfig = TrainingConfig(),
+    *,
+    resume: bool = False,
+) -> TrainingRecord:
+    """Trains a reward model on pairs; `HookedRewardModel.from_pretrained(output)` loads the result.
+
+    Args:
+        base: a causal language model: a folder, a hub id, or the embedded `zoo.BASE`. Its head is replaced by a linear one of one output.
+        output: a new folder. With `resume`, one in which an earlier call was cut short.
+
+    Raises:
+        InputError: `output` exists, there is nothing to resume from, or every pair is over-long.
+    """
+    try:
+        from trl.trainer.reward_config import RewardConfig
+        from trl.trainer.reward_trainer import RewardTrainer
+    except ModuleNotFoundError as error:
+        raise InputError(f"training needs {error.name}: pip install 'tl_reward[train]'") from None
+    from peft import LoraConfig, TaskType
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, set_seed
+    from transformers.trainer_utils import get_last_checkpoint
+
+    output = Path(output)
+    checkpoints = output / "checkpoints"
+    if (output / RECORD_FILE).exists() or (output.exists() and not resume):
+        raise InputError(f"{output} exists; choose another folder, or resume one that was cut short")
+    checkpoint = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    if resume and checkpoint is None:
+        raise InputError(f"{output}: no checkpoint to resume from")
+
+    folder = zoo.resolve(base)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not config.chat:
+        tokenizer.chat_template = None  # the saved tokenizer then says that this model reads HH-RLHF turns
+    elif tokenizer.chat_template is None:
+        raise InputError(f"{base}: its tokenizer has no chat template")
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    encoded = encode_pairs(pairs, tokenizer, max_length=config.max_length)
+    if config.max_pairs is not None and config.max_pairs < len(encoded.pairs):
+        sample = random.Random(config.seed).sample(encoded.pairs, config.max_pairs)
+        encoded = dataclasses.replace(encode_pairs(sample, tokenizer, max_length=config.max_length), dropped=encoded.dropped)
+
+    bf16 = _has_bf16()
+    set_seed(config.seed)
+    lora = config.method == "lora"
+    hf_config = AutoConfig.from_pretrained(folder, num_labels=1, pad_token_id=tokenizer.pad_token_id)
+    hf_config.initializer_range = 0.02  # the study's: a head drawn from normal(0, 0.02)
+    # Frozen weights may be bf16: autocast would cast them at every use. Weights that are trained stay float32.
+    dtype = torch.bfloat16 if lora and bf16 else torch.float32
+    model = AutoModelForSequenceClassification.from_pretrained(folder, config=hf_config, dtype=dtype)
+    peft_config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=config.lora_rank,
+        lora_alpha=2 * config.lora_rank,
+        target_modules="all-linear",
+        modules_to_save=["score"],
+    )
+    trainer = RewardTrainer(
+        model=model,
+        processing_class=tokenizer,
+        train_dataset=_dataset(encoded),
+        peft_config=peft_config if lora else None,
+        args=RewardConfig(
+            output_dir=str(checkpoints),
+            per_device_train_batch_size=config.batch_size,
+            num_train_epochs=config.epochs,
+            learning_rate=config.learning_rate or (3e-4 if lora else 1e-5),
+            lr_scheduler_type="linear",
+            warmup_steps=0.05,
+            max_length=None,
+            bf16=bf16,
+            use_cpu=not torch.cuda.is_available(),
+            gradient_checkpointing=False,
+            train_sampling_strategy="group_by_length",
+            remove_unused_columns=False,  # "length" is what batches are grouped by
+            dataloader_pin_memory=torch.cuda.is_available(),
+            save_strategy="steps",
+            save_steps=config.save_every,
+            save_total_limit=1,
+            logging_steps=5,
+            report_to="none",
+            seed=config.seed,
+        ),
+    )
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # PEFT keeps the head in the base's dtype; bf16 loses small updates
+    start = time.monotonic()
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    record = TrainingRecord(
+        base=base,
+        pairs=len(encoded.pairs),
+        dropped=encoded.dropped,
+        steps=result.global_step,
+        wall_seconds=round(time.monotonic() - start, 1),
+        final_loss=round(result.training_loss, 4),
+        bf16=bf16,
+        config=config,
+        versions=_versions("torch", "transformers", "trl", "peft"),
+    )
+    _save(trainer.model, tokenizer, base, output, record)
+    shutil.rmtree(checkpoints)
+    return record
+
+
+def _dataset(encoded: Any) -> Any:
+    from datasets import Dataset
+
+    sides = {f"{side}_ids": [list(encoded.rows[i].ids) for i in getattr(encoded, side)] for side in ("chosen", "rejected")}
+    lengths = [max(len(a), len(b)) for a, b in zip(*sides.values(), strict=True)]
+    return Dataset.from_dict(sides | {"length": lengths})
+
+
+def _save(model: Any, tokenizer: Any, base: str, output: Path, record: TrainingRecord) -> None:
+    if record.config.method == "lora":
+        # The adapter names its base as the user did: a cache folder's path means nothing on another machine.
+        model.peft_config["default"].base_model_name_or_path = base
+    if record.bf16:
+        model = model.to(torch.bfloat16)
+    model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    # The record is written last: a folder with it is a finished one.
+    (output / RECORD_FILE).write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n")
+
+
+def _has_bf16() -> bool:
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {package: version(package) for package in packages}
