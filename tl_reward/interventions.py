@@ -1,8 +1,8 @@
 """Edits of activations, as data that turns into hooks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ HookFunction = Callable[..., Tensor | None]
 Hooks = list[tuple[str, HookFunction]]
 
 
+@runtime_checkable
 class Intervention(Protocol):
     """An edit of a forward pass. `run.score` asks it for the hooks of each batch, attaches them, and takes them off again.
 
@@ -54,7 +55,7 @@ def _zero(index: Tensor) -> HookFunction:
     return fn
 
 
-def hooks_of(interventions: tuple[Intervention, ...], batch: TokenBatch) -> Hooks:
+def hooks_of(interventions: Sequence[Intervention], batch: TokenBatch) -> Hooks:
     """The hooks of several interventions, in their order."""
     return [pair for intervention in interventions for pair in intervention.hooks(batch)]
 

@@ -237,7 +237,7 @@ class HookedRewardModel(HookedTransformer):
         The final norm's weights stay folded into the head: the saved model computes the same rewards with a norm weight of 1.
 
         Raises:
-            InputError: the folder holds something, or the head has a bias that the architecture cannot hold.
+            InputError: the folder holds something, or a bias is not zero that the architecture cannot hold.
         """
         folder = Path(folder)
         if folder.exists() and any(folder.iterdir()):
@@ -252,7 +252,12 @@ class HookedRewardModel(HookedTransformer):
             raise InputError(f"the head has a bias of {bias.item():g}, and {self.hf_config.model_type} has no place for one")
         hf_config = copy.deepcopy(self.hf_config)
         hf_model = AutoModelForSequenceClassification.from_config(hf_config, dtype=self.cfg.dtype)
-        hf_model.load_state_dict(architectures.to_hf(state, hf_config), strict=True)
+        weights = architectures.to_hf(state, hf_config)
+        for key in weights.keys() - hf_model.state_dict().keys():
+            # TransformerLens keeps a zero bias where the architecture has none.
+            if weights.pop(key).any():
+                raise InputError(f"{key} is not zero, and this {hf_config.model_type} config has no place for it")
+        hf_model.load_state_dict(weights, strict=True)
         hf_model.save_pretrained(folder)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)

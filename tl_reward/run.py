@@ -73,7 +73,7 @@ def score(
     encoded = encode_for(model, pairs, max_length=max_length, overlong=overlong)
     rewards = torch.zeros(len(encoded.rows), dtype=torch.float64)
     for batch in _progress(encoded, batch_size, progress, model.cfg.device):
-        with torch.inference_mode(), attached(model, hooks_of(tuple(interventions), batch)):
+        with torch.inference_mode(), attached(model, hooks_of(interventions, batch)):
             reward = model(batch.tokens, attention_mask=batch.attention_mask)
         rewards[batch.row.cpu()] = reward.double().cpu()
     bad = (~rewards.isfinite()).nonzero()[:, 0].tolist()

@@ -1,0 +1,88 @@
+"""Tiny random reward models of every supported architecture, and the real ones."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from tl_reward.model import HookedRewardModel
+from tl_reward.tiny import byte_tokenizer, tiny_reward_model
+
+# Tiny models are faster on one thread: handing their small products to several costs more than it saves.
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+_SHAPE = {
+    "vocab_size": 257,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": 0,
+    "num_labels": 1,
+}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 5e5,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+# Odd sizes on purpose: fewer key/value heads, a head_dim that is not d_model / n_heads, windows shorter than the rows.
+ARCHITECTURES = {
+    "llama": ("LlamaConfig", {"num_key_value_heads": 2}),
+    "llama3-rope": ("LlamaConfig", {"rope_parameters": _LLAMA3}),
+    "llama-bias": ("LlamaConfig", {"attention_bias": True, "head_dim": 16}),
+    "gpt2": ("GPT2Config", {}),
+    "gpt2-wide": ("GPT2Config", {"n_inner": 80, "scale_attn_by_inverse_layer_idx": True}),
+    "gpt_neox": ("GPTNeoXConfig", {}),
+    "gpt_neox-sequential": ("GPTNeoXConfig", {"use_parallel_residual": False}),
+    "qwen2": ("Qwen2Config", {"num_key_value_heads": 2}),
+    "qwen3": ("Qwen3Config", {"num_key_value_heads": 2, "head_dim": 16}),
+    "mistral": ("MistralConfig", {"num_key_value_heads": 2, "sliding_window": 4}),
+    "gemma2": ("Gemma2Config", {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4, "query_pre_attn_scalar": 24}),
+    "olmo2": ("Olmo2Config", {"num_key_value_heads": 4}),
+}
+
+
+def hf_model(name: str) -> PreTrainedModel:
+    """A random model whose weights are all far from their initial values: norms from 1, biases from 0."""
+    class_name, extra = ARCHITECTURES[name]
+    shape = dict(_SHAPE)
+    if class_name == "GPT2Config":
+        shape = {k: v for k, v in shape.items() if k in ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id", "num_labels")}
+        shape |= {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 512}
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(getattr(transformers, class_name)(**shape | extra)).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    return model.requires_grad_(False)
+
+
+@pytest.fixture(params=ARCHITECTURES, scope="module")
+def hf(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return hf_model(request.param)
+
+
+@pytest.fixture(scope="module")
+def hooked(hf: PreTrainedModel) -> HookedRewardModel:
+    return HookedRewardModel.from_hf(hf, byte_tokenizer())
+
+
+@pytest.fixture(scope="session")
+def tiny() -> HookedRewardModel:
+    return tiny_reward_model()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    if not SHARED.is_dir():
+        pytest.skip("the real preference data (../shared/data) is not beside this checkout")
+    return SHARED

@@ -1,0 +1,100 @@
+"""Training, on a tiny model: it learns, resumes, and its folder loads here and in Hugging Face."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tl_reward.errors import InputError
+from tl_reward.model import HookedRewardModel
+from tl_reward.pairs import load_pairs
+from tl_reward.run import score
+from tl_reward.tiny import byte_tokenizer, tiny_hf_model
+from tl_reward.training import TrainingConfig, train
+
+PAIRS = load_pairs("embedded", objective="harmless", split="find", limit=12)
+LORA = TrainingConfig(learning_rate=3e-2, epochs=6, batch_size=6, max_length=1000, save_every=2)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    tiny_hf_model().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def trained(base, tmp_path_factory):
+    output = tmp_path_factory.mktemp("runs") / "lora"
+    return output, train(base, PAIRS, output, LORA)
+
+
+def test_lora_learns_its_pairs_and_loads(base, trained):
+    output, record = trained
+    model = HookedRewardModel.from_pretrained(output, device="cpu")
+    before = score(HookedRewardModel.from_pretrained(base, device="cpu"), PAIRS).mean_margin().value
+    assert score(model, PAIRS).mean_margin().value > before + 0.1
+    assert record.pairs == 12 and record.steps == 12 and record.dropped == 0
+    assert model.tokenizer.chat_template is None
+    assert json.loads((output / "adapter_config.json").read_text())["base_model_name_or_path"] == base
+    assert {path.suffix for path in output.iterdir()} <= {".json", ".safetensors", ".md"}  # no pickle, no checkpoint left
+
+
+def test_a_finished_folder_is_not_written_again(base, trained):
+    for resume in (False, True):
+        with pytest.raises(InputError, match="exists"):
+            train(base, PAIRS, trained[0], LORA, resume=resume)
+
+
+def test_full_fine_tuning_of_a_causal_language_model(tmp_path):
+    config = LlamaConfig(vocab_size=257, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, pad_token_id=0)
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(tmp_path / "base")
+    byte_tokenizer().save_pretrained(tmp_path / "base")
+    full = TrainingConfig(method="full", learning_rate=1e-2, epochs=5, batch_size=6, max_length=1000, max_pairs=6)
+    record = train(str(tmp_path / "base"), PAIRS, tmp_path / "out", full)
+    assert record.pairs == 6
+    model = HookedRewardModel.from_pretrained(tmp_path / "out", device="cpu")
+    assert score(model, PAIRS).accuracy().value > 0.5
+
+
+def test_a_killed_training_resumes_from_its_checkpoint_and_ends_like_one_that_was_not(base, trained, tmp_path):
+    script = f"""
+import os, sys
+from tl_reward.pairs import load_pairs
+from tl_reward.training import TrainingConfig, train
+from transformers import TrainerCallback, Trainer
+class Kill(TrainerCallback):
+    def on_step_begin(self, args, state, control, **kwargs):
+        if state.global_step == 5:
+            os._exit(9)
+init = Trainer.__init__
+def patched(self, *a, **k):
+    init(self, *a, **k)
+    self.add_callback(Kill())
+Trainer.__init__ = patched
+pairs = load_pairs("embedded", objective="harmless", split="find", limit=12)
+train({base!r}, pairs, {str(tmp_path / "out")!r}, {LORA!r})
+"""
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 9
+    assert not (tmp_path / "out" / "training.json").exists()
+    with pytest.raises(InputError, match="exists"):
+        train(base, PAIRS, tmp_path / "out", LORA)
+    record = train(base, PAIRS, tmp_path / "out", LORA, resume=True)
+    assert record.steps == 12
+    resumed, whole = (score(HookedRewardModel.from_pretrained(f, device="cpu"), PAIRS) for f in (tmp_path / "out", trained[0]))
+    assert resumed.margin == pytest.approx(whole.margin, abs=2e-2)  # weights are stored as bf16
+
+
+def test_bad_input(base, tmp_path):
+    with pytest.raises(InputError, match="every one of 12 pairs is longer than 3 tokens"):
+        train(base, PAIRS, tmp_path / "a", TrainingConfig(max_length=3))
+    with pytest.raises(InputError, match="no checkpoint to resume from"):
+        train(base, PAIRS, tmp_path / "b", resume=True)
+    with pytest.raises(InputError, match="no chat template"):
+        train(base, PAIRS, tmp_path / "c", TrainingConfig(chat=True))
+    assert list(tmp_path.iterdir()) == []
