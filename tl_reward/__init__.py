@@ -5,46 +5,7 @@
 >>> model("\\n\\nHuman: Hi\\n\\nAssistant: Hello!")  # doctest: +SKIP
 """
 
-from tl_reward.ablation import AblationCurve, ablation_curve
-from tl_reward.discovery import Discovery, discover
-from tl_reward.errors import InputError
-from tl_reward.interventions import Intervention, ZeroAblation
-from tl_reward.model import HookedRewardModel
-from tl_reward.overlap import compare, depth_thirds, overlap, regions
-from tl_reward.pairs import Message, PreferencePair, load_pairs
-from tl_reward.results import Results, provenance
-from tl_reward.run import score, stream
-from tl_reward.scores import Estimate, Scores
-from tl_reward.sites import NeuronSet, Site
-from tl_reward.training import TrainingConfig, train
+import lazy_loader
 
-load = HookedRewardModel.from_pretrained
-
-__all__ = [
-    "AblationCurve",
-    "Discovery",
-    "Estimate",
-    "HookedRewardModel",
-    "InputError",
-    "Intervention",
-    "Message",
-    "NeuronSet",
-    "PreferencePair",
-    "Results",
-    "Scores",
-    "Site",
-    "TrainingConfig",
-    "ZeroAblation",
-    "ablation_curve",
-    "compare",
-    "depth_thirds",
-    "discover",
-    "load",
-    "load_pairs",
-    "overlap",
-    "provenance",
-    "regions",
-    "score",
-    "stream",
-    "train",
-]
+# The names are listed in __init__.pyi, and imported at their first use: a page is built, and --help printed, without loading a model.
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

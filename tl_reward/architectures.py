@@ -74,7 +74,11 @@ def lens_config(hf_config: PretrainedConfig) -> dict[str, Any]:
 
 
 def to_lens(state: StateDict, hf_config: PretrainedConfig, dtype: torch.dtype) -> dict[str, Tensor]:
-    """TransformerLens weights from Hugging Face ones. Keys that neither side knows are an error, so that none is left out in silence."""
+    """TransformerLens weights from Hugging Face ones, as copies that keep their memory layout.
+
+    Raises:
+        InputError: a key that one side has and the other lacks, so that none is left out in silence.
+    """
     table = _table(hf_config)
     unknown = [key for key in state if key not in table and not key.endswith((".inv_freq", ".attn.bias", ".masked_bias"))]
     missing = [key for key, weight in table.items() if key not in state and not weight.optional]
@@ -89,7 +93,7 @@ def to_lens(state: StateDict, hf_config: PretrainedConfig, dtype: torch.dtype) -
         if weight.pattern:
             value = einops.rearrange(value, weight.pattern, **_used(sizes, weight.pattern))
         parts = list(value.unbind(0)) if len(weight.lens) > 1 else [value]
-        result |= {name: part.to(dtype).contiguous() for name, part in zip(weight.lens, parts, strict=True)}
+        result |= {name: part.to(dtype).clone() for name, part in zip(weight.lens, parts, strict=True)}
     return result
 
 

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from tl_reward import architectures, zoo
+from tl_reward.attention import fuse_attention
 from tl_reward.errors import InputError
 
 ReturnType = Literal["reward", "reward_tokens", "logits"] | None
@@ -62,6 +63,7 @@ class HookedRewardModel(HookedTransformer):
             self.set_tokenizer(tokenizer)
         for block in self.blocks:
             block.mlp.act_fn = HookedActivation(block.mlp.act_fn)
+            fuse_attention(block.attn)
         self.hook_reward_tokens = HookPoint()  # [batch, pos]
         self.hook_reward = HookPoint()  # [batch]
         self.setup()
@@ -109,7 +111,8 @@ class HookedRewardModel(HookedTransformer):
         if attention_mask is not None:
             attention_mask = attention_mask.to(self.cfg.device).long()
         inner = None if return_type is None else "logits"
-        logits = super().forward(input, inner, attention_mask=attention_mask, **kwargs)
+        inner_mask = None if self._pads_only_on_the_right(attention_mask, kwargs) else attention_mask
+        logits = super().forward(input, inner, attention_mask=inner_mask, **kwargs)
         if logits is None or kwargs.get("stop_at_layer") is not None or return_type == "logits":
             return logits
         rewards = self.hook_reward_tokens(logits[..., 0])
@@ -124,6 +127,13 @@ class HookedRewardModel(HookedTransformer):
             raise InputError("text must not be empty")
         encoded = self.tokenizer(texts, padding=True, return_tensors="pt")
         return encoded["input_ids"].to(self.cfg.device), encoded["attention_mask"].bool()
+
+    def _pads_only_on_the_right(self, mask: Int[Tensor, "batch pos"] | None, kwargs: dict[str, Any]) -> bool:
+        """Causal attention never looks right, so padding there needs no mask; the layers are then spared one."""
+        if mask is None or kwargs.get("past_kv_cache") is not None:
+            return False
+        reads_left = self.tokenizer is not None and self.tokenizer.padding_side == "left"
+        return not reads_left and bool((mask[:, 1:] <= mask[:, :-1]).all())
 
     def _refuse_hidden_padding(self, tokens: Int[Tensor, "batch pos"]) -> None:
         """Rows that end (or begin) with different numbers of pad tokens are a padded batch: its reward would be read from padding."""
@@ -224,7 +234,8 @@ class HookedRewardModel(HookedTransformer):
         model = cls(cfg, tokenizer)
         state = architectures.to_lens(hf_model.state_dict(), hf_config, dtype)
         _fold_final_norm(state)
-        missing, unexpected = model.load_state_dict(state, strict=False)
+        # assign: the weights keep Hugging Face's memory layout, which TransformerLens' components transpose to without a copy.
+        missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
         # Biases that an architecture lacks keep their zeros; buffers hold constants.
         left = [key for key in missing if key.split(".")[-1].lstrip("_") not in _KEEP]
         assert not left and not unexpected, (left, unexpected)
@@ -262,6 +273,8 @@ class HookedRewardModel(HookedTransformer):
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
 
+
+load = HookedRewardModel.from_pretrained
 
 _KEEP = ("b_Q", "b_K", "b_V", "b_O", "b_in", "b_out", "b_U", "mask", "IGNORE", "rotary_sin", "rotary_cos")
 

@@ -30,10 +30,11 @@ def write_page(results: Results, path: str | Path, *, title: str = "Reward model
     path = Path(path)
     if path.exists() and not overwrite:
         raise InputError(f"{path} exists; choose another file, or say overwrite")
+    page = build_page(results, title=title)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, suffix=".html")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(build_page(results, title=title))
+        file.write(page)
     Path(scratch).chmod(0o644)
     Path(scratch).replace(path)
     return path

@@ -1,0 +1,148 @@
+"""Figures and the page, from runs of tiny models: what they draw, and that hostile names stay text."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+
+from tl_reward import plots
+from tl_reward.ablation import ablation_curve
+from tl_reward.dashboard import build_page, write_page
+from tl_reward.dashboard.page import _json_block
+from tl_reward.discovery import discover
+from tl_reward.errors import InputError
+from tl_reward.pairs import load_pairs
+from tl_reward.record import record_ablation, record_discovery, record_overlap, record_scores
+from tl_reward.results import Results, provenance
+from tl_reward.run import score
+from tl_reward.tiny import tiny_reward_model
+
+PAIRS = load_pairs("embedded", split="test", limit=6)
+HOSTILE = "</script><script>document.title='run'</script><!--<script>\u2028 %%PLOTLY%%"
+
+
+@pytest.fixture(scope="module")
+def results():
+    results = Results(provenance=provenance(seed=0, data={"pairs": PAIRS}))
+    for seed, name in enumerate(("helpful", "harmless", "mixed")):
+        model = tiny_reward_model(seed=seed)
+        record_scores(results, name, "some pairs", score(model, PAIRS))
+        found = discover(model, PAIRS)
+        record_discovery(results, name, "some pairs", found)
+    curve = ablation_curve(model, PAIRS, found.ranking("mean"), fractions=(0.1, 1.0), draws=2)
+    record_ablation(results, "mixed", "some pairs", curve, score="mean", site="mlp_gate", found_on="some pairs")
+    record_overlap(results, results, score="mean", site="mlp_gate", fraction=0.1)
+    return results
+
+
+def test_accuracy_bars_show_the_recorded_accuracies(results):
+    figure = plots.accuracy_bars(results)
+    assert [bar.name for bar in figure.data] == ["helpful", "harmless", "mixed"]
+    for bar in figure.data:
+        assert bar.y[0] == results.sections["scores"][f"{bar.name} · some pairs"]["accuracy"]["value"]
+
+
+def test_margin_histograms_hold_every_pair(results):
+    for line in plots.margin_histogram(results).data:
+        assert sum(line.y) == pytest.approx(1)
+
+
+def test_the_map_names_each_neuron_and_rows_fall(results):
+    heat = plots.neuron_map(results, "mixed", "mean", "mlp_gate").data[0]
+    value = results.tensor("discovery", "mixed", "mlp_gate/mean").mean(0).numpy()
+    assert heat.z.shape == (2, 48)
+    assert np.allclose(np.take_along_axis(value, np.asarray(heat.customdata), axis=1), heat.z, rtol=1e-2, atol=1e-4)
+    assert (np.diff(heat.z, axis=1) <= 0).all()
+
+
+def test_ablation_curves_start_at_the_clean_model_and_band_only_where_drawn(results):
+    band, line = plots.ablation_curves(results).data
+    entry = results.sections["ablation"]["mixed · some pairs"]
+    assert line.y[0] == entry["clean"]["accuracy"]["value"] and list(line.x) == [0, 10, 100]
+    assert max(band.x) == 10  # no disjoint random set where every neuron is zeroed
+    assert plots.ablation_curves(results, "mean_margin").data[1].y[0] == entry["clean"]["mean_margin"]["value"]
+
+
+def test_layer_profile_and_overlap(results):
+    entry = next(iter(results.sections["overlap"].values()))
+    for line in plots.layer_profile(results).data:
+        assert sum(line.y) == len(entry["top"][line.name]) == 10
+    observed = plots.overlap_bars(results).data[0]
+    assert list(observed.y) == [pair["jaccard"] for pair in entry["pairs"]]
+
+
+def test_top_neurons_are_the_best_ranked(results):
+    rows = plots.top_neurons(results, k=5, score="mean", site="mlp_gate")
+    assert len(rows) == 5
+    assert min(rows[0][m]["rank"] for m in ("helpful", "harmless", "mixed")) == 1
+    value = results.tensor("discovery", "mixed", "mlp_gate/mean").mean(0)
+    assert rows[0]["mixed"]["score"] == pytest.approx(value[rows[0]["layer"], rows[0]["neuron"]].item())
+
+
+def test_figures_are_returned_and_a_missing_section_says_so():
+    for name in ("accuracy_bars", "margin_histogram", "layer_profile", "overlap_bars", "ablation_curves"):
+        with pytest.raises(InputError, match="this run has no"):
+            getattr(plots, name)(Results())
+    with pytest.raises(InputError, match="quantity"):
+        plots.ablation_curves(Results(), "loss")
+
+
+def _figures(page: str) -> list[dict]:
+    block = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.DOTALL)
+    assert block is not None
+    return json.loads(block.group(1))
+
+
+def test_the_page_holds_every_figure_and_asks_for_nothing(results):
+    page = build_page(results)
+    assert len(_figures(page)) == 9 == page.count('class="plot"')
+    assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=", page)
+    assert "default-src 'none'" in page and "showSendToCloud: false" in page
+    assert all(isinstance(go.Figure(figure), go.Figure) for figure in _figures(page))
+
+
+def test_hostile_names_stay_text(results):
+    renamed = Results(provenance={"command": HOSTILE})
+    for section in ("scores", "discovery"):
+        for name, entry in results.sections[section].items():
+            tensors = {k.split("/", 2)[2]: v for k, v in results.tensors.items() if k.startswith(f"{section}/{name}/")}
+            evil = entry | {"model": HOSTILE, "dataset": "some pairs"}
+            renamed.add(section, f"{HOSTILE} · some pairs" if section == "scores" else HOSTILE, evil, tensors)
+            break
+    page = build_page(renamed, title=HOSTILE)
+    plain = build_page(Results({"scores": results.sections["scores"]}, results.tensors))
+    assert page.count("<script>") == plain.count("<script>")  # plotly.js has some in its own strings
+    assert "<!--<script>" not in page.replace("".join(re.findall(r"<script>/\*\*.*?</script>", page, re.DOTALL)), "")
+    assert _figures(page)[0]["data"][0]["name"] == HOSTILE
+
+
+def test_json_blocks_escape_what_ends_or_breaks_a_script():
+    text = _json_block({"a": "</script><!-- & \u2028\u2029"})
+    assert not set("<>&\u2028\u2029") & set(text)
+    assert json.loads(text) == {"a": "</script><!-- & \u2028\u2029"}
+
+
+def test_write_page_is_atomic_and_does_not_overwrite(results, tmp_path):
+    path = write_page(results, tmp_path / "page.html")
+    with pytest.raises(InputError, match="exists"):
+        write_page(results, path)
+    with pytest.raises(InputError, match="nothing to show"):
+        write_page(Results(), tmp_path / "empty.html")
+    assert [item.name for item in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_a_page_is_built_without_the_model_code(results, tmp_path):
+    results.save(tmp_path / "run")
+    code = f"""
+import sys
+from tl_reward.results import Results
+from tl_reward.dashboard import write_page
+write_page(Results.load({str(tmp_path / "run")!r}), {str(tmp_path / "page.html")!r})
+assert not {{"transformer_lens", "transformers", "tl_reward.model"}} & set(sys.modules), sorted(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,40 @@
+from .ablation import AblationCurve, ablation_curve
+from .discovery import Discovery, discover
+from .errors import InputError
+from .interventions import Intervention, ZeroAblation
+from .model import HookedRewardModel, load
+from .overlap import compare, depth_thirds, regions
+from .pairs import Message, PreferencePair, load_pairs
+from .results import Results, provenance
+from .run import score, stream
+from .scores import Estimate, Scores
+from .sites import NeuronSet, Site
+from .training import TrainingConfig, train
+
+__all__ = [
+    "AblationCurve",
+    "Discovery",
+    "Estimate",
+    "HookedRewardModel",
+    "InputError",
+    "Intervention",
+    "Message",
+    "NeuronSet",
+    "PreferencePair",
+    "Results",
+    "Scores",
+    "Site",
+    "TrainingConfig",
+    "ZeroAblation",
+    "ablation_curve",
+    "compare",
+    "depth_thirds",
+    "discover",
+    "load",
+    "load_pairs",
+    "provenance",
+    "regions",
+    "score",
+    "stream",
+    "train",
+]
