@@ -1,5 +1,6 @@
 """Tiny random reward models of every supported architecture, and the real ones."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from tl_reward import zoo
+from tl_reward.errors import InputError
 from tl_reward.model import HookedRewardModel
 from tl_reward.tiny import byte_tokenizer, tiny_reward_model
 
@@ -86,3 +89,16 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the real preference data (../shared/data) is not beside this checkout")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def real_base() -> str:
+    """The embedded base model's folder, on as many threads as there are."""
+    try:
+        folder = str(zoo.base_folder())
+    except InputError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"the embedded base model cannot be fetched: {error}")
+    torch.set_num_threads(os.cpu_count() or 1)
+    return folder

@@ -7,7 +7,7 @@ from tl_reward.ablation import ablation_curve
 from tl_reward.discovery import discover
 from tl_reward.errors import InputError
 from tl_reward.interventions import ZeroAblation, random_like
-from tl_reward.pairs import load_pairs
+from tl_reward.readers import load_pairs
 from tl_reward.run import score
 from tl_reward.sites import NeuronSet
 

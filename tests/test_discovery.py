@@ -7,7 +7,7 @@ from conftest import ARCHITECTURES, hf_model
 from tl_reward.discovery import discover
 from tl_reward.errors import InputError
 from tl_reward.model import HookedRewardModel
-from tl_reward.pairs import load_pairs
+from tl_reward.readers import load_pairs
 from tl_reward.sites import Site
 from tl_reward.statistics import NeuronStatistics
 from tl_reward.tiny import byte_tokenizer, tiny_reward_model

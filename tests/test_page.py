@@ -15,7 +15,7 @@ from tl_reward.dashboard import build_page, write_page
 from tl_reward.dashboard.page import _json_block
 from tl_reward.discovery import discover
 from tl_reward.errors import InputError
-from tl_reward.pairs import load_pairs
+from tl_reward.readers import load_pairs
 from tl_reward.record import record_ablation, record_discovery, record_overlap, record_scores
 from tl_reward.results import Results, provenance
 from tl_reward.run import score

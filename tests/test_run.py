@@ -5,7 +5,7 @@ import torch
 
 from tl_reward.errors import InputError
 from tl_reward.interventions import ZeroAblation
-from tl_reward.pairs import load_pairs
+from tl_reward.readers import load_pairs
 from tl_reward.run import attached, encode_for, score, side_weights, stream
 from tl_reward.sites import NeuronSet, Site
 from tl_reward.tiny import tiny_reward_model
@@ -79,9 +79,9 @@ def test_an_activation_that_is_not_finite_names_the_site_and_the_pair():
 
 def test_side_weights_count_the_transcripts_that_a_token_stands_for(tiny):
     row = {"prompt": "Hi", "chosen": ["Hello there!", "Good day."], "rejected": ["No."]}
-    from tl_reward.pairs import _row_pairs
+    from tl_reward.pairs import pairs_of_row
 
-    encoded = encode_for(tiny, _row_pairs(row, "a:1"))  # 2 pairs; the rejected transcript is one row, and counts twice
+    encoded = encode_for(tiny, pairs_of_row(row, "a:1"))  # 2 pairs; the rejected transcript is one row, and counts twice
     (batch,) = batches(encoded.rows, batch_size=8)
     weights = side_weights(encoded, batch)
     lengths = [len(encoded.rows[i].ids) for i in (*encoded.chosen, encoded.rejected[0])]
@@ -113,4 +113,4 @@ def test_streamed_activations_are_those_of_the_cache(tiny):
     stream(tiny, encoded, [Site(1, "mlp_gate")], lambda site, a, batch, base: seen.update({site: (a, batch)}))
     activation, batch = seen[Site(1, "mlp_gate")]
     _, cache = tiny.run_with_cache(batch.tokens, attention_mask=batch.attention_mask)
-    torch.testing.assert_close(activation, cache[Site(1, "mlp_gate").hook_name])
+    torch.testing.assert_close(activation, cache[Site(1, "mlp_gate").hook_name], atol=1e-4, rtol=1e-4)

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from tl_reward.errors import InputError
 from tl_reward.model import HookedRewardModel
-from tl_reward.pairs import load_pairs
+from tl_reward.readers import load_pairs
 from tl_reward.run import score
 from tl_reward.tiny import byte_tokenizer, tiny_hf_model
 from tl_reward.training import TrainingConfig, train
@@ -65,7 +65,7 @@ def test_full_fine_tuning_of_a_causal_language_model(tmp_path):
 def test_a_killed_training_resumes_from_its_checkpoint_and_ends_like_one_that_was_not(base, trained, tmp_path):
     script = f"""
 import os, sys
-from tl_reward.pairs import load_pairs
+from tl_reward.readers import load_pairs
 from tl_reward.training import TrainingConfig, train
 from transformers import TrainerCallback, Trainer
 class Kill(TrainerCallback):

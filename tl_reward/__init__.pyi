@@ -4,7 +4,8 @@ from .errors import InputError
 from .interventions import Intervention, ZeroAblation
 from .model import HookedRewardModel, load
 from .overlap import compare, depth_thirds, regions
-from .pairs import Message, PreferencePair, load_pairs
+from .pairs import Message, PreferencePair
+from .readers import load_pairs
 from .results import Results, provenance
 from .run import score, stream
 from .scores import Estimate, Scores

@@ -12,8 +12,10 @@ from tyro.conf import Positional
 
 from tl_reward import zoo
 from tl_reward.errors import InputError
-from tl_reward.pairs import Objective, PreferencePair, load_pairs
+from tl_reward.pairs import Objective, PreferencePair
+from tl_reward.readers import load_pairs, short_name
 from tl_reward.results import Results, check_run_folder, provenance
+from tl_reward.sites import check_fraction
 from tl_reward.statistics import StatisticName
 from tl_reward.tokens import Overlong
 from tl_reward.training import TrainingConfig
@@ -37,7 +39,7 @@ class Data:
     data_dir: str | None = None
     """Folder within a hub data set."""
     limit: int | None = None
-    """Keep the first pairs of each file, this many."""
+    """Keep the first rows of each file, this many; a best-of-n row counts as one."""
     drop_bad: bool = False
     """Leave out pairs with an empty side or two equal ones, instead of stopping."""
 
@@ -45,7 +47,8 @@ class Data:
         """The pairs of each source, by a short name."""
         result: dict[str, list[PreferencePair]] = {}
         for source in self.pairs:
-            result[_short(source, result)] = load_pairs(
+            name = short_name(source)
+            result[source if name in result else name] = load_pairs(
                 source,
                 objective=self.objective,
                 subset=self.subset,
@@ -212,6 +215,8 @@ class Ablate:
         from tl_reward.record import ranking_of, record_ablation
 
         check_run_folder(self.output.out, overwrite=self.output.overwrite)
+        for fraction in self.fractions:
+            check_fraction(fraction)
         found = Results.load(self.ranking)
         name = next(iter(_named((self.model,))))
         ranking = ranking_of(found, name, self.score, self.site)
@@ -306,13 +311,6 @@ def _quiet() -> None:
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-
-
-def _short(source: str, taken: dict[str, list[PreferencePair]]) -> str:
-    """`data/rmb/helpful-test.jsonl.gz` → `rmb/helpful-test`; the whole path where that name is taken."""
-    path = Path(source)
-    name = f"{path.parent.name}/{path.name.split('.')[0]}" if path.parent.name else path.name.split(".")[0]
-    return source if name in taken else name
 
 
 def _named(models: Sequence[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from tl_reward.ablation import ablation_curve
 from tl_reward.dashboard import write_page
 from tl_reward.discovery import discover
 from tl_reward.model import HookedRewardModel
-from tl_reward.pairs import EMBEDDED, load_pairs
+from tl_reward.readers import EMBEDDED, load_pairs
 from tl_reward.record import record_ablation, record_discovery, record_overlap, record_scores
 from tl_reward.results import Results, check_run_folder, provenance
 from tl_reward.run import score

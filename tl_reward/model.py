@@ -360,7 +360,7 @@ def _merge_adapter(hf_model: Any, folder: str, complaint: str) -> Any:
         # PEFT only warns of layers that one side has and the other lacks.
         with safe_open(Path(folder, "adapter_model.safetensors"), "pt") as file:
             stored = set(file.keys())
-        wanted = set(get_peft_model_state_dict(peft_model))
+        wanted = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
         if stored != wanted:
             raise InputError(f"{complaint} ({len(stored - wanted)} weights have no place, {len(wanted - stored)} are missing)")
     return peft_model.merge_and_unload()

@@ -64,6 +64,9 @@ def depth_thirds(neurons: NeuronSet, n_layers: int) -> tuple[float, float, float
     """
     if not neurons:
         raise InputError("depth needs a set that is not empty")
+    deepest = max(layer for layer, _ in neurons)
+    if deepest >= n_layers:
+        raise InputError(f"layer must be in [0, {n_layers}), got {deepest}")
     thirds = np.bincount([3 * layer // n_layers for layer, _ in neurons], minlength=3) / len(neurons)
     return (float(thirds[0]), float(thirds[1]), float(thirds[2]))
 

@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -49,9 +50,12 @@ class Results:
         """Adds one entry. Tensors are stored under `section/name/`."""
         if section not in SECTIONS:
             raise InputError(f"section must be one of {', '.join(SECTIONS)}, got {section!r}")
-        self.sections.setdefault(section, {})[name] = dict(value)
+        if name in self.sections.setdefault(section, {}):
+            raise InputError(f"this run has {section} of {name} already")
+        self.sections[section][name] = dict(value)
         for key, tensor in (tensors or {}).items():
-            self.tensors[f"{section}/{name}/{key}"] = tensor.detach().cpu().contiguous()
+            # A copy: what the caller edits later is not part of the result, and no two entries share memory.
+            self.tensors[f"{section}/{name}/{key}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
 
     def section(self, name: str) -> dict[str, Any]:
         """Raises InputError where this run has no such section."""
@@ -81,9 +85,7 @@ class Results:
             (scratch / _JSON).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             save_file(self.tensors, scratch / _TENSORS)
             scratch.chmod(0o755)
-            if folder.exists():
-                shutil.rmtree(folder)
-            scratch.rename(folder)
+            _swap(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         return folder
@@ -100,8 +102,10 @@ class Results:
             if document["format"] != FORMAT:
                 raise InputError(f"{folder}: run has format {document['format']}, this version reads {FORMAT}")
             return cls(document["sections"], tensors, document["provenance"])
-        except (json.JSONDecodeError, KeyError, TypeError, OSError, SafetensorError) as error:
-            raise InputError(f"{folder}: run is damaged ({error})") from None
+        except KeyError as error:
+            raise InputError(f"{folder}: run is damaged ({_JSON} has no {error})") from None
+        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, OSError, SafetensorError) as error:
+            raise InputError(f"{folder}: run is damaged ({str(error).splitlines()[0]})") from None
 
     @classmethod
     def merge(cls, runs: Sequence["Results"]) -> "Results":
@@ -124,9 +128,26 @@ class Results:
         return f"<table><tr><th>section</th><th>entries</th></tr>{rows}</table>"
 
 
+def _swap(new: Path, folder: Path) -> None:
+    """Puts a new folder in the place of an old one; the old one is back in its place if that fails."""
+    old = Path(f"{new}-old")
+    if folder.exists():
+        folder.rename(old)
+    try:
+        new.rename(folder)
+    except OSError:
+        if old.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def check_run_folder(folder: str | Path, *, overwrite: bool = False) -> None:
     """Says no before an hour of work, not after it: raises InputError where `save` would."""
     folder = Path(folder)
+    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not parent.is_dir():
+        raise InputError(f"{folder} cannot be made: {parent} is a file")
     if not folder.exists():
         return
     if not overwrite:
@@ -152,10 +173,10 @@ def provenance(*, seed: int | None = None, data: Mapping[str, Sequence[Preferenc
 
 
 def data_hash(pairs: Sequence[PreferencePair]) -> str:
-    """sha256 over the texts and ids of the pairs, in their order: the same whatever file or hub they came from."""
+    """sha256 over the texts of the pairs, in their order: the same whatever file or hub they came from."""
     digest = hashlib.sha256()
     for pair in pairs:
-        row = [pair.id, [list(m) for m in pair.chosen], [list(m) for m in pair.rejected]]
+        row = [[list(m) for m in pair.chosen], [list(m) for m in pair.rejected]]
         digest.update(json.dumps(row, ensure_ascii=True).encode() + b"\n")
     return digest.hexdigest()
 

@@ -1,5 +1,6 @@
 """Runs a model over pairs in batches: scores them, and streams activations. The only file that attaches hooks in a loop."""
 
+import difflib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -32,8 +33,10 @@ def attached(model: HookedRewardModel, hooks: Hooks) -> Iterator[None]:
     """
     for name, _ in hooks:
         if name not in model.hook_dict:
-            layers = model.cfg.n_layers
-            raise InputError(f"no hook point {name!r} in {model.cfg.model_name} (layers are [0, {layers}))")
+            near = difflib.get_close_matches(name, model.hook_dict, n=3)
+            raise InputError(
+                f"no hook point {name!r} in {model.cfg.model_name}, whose layers are [0, {model.cfg.n_layers}); nearest: {', '.join(near)}"
+            )
     with model.hooks(fwd_hooks=hooks):
         yield
 

@@ -117,7 +117,10 @@ def bootstrap_mean(values: np.ndarray, groups: Sequence[str] | None = None, *, r
     index = [names.setdefault(name, len(names)) for name in (groups or map(str, range(len(values))))]
     sums = np.bincount(index, weights=values)
     counts = np.bincount(index)
-    draws = np.random.default_rng(seed).integers(0, len(sums), size=(resamples, len(sums)))
-    means = sums[draws].sum(1) / counts[draws].sum(1)
+    generator = np.random.default_rng(seed)
+    means = np.empty(resamples)
+    for i in range(resamples):  # one draw at a time: all at once would hold resamples * n numbers
+        draw = generator.integers(0, len(sums), size=len(sums))
+        means[i] = sums[draw].sum() / counts[draw].sum()
     low, high = np.quantile(means, [0.025, 0.975])
     return Estimate(float(np.mean(values)), float(low), float(high), len(sums))

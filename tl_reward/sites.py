@@ -67,8 +67,9 @@ class NeuronSet:
 
     def __init__(self, coords: Iterable[tuple[int, int]] = ()) -> None:
         unique = sorted({(int(layer), int(neuron)) for layer, neuron in coords})
-        if any(layer < 0 or neuron < 0 for layer, neuron in unique):
-            raise InputError(f"layers and neurons must be at least 0, got {unique[0]}")
+        negative = [coord for coord in unique if min(coord) < 0]
+        if negative:
+            raise InputError(f"layers and neurons must be at least 0, got {negative[0]}")
         object.__setattr__(self, "coords", tuple(unique))
 
     def __len__(self) -> int:
@@ -78,7 +79,7 @@ class NeuronSet:
         return iter(self.coords)
 
     def __contains__(self, coord: object) -> bool:
-        return coord in set(self.coords)
+        return coord in self.coords
 
     def __or__(self, other: "NeuronSet") -> "NeuronSet":
         return NeuronSet({*self.coords, *other.coords})
@@ -146,6 +147,8 @@ class NeuronSet:
         generator = torch.Generator().manual_seed(seed)
         coords: list[tuple[int, int]] = []
         for layer, neurons in self.by_layer().items():
+            if int(neurons.max()) >= d_mlp:
+                raise InputError(f"neuron must be in [0, {d_mlp}), got {int(neurons.max())}")
             others = torch.ones(d_mlp, dtype=torch.bool)
             others[neurons] = False
             pool = others.nonzero()[:, 0]
@@ -167,7 +170,7 @@ class NeuronSet:
 
 def check_fraction(fraction: float) -> None:
     if not 0 < fraction <= 1:
-        raise InputError(f"fraction must be in (0, 1], got {fraction:g}")
+        raise InputError(f"fraction must be in (0, 1], got {fraction}")
 
 
 def tied_at_cut(score: Float[Tensor, "layer neuron"], k: int) -> int:

@@ -9,11 +9,12 @@ from tl_reward.results import Results
 def summary(results: Results, console: Console) -> None:
     """Prints a run's sections as tables."""
     if "scores" in results.sections:
-        table = Table("model", "data set", "pairs", "accuracy [95 % interval]", "mean margin", title="Scores")
+        table = Table("model", "data set", "pairs", "accuracy [95 % interval]", "best of n", "mean margin", title="Scores")
         for entry in results.sections["scores"].values():
-            accuracy, margin = entry["accuracy"], entry["mean_margin"]
-            cells = f"{accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]", f"{margin['value']:+.3f}"
-            table.add_row(entry["model"], entry["dataset"], str(entry["pairs"]), *cells)
+            best = f"{entry['best_of_n']['value']:.3f}" if entry["best_of_n"] else "–"
+            pairs = f"{entry['pairs']} ({entry['dropped']} dropped)" if entry["dropped"] else str(entry["pairs"])
+            cells = _estimate(entry["accuracy"]), best, f"{entry['mean_margin']['value']:+.3f}"
+            table.add_row(entry["model"], entry["dataset"], pairs, *cells)
         console.print(table)
     if "discovery" in results.sections:
         table = Table("model", "found on", "pairs", "tokens", "scores", title="Neurons")
@@ -30,14 +31,16 @@ def summary(results: Results, console: Console) -> None:
             console.print(", ".join(f"{region}: {count}" for region, count in entry["regions"].items()))
     for name, entry in results.sections.get("ablation", {}).items():
         table = Table("zeroed", "neurons", "accuracy [95 % interval]", "random draws", title=f"Ablation: {name}")
-        clean = entry["clean"]["accuracy"]
-        table.add_row("none", "0", f"{clean['value']:.3f} [{clean['low']:.3f}, {clean['high']:.3f}]", "")
+        table.add_row("none", "0", _estimate(entry["clean"]["accuracy"]), "")
         for point in entry["points"]:
-            accuracy = point["ranked"]["accuracy"]
             drawn = ", ".join(f"{v:.3f}" for v in point["random_accuracy"]) or "none: a layer is over half full"
-            cell = f"{accuracy['value']:.3f} [{accuracy['low']:.3f}, {accuracy['high']:.3f}]"
-            table.add_row(f"top {point['fraction']:.0%}", str(point["neurons"]), cell, drawn)
+            cells = str(point["neurons"]), _estimate(point["ranked"]["accuracy"]), drawn
+            table.add_row(f"top {point['fraction']:.0%}", *cells)
         console.print(table)
         ties = [f"{p['fraction']:.0%}: {p['ties_at_cut']}" for p in entry["points"] if p["ties_at_cut"]]
         if ties:
             console.print(f"ties across the cut (the choice among them is arbitrary): {', '.join(ties)}")
+
+
+def _estimate(value: dict[str, float]) -> str:
+    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tl_reward.errors import InputError
-from tl_reward.pairs import PreferencePair, Transcript
+from tl_reward.pairs import PreferencePair, Transcript, check_unique_ids
 
 Overlong = Literal["drop", "left", "error"]
 
@@ -80,14 +80,14 @@ def render(transcript: Transcript, tokenizer: PreTrainedTokenizerBase) -> Render
     if text.startswith(prompt):
         return RenderedTranscript(text, len(prompt))
     # Some templates rewrite earlier turns once an answer follows: then the answer's own text marks its start.
-    return RenderedTranscript(text, max(text.rfind(transcript[-1].content.strip()), 0))
+    shared = next(i for i, (a, b) in enumerate(zip(text, prompt, strict=False)) if a != b)
+    return RenderedTranscript(text, max(text.rfind(transcript[-1].content.strip()), shared))
 
 
 def _hh_turn(role: str, content: str) -> str:
     if role == "system":
         return content
-    opening = "\n\nHuman:" if role == "user" else "\n\nAssistant:"
-    return f"{opening} {content}" if content else opening
+    return f"\n\nHuman: {content}" if role == "user" else f"\n\nAssistant: {content}"
 
 
 def encode(transcripts: Sequence[Transcript], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
@@ -121,6 +121,7 @@ def encode_pairs(
     Raises:
         InputError: no pair is left, or `overlong` is "error" and a transcript is over-long.
     """
+    check_unique_ids(pairs, "pairs")
     index: dict[Transcript, int] = {}
     for pair in pairs:
         for transcript in (pair.chosen, pair.rejected):

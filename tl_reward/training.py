@@ -190,7 +190,8 @@ def _save(model: Any, tokenizer: Any, base: str, output: Path, record: TrainingR
         model.peft_config["default"].base_model_name_or_path = base
     if record.bf16:
         model = model.to(torch.bfloat16)
-    model.save_pretrained(output)
+    # Embeddings are never trained in an adapter; asking PEFT to find out would look the base up on the hub.
+    model.save_pretrained(output, **({"save_embedding_layers": False} if record.config.method == "lora" else {}))
     tokenizer.save_pretrained(output)
     # The record is written last: a folder with it is a finished one.
     (output / RECORD_FILE).write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n")

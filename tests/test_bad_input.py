@@ -1,0 +1,395 @@
+"""Bad input is an `InputError` of one line; on the command line, status 2, one line on standard error, and nothing written."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_tokenizers import byte_tokenizer
+
+from tl_reward.cli import main
+from tl_reward.errors import InputError
+from tl_reward.overlap import depth_thirds
+from tl_reward.pairs import OBJECTIVES, SCHEMAS, Message, PreferencePair
+from tl_reward.readers import SUFFIXES, load_pairs
+from tl_reward.results import Results
+from tl_reward.sites import NeuronSet, Site
+from tl_reward.statistics import check_statistic
+from tl_reward.tokens import render
+
+GOOD_ROW = {"prompt": "Hi", "chosen": "Hello.", "rejected": "Go away."}
+SAID = {"role": "user", "content": "Hi"}
+
+
+def refusal(call: Callable, *args: Any, **kwargs: Any) -> str:
+    """The message with which a call is refused."""
+    with pytest.raises(InputError) as caught:
+        call(*args, **kwargs)
+    message = str(caught.value)
+    assert message.splitlines() == [message]
+    return message
+
+
+def jsonl(path: Path, *rows: Any) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+# Files
+
+LINES = b'{"prompt": "Hi", "chosen": "Hello.", "rejected": "Go away."}\n' * 200
+ZIPPED = gzip.compress(LINES)
+
+
+# By name: the content, where there is any, and what the message says beside the name.
+FILES: dict[str, tuple[bytes | None, str]] = {
+    "missing.jsonl": (None, "no such file"),
+    "missing.txt": (None, "no such file"),
+    "pairs.csv": (LINES, "must end in one of " + ", ".join(SUFFIXES)),
+    "empty.jsonl": (b"", "file is empty"),
+    "empty.json": (b"", "file is empty"),
+    "empty.parquet": (b"", "file is empty"),
+    "blank.jsonl": (b"\n  \n", "file is empty"),
+    "empty.jsonl.gz": (gzip.compress(b""), "file is empty"),
+    "none.json": (b"[]", "no pairs"),
+    "object.json": (b'{"prompt": "Hi"}', "must hold a list of rows, got dict"),
+    "latin.jsonl": ('{"é": 1}'.encode("latin-1"), "UTF-8"),
+    "binary.jsonl": (b"\x89PNG\r\n\x1a\n\xff", "UTF-8"),
+    "cut.json": (b'[{"prompt": "Hi"', "malformed JSON"),
+    "nested.jsonl": (b"[" * 200_000, ""),  # deeper than Python's parser goes
+    "digits.jsonl": (b'{"id": ' + b"1" * 5000 + b"}", ""),  # longer than Python reads a number
+    "unzipped.jsonl.gz": (LINES, ""),
+    "cut.jsonl.gz": (ZIPPED[:-20], ""),
+    "cut.json.gz": (gzip.compress(b"[]")[:12], ""),
+    "garbled.jsonl.gz": (ZIPPED[:14] + b"\xff" * 16 + ZIPPED[30:], ""),
+    "text.parquet": (LINES, "parquet"),
+    "cut.parquet": (b"PAR1" + b"\xff" * 40 + b"\x1e\x00\x00\x00PAR1", "parquet"),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file(name: str, tmp_path: Path):
+    content, says = FILES[name]
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    message = refusal(load_pairs, tmp_path / name)
+    assert message.startswith(f"{tmp_path / name}:")
+    assert says in message
+
+
+@pytest.mark.parametrize("name", ["folder", "folder.jsonl"])
+def test_folder(name: str, tmp_path: Path):
+    (tmp_path / name).mkdir()
+    assert "is a folder" in refusal(load_pairs, tmp_path / name)
+
+
+@pytest.mark.parametrize("line", ['{"chosen": "a", ', "chosen: a", '{"chosen": "a\tb"}', "{'chosen': 'a'}"])
+def test_malformed_line_is_named(line: str, tmp_path: Path):
+    file = tmp_path / "pairs.jsonl"
+    # A line separator inside a string, and a blank line, must not shift the count.
+    first = json.dumps(GOOD_ROW | {"chosen": "one\u2028two"}, ensure_ascii=False)
+    file.write_text(f"{first}\n\n{line}\n{json.dumps(GOOD_ROW)}\n", encoding="utf-8")
+    message = refusal(load_pairs, file)
+    assert message.startswith(f"{file}:3: malformed JSON")
+
+
+# Rows
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (GOOD_ROW | {"rejected": "Hello."}, "chosen and rejected are equal"),
+        (GOOD_ROW | {"chosen": ""}, "chosen is empty"),
+        (GOOD_ROW | {"rejected": " \n"}, "rejected is empty"),
+        (GOOD_ROW | {"rejected": []}, "rejected is empty"),
+        (GOOD_ROW | {"chosen": None}, "chosen is empty"),
+        ({"chosen": "\n\nHuman: Hi\n\nAssistant: A\n\nHuman: B", "rejected": "\n\nHuman: Hi\n\nAssistant: A"}, "got user"),
+        ({"chosen": "Hello.", "rejected": "Go away."}, "must open with"),
+        ({"prompt": "Hi", "chosen": 5, "rejected": "Go away."}, "got int"),
+        ({"prompt": 5, "chosen": "Hello.", "rejected": "Go away."}, "got int"),
+        ({"chosen": ["A"], "rejected": ["B"]}, "needs a prompt"),
+        ({"prompt": "Hi", "chosen": ["A", "B"], "rejected": ["B"]}, "equal"),
+        ({"prompt": "Hi", "chosen": ["A", "B"], "rejected": []}, "rejected is empty"),
+        ({"chosen": [SAID], "rejected": [SAID, {"role": "assistant", "content": "A"}]}, "must end with an assistant message"),
+        ({"chosen": [SAID, {"role": "tool", "content": "A"}], "rejected": [SAID]}, "a message must hold a role (human, user,"),
+        ({"chosen": [SAID, {"role": "assistant"}], "rejected": [SAID]}, "text as content"),
+        ({"chosen": [SAID, {"role": "assistant", "content": ["A"]}], "rejected": [SAID]}, "text as content"),
+        ({"chosen": [{"role": ["user"], "content": "A"}], "rejected": [SAID]}, "a message must hold a role"),
+        ({"chosen": [SAID, "A"], "rejected": [SAID]}, "a message must hold a role"),
+        ({"chosen": [SAID, {"role": "x\ny", "content": "A\nB"}], "rejected": [SAID]}, "a message must hold a role"),
+    ],
+)
+def test_row(row: dict, says: str, tmp_path: Path):
+    file = jsonl(tmp_path / "pairs.jsonl", GOOD_ROW, row)
+    message = refusal(load_pairs, file)
+    assert message.startswith(f"{file}:2: ")
+    assert says in message
+
+
+def test_pair_that_can_be_dropped_says_so(tmp_path: Path):
+    assert "--drop-bad" in refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", GOOD_ROW | {"chosen": ""}))
+
+
+@pytest.mark.parametrize("row", [{"chosen": "", "rejected": "x"}, {"chosen": "x", "rejected": "x"}])
+def test_nothing_left_after_dropping(row: dict, tmp_path: Path):
+    assert "no pairs" in refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", GOOD_ROW | row), on_bad="drop")
+
+
+@pytest.mark.parametrize("side", [[SAID, {"role": "tool", "content": "A"}], 5])
+def test_dropping_leaves_a_wrong_schema_alone(side: Any, tmp_path: Path):
+    assert refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", GOOD_ROW | {"chosen": side}), on_bad="drop")
+
+
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        ({"question": "Hi", "label": 1}, "found question, label;"),
+        ({"prompt": "Hi", "chosen": "Hello."}, "found prompt, chosen;"),
+        ({}, "found"),
+        (["Hi", "Hello."], "found list;"),
+        ("Hi", "found str;"),
+        (None, "found NoneType;"),
+    ],
+)
+def test_unknown_schema_names_what_it_found_and_what_it_knows(row: Any, found: str, tmp_path: Path):
+    message = refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", row))
+    assert "unknown schema" in message
+    assert found in message
+    assert [schema for schema in SCHEMAS if schema not in message] == []
+
+
+def test_ids_must_differ(tmp_path: Path):
+    rows = [GOOD_ROW | {"id": name} for name in "abaca"]
+    message = refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", *rows))
+    assert "two pairs have the id 'a'" in message
+
+
+@pytest.mark.parametrize(("side", "last"), [((), "nothing"), ((Message("user", "Hi"),), "user")])
+def test_transcript_ends_with_the_assistant(side: tuple, last: str):
+    said = (Message("user", "Hi"), Message("assistant", "A"))
+    assert f"pair x: rejected must end with an assistant message, got {last}" == refusal(PreferencePair, "x", said, side)
+
+
+# Filters
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    labels = [{"objective": "helpful", "subset": "chat"}, {"objective": "helpful", "subset": "code"}]
+    return jsonl(tmp_path / "pairs.jsonl", *(GOOD_ROW | label | {"split": "train"} for label in labels))
+
+
+@pytest.mark.parametrize(
+    ("filters", "says"),
+    [
+        ({"objective": "harmless"}, "no harmless pairs; it has helpful"),
+        ({"subset": "maths"}, "no subset 'maths'; it has chat, code"),
+        ({"split": "test"}, "in split 'test'"),
+        ({"limit": 0}, "limit must be at least 1, got 0"),
+        ({"limit": -3}, "limit must be at least 1, got -3"),
+    ],
+)
+def test_filter(filters: dict, says: str, labelled: Path):
+    assert says in refusal(load_pairs, labelled, **filters)
+
+
+def test_subset_of_a_file_without_any(tmp_path: Path):
+    assert "it has no subsets" in refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", GOOD_ROW), subset="chat")
+
+
+def test_unknown_objective(labelled: Path):
+    message = refusal(load_pairs, labelled, objective="honest")
+    assert "'honest'" in message
+    assert [objective for objective in OBJECTIVES if objective not in message] == []
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no network\nsecond line"), FileNotFoundError(), ValueError("no split x")])
+def test_hub_that_does_not_answer(error: Exception, monkeypatch: pytest.MonkeyPatch):
+    def load_dataset(*args: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert refusal(load_pairs, "owner/name").startswith("owner/name: not a local file, and the hub did not give it")
+
+
+# Chat templates
+
+
+@pytest.mark.parametrize(
+    "template", ["{{ raise_exception('roles must alternate') }}", "{% for m in messages %}", "{{ messages[9].content.x }}"]
+)
+def test_chat_template_that_refuses(template: str):
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = template
+    message = refusal(render, (Message("user", "Hi"), Message("assistant", "A")), tokenizer)
+    assert message.startswith("the tokenizer's chat template refused a transcript: ")
+
+
+# Sites and neurons
+
+
+def test_unknown_site():
+    message = refusal(Site, 0, "mlp")
+    assert message.startswith("site must be one of resid_pre, ")
+    assert message.endswith(", got 'mlp'")
+
+
+def test_unknown_statistic():
+    assert refusal(check_statistic, "max") == "score must be one of mean, abs_mean, rms, probability, change, got 'max'"
+
+
+def test_negative_layer():
+    assert refusal(Site, -1, "mlp_post") == "layer must be at least 0, got -1"
+
+
+@pytest.mark.parametrize("coord", [(-1, 0), (1, -2)])
+def test_negative_coordinates_are_named(coord: tuple[int, int]):
+    assert refusal(NeuronSet, [(0, 5), coord, (2, 3)]) == f"layers and neurons must be at least 0, got {coord}"
+
+
+@pytest.mark.parametrize(("coord", "says"), [((2, 0), "layer must be in [0, 2), got 2"), ((1, 3), "neuron must be in [0, 3), got 3")])
+def test_neuron_outside_the_model(coord: tuple[int, int], says: str):
+    assert refusal(NeuronSet([(0, 0), coord]).mask, 2, 3) == says
+
+
+def test_random_set_beside_a_neuron_outside_the_model():
+    assert refusal(NeuronSet([(0, 7)]).matched_random, 4, seed=0) == "neuron must be in [0, 4), got 7"
+
+
+def test_depth_of_a_layer_outside_the_model():
+    assert refusal(depth_thirds, NeuronSet([(0, 0), (6, 0)]), 6) == "layer must be in [0, 6), got 6"
+
+
+@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.0000001, 20.0, float("nan"), float("inf")])
+def test_fraction(fraction: float):
+    says, _, got = refusal(NeuronSet.top, torch.zeros(2, 3), fraction=fraction).rpartition(" ")
+    assert says == "fraction must be in (0, 1], got"
+    assert float(got) == pytest.approx(fraction, abs=0, rel=0, nan_ok=True)  # not "got 1" for a little more than 1
+
+
+@pytest.mark.parametrize("k", [-1, 7])
+def test_k(k: int):
+    assert refusal(NeuronSet.top, torch.zeros(2, 3), k=k) == f"k must be in [0, 6], got {k}"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_scores_that_are_not_finite(value: float):
+    # Even where they would not be among the top.
+    score = torch.tensor([[1.0, value], [value, 2.0]])
+    assert refusal(NeuronSet.top, score, k=1) == "2 of 4 scores are not finite"
+
+
+# The command line
+
+
+@pytest.fixture
+def found(tmp_path: Path) -> Path:
+    """A run folder of `discover` on two models of 2 layers with 4 neurons."""
+    made = Results(provenance={"seed": 0})
+    for name in ("helpful", "harmless"):
+        entry = {"dataset": "d", "pairs": 1, "tokens": 2, "computed": ["mlp_gate/mean"], "shape": [2, 4]}
+        made.add("discovery", name, entry, {"mlp_gate/mean": torch.arange(16.0).reshape(2, 2, 4)})
+    return made.save(tmp_path / "found")
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+@pytest.fixture
+def cli_refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must fail; returns its line. Checks that nothing in the folder changed."""
+
+    def run(*args: str | Path) -> str:
+        before = tree(tmp_path)
+        assert main([str(arg) for arg in args]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("tl-reward: ")
+        assert err.endswith("\n")
+        assert len(err.splitlines()) == 1
+        assert tree(tmp_path) == before
+        return err
+
+    return run
+
+
+def test_command_that_works(found: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    # Guards the tests below: what they refuse is the input, and not the command.
+    assert main(["compare", str(found), "--fraction", "0.5", "--out", str(tmp_path / "deep/out")]) == 0
+    assert capsys.readouterr().err == ""
+    assert Results.load(tmp_path / "deep/out").section("overlap")
+    assert sorted(item.name for item in (tmp_path / "deep").iterdir()) == ["out"]
+
+
+@pytest.mark.parametrize("command", ["score", "discover", "train"])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--pairs", "{folder}/missing.jsonl"], "missing.jsonl: no such file"),
+        (["--pairs", "{folder}/schema.jsonl"], "unknown schema: found text; known: "),
+        (["--pairs", "{folder}/good.jsonl", "--subset", "maths"], "no subset 'maths'; it has chat"),
+        (["--pairs", "{folder}/good.jsonl", "--limit", "0"], "limit must be at least 1"),
+        (["--pairs", "{folder}/good.jsonl", "{folder}/bad.jsonl"], "bad.jsonl:1: malformed JSON"),
+    ],
+)
+def test_pairs_on_the_command_line(command: str, options: list[str], says: str, tmp_path: Path, cli_refusal: Callable[..., str]):
+    jsonl(tmp_path / "schema.jsonl", {"text": "Hi"})
+    jsonl(tmp_path / "good.jsonl", GOOD_ROW | {"subset": "chat"})
+    (tmp_path / "bad.jsonl").write_text("{\n")
+    models = [] if command == "train" else ["helpful"]
+    filled = [option.format(folder=tmp_path) for option in options]
+    assert says in cli_refusal(command, *models, *filled, "--out", tmp_path / "deep/out")
+
+
+@pytest.mark.parametrize("fraction", ["0", "1.5", "nan"])
+def test_fraction_on_the_command_line(fraction: str, found: Path, tmp_path: Path, cli_refusal: Callable[..., str]):
+    line = cli_refusal("compare", found, "--fraction", fraction, "--out", tmp_path / "deep/out")
+    assert "fraction must be in (0, 1], got " + fraction in line
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["score", "helpful"], ["discover", "helpful"], ["ablate", "helpful", "--ranking", "found"], ["compare", "found"], ["demo"]],
+    ids=lambda command: command[0],
+)
+def test_run_folder_that_exists(command: list[str], found: Path, cli_refusal: Callable[..., str]):
+    assert "exists" in cli_refusal(*command, "--out", found)
+
+
+def test_folder_with_other_files_is_not_overwritten(found: Path, tmp_path: Path, cli_refusal: Callable[..., str]):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    assert "it holds notes.txt" in cli_refusal("compare", found, "--overwrite", "--out", tmp_path / "mine")
+
+
+def test_output_inside_a_file(found: Path, cli_refusal: Callable[..., str]):
+    assert "results.json" in cli_refusal("compare", found, "--fraction", "0.5", "--out", found / "results.json" / "out")
+
+
+@pytest.mark.parametrize("command", ["compare", "ablate", "dashboard"])
+def test_folder_that_is_no_run(command: str, tmp_path: Path, cli_refusal: Callable[..., str]):
+    arguments = {"compare": [tmp_path], "ablate": ["helpful", "--ranking", tmp_path], "dashboard": [tmp_path]}[command]
+    assert "no run folder" in cli_refusal(command, *arguments, "--out", tmp_path / "out")
+
+
+def test_score_that_was_not_computed(found: Path, tmp_path: Path, cli_refusal: Callable[..., str]):
+    line = cli_refusal("compare", found, "--score", "rms", "--out", tmp_path / "out")
+    assert "no discovery/helpful/mlp_gate/rms; discovery has " in line
+
+
+def test_page_of_a_run_with_nothing_to_show(tmp_path: Path, cli_refusal: Callable[..., str]):
+    assert "nothing to show" in cli_refusal("dashboard", Results().save(tmp_path / "run"))
+
+
+def test_page_that_exists(found: Path, cli_refusal: Callable[..., str]):
+    (found / "dashboard.html").write_text("mine")
+    assert "exists" in cli_refusal("dashboard", found)
+
+
+def test_models_of_one_name(tmp_path: Path, cli_refusal: Callable[..., str]):
+    assert "different names" in cli_refusal("score", "a/helpful", "b/helpful", "--out", tmp_path / "out")

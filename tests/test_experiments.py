@@ -1,0 +1,82 @@
+"""Every experiment runs on a tiny model, and every command of the command line from data to page."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tl_reward.cli import main
+from tl_reward.model import HookedRewardModel
+from tl_reward.results import Results
+from tl_reward.tiny import byte_tokenizer, tiny_hf_model
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
+
+
+def test_there_are_experiments():
+    assert len(EXPERIMENTS) >= 5
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_experiment(path, tmp_path):
+    command = [sys.executable, str(path), "--smoke", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = path.read_text(encoding="utf-8")
+    for part in ("Command:", "Cost:", "Expect:"):
+        assert part in text
+    assert len(text.splitlines()) <= 90
+    if path.stem != "train_reward_models":
+        assert Results.load(tmp_path / "out").sections
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cli")
+    for seed, name in enumerate(("helpful", "harmless")):
+        tiny_hf_model(seed=seed).save_pretrained(root / name)
+        byte_tokenizer().save_pretrained(root / name)
+    rows = [
+        {"id": f"r{i}", "subset": "ab"[i % 2], "prompt": f"Question {i}", "chosen": ["Yes!", "Sure."], "rejected": ["No."]}
+        for i in range(4)
+    ]
+    (root / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return root
+
+
+def test_the_commands_from_data_to_page(folders, capsys):
+    models = [str(folders / name) for name in ("helpful", "harmless")]
+    pairs = ["--pairs", str(folders / "rows.jsonl"), "--device", "cpu"]
+    at = {name: str(folders / "runs" / name) for name in ("scores", "neurons", "ablation", "overlap")}
+    assert main(["score", *models, *pairs, "--out", at["scores"]]) == 0
+    assert main(["discover", *models, *pairs, "--base", models[1], "--out", at["neurons"]]) == 0
+    ablation = ["--fractions", "0.1", "1.0", "--draws", "1", "--out", at["ablation"]]
+    assert main(["ablate", models[0], "--ranking", at["neurons"], *pairs, *ablation]) == 0
+    assert main(["compare", at["neurons"], "--out", at["overlap"]]) == 0
+    page = folders / "page.html"
+    assert main(["dashboard", *at.values(), "--out", str(page)]) == 0
+    printed = capsys.readouterr().out
+    assert "best of n" in printed and str(page) in printed
+    assert page.stat().st_size > 1_000_000 and page.read_text(encoding="utf-8").count('class="plot"') == 8
+
+    scores = Results.load(at["scores"])
+    entry = next(iter(scores.sections["scores"].values()))
+    assert entry["pairs"] == 8 and entry["best_of_n"]["n"] == 4 and set(entry["subsets"]) == {"a", "b"}
+    chosen = scores.tensor("scores", f"helpful · {entry['dataset']}", "chosen")
+    model = HookedRewardModel.from_pretrained(models[0], device="cpu")
+    torch.testing.assert_close(chosen[0].float(), model("\n\nHuman: Question 0\n\nAssistant: Yes!")[0], atol=1e-4, rtol=0)
+    assert len(scores.provenance["data"][entry["dataset"]]["sha256"]) == 64
+    change = Results.load(at["neurons"]).tensor("discovery", "harmless", "mlp_post/change")
+    assert change.abs().max() < 1e-6  # compared with itself
+
+
+def test_train_from_the_command_line(folders, tmp_path, capsys):
+    options = ["--objective", "harmless", "--split", "find", "--limit", "8", "--batch-size", "4", "--max-length", "1000"]
+    assert main(["train", "--base", str(folders / "helpful"), *options, "--out", str(tmp_path / "model")]) == 0
+    assert "Trained on 8 pairs" in capsys.readouterr().out
+    assert HookedRewardModel.from_pretrained(tmp_path / "model", device="cpu").cfg.d_vocab_out == 1

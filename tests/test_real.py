@@ -1,0 +1,82 @@
+"""The embedded models, for real: parity with Hugging Face, decomposition, and the README's code."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from tl_reward import zoo
+from tl_reward.model import HookedRewardModel
+from tl_reward.readers import load_pairs
+from tl_reward.run import score
+from tl_reward.tokens import render
+
+pytestmark = pytest.mark.real
+PAIRS = load_pairs("embedded", split="test", objective="helpful", limit=3)
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _texts(tokenizer):
+    return [render(side, tokenizer).text for pair in PAIRS for side in (pair.chosen, pair.rejected)]
+
+
+@pytest.fixture(scope="module")
+def mixed(real_base):
+    return HookedRewardModel.from_pretrained("mixed", device="cpu")
+
+
+def test_smollm2_with_a_fresh_head_equals_hugging_face(real_base):
+    ours = HookedRewardModel.from_base(zoo.BASE, seed=3, device="cpu")
+    theirs = AutoModelForSequenceClassification.from_pretrained(real_base, num_labels=1).eval()
+    theirs.score.weight.data = torch.empty(1, 576).normal_(0, 0.02, generator=torch.Generator().manual_seed(3))
+    tokenizer = AutoTokenizer.from_pretrained(real_base)
+    tokenizer.chat_template = None
+    texts = _texts(tokenizer)
+    with torch.no_grad():
+        one_by_one = torch.cat([theirs(**tokenizer(text, return_tensors="pt")).logits[:, 0] for text in texts])
+    torch.testing.assert_close(ours(texts), one_by_one, atol=1e-4, rtol=0)
+    ours.tokenizer.padding_side = "left"
+    torch.testing.assert_close(ours(texts), one_by_one, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", zoo.REWARD_MODELS)
+def test_embedded_adapters_equal_peft(real_base, name):
+    from peft import PeftModel
+
+    theirs = AutoModelForSequenceClassification.from_pretrained(real_base, num_labels=1)
+    theirs = PeftModel.from_pretrained(theirs, zoo.resolve(name)).eval()
+    ours = HookedRewardModel.from_pretrained(name, device="cpu")
+    texts = _texts(ours.tokenizer)
+    with torch.no_grad():
+        expected = torch.cat([theirs(**ours.tokenizer(text, return_tensors="pt")).logits[:, 0] for text in texts])
+    torch.testing.assert_close(ours(texts), expected, atol=1e-4, rtol=0)
+    assert expected.std() > 0.1  # a trained head tells responses apart
+
+
+def test_the_decomposed_residual_stream_sums_to_the_reward(mixed):
+    text = _texts(mixed.tokenizer)[0]
+    reward, cache = mixed.run_with_cache(text)
+    parts = cache.decompose_resid(apply_ln=True, pos_slice=-1)
+    torch.testing.assert_close((parts @ mixed.W_U[:, 0]).sum(0), reward, atol=1e-4, rtol=0)
+    heads = cache.stack_head_results(apply_ln=True, pos_slice=-1) @ mixed.W_U[:, 0]
+    attention = torch.stack([cache.apply_ln_to_stack(cache["attn_out", layer][:, -1], pos_slice=-1) for layer in range(30)])
+    torch.testing.assert_close(heads.sum(0), (attention @ mixed.W_U[:, 0]).sum(0), atol=1e-4, rtol=0)
+
+
+def test_saved_and_loaded_again_the_rewards_are_the_same(mixed, tmp_path):
+    mixed.save_pretrained(tmp_path / "saved")
+    again = HookedRewardModel.from_pretrained(tmp_path / "saved", device="cpu")
+    assert score(again, PAIRS).chosen == pytest.approx(score(mixed, PAIRS).chosen, abs=1e-4)
+
+
+def test_the_readmes_python_runs(real_base, capsys):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 3
+    namespace: dict = {}
+    for block in blocks:
+        exec(block, namespace)
+    assert "->" in capsys.readouterr().out
+    total = namespace["contributions"].sum() + namespace["model"].b_U[0]
+    torch.testing.assert_close(total, namespace["reward"][0], atol=1e-4, rtol=0)
