@@ -115,6 +115,16 @@ def test_padded_tokens_without_a_mask_are_refused(tiny):
     assert tiny(torch.tensor([[5, 6, 0], [5, 7, 0]])).shape == (2,)  # every row ends alike: a real end token
 
 
+def test_centring_the_head_would_zero_every_reward_and_is_refused():
+    model = HookedRewardModel.from_hf(tiny_hf_model())
+    before = model(TOKENS)
+    with pytest.raises(InputError, match="center_unembed"):
+        model.process_weights_()
+    torch.testing.assert_close(model(TOKENS), before)
+    model.process_weights_(center_unembed=False)  # the other folds keep the reward
+    torch.testing.assert_close(model(TOKENS), before, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize("kind", ["loss", "both", "nonsense"])
 def test_a_next_token_loss_is_refused(tiny, kind):
     with pytest.raises(InputError, match="return_type"):

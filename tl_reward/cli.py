@@ -64,7 +64,7 @@ class Data:
 class Running:
     """How to run the model."""
 
-    batch_size: int = 16
+    batch_size: int = 8
     """Transcripts a batch."""
     max_length: int | None = None
     """Longest transcript, in tokens. Default: 1,024, or the model's context if that is shorter."""

@@ -146,6 +146,16 @@ class HookedRewardModel(HookedTransformer):
             if run.min() != run.max():
                 raise InputError("tokens look padded (rows with different numbers of pad tokens at an edge): pass attention_mask")
 
+    def load_and_process_state_dict(self, state_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> None:
+        """As `HookedTransformer`'s, with `center_unembed=False`: centring a head of one column sets every reward to 0.
+
+        Raises:
+            InputError: `center_unembed` is on, as it is by default in TransformerLens.
+        """
+        if kwargs.get("center_unembed", True):
+            raise InputError("center_unembed must be False: centring a head of one column would set every reward to 0")
+        super().load_and_process_state_dict(state_dict, *args, **kwargs)
+
     @classmethod
     def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
         cls,

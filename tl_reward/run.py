@@ -1,6 +1,7 @@
 """Runs a model over pairs in batches: scores them, and streams activations. The only file that attaches hooks in a loop."""
 
 import difflib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +22,7 @@ from tl_reward.tokens import EncodedPairs, Overlong, TokenBatch, batches, encode
 Pairs = Sequence[PreferencePair] | EncodedPairs
 # Site, its activations [batch pos …], the batch, and the base model's activations there if one runs beside.
 Consumer = Callable[[Site, Tensor, TokenBatch, Tensor | None], None]
-BATCH_SIZE = 16
+BATCH_SIZE = 8
 
 
 @contextmanager
@@ -157,7 +158,8 @@ def _progress(encoded: EncodedPairs, batch_size: int, label: str | None, device:
     if batch_size < 1:
         raise InputError(f"batch_size must be at least 1, got {batch_size}")
     total = sum(len(row.ids) for row in encoded.rows)
-    # disable=None hides the bar where stderr is no terminal
+    if label and not sys.stderr.isatty():  # where there is no terminal, tqdm (disable=None) shows nothing
+        print(f"{label}: {total:,} tokens", file=sys.stderr, flush=True)
     with tqdm(total=total, unit="tok", unit_scale=True, desc=label, disable=None if label else True) as bar:
         for batch in batches(encoded.rows, batch_size=batch_size):
             yield batch.to(device)

@@ -116,6 +116,8 @@ def train(
     bf16 = _has_bf16()
     set_seed(config.seed)
     lora = config.method == "lora"
+    if config.learning_rate is None:
+        config = dataclasses.replace(config, learning_rate=3e-4 if lora else 1e-5)
     hf_config = AutoConfig.from_pretrained(folder, num_labels=1, pad_token_id=tokenizer.pad_token_id)
     hf_config.initializer_range = 0.02  # the study's: a head drawn from normal(0, 0.02)
     # Frozen weights may be bf16: autocast would cast them at every use. Weights that are trained stay float32.
@@ -137,7 +139,7 @@ def train(
             output_dir=str(checkpoints),
             per_device_train_batch_size=config.batch_size,
             num_train_epochs=config.epochs,
-            learning_rate=config.learning_rate or (3e-4 if lora else 1e-5),
+            learning_rate=config.learning_rate,
             lr_scheduler_type="linear",
             warmup_steps=0.05,
             max_length=None,
