@@ -14,7 +14,7 @@ LEVELS = {
         [
             "errors",
             "pairs sites zoo architectures attention",
-            "readers scores results tokens statistics overlap",
+            "readers checkpoints scores results tokens statistics overlap",
             "interventions model",
             "training run tiny",
             "discovery ablation",
@@ -86,7 +86,7 @@ def test_every_level_names_a_file():
 def test_the_source_is_read():
     # Guards the tests of this file: they pass where nothing is found.
     assert {"tl_reward.plots", "tl_reward.results"} <= own_imports("tl_reward.dashboard.page")
-    assert {"tl_reward.zoo", "tl_reward.architectures", "transformer_lens"} <= imports("tl_reward.model")
+    assert {"tl_reward.checkpoints", "tl_reward.architectures", "transformer_lens"} <= imports("tl_reward.model")
     assert "tl_reward.demo" in own_imports("tl_reward.cli")  # inside a function
     assert {"tl_reward.errors", "tl_reward.pairs"} <= reached("tl_reward.plots")
 

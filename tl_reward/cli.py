@@ -1,6 +1,7 @@
 """The command line: `tl-reward demo | train | score | discover | ablate | compare | dashboard`."""
 
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -238,8 +239,8 @@ class Ablate:
 class Compare:
     """Overlap of the top neurons of reward models, beside chance. Runs no model."""
 
-    run_folder: Positional[Path]
-    """The run folder of `tl-reward discover` on two or more models."""
+    runs: Positional[tuple[Path, ...]]
+    """Run folders of `tl-reward discover`, on two or more models in all."""
     output: tyro.conf.OmitArgPrefixes[Output]
     score: StatisticName = "mean"
     """The statistic that ranks."""
@@ -252,7 +253,7 @@ class Compare:
         from tl_reward.record import record_overlap
 
         check_run_folder(self.output.out, overwrite=self.output.overwrite)
-        found = Results.load(self.run_folder)
+        found = _merged(self.runs)
         results = Results(provenance=found.provenance | {"command": provenance()["command"]})
         record_overlap(results, found, score=self.score, site=self.site, fraction=self.fraction)
         _finish(results, self.output)
@@ -272,9 +273,7 @@ class Dashboard:
     def run(self) -> None:
         from tl_reward.dashboard import write_page
 
-        if not self.runs:
-            raise InputError("dashboard needs at least one run folder, got none")
-        merged = Results.merge([Results.load(folder) for folder in self.runs])
+        merged = _merged(self.runs)
         page = write_page(merged, self.out or self.runs[0] / "dashboard.html", overwrite=self.overwrite)
         _out.print(f"Page: {page.resolve()}", soft_wrap=True)
 
@@ -308,6 +307,7 @@ def _quiet() -> None:
 
     from transformers.utils import logging as hf_logging
 
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")  # about its own insides
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -321,6 +321,12 @@ def _named(models: Sequence[str]) -> dict[str, str]:
     if len(named) < len(models):
         raise InputError(f"models must have different names, got {', '.join(models)}")
     return named
+
+
+def _merged(folders: Sequence[Path]) -> Results:
+    if not folders:
+        raise InputError("at least one run folder is needed, got none")
+    return Results.merge([Results.load(folder) for folder in folders])
 
 
 def _model_options(running: Running) -> dict:
