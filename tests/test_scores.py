@@ -165,3 +165,17 @@ def test_nothing_to_average():
 
 def test_estimate_reads_as_text():
     assert str(Estimate(0.5, 0.25, 0.75, 8)) == "0.500 [0.250, 0.750]"
+
+
+def test_pairs_of_one_prompt_are_resampled_together():
+    def pair(i: int, prompt: str) -> PreferencePair:
+        asked = Message("user", prompt)
+        return PreferencePair(f"p{i}", (asked, Message("assistant", f"Yes {i}.")), (asked, Message("assistant", f"No {i}.")))
+
+    margins = [1.0] * 8 + [-1.0] * 8
+    zeros = [0.0] * 16
+    apart = Scores.of([pair(i, f"Question {i}") for i in range(16)], margins, zeros).accuracy()
+    together = Scores.of([pair(i, f"Question {i // 4}") for i in range(16)], margins, zeros).accuracy()
+    assert (apart.n, together.n) == (16, 4)
+    assert apart.value == together.value == 0.5
+    assert together.high - together.low > 1.5 * (apart.high - apart.low)

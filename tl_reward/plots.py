@@ -1,6 +1,5 @@
 """Figures of a run: `Results` in, plotly `Figure` out. Nothing is shown or written here."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -99,7 +98,7 @@ def neuron_map(results: Results, model: str, score: str = "mean", site: str = "m
     )
     figure.update_layout(**_LAYOUT)
     figure.update_xaxes(title="rank of the neuron in its layer")
-    figure.update_yaxes(title="layer")
+    figure.update_yaxes(title="layer", dtick=_layer_ticks(len(ordered)))
     return figure
 
 
@@ -117,7 +116,7 @@ def layer_profile(results: Results) -> go.Figure:
     even = sum(map(len, entry["top"].values())) / len(entry["top"]) / entry["n_layers"]
     figure.add_hline(y=even, line={"dash": "dot", "color": "#555"}, annotation_text="evenly spread")
     figure.update_layout(**_LAYOUT)
-    figure.update_xaxes(title="layer")
+    figure.update_xaxes(title="layer", dtick=_layer_ticks(entry["n_layers"]))
     figure.update_yaxes(title=f"neurons in the top {entry['fraction']:.0%}", rangemode="tozero")
     return figure
 
@@ -162,7 +161,7 @@ def ablation_curves(results: Results, quantity: str = "accuracy") -> go.Figure:
             highs = [clean["value"], *(max(d) for _, d in banded)]
             lows = [clean["value"], *(min(d) for _, d in banded)]
             figure.add_scatter(
-                x=[*xs, *reversed(xs)], y=[*highs, *reversed(lows)], fill="toself", fillcolor="rgba(127,127,127,0.25)",
+                x=[*xs, *reversed(xs)], y=[*highs, *reversed(lows)], mode="lines", fill="toself", fillcolor="rgba(127,127,127,0.25)",
                 line={"width": 0}, name="random, layers matched (range of draws)", legendgroup="random",
                 showlegend=i == 0, hoverinfo="skip", **place,
             )  # fmt: skip
@@ -205,12 +204,13 @@ def _overlap(results: Results) -> dict[str, Any]:
     return next(iter(results.section("overlap").values()))
 
 
+def _layer_ticks(n_layers: int) -> int:
+    return max(1, n_layers // 10)
+
+
 def _color(name: str, index: int) -> str:
     return COLORS.get(name, _SPARE[index % len(_SPARE)])
 
 
 def _dash(name: str) -> str:
     return DASHES.get(name, "dashdot")
-
-
-FIGURES: Sequence[str] = ("accuracy_bars", "margin_histogram", "neuron_map", "layer_profile", "overlap_bars", "ablation_curves")

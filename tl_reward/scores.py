@@ -11,7 +11,7 @@ from tl_reward.pairs import PreferencePair
 
 
 class Estimate(NamedTuple):
-    """A number with its 95 % bootstrap interval over `n` pairs (or best-of-n rows)."""
+    """A number with its 95 % bootstrap interval over `n` prompts (of which each may have several pairs)."""
 
     value: float
     low: float
@@ -31,6 +31,8 @@ class Scores:
         groups: the best-of-n row that a pair is part of; a pair that is part of none is its own.
         subsets: the task that a pair is about, or "".
         dropped: pairs left out because they were over-long.
+        prompts: what intervals resample, since pairs of one prompt are not independent: a name for each pair's prompt. By default its
+            group.
     """
 
     ids: tuple[str, ...]
@@ -39,9 +41,17 @@ class Scores:
     groups: tuple[str, ...]
     subsets: tuple[str, ...]
     dropped: int = 0
+    prompts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.prompts:
+            object.__setattr__(self, "prompts", self.groups)
 
     @classmethod
     def of(cls, pairs: Sequence[PreferencePair], chosen: Sequence[float], rejected: Sequence[float], dropped: int = 0) -> "Scores":
+        first: dict[Transcript, int] = {}
+        for i, pair in enumerate(pairs):
+            first.setdefault(pair.chosen[:-1], i)
         return cls(
             ids=tuple(pair.id for pair in pairs),
             chosen=np.asarray(chosen, dtype=np.float64),
@@ -49,6 +59,7 @@ class Scores:
             groups=tuple(pair.group or pair.id for pair in pairs),
             subsets=tuple(pair.subset or "" for pair in pairs),
             dropped=dropped,
+            prompts=tuple(str(first[pair.chosen[:-1]]) for pair in pairs),
         )
 
     def __len__(self) -> int:
@@ -65,10 +76,10 @@ class Scores:
         >>> Scores(("a", "b"), np.array([2.0, 0.0]), np.array([0.0, 1.0]), ("a", "b"), ("", "")).accuracy().value
         0.5
         """
-        return bootstrap_mean(_right(self.margin), self.groups)
+        return bootstrap_mean(_right(self.margin), self.prompts)
 
     def mean_margin(self) -> Estimate:
-        return bootstrap_mean(self.margin, self.groups)
+        return bootstrap_mean(self.margin, self.prompts)
 
     def best_of_n(self) -> Estimate:
         """Share of rows with min(chosen) > max(rejected), which is: with every pair of the row right. A tie at the edge counts half."""
@@ -87,7 +98,14 @@ class Scores:
             return tuple(values[i] for i in index)
 
         rows = np.asarray(index, dtype=int)
-        return Scores(pick(self.ids), self.chosen[rows], self.rejected[rows], pick(self.groups), pick(self.subsets))
+        return Scores(
+            pick(self.ids),
+            self.chosen[rows],
+            self.rejected[rows],
+            pick(self.groups),
+            pick(self.subsets),
+            prompts=pick(self.prompts),
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the rewards themselves, which `Results` keeps as tensors."""
@@ -109,7 +127,7 @@ def _right(margin: np.ndarray) -> np.ndarray:
 def bootstrap_mean(values: np.ndarray, groups: Sequence[str] | None = None, *, resamples: int = 2000, seed: int = 0) -> Estimate:
     """The mean with its 95 % percentile bootstrap interval (Efron and Tibshirani 1993).
 
-    Values of one group (the pairs of one best-of-n row) share a prompt and its responses, so whole groups are drawn.
+    Values of one group (the pairs of one prompt) are not independent, so whole groups are drawn.
     """
     if len(values) == 0:
         raise InputError("no pairs to average over")

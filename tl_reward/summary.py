@@ -1,7 +1,7 @@
 """A run as tables in a terminal."""
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from tl_reward.results import Results
 
@@ -9,7 +9,7 @@ from tl_reward.results import Results
 def summary(results: Results, console: Console) -> None:
     """Prints a run's sections as tables."""
     if "scores" in results.sections:
-        table = Table("model", "data set", "pairs", "accuracy [95 % interval]", "best of n", "mean margin", title="Scores")
+        table = Table("model", "data set", "pairs", Column("accuracy [95 %]", no_wrap=True), "best of n", "margin", title="Scores")
         for entry in results.sections["scores"].values():
             best = f"{entry['best_of_n']['value']:.3f}" if entry["best_of_n"] else "–"
             pairs = f"{entry['pairs']} ({entry['dropped']} dropped)" if entry["dropped"] else str(entry["pairs"])
@@ -17,9 +17,11 @@ def summary(results: Results, console: Console) -> None:
             table.add_row(entry["model"], entry["dataset"], pairs, *cells)
         console.print(table)
     if "discovery" in results.sections:
-        table = Table("model", "found on", "pairs", "tokens", "scores", title="Neurons")
+        table = Table("model", "found on", "pairs", "tokens", "at", "scores", title="Neurons")
         for name, entry in results.sections["discovery"].items():
-            table.add_row(name, entry["dataset"], str(entry["pairs"]), f"{entry['tokens']:,}", ", ".join(entry["computed"]))
+            sites, scores = (sorted(set(part)) for part in zip(*(key.split("/") for key in entry["computed"]), strict=True))
+            cells = str(entry["pairs"]), f"{entry['tokens']:,}", "\n".join(sites), "\n".join(scores)
+            table.add_row(name, entry["dataset"], *cells)
         console.print(table)
     for name, entry in results.sections.get("overlap", {}).items():
         table = Table("models", "shared", "Jaccard", "chance", "chance, layers matched", "p", title=f"Overlap: {name}")
@@ -30,7 +32,7 @@ def summary(results: Results, console: Console) -> None:
         if "regions" in entry:
             console.print(", ".join(f"{region}: {count}" for region, count in entry["regions"].items()))
     for name, entry in results.sections.get("ablation", {}).items():
-        table = Table("zeroed", "neurons", "accuracy [95 % interval]", "random draws", title=f"Ablation: {name}")
+        table = Table("zeroed", "neurons", Column("accuracy [95 %]", no_wrap=True), "random draws", title=f"Ablation: {name}")
         table.add_row("none", "0", _estimate(entry["clean"]["accuracy"]), "")
         for point in entry["points"]:
             drawn = ", ".join(f"{v:.3f}" for v in point["random_accuracy"]) or "none: a layer is over half full"
