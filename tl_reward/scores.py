@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tl_reward.errors import InputError
-from tl_reward.pairs import PreferencePair
+from tl_reward.pairs import PreferencePair, Transcript
 
 
 class Estimate(NamedTuple):
