@@ -27,7 +27,9 @@ def summary(results: Results, console: Console) -> None:
         table = Table("models", "shared", "Jaccard", "chance", "chance, layers matched", "p", title=f"Overlap: {name}")
         for pair in entry["pairs"]:
             numbers = (f"{pair[key]:.3f}" for key in ("jaccard", "chance", "chance_by_layer"))
-            table.add_row(f"{pair['a']} – {pair['b']}", str(pair["shared"]), *numbers, f"{pair['p_value']:.1g}")
+            table.add_row(
+                f"{pair['a']} – {pair['b']}", str(pair["shared"]), *numbers, f"{pair['p_value']:.1g}" if pair["p_value"] else "<1e-300"
+            )
         console.print(table)
         if "regions" in entry:
             console.print(", ".join(f"{region}: {count}" for region, count in entry["regions"].items()))
