@@ -1,6 +1,6 @@
 """What breaks when a reward model's top neurons are zeroed?
 
-Command:  python experiments/ablate_neurons.py --model mixed --score mean --site mlp_gate --out runs/ablation
+Command:  .venv/bin/python experiments/ablate_neurons.py --model mixed --score mean --site mlp_gate --out runs/ablation
 Cost:     a pass to find the neurons, then (1 + draws) passes over the test pairs a fraction.
 Expect:   accuracy and margin fall with the share of neurons zeroed, further than with random neurons of the same layers.
 """
@@ -12,7 +12,8 @@ import tyro
 from rich.console import Console
 
 import tl_reward
-from tl_reward.record import record_ablation
+from tl_reward.record import record_ablation, record_discovery
+from tl_reward.results import check_run_folder
 from tl_reward.sites import SiteKind
 from tl_reward.statistics import StatisticName
 from tl_reward.summary import summary
@@ -44,6 +45,7 @@ class Config:
 
 
 def main(config: Config) -> None:
+    check_run_folder(config.out)
     limit = 8 if config.smoke else None
     find, test = (tl_reward.load_pairs("embedded", split=split, limit=limit) for split in ("find", "test"))
     model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
@@ -59,10 +61,11 @@ def main(config: Config) -> None:
     )
     data = {"embedded, find": find, "embedded, test": test}
     results = tl_reward.Results(provenance=tl_reward.provenance(seed=config.seed, data=data))
-    where = {"score": config.score, "site": config.site, "found_on": "embedded, find"}
-    record_ablation(results, config.model, "embedded, test", curve, **where)
+    record_discovery(results, config.model, "embedded, find", found)
+    entry = results.sections["discovery"][config.model]
+    record_ablation(results, config.model, "embedded, test", curve, score=config.score, site=config.site, found=entry, pairs=test)
     print(f"Run: {results.save(config.out)}")
-    summary(results, Console())
+    summary(results, Console(markup=False))
 
 
 if __name__ == "__main__":

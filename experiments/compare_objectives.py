@@ -1,6 +1,6 @@
 """Do helpful, harmless and mixed reward models rely on the same neurons?
 
-Command:  python experiments/compare_objectives.py --run runs/neurons --out runs/overlap
+Command:  .venv/bin/python experiments/compare_objectives.py --run runs/neurons --out runs/overlap
 Cost:     seconds: it reads a run of find_neurons.py and runs no model.
 Expect:   Jaccard indices far above both levels of chance; most of a LoRA model's top neurons are its base model's.
 """
@@ -14,6 +14,7 @@ from rich.console import Console
 
 import tl_reward
 from tl_reward.record import record_overlap
+from tl_reward.results import check_run_folder
 from tl_reward.statistics import StatisticName
 from tl_reward.summary import summary
 
@@ -46,11 +47,12 @@ def random_run() -> tl_reward.Results:
 
 
 def main(config: Config) -> None:
+    check_run_folder(config.out)
     found = random_run() if config.smoke else tl_reward.Results.load(config.run)
-    results = tl_reward.Results(provenance=found.provenance)
+    results = tl_reward.Results(provenance=found.provenance | {"command": tl_reward.provenance()["command"]})
     record_overlap(results, found, score=config.score, site="mlp_gate", fraction=config.fraction)
     print(f"Run: {results.save(config.out)}")
-    summary(results, Console())
+    summary(results, Console(markup=False))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Which MLP neurons are loud on preference pairs, and which changed in training?
 
-Command:  python experiments/find_neurons.py --models helpful harmless mixed --pairs data/train.jsonl --out runs/neurons
+Command:  .venv/bin/python experiments/find_neurons.py --models helpful harmless mixed --pairs data/train.jsonl --out runs/neurons
 Cost:     two forward passes over every transcript (the model and its base), for all scores at once.
 Expect:   one tensor [side, layer, neuron] a score; in SmolLM2-135M the loudest neurons by the mean of act(gate) lie late.
 """
@@ -13,7 +13,9 @@ from rich.console import Console
 
 import tl_reward
 from tl_reward import zoo
+from tl_reward.readers import short_name
 from tl_reward.record import record_discovery
+from tl_reward.results import check_run_folder
 from tl_reward.summary import summary
 from tl_reward.tiny import tiny_reward_model
 
@@ -40,15 +42,17 @@ class Config:
 
 
 def main(config: Config) -> None:
+    check_run_folder(config.out)
     pairs = tl_reward.load_pairs(config.pairs, split=config.split, limit=8 if config.smoke else None)
-    results = tl_reward.Results(provenance=tl_reward.provenance(data={config.pairs: pairs}))
+    dataset = f"{short_name(config.pairs)}, {config.split}"
+    results = tl_reward.Results(provenance=tl_reward.provenance(data={dataset: pairs}))
     base = tiny_reward_model(seed=1) if config.smoke else tl_reward.HookedRewardModel.from_base(config.base)
     for name in config.models:
         model = tiny_reward_model() if config.smoke else tl_reward.load(name)
         found = tl_reward.discover(model, pairs, base=base, progress=name)
-        record_discovery(results, name, config.pairs, found)
+        record_discovery(results, name, dataset, found)
     print(f"Run: {results.save(config.out)}")
-    summary(results, Console())
+    summary(results, Console(markup=False))
 
 
 if __name__ == "__main__":

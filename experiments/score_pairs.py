@@ -1,6 +1,6 @@
 """Do reward models prefer the chosen response, and by how much?
 
-Command:  python experiments/score_pairs.py --models helpful harmless mixed --pairs data/test.jsonl --out runs/scores
+Command:  .venv/bin/python experiments/score_pairs.py --models helpful harmless mixed --pairs data/test.jsonl --out runs/scores
 Cost:     one forward pass over every transcript; about 400 tokens/s for 135M parameters on 2 cores.
 Expect:   a model trained on an objective above 0.5 on its test pairs; a helpful model low on safety-refuse, a harmless one high.
 """
@@ -12,7 +12,9 @@ import tyro
 from rich.console import Console
 
 import tl_reward
+from tl_reward.readers import short_name
 from tl_reward.record import record_scores
+from tl_reward.results import check_run_folder
 from tl_reward.summary import summary
 from tl_reward.tiny import tiny_reward_model
 
@@ -37,14 +39,16 @@ class Config:
 
 
 def main(config: Config) -> None:
+    check_run_folder(config.out)
     pairs = tl_reward.load_pairs(config.pairs, split=config.split, limit=8 if config.smoke else None)
-    results = tl_reward.Results(provenance=tl_reward.provenance(data={config.pairs: pairs}))
+    dataset = f"{short_name(config.pairs)}, {config.split}"
+    results = tl_reward.Results(provenance=tl_reward.provenance(data={dataset: pairs}))
     for name in config.models:
         model = tiny_reward_model() if config.smoke else tl_reward.load(name)
         scores = tl_reward.score(model, pairs, progress=name)
-        record_scores(results, name, config.pairs, scores)
+        record_scores(results, name, dataset, scores)
     print(f"Run: {results.save(config.out)}")
-    summary(results, Console())
+    summary(results, Console(markup=False))
 
 
 if __name__ == "__main__":

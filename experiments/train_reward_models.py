@@ -1,6 +1,6 @@
 """What does a reward model learn from helpful pairs, from harmless pairs, and from both?
 
-Command:  python experiments/train_reward_models.py --data data/rmb --out models
+Command:  .venv/bin/python experiments/train_reward_models.py --data data/rmb --out models
 Cost:     1,300 pairs of up to 320 tokens: about 20 minutes a model on 2 cores with bf16, LoRA rank 8.
 Expect:   each model well above 0.5 on test pairs of its own objective; the mixed one on both.
 """
@@ -50,7 +50,7 @@ def main(config: Config) -> None:
     pairs["mixed"] = pairs["helpful"] + pairs["harmless"]
     for name, part in pairs.items():
         record = tl_reward.train(config.base, part, config.out / name, config.training)
-        print(f"{name}: {record.pairs} pairs, loss {record.final_loss}, {record.wall_seconds:.0f} s")
+        print(f"{name}: {record.pairs} pairs, loss {record.mean_loss}, {record.wall_seconds:.0f} s")
 
 
 if __name__ == "__main__":

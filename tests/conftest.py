@@ -1,7 +1,6 @@
 """Tiny random reward models of every supported architecture, and the real ones."""
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +14,6 @@ from tl_reward.tiny import byte_tokenizer, tiny_reward_model
 
 # Tiny models are faster on one thread: handing their small products to several costs more than it saves.
 torch.set_num_threads(1)
-
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
 
 _SHAPE = {
     "vocab_size": 257,
@@ -52,6 +49,8 @@ ARCHITECTURES = {
     "mistral": ("MistralConfig", {"num_key_value_heads": 2, "sliding_window": 4}),
     "gemma2": ("Gemma2Config", {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4, "query_pre_attn_scalar": 24}),
     "olmo2": ("Olmo2Config", {"num_key_value_heads": 4}),
+    "olmo2-grouped": ("Olmo2Config", {"num_key_value_heads": 2}),
+    "qwen2-window": ("Qwen2Config", {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}),
 }
 
 
@@ -82,13 +81,6 @@ def hooked(hf: PreTrainedModel) -> HookedRewardModel:
 @pytest.fixture(scope="session")
 def tiny() -> HookedRewardModel:
     return tiny_reward_model()
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    if not SHARED.is_dir():
-        pytest.skip("the real preference data (../shared/data) is not beside this checkout")
-    return SHARED
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,9 @@ def test_streaming_equals_everything_in_memory(name):
                 "change": (ours - theirs).square().mean(0).sqrt(),
             }
             for statistic, value in naive.items():
-                torch.testing.assert_close(found.by_side[kind, statistic][side, 2], value, atol=1e-5, rtol=1e-4)
+                # An activation within float error of 0 may count as firing on one path and not on the other: one token in some 1,700.
+                atol = 2e-3 if statistic == "probability" else 1e-5
+                torch.testing.assert_close(found.by_side[kind, statistic][side, 2], value, atol=atol, rtol=1e-4)
 
 
 def test_gate_and_post_differ_with_a_gate_and_agree_without():

@@ -60,12 +60,10 @@ def test_decomposed_residual_stream_sums_to_the_reward(hooked):
     torch.testing.assert_close(attributed.sum(0) + hooked.b_U[0], reward, atol=1e-4, rtol=0)
 
 
-def test_a_head_with_a_norm_that_is_not_folded_would_sum_to_another_reward(hf, hooked):
-    # Why the norm is folded: Hugging Face's own head, on the same normalised residual, misses the reward.
-    reward, cache = hooked.run_with_cache(TOKENS)
-    parts = cache.decompose_resid(apply_ln=True, pos_slice=-1)
-    unfolded = (parts @ hf.score.weight[0]).sum(0)
-    assert (unfolded - reward).abs().max() > 1e-2
+def test_the_final_norm_is_folded_into_the_head(hf, hooked):
+    # Unfolded, `logit_attrs` would sum to another reward, and say nothing.
+    assert (hooked.ln_final.w == 1).all()
+    assert (hooked.W_U[:, 0] - hf.score.weight[0]).abs().max() > 1e-2
 
 
 def test_transformer_lens_patching_runs(hooked):
@@ -73,10 +71,12 @@ def test_transformer_lens_patching_runs(hooked):
     reward, cache = hooked.run_with_cache(clean)
     result = patching.get_act_patch_mlp_out(hooked, corrupted, cache, lambda rewards: rewards.mean())
     assert result.shape == (hooked.cfg.n_layers, 12)
-    whole = patching.get_act_patch_resid_pre(hooked, corrupted, cache, lambda rewards: rewards.mean())
-    assert result.isfinite().all() and whole.isfinite().all()
-    assert result.std() > 0
-    assert reward.mean() != hooked(corrupted).mean()
+    assert (result - hooked(corrupted).mean()).abs().max() > 1e-3
+    # Nothing is left to differ once the last layer's MLP and what it reads, at the read-out, are the clean run's.
+    whole = patching.get_act_patch_block_every(hooked, corrupted, cache, lambda rewards: rewards.mean())
+    assert whole.shape == (3, hooked.cfg.n_layers, 12)
+    last = [("blocks.2.hook_resid_post", lambda resid, hook: cache[hook.name])]
+    torch.testing.assert_close(hooked.run_with_hooks(corrupted, fwd_hooks=last), reward, atol=1e-5, rtol=0)
 
 
 def test_save_pretrained_loads_in_hugging_face_and_here(hf, hooked, tmp_path):
@@ -190,6 +190,47 @@ def test_checkpoints_that_are_no_reward_model_say_what_they_are(tmp_path):
         HookedRewardModel.from_pretrained(tmp_path)
 
 
+def test_weights_that_a_file_lacks_are_not_made_up(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    for lacking in ("score.weight", "model.layers.1.mlp.up_proj.weight"):
+        folder = tmp_path / lacking
+        tiny_hf_model().save_pretrained(folder)
+        byte_tokenizer().save_pretrained(folder)
+        weights = load_file(folder / "model.safetensors")
+        del weights[lacking]
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(InputError, match=rf"lacks 1 weights.*{lacking}"):
+            HookedRewardModel.from_pretrained(folder)
+
+
+def test_every_weight_is_on_the_device_that_was_asked_for():
+    model = HookedRewardModel.from_hf(tiny_hf_model(), device="meta")
+    assert {parameter.device.type for parameter in (*model.parameters(), *model.buffers())} == {"meta"}
+
+
+def test_rewards_of_a_bfloat16_model_are_float32():
+    model = HookedRewardModel.from_hf(tiny_hf_model().to(torch.bfloat16))
+    reward = model(TOKENS)
+    assert reward.dtype == torch.float32
+    assert (reward != reward.bfloat16().float()).any()
+
+
+def test_a_beginning_token_that_the_text_already_has_is_not_added_again():
+    from tiny_tokenizers import byte_tokenizer as with_options
+
+    from tl_reward.pairs import Message
+    from tl_reward.tokens import encode, render
+
+    hf = tiny_hf_model()
+    hf.resize_token_embeddings(300)
+    model = HookedRewardModel.from_hf(hf, with_options(bos=True, chat=True))
+    transcript = (Message("user", "Hi"), Message("assistant", "Hello."))
+    (row,) = encode([transcript], model.tokenizer)
+    assert row.ids.count(model.tokenizer.bos_token_id) == 1
+    torch.testing.assert_close(model(render(transcript, model.tokenizer).text), model(torch.tensor([row.ids])))
+
+
 def test_pickled_weights_are_not_read(tmp_path):
     model = tiny_hf_model()
     model.config.architectures = ["LlamaForSequenceClassification"]
@@ -256,6 +297,29 @@ def test_an_adapter_for_another_base_is_refused(base, tmp_path):
     byte_tokenizer().save_pretrained(tmp_path / "other")
     with pytest.raises(InputError, match="does not fit base"):
         HookedRewardModel.from_pretrained(tmp_path / "adapter", base=tmp_path / "other")
+
+
+def test_a_pickled_or_unreadable_adapter_is_refused(base, tmp_path):
+    _adapter(tmp_path / "pickled", base=base)
+    (tmp_path / "pickled" / "adapter_model.safetensors").rename(tmp_path / "pickled" / "adapter_model.bin")
+    with pytest.raises(InputError, match="does not fit base"):
+        HookedRewardModel.from_pretrained(tmp_path / "pickled")
+    (tmp_path / "pickled" / "adapter_config.json").write_text("{")
+    with pytest.raises(InputError, match=r"adapter_config\.json is not readable"):
+        HookedRewardModel.from_pretrained(tmp_path / "pickled")
+
+
+def test_an_adapter_on_the_hub_is_read_from_its_snapshot(base, tmp_path, monkeypatch):
+    from tl_reward import checkpoints
+
+    merged = _adapter(tmp_path / "adapter", base=base)
+    asked = []
+    monkeypatch.setattr(checkpoints, "snapshot_download", lambda name, **k: asked.append((name, k)) or str(tmp_path / "adapter"))
+    ours = HookedRewardModel.from_pretrained("someone/adapter", device="cpu", revision="v2")
+    torch.testing.assert_close(ours(TOKENS[:1]), merged(TOKENS[:1]).logits[:, 0], atol=1e-4, rtol=0)
+    assert [(name, options["revision"]) for name, options in asked] == [("someone/adapter", "v2")]
+    assert not any("bin" in pattern for pattern in asked[0][1]["allow_patterns"])
+    assert ours.cfg.model_name == "someone/adapter"
 
 
 def test_an_adapter_without_a_head_is_refused(base, tmp_path):

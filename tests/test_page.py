@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+import torch
 
 from tl_reward import plots
 from tl_reward.ablation import ablation_curve
@@ -34,7 +35,8 @@ def results():
         found = discover(model, PAIRS)
         record_discovery(results, name, "some pairs", found)
     curve = ablation_curve(model, PAIRS, found.ranking("mean"), fractions=(0.1, 1.0), draws=2)
-    record_ablation(results, "mixed", "some pairs", curve, score="mean", site="mlp_gate", found_on="some pairs")
+    entry = results.sections["discovery"]["mixed"]
+    record_ablation(results, "mixed", "some pairs", curve, score="mean", site="mlp_gate", found=entry, pairs=PAIRS[:2])
     record_overlap(results, results, score="mean", site="mlp_gate", fraction=0.1)
     return results
 
@@ -103,6 +105,26 @@ def test_the_page_holds_every_figure_and_asks_for_nothing(results):
     assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=", page)
     assert "default-src 'none'" in page and "showSendToCloud: false" in page
     assert all(isinstance(go.Figure(figure), go.Figure) for figure in _figures(page))
+
+
+def test_a_test_on_the_pairs_that_found_the_neurons_is_pointed_out(results):
+    assert "CAUTION: 2 of 6 tested pairs" in build_page(results)
+
+
+def test_top_neurons_leave_out_models_of_another_shape(results):
+    both = Results(dict(results.sections), dict(results.tensors))
+    both.sections["discovery"] = results.sections["discovery"] | {"other": {"shape": [1, 3], "computed": ["mlp_gate/mean"]}}
+    assert set(plots.top_neurons(both, score="mean", site="mlp_gate")[0]) == {"layer", "neuron", "helpful", "harmless", "mixed"}
+
+
+def test_overlap_of_one_model_or_of_two_shapes_is_refused(results):
+    with pytest.raises(InputError, match="two or more models of one shape"):
+        record_overlap(Results(), results, score="mean", site="mlp_gate", fraction=0.1, models=["mixed"])
+    other = Results()
+    for name, shape in (("a", (2, 4, 50)), ("b", (2, 3, 20))):
+        other.add("discovery", name, {}, {"mlp_gate/mean": torch.randn(shape)})
+    with pytest.raises(InputError, match=r"\[4, 50\].*\[3, 20\]"):
+        record_overlap(Results(), other, score="mean", site="mlp_gate", fraction=0.1)
 
 
 def test_hostile_names_stay_text(results):

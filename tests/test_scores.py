@@ -91,7 +91,13 @@ def test_json_holds_the_numbers():
     assert made["accuracy"]["value"] == 0.75
     assert made["mean_margin"]["value"] == 1.25
     assert made["best_of_n"]["value"] == 0.5
-    assert {name: part["value"] for name, part in made["subsets"].items()} == {"x": 1.0, "y": 0.5}
+    assert {name: part["accuracy"]["value"] for name, part in made["subsets"].items()} == {"x": 1.0, "y": 0.5}
+
+
+def test_json_has_best_of_n_of_each_subset():
+    made = scores([1, -1, 2, 3], groups=list("aabb"), subsets=["x", "x", "y", "y"]).to_json()
+    assert {name: part["best_of_n"]["value"] for name, part in made["subsets"].items()} == {"x": 0.0, "y": 1.0}
+    assert made["ties"] == 0
 
 
 def test_json_leaves_out_what_there_is_only_one_of():

@@ -113,9 +113,14 @@ def test_top_is_by_value_and_not_by_magnitude():
     assert NeuronSet.top(torch.tensor([[-5.0, 1.0], [0.5, -0.1]]), k=2).coords == ((0, 1), (1, 0))
 
 
-@pytest.mark.parametrize(("fraction", "count"), [(0.01, 0), (0.1, 2), (0.13, 3), (0.5, 10), (1.0, 20)])
+@pytest.mark.parametrize(("fraction", "count"), [(0.1, 2), (0.13, 3), (0.5, 10), (1.0, 20)])
 def test_top_fraction(fraction: float, count: int):
     assert len(NeuronSet.top(torch.zeros(4, 5), fraction=fraction)) == count
+
+
+def test_a_fraction_of_less_than_one_neuron_is_refused():
+    with pytest.raises(InputError, match="less than one neuron"):
+        NeuronSet.top(torch.zeros(4, 5), fraction=0.01)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
 from tl_reward.errors import InputError
 from tl_reward.model import HookedRewardModel
@@ -36,7 +36,7 @@ def trained(base, tmp_path_factory):
 def test_lora_learns_its_pairs_and_loads(base, trained):
     output, record = trained
     model = HookedRewardModel.from_pretrained(output, device="cpu")
-    before = score(HookedRewardModel.from_pretrained(base, device="cpu"), PAIRS).mean_margin().value
+    before = score(HookedRewardModel.from_base(base, device="cpu"), PAIRS).mean_margin().value
     assert score(model, PAIRS).mean_margin().value > before + 0.1
     assert record.pairs == 12 and record.steps == 12 and record.dropped == 0
     assert model.tokenizer.chat_template is None
@@ -90,7 +90,35 @@ train({base!r}, pairs, {str(tmp_path / "out")!r}, {LORA!r})
     assert resumed.margin == pytest.approx(whole.margin, abs=2e-2)  # weights are stored as bf16
 
 
+def test_training_pads_with_a_token_that_no_row_ends_with(tmp_path):
+    # Hugging Face reads the reward before the first pad token it meets from the right; chat templates often end with the end token.
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<end>{% endfor %}"
+    tiny_hf_model().save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    chat = TrainingConfig(chat=True, max_length=1000)
+    with pytest.raises(InputError, match="every special token"):
+        train(str(tmp_path / "base"), PAIRS, tmp_path / "out", chat)
+    tokenizer.add_special_tokens({"unk_token": "\u0100"})  # a byte that never occurs
+    tokenizer.save_pretrained(tmp_path / "base")
+    train(str(tmp_path / "base"), PAIRS, tmp_path / "out", chat)
+    model = HookedRewardModel.from_pretrained(tmp_path / "out", device="cpu")
+    assert model.tokenizer.pad_token == "\u0100" and model.tokenizer.chat_template
+    theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+    assert model.hf_config.pad_token_id == model.tokenizer.pad_token_id != theirs.config.pad_token_id
+
+
+@pytest.mark.parametrize("change", [{"max_pairs": 0}, {"epochs": -1.0}, {"lora_rank": 0}, {"learning_rate": 0.0}, {"method": "qlora"}])
+def test_configs_that_train_nothing_are_refused(change):
+    with pytest.raises(InputError, match=next(iter(change))):
+        TrainingConfig(**change)
+
+
 def test_bad_input(base, tmp_path):
+    with pytest.raises(InputError, match="no model found"):
+        train(str(tmp_path), PAIRS, tmp_path / "z")
+    with pytest.raises(InputError, match=r"max_length must be in \[1, 2048\]"):
+        train(base, PAIRS, tmp_path / "y", TrainingConfig(max_length=4096))
     with pytest.raises(InputError, match="every one of 12 pairs is longer than 3 tokens"):
         train(base, PAIRS, tmp_path / "a", TrainingConfig(max_length=3))
     with pytest.raises(InputError, match="no checkpoint to resume from"):

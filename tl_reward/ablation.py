@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -81,6 +80,8 @@ def ablation_curve(
         raise InputError(f"ranking must have the model's shape {list(shape)}, got {list(ranking.shape)}")
     for fraction in fractions:
         check_fraction(fraction)
+    if draws < 0:
+        raise InputError(f"draws must be at least 0, got {draws}")
     encoded = encode_for(model, pairs, max_length=max_length, overlong=overlong)
 
     def ablated(neurons: NeuronSet, label: str) -> Scores:
@@ -92,10 +93,9 @@ def ablation_curve(
     points = []
     for fraction in fractions:
         top = NeuronSet.top(ranking, fraction=fraction)
-        try:
-            controls = random_like(top, shape[1], draws=draws, seed=seed)
-        except InputError:  # a layer with over half of its neurons in the set has no disjoint set of that size
-            controls = []
+        # A layer with over half of its neurons in the set has no disjoint set of that size.
+        fits = all(2 * len(layer) <= shape[1] for layer in top.by_layer().values())
+        controls = random_like(top, shape[1], draws=draws, seed=seed) if fits else []
         points.append(
             AblationPoint(
                 fraction=fraction,
@@ -106,8 +106,3 @@ def ablation_curve(
             )
         )
     return AblationCurve(clean, tuple(points))
-
-
-def band(values: Sequence[float]) -> tuple[float, float] | None:
-    """Lowest and highest of the random draws; None without any."""
-    return (float(np.min(values)), float(np.max(values))) if values else None

@@ -1,12 +1,14 @@
 """Hugging Face checkpoints of reward models: whole ones, adapters merged into their base, and bases with a fresh head.
 
-Weights are read from safetensors only, and no remote code runs unless the caller asks for it.
+A hub id is first made a local folder, so that both are read the same way. Weights come from safetensors only; no remote code runs.
 """
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from tl_reward import architectures, zoo
@@ -14,53 +16,57 @@ from tl_reward.errors import InputError
 
 
 class Checkpoint(NamedTuple):
+    """`name` is what the caller called it: errors and reports should too."""
+
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    name: str
 
 
-def load_reward_model(name_or_path: str | Path, *, base: str | Path | None, dtype: torch.dtype, hf_kwargs: dict[str, Any]) -> Checkpoint:
+def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = None, dtype: torch.dtype, hub: dict[str, Any]) -> Checkpoint:
     """A `*ForSequenceClassification` checkpoint of one output, or an adapter merged into its base.
+
+    Args:
+        hub: `revision`, `token`, `cache_dir`, `local_files_only` of `huggingface_hub.snapshot_download`.
 
     Raises:
         InputError: as `HookedRewardModel.from_pretrained`.
     """
-    folder = zoo.resolve(name_or_path)
-    adapter = _adapter_config(folder, hf_kwargs)
+    name = str(name_or_path)
+    folder = _local_folder(name, hub)
+    adapter = _adapter_config(folder, name)
     if adapter is None:
-        hf_config = _hf_config(folder, hf_kwargs)
-        check_reward_head(hf_config, str(name_or_path))
-        return Checkpoint(_hf_model(folder, hf_config, dtype, hf_kwargs), _tokenizer(folder, hf_kwargs))
+        hf_config = _hf_config(folder, name)
+        check_reward_head(hf_config, name)
+        return Checkpoint(_hf_model(folder, hf_config, dtype, name), _tokenizer(folder, name), name)
     if adapter.task_type != "SEQ_CLS":
-        raise InputError(f"{name_or_path}: adapter has no reward head (task type {adapter.task_type}, expected SEQ_CLS)")
+        raise InputError(f"{name}: adapter has no reward head (task type {adapter.task_type}, expected SEQ_CLS)")
     base_name = str(base or adapter.base_model_name_or_path)
-    base_folder = zoo.resolve(base_name)
-    hf_model = _with_one_output(base_folder, dtype, hf_kwargs)
-    hf_model = _merge_adapter(hf_model, folder, f"{name_or_path}: adapter does not fit base {base_name}")
-    if Path(folder, "tokenizer_config.json").exists():
-        return Checkpoint(hf_model, _tokenizer(folder, hf_kwargs))
-    tokenizer = _tokenizer(base_folder, hf_kwargs)
-    if str(name_or_path) in zoo.REWARD_MODELS:
+    # The revision is the adapter's; its base has revisions of its own.
+    base_folder = _local_folder(base_name, {key: value for key, value in hub.items() if key != "revision"})
+    hf_model = _merge_adapter(_with_one_output(base_folder, dtype, base_name), folder, f"{name}: adapter does not fit base {base_name}")
+    if (folder / "tokenizer_config.json").exists():
+        tokenizer = _tokenizer(folder, name)
+        hf_model.config.pad_token_id = tokenizer.pad_token_id  # the one that the adapter was trained with
+        return Checkpoint(hf_model, tokenizer, name)
+    tokenizer = _tokenizer(base_folder, base_name)
+    if folder.parent == zoo.ADAPTERS:
         tokenizer.chat_template = None  # embedded adapters ship without a tokenizer, and read HH-RLHF turns
-    return Checkpoint(hf_model, tokenizer)
+    return Checkpoint(hf_model, tokenizer, name)
 
 
-def load_with_fresh_head(name_or_path: str | Path, *, seed: int, dtype: torch.dtype, hf_kwargs: dict[str, Any]) -> Checkpoint:
-    """A causal language model with a new head of one output, drawn from normal(0, 0.02)."""
-    folder = zoo.resolve(name_or_path)
-    hf_model = _with_one_output(folder, dtype, hf_kwargs)
+def load_with_fresh_head(name_or_path: str | Path, *, seed: int, dtype: torch.dtype, hub: dict[str, Any]) -> Checkpoint:
+    """A causal language model with a new head of one output, drawn from normal(0, 0.02). A head that is there is replaced."""
+    name = str(name_or_path)
+    folder = _local_folder(name, hub)
+    hf_model = _with_one_output(folder, dtype, name)
     head = torch.empty(hf_model.score.weight.shape).normal_(0, 0.02, generator=torch.Generator().manual_seed(seed))
     hf_model.score.weight.data = head.to(hf_model.score.weight)
-    return Checkpoint(hf_model, _tokenizer(folder, hf_kwargs))
-
-
-def _with_one_output(folder: str, dtype: torch.dtype, hf_kwargs: dict[str, Any]) -> Any:
-    hf_config = _hf_config(folder, hf_kwargs)
-    hf_config.num_labels = 1
-    architectures.architecture_of(hf_config)
-    return _hf_model(folder, hf_config, dtype, hf_kwargs)
+    return Checkpoint(hf_model, _tokenizer(folder, name), name)
 
 
 def check_reward_head(hf_config: Any, name: str, class_name: str | None = None) -> None:
+    """Raises InputError for an unsupported architecture, another head than a sequence classifier's, or more than one output."""
     architectures.architecture_of(hf_config)
     kind = class_name or (hf_config.architectures or ["a checkpoint that names no architecture"])[0]
     if not kind.endswith("ForSequenceClassification"):
@@ -69,56 +75,79 @@ def check_reward_head(hf_config: Any, name: str, class_name: str | None = None) 
         raise InputError(f"{name}: found {hf_config.num_labels} outputs; a reward model has 1")
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _with_one_output(folder: Path, dtype: torch.dtype, name: str) -> Any:
+    hf_config = _hf_config(folder, name)
+    hf_config.num_labels = 1
+    architectures.architecture_of(hf_config)
+    return _hf_model(folder, hf_config, dtype, name, may_lack={"score.weight"})
 
 
-def _hf_config(folder: str, hf_kwargs: dict[str, Any]) -> Any:
+def _local_folder(name: str, hub: dict[str, Any]) -> Path:
+    folder = Path(zoo.resolve(name))
+    if folder.exists():
+        return folder
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
     try:
-        return AutoConfig.from_pretrained(folder, **hf_kwargs)
+        return Path(snapshot_download(name, allow_patterns=patterns, **hub))
+    except Exception as error:  # huggingface_hub raises many kinds for "not there" and "no network"
+        raise InputError(f"{name}: no such folder, and the hub did not give it ({_reason(error)})") from None
+
+
+def _hf_config(folder: Path, name: str) -> Any:
+    try:
+        return AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: no model found ({_reason(error)})") from None
+        raise InputError(f"{name}: no model found ({_reason(error)})") from None
 
 
-def _hf_model(folder: str, hf_config: Any, dtype: torch.dtype, hf_kwargs: dict[str, Any]) -> Any:
+def _hf_model(folder: Path, hf_config: Any, dtype: torch.dtype, name: str, may_lack: frozenset[str] | set[str] = frozenset()) -> Any:
     try:
-        return AutoModelForSequenceClassification.from_pretrained(folder, config=hf_config, dtype=dtype, use_safetensors=True, **hf_kwargs)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{folder}: weights could not be loaded ({_reason(error)})") from None
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            folder, config=hf_config, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{name}: weights could not be loaded ({_reason(error)})") from None
+    # Hugging Face fills what a file lacks with random numbers.
+    missing = sorted((set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}) - may_lack)
+    if missing:
+        raise InputError(f"{name}: the file lacks {len(missing)} weights of this architecture ({', '.join(missing[:3])})")
+    return model
 
 
-def _tokenizer(folder: str, hf_kwargs: dict[str, Any]) -> Any:
+def _tokenizer(folder: Path, name: str) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(folder, **hf_kwargs)
+        return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise InputError(f"{folder}: no tokenizer found ({_reason(error)})") from None
+        raise InputError(f"{name}: no tokenizer found ({_reason(error)})") from None
 
 
-def _adapter_config(folder: str, hf_kwargs: dict[str, Any]) -> Any:
+def _adapter_config(folder: Path, name: str) -> Any:
     """The adapter's config, or None where the checkpoint is no adapter."""
     from peft import PeftConfig
 
-    if Path(folder).exists() and not Path(folder, "adapter_config.json").exists():
+    if not (folder / "adapter_config.json").exists():
         return None
     try:
-        return PeftConfig.from_pretrained(folder, **hf_kwargs)
-    except (OSError, ValueError):
-        return None
+        return PeftConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{name}: adapter_config.json is not readable ({_reason(error)})") from None
 
 
-def _merge_adapter(hf_model: Any, folder: str, complaint: str) -> Any:
+def _merge_adapter(hf_model: Any, folder: Path, complaint: str) -> Any:
     from peft import PeftModel, get_peft_model_state_dict
-    from safetensors import safe_open
 
     try:
-        peft_model = PeftModel.from_pretrained(hf_model, folder)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{complaint} ({_reason(error)})") from None
-    if Path(folder).is_dir():
-        # PEFT only warns of layers that one side has and the other lacks.
-        with safe_open(Path(folder, "adapter_model.safetensors"), "pt") as file:
+        # PEFT would also read a pickle, and only warns of layers that one side has and the other lacks.
+        with safe_open(folder / "adapter_model.safetensors", "pt") as file:
             stored = set(file.keys())
-        wanted = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
-        if stored != wanted:
-            raise InputError(f"{complaint} ({len(stored - wanted)} weights have no place, {len(wanted - stored)} are missing)")
+        peft_model = PeftModel.from_pretrained(hf_model, str(folder))
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{complaint} ({_reason(error)})") from None
+    wanted = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
+    if stored != wanted:
+        raise InputError(f"{complaint} ({len(stored - wanted)} weights have no place, {len(wanted - stored)} are missing)")
     return peft_model.merge_and_unload()
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,4 +1,4 @@
-"""The command line: `tl-reward demo | train | score | discover | ablate | compare | dashboard`."""
+"""Open up reward models: score preference pairs, find neurons, ablate them, and see the result on one page."""
 
 import sys
 import warnings
@@ -14,7 +14,7 @@ from tyro.conf import Positional
 from tl_reward import zoo
 from tl_reward.errors import InputError
 from tl_reward.pairs import Objective, PreferencePair
-from tl_reward.readers import load_pairs, short_name
+from tl_reward.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.results import Results, check_run_folder, provenance
 from tl_reward.sites import check_fraction
 from tl_reward.statistics import StatisticName
@@ -22,7 +22,7 @@ from tl_reward.tokens import Overlong
 from tl_reward.training import TrainingConfig
 
 NeuronSite = Literal["mlp_post", "mlp_gate"]
-_out = Console()
+_out = Console(markup=False)  # names and paths may hold brackets
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Data:
     subset: str | None = None
     """Keep pairs of this subset."""
     split: str | None = None
-    """Split of a hub data set, or of a file whose rows name theirs. The embedded pairs have find and test."""
+    """Split of a hub data set, or of a file whose rows name theirs. The embedded pairs have find and test. Default: train to train,
+    find to discover, test to score and ablate."""
     data_dir: str | None = None
     """Folder within a hub data set."""
     limit: int | None = None
@@ -44,17 +45,27 @@ class Data:
     drop_bad: bool = False
     """Leave out pairs with an empty side or two equal ones, instead of stopping."""
 
-    def load(self, split: str | None = None) -> dict[str, list[PreferencePair]]:
-        """The pairs of each source, by a short name."""
+    def load(self, *, split: str, embedded: str) -> dict[str, list[PreferencePair]]:
+        """The pairs of each source, by a name that says what was kept of it.
+
+        Args:
+            split: the default split of a hub data set.
+            embedded: the default split of the embedded pairs.
+        """
         result: dict[str, list[PreferencePair]] = {}
         for source in self.pairs:
-            name = short_name(source)
-            result[source if name in result else name] = load_pairs(
+            local = source != EMBEDDED and Path(source).exists()
+            chosen = self.split or (embedded if source == EMBEDDED else None if local else split)
+            kept = [chosen, self.objective, self.subset, f"first {self.limit}" if self.limit else None]
+            name = ", ".join([short_name(source), *(part for part in kept if part)])
+            if name in result:
+                raise InputError(f"two sources are called {name!r}; rename one")
+            result[name] = load_pairs(
                 source,
                 objective=self.objective,
                 subset=self.subset,
                 data_dir=self.data_dir,
-                split=self.split or split,
+                split=chosen,
                 limit=self.limit,
                 on_bad="drop" if self.drop_bad else "error",
             )
@@ -72,7 +83,7 @@ class Running:
     overlong: Overlong = "drop"
     """What to do with longer ones: drop the pair, cut tokens off the left, or stop."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the model. Sums and rewards are kept wider."""
+    """Precision of the model. The head and all sums are wider: float32 and float64."""
     device: str | None = None
     """Default: the GPU if there is one."""
 
@@ -121,7 +132,7 @@ class Train:
     def run(self) -> None:
         from tl_reward.training import train
 
-        pairs = [pair for part in self.data.load(split="train").values() for pair in part]
+        pairs = [pair for part in self.data.load(split="train", embedded="find").values() for pair in part]
         record = train(self.base, pairs, self.out, self.config, resume=self.resume)
         _out.print(f"Trained on {record.pairs} pairs ({record.dropped} over-long ones left out) in {record.wall_seconds:.0f} s.")
         _out.print(f"Model: {self.out.resolve()}", soft_wrap=True)
@@ -142,7 +153,7 @@ class Score:
         from tl_reward.run import score
 
         check_run_folder(self.output.out, overwrite=self.output.overwrite)
-        data = self.data.load()
+        data = self.data.load(split="test", embedded="test")
         results = Results(provenance=provenance(data=data))
         for name, source in _named(self.models).items():
             model = _load(source, self.running)
@@ -175,7 +186,7 @@ class Discover:
         from tl_reward.record import record_discovery
 
         check_run_folder(self.output.out, overwrite=self.output.overwrite)
-        data = self.data.load()
+        data = self.data.load(split="test", embedded="find")
         results = Results(provenance=provenance(data=data))
         pairs = [pair for part in data.values() for pair in part]
         options = _model_options(self.running)
@@ -221,7 +232,7 @@ class Ablate:
         found = Results.load(self.ranking)
         name = next(iter(_named((self.model,))))
         ranking = ranking_of(found, name, self.score, self.site)
-        data = self.data.load()
+        data = self.data.load(split="test", embedded="test")
         results = Results(provenance=provenance(seed=self.seed, data=data))
         model = _load(self.model, self.running)
         for dataset, pairs in data.items():
@@ -230,8 +241,8 @@ class Ablate:
                 batch_size=self.running.batch_size, max_length=self.running.max_length,
                 overlong=self.running.overlong, progress=f"{name}: {dataset},",
             )  # fmt: skip
-            found_on = found.section("discovery")[name]["dataset"]
-            record_ablation(results, name, dataset, curve, score=self.score, site=self.site, found_on=found_on)
+            entry = found.section("discovery")[name]
+            record_ablation(results, name, dataset, curve, score=self.score, site=self.site, found=entry, pairs=pairs)
         _finish(results, self.output)
 
 
@@ -332,7 +343,11 @@ def _merged(folders: Sequence[Path]) -> Results:
 def _model_options(running: Running) -> dict:
     import torch
 
-    return {"dtype": getattr(torch, running.dtype), "device": running.device}
+    try:
+        device = torch.device(running.device) if running.device else None
+    except RuntimeError as error:
+        raise InputError(f"device {running.device!r} is not one of torch's ({str(error).splitlines()[0]})") from None
+    return {"dtype": getattr(torch, running.dtype), "device": device}
 
 
 def _load(source: str, running: Running):

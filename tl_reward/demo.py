@@ -33,7 +33,7 @@ def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
     results = Results(provenance=provenance(seed=seed, data=data))
     base = HookedRewardModel.from_base(zoo.BASE)
     for name in zoo.REWARD_MODELS:
-        model = HookedRewardModel.from_pretrained(name)
+        model = HookedRewardModel.from_pretrained(zoo.ADAPTERS / name)  # not a folder of that name that happens to be here
         clean = {o: score(model, test[o], progress=f"{name}: scores, {o} pairs") for o in OBJECTIVES}
         for objective in OBJECTIVES:
             record_scores(results, name, f"embedded {objective}, test", clean[objective])
@@ -48,7 +48,10 @@ def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
                 model, test[objective], found.ranking(SCORE, SITE), fractions=FRACTIONS, draws=2, seed=seed,
                 clean=clean[objective], progress=f"{name}: zero neurons, {objective} pairs,",
             )  # fmt: skip
-            record_ablation(results, name, f"embedded {objective}, test", curve, score=SCORE, site=SITE, found_on=found_on)
+            record_ablation(
+                results, name, f"embedded {objective}, test", curve, score=SCORE, site=SITE,
+                found=results.sections["discovery"][name], pairs=test[objective],
+            )  # fmt: skip
     record_overlap(results, results, score=SCORE, site=SITE, fraction=0.1)
     results.save(output, overwrite=overwrite)
     return write_page(results, output / "dashboard.html")

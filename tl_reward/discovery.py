@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tl_reward.errors import InputError
 from tl_reward.model import HookedRewardModel
+from tl_reward.results import pair_hash
 from tl_reward.run import BATCH_SIZE, Pairs, encode_for, side_weights, stream
 from tl_reward.sites import NEURON_SITES, Site, SiteKind
 from tl_reward.statistics import NeuronStatistics, StatisticName, check_statistic
@@ -19,11 +20,12 @@ from tl_reward.tokens import Overlong, TokenBatch
 class Discovery:
     """Per-neuron statistics of one reward model.
 
-    `by_side` maps (site, statistic) to a tensor over chosen (0) and rejected (1) transcripts.
+    `by_side` maps (site, statistic) to a tensor over chosen (0) and rejected (1) transcripts. `pairs` holds the hash of each pair that
+    it comes from, so that a later test can tell whether it uses pairs that picked the neurons.
     """
 
     by_side: Mapping[tuple[SiteKind, StatisticName], Float[Tensor, "side layer neuron"]]
-    pairs: int
+    pairs: tuple[str, ...]
     tokens: int
 
     def ranking(self, score: StatisticName, site: SiteKind = "mlp_post") -> Float[Tensor, "layer neuron"]:
@@ -72,6 +74,6 @@ def discover(
     stream(model, encoded, places, add, base=base, batch_size=batch_size, progress=progress)
     return Discovery(
         by_side={(kind, name): stats.by_side(name) for kind, stats in sums.items() for name in stats.names},
-        pairs=len(encoded.pairs),
+        pairs=tuple(pair_hash(pair) for pair in encoded.pairs),
         tokens=int(torch.stack([stats.tokens for stats in sums.values()])[0].sum()),
     )

@@ -7,10 +7,12 @@ are folded into it, so that the residual stream, divided by the final norm's sca
 import copy
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens import HookedTransformer, HookedTransformerConfig
@@ -58,6 +60,7 @@ class HookedRewardModel(HookedTransformer):
         for block in self.blocks:
             block.mlp.act_fn = HookedActivation(block.mlp.act_fn)
             fuse_attention(block.attn)
+        self.unembed.forward = partial(_float32_head, self.unembed)
         self.hook_reward_tokens = HookPoint()  # [batch, pos]
         self.hook_reward = HookPoint()  # [batch]
         self.setup()
@@ -90,7 +93,7 @@ class HookedRewardModel(HookedTransformer):
             return_type: "reward" [batch], read at the last real token; "reward_tokens" [batch, pos]; "logits" [batch, pos, 1], as
                 TransformerLens' own tools expect; None computes nothing past the last layer.
             attention_mask: true on real tokens; padding may be on either side. Without one, every token counts as real.
-            kwargs: `start_at_layer`, `stop_at_layer`, `past_kv_cache`, `prepend_bos`, … of `HookedTransformer.forward`.
+            kwargs: `start_at_layer`, `stop_at_layer`, `past_kv_cache`, … of `HookedTransformer.forward`.
 
         Raises:
             InputError: another return type (a reward has no next-token loss); tokens that look padded come without a mask.
@@ -119,6 +122,8 @@ class HookedRewardModel(HookedTransformer):
             raise InputError("this model has no tokenizer; pass tokens instead of text")
         if not texts or not all(texts):
             raise InputError("text must not be empty")
+        if self.cfg.tokenizer_prepends_bos:  # a chat template may have written that token already
+            texts = [text.removeprefix(self.tokenizer.bos_token) for text in texts]
         encoded = self.tokenizer(texts, padding=True, return_tensors="pt")
         return encoded["input_ids"].to(self.cfg.device), encoded["attention_mask"].bool()
 
@@ -158,7 +163,7 @@ class HookedRewardModel(HookedTransformer):
         base: str | Path | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
-        **hf_kwargs: Any,
+        **hub: Any,
     ) -> "HookedRewardModel":
         """Loads a reward model: a `*ForSequenceClassification` checkpoint of one output, or a PEFT adapter, which is merged.
 
@@ -166,14 +171,14 @@ class HookedRewardModel(HookedTransformer):
             name_or_path: a folder, a hub id, or an embedded model: "helpful", "harmless", "mixed".
             base: the base model of an adapter, where the one that its config names is elsewhere.
             device: None is the GPU if there is one.
-            hf_kwargs: `revision`, `token`, `cache_dir`, … for Hugging Face. Weights are read from safetensors only.
+            hub: `revision`, `token`, `cache_dir`, `local_files_only` of the Hugging Face hub. Weights are read from safetensors only.
 
         Raises:
             InputError: a missing file, an unsupported architecture, more than one output, a checkpoint without a reward head, an adapter
                 that does not fit its base.
         """
-        checkpoint = checkpoints.load_reward_model(name_or_path, base=base, dtype=dtype, hf_kwargs=hf_kwargs)
-        return cls.from_hf(checkpoint.model, checkpoint.tokenizer, device=device)
+        checkpoint = checkpoints.load_reward_model(name_or_path, base=base, dtype=dtype, hub=hub)
+        return cls.from_hf(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name)
 
     @classmethod
     def from_base(
@@ -183,11 +188,11 @@ class HookedRewardModel(HookedTransformer):
         seed: int = 0,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
-        **hf_kwargs: Any,
+        **hub: Any,
     ) -> "HookedRewardModel":
         """Loads a causal language model (`zoo.BASE` is embedded) and gives it a fresh head, drawn from normal(0, 0.02) with `seed`."""
-        checkpoint = checkpoints.load_with_fresh_head(name_or_path, seed=seed, dtype=dtype, hf_kwargs=hf_kwargs)
-        return cls.from_hf(checkpoint.model, checkpoint.tokenizer, device=device)
+        checkpoint = checkpoints.load_with_fresh_head(name_or_path, seed=seed, dtype=dtype, hub=hub)
+        return cls.from_hf(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name)
 
     @classmethod
     def from_hf(
@@ -196,6 +201,7 @@ class HookedRewardModel(HookedTransformer):
         tokenizer: PreTrainedTokenizerBase | None = None,
         *,
         device: str | torch.device | None = None,
+        name: str | None = None,
     ) -> "HookedRewardModel":
         """Converts a Hugging Face `*ForSequenceClassification` model of one output. dtype is the model's own; it is left unchanged."""
         hf_config = copy.deepcopy(hf_model.config)
@@ -206,12 +212,13 @@ class HookedRewardModel(HookedTransformer):
             | {
                 "device": str(device or get_device()),
                 "dtype": dtype,
-                "model_name": hf_config.name_or_path or hf_config.model_type,
+                "model_name": name or hf_config.name_or_path or hf_config.model_type,
             }
         )
         model = cls(cfg, tokenizer)
         state = architectures.to_lens(hf_model.state_dict(), hf_config, dtype)
         _fold_final_norm(state)
+        state = {key: value.to(cfg.device) for key, value in state.items()}
         # assign: the weights keep Hugging Face's memory layout, which TransformerLens' components transpose to without a copy.
         missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
         # Biases that an architecture lacks keep their zeros; buffers hold constants.
@@ -255,6 +262,12 @@ class HookedRewardModel(HookedTransformer):
 load = HookedRewardModel.from_pretrained
 
 _KEEP = ("b_Q", "b_K", "b_V", "b_O", "b_in", "b_out", "b_U", "mask", "IGNORE", "rotary_sin", "rotary_cos")
+
+
+def _float32_head(unembed: Any, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos 1"]:
+    """The head in float32, whatever the model's precision: rewards of 8 bits would tie where the model prefers one."""
+    residual = unembed.hook_in(residual)
+    return unembed.hook_out(F.linear(residual.float(), unembed.W_U.T.float(), unembed.b_U.float()))
 
 
 def readout(

@@ -10,8 +10,8 @@ from tl_reward.errors import InputError
 from tl_reward.results import Results
 from tl_reward.sites import NeuronSet
 
-# Okabe and Ito's colours, told apart by colour-blind readers; every one has a dash and a marker of its own beside it.
-COLORS = {"helpful": "#0072B2", "harmless": "#D55E00", "mixed": "#009E73", "shared": "#CC79A7", "random": "#7F7F7F"}
+# Okabe and Ito's colours, told apart by colour-blind readers; each objective has a dash and a marker of its own beside its colour.
+COLORS = {"helpful": "#0072B2", "harmless": "#D55E00", "mixed": "#009E73"}
 DASHES = {"helpful": "solid", "harmless": "dash", "mixed": "dot"}
 SYMBOLS = {"helpful": "circle", "harmless": "square", "mixed": "diamond"}
 _SPARE = ["#56B4E9", "#E69F00", "#000000", "#F0E442"]
@@ -87,7 +87,7 @@ def neuron_map(results: Results, model: str, score: str = "mean", site: str = "m
     reach = float(np.quantile(np.abs(ordered.numpy()), 0.999)) or 1.0
     figure = go.Figure(
         go.Heatmap(
-            z=ordered.half().float().numpy(),
+            z=ordered.numpy(),
             customdata=index.numpy(),
             hovertemplate="layer %{y}, neuron %{customdata}<br>" + score + " %{z:.4g}<extra></extra>",
             colorscale=[[0, "#B2182B"], [0.5, "#FFFFFF"], [1, "#2166AC"]],
@@ -102,9 +102,9 @@ def neuron_map(results: Results, model: str, score: str = "mean", site: str = "m
     return figure
 
 
-def layer_profile(results: Results) -> go.Figure:
+def layer_profile(results: Results, name: str | None = None) -> go.Figure:
     """How many of the top neurons lie in each layer, a line a reward model."""
-    entry = _overlap(results)
+    entry = _overlap(results, name)
     figure = go.Figure()
     for i, (model, coords) in enumerate(entry["top"].items()):
         counts = np.bincount([layer for layer, _ in coords], minlength=entry["n_layers"])
@@ -121,9 +121,9 @@ def layer_profile(results: Results) -> go.Figure:
     return figure
 
 
-def overlap_bars(results: Results) -> go.Figure:
+def overlap_bars(results: Results, name: str | None = None) -> go.Figure:
     """Jaccard index of the top neurons of each pair of reward models, beside chance."""
-    entry = _overlap(results)
+    entry = _overlap(results, name)
     names = [f"{pair['a']} – {pair['b']}" for pair in entry["pairs"]]
     figure = go.Figure()
     for key, label, color, shape in (
@@ -182,8 +182,13 @@ def ablation_curves(results: Results, quantity: str = "accuracy") -> go.Figure:
 
 
 def top_neurons(results: Results, *, k: int = 20, score: str = "mean", site: str = "mlp_post") -> list[dict[str, Any]]:
-    """The k neurons with the highest score in any reward model, with their score and rank in every one."""
-    models = list(results.section("discovery"))
+    """The k neurons with the highest score in any reward model, with their score and rank in every one.
+
+    Models of another shape than the first one's are left out: their neurons are not the same ones.
+    """
+    entries = results.section("discovery")
+    first = next(iter(entries.values()))
+    models = [m for m, e in entries.items() if e["shape"] == first["shape"] and f"{site}/{score}" in e["computed"]]
     values = {model: results.tensor("discovery", model, f"{site}/{score}").mean(0) for model in models}
     ranks = {model: value.flatten().argsort(descending=True, stable=True).argsort() for model, value in values.items()}
     best = NeuronSet(coord for value in values.values() for coord in NeuronSet.top(value, k=min(k, value.numel())))
@@ -200,8 +205,10 @@ def _scored(results: Results) -> dict[tuple[str, str], dict[str, Any]]:
     return {(entry["model"], entry["dataset"]): entry for entry in results.section("scores").values()}
 
 
-def _overlap(results: Results) -> dict[str, Any]:
-    return next(iter(results.section("overlap").values()))
+def _overlap(results: Results, name: str | None) -> dict[str, Any]:
+    """The overlap entry of that name, or the first one."""
+    entries = results.section("overlap")
+    return entries[name] if name else next(iter(entries.values()))
 
 
 def _layer_ticks(n_layers: int) -> int:

@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -177,17 +178,23 @@ def _first_line(error: Exception) -> str:
 
 
 def _hub_rows(hub_id: str, objective: Objective | None, data_dir: str | None, split: str) -> Iterator[SourceRow]:
-    import datasets
-
     folders: Iterable[tuple[str | None, str | None]] = [(data_dir, None)]
     if hub_id == "Anthropic/hh-rlhf" and data_dir is None:
         wanted = list(HH_DATA_DIRS) if objective in (None, "mixed") else [objective]
         folders = [(folder, name) for name in wanted for folder in HH_DATA_DIRS[name]]
-    for folder, label in folders:
-        try:
-            rows = datasets.load_dataset(hub_id, data_dir=folder, split=split)
-        except Exception as error:  # datasets raises many kinds for "not there" and "no network"
-            raise InputError(f"{hub_id}: not a local file, and the hub did not give it ({_first_line(error)})") from None
-        place = f"{folder}/{split}" if folder else split
-        for number, row in enumerate(rows, 1):
-            yield SourceRow(f"{hub_id}/{place}:{number}", f"{place}:{number}", dict(row) | ({"objective": label} if label else {}))
+    parts = [_hub_folder(hub_id, folder, label, split) for folder, label in folders]
+    # Row by row from each folder, so that a limit keeps some of every one.
+    for rows in zip_longest(*parts):
+        yield from (row for row in rows if row is not None)
+
+
+def _hub_folder(hub_id: str, folder: str | None, label: str | None, split: str) -> Iterator[SourceRow]:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(hub_id, data_dir=folder, split=split)
+    except Exception as error:  # datasets raises many kinds for "not there" and "no network"
+        raise InputError(f"{hub_id}: not a local file, and the hub did not give it ({_first_line(error)})") from None
+    place = f"{folder}/{split}" if folder else split
+    for number, row in enumerate(rows, 1):
+        yield SourceRow(f"{hub_id}/{place}:{number}", f"{place}:{number}", dict(row) | ({"objective": label} if label else {}))

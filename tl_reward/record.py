@@ -1,13 +1,16 @@
 """How each analysis enters a run: the one place that says what a section of `Results` holds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from tl_reward.ablation import AblationCurve
 from tl_reward.discovery import Discovery
+from tl_reward.errors import InputError
 from tl_reward.overlap import compare
-from tl_reward.results import Results
+from tl_reward.pairs import PreferencePair
+from tl_reward.results import Results, pair_hash
 from tl_reward.scores import Scores
 from tl_reward.sites import NeuronSet, SiteKind, tied_at_cut
 from tl_reward.statistics import StatisticName
@@ -25,7 +28,8 @@ def record_discovery(results: Results, model: str, dataset: str, discovery: Disc
     tensors = {f"{site}/{name}": value for (site, name), value in discovery.by_side.items()}
     entry = {
         "dataset": dataset,
-        "pairs": discovery.pairs,
+        "pairs": len(discovery.pairs),
+        "pair_hashes": list(discovery.pairs),
         "tokens": discovery.tokens,
         "computed": sorted(tensors),
         "shape": list(next(iter(tensors.values())).shape[1:]),
@@ -38,9 +42,33 @@ def ranking_of(results: Results, model: str, score: StatisticName, site: SiteKin
     return results.tensor("discovery", model, f"{site}/{score}").mean(0)
 
 
-def record_ablation(results: Results, model: str, dataset: str, curve: AblationCurve, *, score: str, site: str, found_on: str) -> None:
-    entry = {"model": model, "dataset": dataset, "score": score, "site": site, "found_on": found_on} | curve.to_json()
-    results.add("ablation", f"{model} · {dataset}", entry)
+def record_ablation(
+    results: Results,
+    model: str,
+    dataset: str,
+    curve: AblationCurve,
+    *,
+    score: str,
+    site: str,
+    found: Mapping[str, Any],
+    pairs: Sequence[PreferencePair],
+) -> None:
+    """Keeps beside the curve where its neurons were found, and how many of the tested pairs helped to find them.
+
+    Args:
+        found: the discovery entry that the ranking came from.
+        pairs: the tested pairs.
+    """
+    seen = set(found["pair_hashes"])
+    entry = {
+        "model": model,
+        "dataset": dataset,
+        "score": score,
+        "site": site,
+        "found_on": found["dataset"],
+        "tested_pairs_that_found": sum(pair_hash(pair) in seen for pair in pairs),
+    }
+    results.add("ablation", f"{model} · {dataset}", entry | curve.to_json())
 
 
 def record_overlap(
@@ -58,6 +86,9 @@ def record_overlap(
         models: which of them; None is all.
     """
     rankings = {model: ranking_of(source, model, score, site) for model in models or source.section("discovery")}
+    shapes = {model: list(ranking.shape) for model, ranking in rankings.items()}
+    if len(shapes) < 2 or len({tuple(shape) for shape in shapes.values()}) > 1:
+        raise InputError(f"overlap needs two or more models of one shape, got {shapes}")
     sets = {model: NeuronSet.top(ranking, fraction=fraction) for model, ranking in rankings.items()}
     n_layers, d_mlp = next(iter(rankings.values())).shape
     entry = {

@@ -8,6 +8,7 @@ import hashlib
 import html
 import json
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -162,7 +163,7 @@ def provenance(*, seed: int | None = None, data: Mapping[str, Sequence[Preferenc
     """Where a result came from: package versions, commit, data hashes, seed, command, machine."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "seed": seed,
         "commit": _commit(),
         "versions": {"python": platform.python_version()}
@@ -174,11 +175,13 @@ def provenance(*, seed: int | None = None, data: Mapping[str, Sequence[Preferenc
 
 def data_hash(pairs: Sequence[PreferencePair]) -> str:
     """sha256 over the texts of the pairs, in their order: the same whatever file or hub they came from."""
-    digest = hashlib.sha256()
-    for pair in pairs:
-        row = [[list(m) for m in pair.chosen], [list(m) for m in pair.rejected]]
-        digest.update(json.dumps(row, ensure_ascii=True).encode() + b"\n")
-    return digest.hexdigest()
+    return hashlib.sha256("\n".join(map(pair_hash, pairs)).encode()).hexdigest()
+
+
+def pair_hash(pair: PreferencePair) -> str:
+    """The first 16 hex digits of a sha256 over the texts of a pair."""
+    row = [[list(m) for m in pair.chosen], [list(m) for m in pair.rejected]]
+    return hashlib.sha256(json.dumps(row, ensure_ascii=True).encode()).hexdigest()[:16]
 
 
 def _version(package: str) -> str | None:

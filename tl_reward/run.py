@@ -48,8 +48,8 @@ def encode_for(model: HookedRewardModel, pairs: Pairs, *, max_length: int | None
         return pairs
     if model.tokenizer is None:
         raise InputError("this model has no tokenizer; load it with one to read pairs")
-    limit = max_length or min(1024, model.cfg.n_ctx)
-    if limit > model.cfg.n_ctx:
+    limit = min(1024, model.cfg.n_ctx) if max_length is None else max_length
+    if not 1 <= limit <= model.cfg.n_ctx:
         raise InputError(f"max_length must be in [1, {model.cfg.n_ctx}], got {limit}")
     return encode_pairs(pairs, model.tokenizer, max_length=limit, overlong=overlong)
 
@@ -99,7 +99,8 @@ def stream(
 ) -> None:
     """One forward pass over every transcript; the consumer is called with the activations at each site of each batch.
 
-    With `base`, another model of the same shape reads the same tokens first, and the consumer gets its activations as well.
+    With `base`, another model of the same shape reads the same tokens first, and the consumer gets its activations as well. They are
+    held for one batch at all sites: `2 * sites * batch * pos * d_mlp` bytes in bf16, so that a large model wants a small batch.
 
     Raises:
         InputError: an activation is not finite (with the site and the pairs), or the models differ in shape.

@@ -86,7 +86,8 @@ class Scores:
         worst: dict[str, float] = {}
         for group, margin in zip(self.groups, self.margin, strict=True):
             worst[group] = min(margin, worst.get(group, np.inf))
-        return bootstrap_mean(_right(np.array(list(worst.values()))), tuple(worst))
+        prompts = dict(zip(self.groups, self.prompts, strict=True))
+        return bootstrap_mean(_right(np.array(list(worst.values()))), [prompts[group] for group in worst])
 
     def by_subset(self) -> dict[str, "Scores"]:
         """The scores of each subset, in the order of their names."""
@@ -109,14 +110,17 @@ class Scores:
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the rewards themselves, which `Results` keeps as tensors."""
+        subsets = self.by_subset() if len(set(self.subsets)) > 1 else {}
+        return self._summary() | {"dropped": self.dropped, "subsets": {name: part._summary() for name, part in subsets.items()}}
+
+    def _summary(self) -> dict[str, Any]:
         best = self.best_of_n() if len(set(self.groups)) < len(self) else None
         return {
             "pairs": len(self),
-            "dropped": self.dropped,
+            "ties": int((self.margin == 0).sum()),
             "accuracy": self.accuracy()._asdict(),
             "mean_margin": self.mean_margin()._asdict(),
             "best_of_n": best._asdict() if best else None,
-            "subsets": {name: part.accuracy()._asdict() for name, part in self.by_subset().items() if len(set(self.subsets)) > 1},
         }
 
 
@@ -136,9 +140,10 @@ def bootstrap_mean(values: np.ndarray, groups: Sequence[str] | None = None, *, r
     sums = np.bincount(index, weights=values)
     counts = np.bincount(index)
     generator = np.random.default_rng(seed)
+    at_once = max(1, 4_000_000 // len(sums))  # all at once would hold resamples * n numbers
     means = np.empty(resamples)
-    for i in range(resamples):  # one draw at a time: all at once would hold resamples * n numbers
-        draw = generator.integers(0, len(sums), size=len(sums))
-        means[i] = sums[draw].sum() / counts[draw].sum()
+    for start in range(0, resamples, at_once):
+        draws = generator.integers(0, len(sums), size=(min(at_once, resamples - start), len(sums)))
+        means[start : start + len(draws)] = sums[draws].sum(1) / counts[draws].sum(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return Estimate(float(np.mean(values)), float(low), float(high), len(sums))

@@ -129,6 +129,8 @@ class NeuronSet:
         if fraction is not None:
             check_fraction(fraction)
             k = round(fraction * len(flat))
+            if k == 0:
+                raise InputError(f"fraction {fraction} of {len(flat)} neurons is less than one neuron")
         assert k is not None
         if not 0 <= k <= len(flat):
             raise InputError(f"k must be in [0, {len(flat)}], got {k}")

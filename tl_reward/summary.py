@@ -31,6 +31,11 @@ def summary(results: Results, console: Console) -> None:
                 f"{pair['a']} – {pair['b']}", str(pair["shared"]), *numbers, f"{pair['p_value']:.1g}" if pair["p_value"] else "<1e-300"
             )
         console.print(table)
+        for model, thirds in entry["depth"].items():
+            console.print(f"{model}: early / middle / late third of the layers {' / '.join(f'{share:.2f}' for share in thirds)}")
+        ties = {model: count for model, count in entry["ties_at_cut"].items() if count}
+        if ties:
+            console.print(f"ties across the cut (the choice among them is arbitrary): {ties}")
         if "regions" in entry:
             console.print(", ".join(f"{region}: {count}" for region, count in entry["regions"].items()))
     for name, entry in results.sections.get("ablation", {}).items():
@@ -41,6 +46,8 @@ def summary(results: Results, console: Console) -> None:
             cells = str(point["neurons"]), _estimate(point["ranked"]["accuracy"]), drawn
             table.add_row(f"top {point['fraction']:.0%}", *cells)
         console.print(table)
+        if entry["tested_pairs_that_found"]:
+            console.print(f"CAUTION: {entry['tested_pairs_that_found']} of the tested pairs were used to find the neurons")
         ties = [f"{p['fraction']:.0%}: {p['ties_at_cut']}" for p in entry["points"] if p["ties_at_cut"]]
         if ties:
             console.print(f"ties across the cut (the choice among them is arbitrary): {', '.join(ties)}")

@@ -80,7 +80,7 @@ def render(transcript: Transcript, tokenizer: PreTrainedTokenizerBase) -> Render
     if text.startswith(prompt):
         return RenderedTranscript(text, len(prompt))
     # Some templates rewrite earlier turns once an answer follows: then the answer's own text marks its start.
-    shared = next(i for i, (a, b) in enumerate(zip(text, prompt, strict=False)) if a != b)
+    shared = next((i for i, (a, b) in enumerate(zip(text, prompt, strict=False)) if a != b), min(len(text), len(prompt)))
     return RenderedTranscript(text, max(text.rfind(transcript[-1].content.strip()), shared))
 
 

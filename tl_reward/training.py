@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from tl_reward import zoo
+from tl_reward import architectures, checkpoints
 from tl_reward.errors import InputError
 from tl_reward.pairs import PreferencePair
 from tl_reward.tokens import encode_pairs
@@ -50,17 +50,32 @@ class TrainingConfig:
     chat: bool = False
     save_every: int = 25
 
+    def __post_init__(self) -> None:
+        if self.method not in ("lora", "full"):
+            raise InputError(f"method must be lora or full, got {self.method!r}")
+        for name in ("lora_rank", "batch_size", "max_length", "max_pairs", "save_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1, got {value}")
+        for name in ("epochs", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} must be above 0, got {value}")
+
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What was trained on what: stored as `training.json` beside the weights."""
+    """What was trained on what: stored as `training.json` beside the weights.
+
+    `mean_loss` is over all logged steps. `wall_seconds` is of the last leg, where a training was resumed.
+    """
 
     base: str
     pairs: int
     dropped: int
     steps: int
     wall_seconds: float
-    final_loss: float
+    mean_loss: float
     bf16: bool
     config: TrainingConfig
     versions: dict[str, str]
@@ -77,11 +92,12 @@ def train(
     """Trains a reward model on pairs; `HookedRewardModel.from_pretrained(output)` loads the result.
 
     Args:
-        base: a causal language model: a folder, a hub id, or the embedded `zoo.BASE`. Its head is replaced by a linear one of one output.
+        base: a language model: a folder, a hub id, or the embedded `zoo.BASE`. Whatever head it has gives way to a linear one of one
+            output, drawn from normal(0, 0.02) with the seed.
         output: a new folder. With `resume`, one in which an earlier call was cut short.
 
     Raises:
-        InputError: `output` exists, there is nothing to resume from, or every pair is over-long.
+        InputError: `output` exists, there is nothing to resume from, every pair is over-long, or rows end with every special token.
     """
     try:
         from trl.trainer.reward_config import RewardConfig
@@ -89,40 +105,39 @@ def train(
     except ModuleNotFoundError as error:
         raise InputError(f"training needs {error.name}: pip install 'tl_reward[train]'") from None
     from peft import LoraConfig, TaskType
-    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, set_seed
+    from transformers import set_seed
     from transformers.trainer_utils import get_last_checkpoint
 
     output = Path(output)
-    checkpoints = output / "checkpoints"
+    saves = output / "checkpoints"
     if (output / RECORD_FILE).exists() or (output.exists() and not resume):
         raise InputError(f"{output} exists; choose another folder, or resume one that was cut short")
-    checkpoint = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    checkpoint = get_last_checkpoint(str(saves)) if saves.is_dir() else None
     if resume and checkpoint is None:
         raise InputError(f"{output}: no checkpoint to resume from")
 
-    folder = zoo.resolve(base)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    bf16 = _has_bf16()
+    lora = config.method == "lora"
+    # Frozen weights may be bf16: autocast would cast them at every use. Weights that are trained stay float32.
+    dtype = torch.bfloat16 if lora and bf16 else torch.float32
+    model, tokenizer, _ = checkpoints.load_with_fresh_head(base, seed=config.seed, dtype=dtype, hub={})
+    context = architectures.lens_config(model.config)["n_ctx"]
+    if config.max_length > context:
+        raise InputError(f"max_length must be in [1, {context}] for {base}, got {config.max_length}")
     if not config.chat:
         tokenizer.chat_template = None  # the saved tokenizer then says that this model reads HH-RLHF turns
     elif tokenizer.chat_template is None:
         raise InputError(f"{base}: its tokenizer has no chat template")
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
     encoded = encode_pairs(pairs, tokenizer, max_length=config.max_length)
     if config.max_pairs is not None and config.max_pairs < len(encoded.pairs):
         sample = random.Random(config.seed).sample(encoded.pairs, config.max_pairs)
         encoded = dataclasses.replace(encode_pairs(sample, tokenizer, max_length=config.max_length), dropped=encoded.dropped)
 
-    bf16 = _has_bf16()
+    _choose_pad_token(tokenizer, encoded)
+    model.config.pad_token_id = tokenizer.pad_token_id
     set_seed(config.seed)
-    lora = config.method == "lora"
     if config.learning_rate is None:
         config = dataclasses.replace(config, learning_rate=3e-4 if lora else 1e-5)
-    hf_config = AutoConfig.from_pretrained(folder, num_labels=1, pad_token_id=tokenizer.pad_token_id)
-    hf_config.initializer_range = 0.02  # the study's: a head drawn from normal(0, 0.02)
-    # Frozen weights may be bf16: autocast would cast them at every use. Weights that are trained stay float32.
-    dtype = torch.bfloat16 if lora and bf16 else torch.float32
-    model = AutoModelForSequenceClassification.from_pretrained(folder, config=hf_config, dtype=dtype)
     peft_config = LoraConfig(
         task_type=TaskType.SEQ_CLS,
         r=config.lora_rank,
@@ -136,7 +151,7 @@ def train(
         train_dataset=_dataset(encoded),
         peft_config=peft_config if lora else None,
         args=RewardConfig(
-            output_dir=str(checkpoints),
+            output_dir=str(saves),
             per_device_train_batch_size=config.batch_size,
             num_train_epochs=config.epochs,
             learning_rate=config.learning_rate,
@@ -162,19 +177,20 @@ def train(
             parameter.data = parameter.data.float()  # PEFT keeps the head in the base's dtype; bf16 loses small updates
     start = time.monotonic()
     result = trainer.train(resume_from_checkpoint=checkpoint)
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry] or [result.training_loss]
     record = TrainingRecord(
         base=base,
         pairs=len(encoded.pairs),
         dropped=encoded.dropped,
         steps=result.global_step,
         wall_seconds=round(time.monotonic() - start, 1),
-        final_loss=round(result.training_loss, 4),
+        mean_loss=round(sum(losses) / len(losses), 4),
         bf16=bf16,
         config=config,
         versions=_versions("torch", "transformers", "trl", "peft"),
     )
     _save(trainer.model, tokenizer, base, output, record)
-    shutil.rmtree(checkpoints)
+    shutil.rmtree(saves)
     return record
 
 
@@ -197,6 +213,20 @@ def _save(model: Any, tokenizer: Any, base: str, output: Path, record: TrainingR
     tokenizer.save_pretrained(output)
     # The record is written last: a folder with it is a finished one.
     (output / RECORD_FILE).write_text(json.dumps(dataclasses.asdict(record), indent=2) + "\n")
+
+
+def _choose_pad_token(tokenizer: Any, encoded: Any) -> None:
+    """Picks a pad token with which no row ends.
+
+    Hugging Face reads the reward at the last token that is not the pad token. Where rows end with it, as chat templates often have it,
+    training would read one token too early.
+    """
+    ends = {row.ids[-1] for row in encoded.rows}
+    wanted = [tokenizer.pad_token_id, *tokenizer.all_special_ids]
+    free = [token for token in wanted if token is not None and token not in ends]
+    if not free:
+        raise InputError("every special token of the tokenizer ends some transcript; add a pad token to it that ends none")
+    tokenizer.pad_token = tokenizer.convert_ids_to_tokens(free[0])
 
 
 def _has_bf16() -> bool:

