@@ -39,7 +39,7 @@ def accuracy_bars(results: Results) -> go.Figure:
                 "array": [v and v["high"] - v["value"] for v in values],
                 "arrayminus": [v and v["value"] - v["low"] for v in values],
             },
-            marker={"color": _color(model, i), "pattern": {"shape": ["", "/", "."][i % 3]}},
+            marker={"color": _color(model, i), "pattern": {"shape": ["", "/", "."][i % 3], "solidity": 0.15}},
             text=[v and f"{v['value']:.2f}" for v in values],
             textposition="inside",
             insidetextanchor="start",
@@ -133,7 +133,7 @@ def overlap_bars(results: Results, name: str | None = None) -> go.Figure:
     ):
         values = [pair[key] for pair in entry["pairs"]]
         figure.add_bar(
-            name=label, x=names, y=values, marker={"color": color, "pattern": {"shape": shape}},
+            name=label, x=names, y=values, marker={"color": color, "pattern": {"shape": shape, "solidity": 0.15}},
             text=[f"{v:.3f}" for v in values], textposition="outside",
         )  # fmt: skip
     figure.update_layout(**_LAYOUT, barmode="group")
