@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 
 import tl_reward
+from tl_reward.errors import one_line_errors
 from tl_reward.record import record_overlap
 from tl_reward.results import check_run_folder
 from tl_reward.statistics import StatisticName
@@ -56,4 +57,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    with one_line_errors("compare_objectives"):
+        main(tyro.cli(Config, description=__doc__))

@@ -13,6 +13,7 @@ from rich.console import Console
 
 import tl_reward
 from tl_reward import zoo
+from tl_reward.errors import one_line_errors
 from tl_reward.readers import short_name
 from tl_reward.record import record_discovery
 from tl_reward.results import check_run_folder
@@ -49,11 +50,13 @@ def main(config: Config) -> None:
     base = tiny_reward_model(seed=1) if config.smoke else tl_reward.HookedRewardModel.from_base(config.base)
     for name in config.models:
         model = tiny_reward_model() if config.smoke else tl_reward.load(name)
-        found = tl_reward.discover(model, pairs, base=base, progress=name)
-        record_discovery(results, name, dataset, found)
+        label = f"random, for {name}" if config.smoke else name
+        found = tl_reward.discover(model, pairs, base=base, progress=label)
+        record_discovery(results, label, dataset, found)
     print(f"Run: {results.save(config.out)}")
     summary(results, Console(markup=False))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    with one_line_errors("find_neurons"):
+        main(tyro.cli(Config, description=__doc__))

@@ -2,7 +2,8 @@
 
 Command:  .venv/bin/python experiments/score_pairs.py --models helpful harmless mixed --pairs data/test.jsonl --out runs/scores
 Cost:     one forward pass over every transcript; about 400 tokens/s for 135M parameters on 2 cores.
-Expect:   a model trained on an objective above 0.5 on its test pairs; a helpful model low on safety-refuse, a harmless one high.
+Expect:   each embedded model above 0.5 on RMB pairs of its objective. On embedded helpful pairs, where many rejected answers are
+          evasive, harmless and mixed are far below 0.5: they prefer the evasion.
 """
 
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import tyro
 from rich.console import Console
 
 import tl_reward
+from tl_reward.errors import one_line_errors
 from tl_reward.readers import short_name
 from tl_reward.record import record_scores
 from tl_reward.results import check_run_folder
@@ -45,11 +47,13 @@ def main(config: Config) -> None:
     results = tl_reward.Results(provenance=tl_reward.provenance(data={dataset: pairs}))
     for name in config.models:
         model = tiny_reward_model() if config.smoke else tl_reward.load(name)
-        scores = tl_reward.score(model, pairs, progress=name)
-        record_scores(results, name, dataset, scores)
+        label = f"random, for {name}" if config.smoke else name
+        scores = tl_reward.score(model, pairs, progress=label)
+        record_scores(results, label, dataset, scores)
     print(f"Run: {results.save(config.out)}")
     summary(results, Console(markup=False))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    with one_line_errors("score_pairs"):
+        main(tyro.cli(Config, description=__doc__))

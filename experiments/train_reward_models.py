@@ -12,6 +12,7 @@ import tyro
 
 import tl_reward
 from tl_reward import TrainingConfig, zoo
+from tl_reward.errors import one_line_errors
 from tl_reward.tiny import byte_tokenizer, tiny_hf_model
 
 
@@ -54,4 +55,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    with one_line_errors("train_reward_models"):
+        main(tyro.cli(Config, description=__doc__))

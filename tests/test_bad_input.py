@@ -306,7 +306,9 @@ def cli_refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[
 
     def run(*args: str | Path) -> str:
         before = tree(tmp_path)
-        assert main([str(arg) for arg in args]) == 2
+        with pytest.raises(SystemExit) as ended:
+            main([str(arg) for arg in args])
+        assert ended.value.code == 2
         out, err = capsys.readouterr()
         assert out == ""
         assert err.startswith("tl-reward: ")

@@ -90,7 +90,8 @@ def _local_folder(name: str, hub: dict[str, Any]) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=patterns, **hub))
     except Exception as error:  # huggingface_hub raises many kinds for "not there" and "no network"
-        raise InputError(f"{name}: no such folder, and the hub did not give it ({_reason(error)})") from None
+        embedded = ", ".join(zoo.REWARD_MODELS)
+        raise InputError(f"{name}: no such folder, not embedded ({embedded}), and the hub did not give it ({_reason(error)})") from None
 
 
 def _hf_config(folder: Path, name: str) -> Any:

@@ -1,6 +1,5 @@
 """Open up reward models: score preference pairs, find neurons, ablate them, and see the result on one page."""
 
-import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from rich.console import Console
 from tyro.conf import Positional
 
 from tl_reward import zoo
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, one_line_errors
 from tl_reward.pairs import Objective, PreferencePair
 from tl_reward.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.results import Results, check_run_folder, provenance
@@ -301,14 +300,11 @@ Command = (
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns the exit status: 0, or 2 after bad input, said in one line on standard error."""
+    """Runs one command, and returns 0. Bad input exits with status 2, said in one line on standard error."""
     command = tyro.cli(Command, prog="tl-reward", description=__doc__, args=args)  # type: ignore[call-overload]
     _quiet()
-    try:
+    with one_line_errors("tl-reward"):
         command.run()
-    except InputError as error:
-        print(f"tl-reward: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     return 0
 
 

@@ -1,8 +1,22 @@
 """The one exception that users cause: bad input, said in one line."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
     """Bad input. The message is one line: what was got, and what is allowed.
 
     The command line prints it as it is and exits with status 2.
     """
+
+
+@contextmanager
+def one_line_errors(program: str) -> Iterator[None]:
+    """Ends a program that meets an `InputError` with that line on standard error and status 2, instead of a traceback."""
+    try:
+        yield
+    except InputError as error:
+        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None

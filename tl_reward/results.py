@@ -152,7 +152,7 @@ def check_run_folder(folder: str | Path, *, overwrite: bool = False) -> None:
     if not folder.exists():
         return
     if not overwrite:
-        raise InputError(f"{folder} exists; choose another folder, or say overwrite")
+        raise InputError(f"{folder} exists; choose another folder, or replace it with overwrite (--overwrite)")
     contents = {item.name for item in folder.iterdir()} if folder.is_dir() else {folder.name}
     foreign = sorted(contents - {_JSON, _TENSORS, "dashboard.html"})
     if foreign:

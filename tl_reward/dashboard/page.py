@@ -29,7 +29,7 @@ def write_page(results: Results, path: str | Path, *, title: str = "Reward model
     """Writes the page, all of it or nothing. Raises InputError where the file exists and `overwrite` is off."""
     path = Path(path)
     if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; choose another file, or say overwrite")
+        raise InputError(f"{path} exists; choose another file, or replace it with overwrite (--overwrite)")
     page = build_page(results, title=title)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, scratch = tempfile.mkstemp(dir=path.parent, suffix=".html")
