@@ -42,7 +42,7 @@ def test_streaming_equals_everything_in_memory(name):
     base = HookedRewardModel.from_hf(hf_model(name), byte_tokenizer())
     for parameter in base.parameters():
         parameter.data *= 0.9
-    found = discover(model, PAIRS, base=base, batch_size=3)
+    found = discover(model, PAIRS, base=base, max_tokens=400)
     for side, label in enumerate(("chosen", "rejected")):
         texts = [render(getattr(pair, label), model.tokenizer).text for pair in PAIRS]
         for kind in ("mlp_post", "mlp_gate"):
@@ -69,7 +69,7 @@ def test_gate_and_post_differ_with_a_gate_and_agree_without():
 
 
 def test_order_and_batch_size_do_not_matter(tiny):
-    a, b = discover(tiny, PAIRS, batch_size=1), discover(tiny, PAIRS[::-1], batch_size=7)
+    a, b = discover(tiny, PAIRS, max_tokens=1024), discover(tiny, PAIRS[::-1])
     for key, value in a.by_side.items():
         torch.testing.assert_close(value, b.by_side[key], atol=1e-5, rtol=1e-5)
     assert a.tokens == b.tokens > 0

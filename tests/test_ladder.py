@@ -13,10 +13,13 @@ LEVELS = {
     for level, names in enumerate(
         [
             "errors",
-            "pairs sites zoo architectures attention",
+            "pairs sites zoo architectures layers",
             "readers checkpoints scores results tokens statistics overlap",
-            "interventions model",
-            "training run tiny",
+            "packing",
+            "attention interventions",
+            "model",
+            "budget training tiny",
+            "run",
             "discovery ablation",
             "record plots",
             "summary dashboard",

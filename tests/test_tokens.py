@@ -80,7 +80,7 @@ def test_readout_is_the_last_real_token_although_pad_equals_end(tokenizer):
     pairs = answers("yes", "a longer answer")
     encoded = encode_pairs(pairs, tokenizer, max_length=200)
     assert tokenizer.pad_token_id == tokenizer.eos_token_id
-    (batch,) = batches(encoded.rows, batch_size=8, pad_id=tokenizer.pad_token_id)
+    (batch,) = batches(encoded.rows, max_tokens=10**6, pad_id=tokenizer.pad_token_id)
     for line, row in enumerate(batch.row.tolist()):
         ids = encoded.rows[row].ids
         assert batch.readout[line] == len(ids) - 1
@@ -92,20 +92,20 @@ def test_readout_is_the_last_real_token_although_pad_equals_end(tokenizer):
 def test_response_mask_covers_the_last_assistant_turn(tokenizer):
     short = TALK[:2]
     rows = encode([TALK, short], tokenizer)
-    (batch,) = batches(rows, batch_size=2)
+    (batch,) = batches(rows, max_tokens=10**6)
     expected = {0: "Yes, it is.</s>", 1: "Hello.</s>"} if tokenizer.chat_template else {0: " Yes, it is.", 1: " Hello."}
     found = {row: tokenizer.decode(batch.tokens[line, batch.response_mask[line]]) for line, row in enumerate(batch.row.tolist())}
     assert found == expected
 
 
 def test_response_mask_of_a_turn_that_says_nothing():
-    (batch,) = batches(encode([(Message("user", "Hi"), Message("assistant", ""))], byte_tokenizer()), batch_size=1)
+    (batch,) = batches(encode([(Message("user", "Hi"), Message("assistant", ""))], byte_tokenizer()), max_tokens=1)
     assert batch.response_mask[0].nonzero().flatten().tolist() == batch.readout.tolist()
 
 
 def test_masks_and_padding():
     encoded = encode_pairs(answers("yes", "a longer answer"), byte_tokenizer(), max_length=200)
-    (batch,) = batches(encoded.rows, batch_size=8, pad_id=99)
+    (batch,) = batches(encoded.rows, max_tokens=10**6, pad_id=99)
     width = len(PROMPT) + len(" a longer answer")
     lengths = [width, len(PROMPT) + len(" yes"), len(PROMPT) + len(" no")]
     assert batch.tokens.shape == (3, width)
@@ -125,22 +125,24 @@ def many_rows() -> list[Row]:
     return encode([(Message("user", chr(ord("a") + i)), Message("assistant", x)) for i, x in enumerate(answers)], byte_tokenizer())
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 5, 100])
-def test_batches_cover_each_row_once_longest_first(batch_size: int):
+@pytest.mark.parametrize("max_tokens", [1, 100, 333, 10_000])
+def test_batches_cover_each_row_once_longest_first_within_the_budget(max_tokens: int):
     rows = many_rows()
-    made = list(batches(rows, batch_size=batch_size))
-    assert [len(batch.tokens) for batch in made[:-1]] == [batch_size] * (len(made) - 1)
+    made = list(batches(rows, max_tokens=max_tokens))
     order = [row for batch in made for row in batch.row.tolist()]
     assert sorted(order) == list(range(16))
     lengths = [len(rows[row].ids) for row in order]
     assert lengths == sorted(lengths, reverse=True)
-    assert [batch.tokens.shape[1] for batch in made] == lengths[::batch_size]
+    for batch in made:
+        assert batch.tokens.numel() <= max_tokens or len(batch.tokens) == 1
+    for batch in made[:-1]:  # one more row would not have fitted
+        assert batch.tokens.numel() + batch.tokens.shape[1] > max_tokens
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 5, 100])
-def test_tokens_of_a_row_do_not_depend_on_the_batch_size(batch_size: int):
+@pytest.mark.parametrize("max_tokens", [1, 100, 333, 10_000])
+def test_tokens_of_a_row_do_not_depend_on_the_budget(max_tokens: int):
     rows = many_rows()
-    for batch in batches(rows, batch_size=batch_size):
+    for batch in batches(rows, max_tokens=max_tokens):
         for line, row in enumerate(batch.row.tolist()):
             real = batch.attention_mask[line]
             assert tuple(batch.tokens[line, real].tolist()) == rows[row].ids
@@ -149,7 +151,7 @@ def test_tokens_of_a_row_do_not_depend_on_the_batch_size(batch_size: int):
 
 
 def test_batch_moves_with_all_its_fields():
-    (batch,) = batches(many_rows(), batch_size=100)
+    (batch,) = batches(many_rows(), max_tokens=10**6)
     moved = batch.to("meta")
     assert {getattr(moved, name).device.type for name in moved.__dataclass_fields__} == {"meta"}
 

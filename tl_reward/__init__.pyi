@@ -7,7 +7,7 @@ from .overlap import compare, depth_thirds, regions
 from .pairs import Message, PreferencePair
 from .readers import load_pairs
 from .results import Results, provenance
-from .run import score, stream
+from .run import score, stream, sweep
 from .scores import Estimate, Scores
 from .sites import NeuronSet, Site
 from .training import TrainingConfig, train
@@ -37,5 +37,6 @@ __all__ = [
     "regions",
     "score",
     "stream",
+    "sweep",
     "train",
 ]

@@ -2,18 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_reward.budget import BatchOptions
 from tl_reward.errors import InputError
 from tl_reward.interventions import ZeroAblation, random_like
 from tl_reward.model import HookedRewardModel
-from tl_reward.run import BATCH_SIZE, Pairs, encode_for, score
+from tl_reward.run import Pairs, sweep
 from tl_reward.scores import Scores
 from tl_reward.sites import NeuronSet, check_fraction, tied_at_cut
-from tl_reward.tokens import Overlong
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,19 +58,16 @@ def ablation_curve(
     fractions: Sequence[float] = (0.02, 0.05, 0.1, 0.2),
     draws: int = 3,
     seed: int = 0,
-    clean: Scores | None = None,
-    batch_size: int = BATCH_SIZE,
-    max_length: int | None = None,
-    overlong: Overlong = "drop",
     progress: str | None = None,
+    **options: Unpack[BatchOptions],
 ) -> AblationCurve:
-    """Zeroes the top share of neurons over the whole model, and scores pairs that did not pick them.
+    """Zeroes the top share of neurons over the whole model, and scores pairs that did not pick them: one sweep over all sets.
 
     Args:
         ranking: higher ranks first, such as `Discovery.ranking`.
         fractions: shares of all neurons, each in (0, 1].
         draws: layer-matched random sets at each share, disjoint from the ranked one.
-        clean: the scores without an edit, where they are known already.
+        options: how transcripts become batches (`budget.BatchOptions`).
 
     Raises:
         InputError: a fraction outside (0, 1], or a ranking of another shape than the model.
@@ -82,27 +79,15 @@ def ablation_curve(
         check_fraction(fraction)
     if draws < 0:
         raise InputError(f"draws must be at least 0, got {draws}")
-    encoded = encode_for(model, pairs, max_length=max_length, overlong=overlong)
-
-    def ablated(neurons: NeuronSet, label: str) -> Scores:
-        bar = f"{progress} {label}" if progress else None
-        return score(model, encoded, interventions=[ZeroAblation(neurons)], batch_size=batch_size, progress=bar)
-
-    if clean is None:
-        clean = score(model, encoded, batch_size=batch_size, progress=f"{progress} clean" if progress else None)
-    points = []
-    for fraction in fractions:
-        top = NeuronSet.top(ranking, fraction=fraction)
-        # A layer with over half of its neurons in the set has no disjoint set of that size.
-        fits = all(2 * len(layer) <= shape[1] for layer in top.by_layer().values())
-        controls = random_like(top, shape[1], draws=draws, seed=seed) if fits else []
-        points.append(
-            AblationPoint(
-                fraction=fraction,
-                neurons=top,
-                ties=tied_at_cut(ranking, len(top)),
-                ranked=ablated(top, f"top {fraction:.0%}"),
-                random=tuple(ablated(c, f"random {fraction:.0%} {i + 1}/{draws}") for i, c in enumerate(controls)),
-            )
-        )
+    tops = [NeuronSet.top(ranking, fraction=fraction) for fraction in fractions]
+    # A layer with over half of its neurons in the set has no disjoint set of that size.
+    fits = [all(2 * len(layer) <= shape[1] for layer in top.by_layer().values()) for top in tops]
+    controls = [random_like(top, shape[1], draws=draws, seed=seed) if fit else [] for top, fit in zip(tops, fits, strict=True)]
+    sets = [neurons for top, random in zip(tops, controls, strict=True) for neurons in (top, *random)]
+    clean, *scores = sweep(model, pairs, [(), *([ZeroAblation(neurons)] for neurons in sets)], progress=progress, **options)
+    left = iter(scores)
+    points = [
+        AblationPoint(fraction, top, tied_at_cut(ranking, len(top)), next(left), tuple(next(left) for _ in random))
+        for fraction, top, random in zip(fractions, tops, controls, strict=True)
+    ]
     return AblationCurve(clean, tuple(points))

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -19,6 +19,9 @@ from tl_reward.sites import check_fraction
 from tl_reward.statistics import StatisticName
 from tl_reward.tokens import Overlong
 from tl_reward.training import TrainingConfig
+
+if TYPE_CHECKING:
+    from tl_reward.budget import BatchOptions
 
 NeuronSite = Literal["mlp_post", "mlp_gate"]
 _out = Console(markup=False)  # names and paths may hold brackets
@@ -75,8 +78,10 @@ class Data:
 class Running:
     """How to run the model."""
 
-    batch_size: int = 8
-    """Transcripts a batch."""
+    max_tokens: int | None = None
+    """Tokens a batch; a prefix that transcripts share counts once. Default: as many as run fastest and fit."""
+    max_memory_gb: float | None = None
+    """Memory that a batch may take besides the model's weights, in GiB. Default: half of what is free."""
     max_length: int | None = None
     """Longest transcript, in tokens. Default: 1,024, or the model's context if that is shorter."""
     overlong: Overlong = "drop"
@@ -85,6 +90,15 @@ class Running:
     """Precision of the model. The head and all sums are wider: float32 and float64."""
     device: str | None = None
     """Default: the GPU if there is one."""
+
+    @property
+    def batches(self) -> "BatchOptions":
+        return {
+            "max_tokens": self.max_tokens,
+            "max_memory_gb": self.max_memory_gb,
+            "max_length": self.max_length,
+            "overlong": self.overlong,
+        }
 
 
 @dataclass(frozen=True)
@@ -157,10 +171,7 @@ class Score:
         for name, source in _named(self.models).items():
             model = _load(source, self.running)
             for dataset, pairs in data.items():
-                scores = score(
-                    model, pairs, batch_size=self.running.batch_size, max_length=self.running.max_length,
-                    overlong=self.running.overlong, progress=f"{name}: {dataset}",
-                )  # fmt: skip
+                scores = score(model, pairs, progress=f"{name}: {dataset}", **self.running.batches)
                 record_scores(results, name, dataset, scores)
         _finish(results, self.output)
 
@@ -191,10 +202,8 @@ class Discover:
         options = _model_options(self.running)
         base = HookedRewardModel.from_base(self.base, **options) if self.base else None
         for name, source in _named(self.models).items():
-            found = discover(
-                _load(source, self.running), pairs, base=base, sites=self.sites, batch_size=self.running.batch_size,
-                max_length=self.running.max_length, overlong=self.running.overlong, progress=f"{name}: neurons",
-            )  # fmt: skip
+            model = _load(source, self.running)
+            found = discover(model, pairs, base=base, sites=self.sites, progress=f"{name}: neurons", **self.running.batches)
             record_discovery(results, name, " + ".join(data), found)
         _finish(results, self.output)
 
@@ -237,8 +246,7 @@ class Ablate:
         for dataset, pairs in data.items():
             curve = ablation_curve(
                 model, pairs, ranking, fractions=self.fractions, draws=self.draws, seed=self.seed,
-                batch_size=self.running.batch_size, max_length=self.running.max_length,
-                overlong=self.running.overlong, progress=f"{name}: {dataset},",
+                progress=f"{name}: {dataset}", **self.running.batches,
             )  # fmt: skip
             entry = found.section("discovery")[name]
             record_ablation(results, name, dataset, curve, score=self.score, site=self.site, found=entry, pairs=pairs)

@@ -34,22 +34,22 @@ def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
     base = HookedRewardModel.from_base(zoo.BASE)
     for name in zoo.REWARD_MODELS:
         model = HookedRewardModel.from_pretrained(zoo.ADAPTERS / name)  # not a folder of that name that happens to be here
-        clean = {o: score(model, test[o], progress=f"{name}: scores, {o} pairs") for o in OBJECTIVES}
-        for objective in OBJECTIVES:
-            record_scores(results, name, f"embedded {objective}, test", clean[objective])
         own = OBJECTIVES if name == "mixed" else (name,)
         found_on = f"embedded {' and '.join(own)}, find"
         found = discover(model, [p for o in own for p in find[o]], base=base, progress=f"{name}: neurons")
         record_discovery(results, name, found_on, found)
-        if name != "mixed":
-            continue
         for objective in OBJECTIVES:
+            dataset = f"embedded {objective}, test"
+            if name != "mixed":
+                record_scores(results, name, dataset, score(model, test[objective], progress=f"{name}: scores, {objective} pairs"))
+                continue
             curve = ablation_curve(
                 model, test[objective], found.ranking(SCORE, SITE), fractions=FRACTIONS, draws=2, seed=seed,
-                clean=clean[objective], progress=f"{name}: zero neurons, {objective} pairs,",
+                progress=f"{name}: scores with and without neurons, {objective} pairs",
             )  # fmt: skip
+            record_scores(results, name, dataset, curve.clean)
             record_ablation(
-                results, name, f"embedded {objective}, test", curve, score=SCORE, site=SITE,
+                results, name, dataset, curve, score=SCORE, site=SITE,
                 found=results.sections["discovery"][name], pairs=test[objective],
             )  # fmt: skip
     record_overlap(results, results, score=SCORE, site=SITE, fraction=0.1)

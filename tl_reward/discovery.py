@@ -2,18 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_reward.budget import BatchOptions
 from tl_reward.errors import InputError
 from tl_reward.model import HookedRewardModel
 from tl_reward.results import pair_hash
-from tl_reward.run import BATCH_SIZE, Pairs, encode_for, side_weights, stream
+from tl_reward.run import Batch, Pairs, encode_for, side_weights, stream
 from tl_reward.sites import NEURON_SITES, Site, SiteKind
 from tl_reward.statistics import NeuronStatistics, StatisticName, check_statistic
-from tl_reward.tokens import Overlong, TokenBatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,34 +45,31 @@ def discover(
     *,
     base: HookedRewardModel | None = None,
     sites: Sequence[SiteKind] = NEURON_SITES,
-    batch_size: int = BATCH_SIZE,
-    max_length: int | None = None,
-    overlong: Overlong = "drop",
     progress: str | None = None,
+    **options: Unpack[BatchOptions],
 ) -> Discovery:
     """Every statistic of every MLP neuron at the given sites, from one pass over the pairs.
 
     Args:
         base: the language model that the reward model was trained from; with it, `change` is computed too.
         sites: "mlp_post", "mlp_gate" or both.
+        options: how transcripts become batches (`budget.BatchOptions`).
     """
     for kind in sites:
         if kind not in NEURON_SITES:
             raise InputError(f"site of a neuron must be one of {', '.join(NEURON_SITES)}, got {kind!r}")
-    encoded = encode_for(model, pairs, max_length=max_length, overlong=overlong)
+    encoded = encode_for(model, pairs, **options)
     shape = (model.cfg.n_layers, int(model.cfg.d_mlp or 0))
     sums: dict[SiteKind, NeuronStatistics] = {kind: NeuronStatistics(*shape) for kind in sites}
     places = [Site(layer, kind) for kind in sites for layer in range(model.cfg.n_layers)]
 
-    def add(site: Site, activation: Tensor, batch: TokenBatch, base_activation: Tensor | None) -> None:
+    def add(site: Site, activation: Tensor, batch: Batch, base_activation: Tensor | None) -> None:
         weight = side_weights(encoded, batch)
-        real = batch.attention_mask
         if site.layer == 0:
             sums[site.kind].count(weight)
-        other = base_activation[real] if base_activation is not None else None
-        sums[site.kind].update(site.layer, activation[real], weight, other)
+        sums[site.kind].update(site.layer, activation, weight, base_activation)
 
-    stream(model, encoded, places, add, base=base, batch_size=batch_size, progress=progress)
+    stream(model, encoded, places, add, base=base, progress=progress, **options)
     return Discovery(
         by_side={(kind, name): stats.by_side(name) for kind, stats in sums.items() for name in stats.names},
         pairs=tuple(pair_hash(pair) for pair in encoded.pairs),

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from tl_reward.errors import InputError
+from tl_reward.packing import PackedBatch
 from tl_reward.sites import NEURON_SITES, NeuronSet, Site, SiteKind
 from tl_reward.tokens import TokenBatch
 
@@ -21,9 +22,13 @@ class Intervention(Protocol):
 
     A hook is a pair of a hook point's name and `fn(activation, hook)`, which returns the new activation, as in TransformerLens.
     Interventions combine by listing them: hooks at the same place run in that order.
+
+    An intervention may state `per_token = True`: what it does to a token depends on that token's activations alone, not on its place, its
+    row or the other tokens. Then transcripts that share a prefix share its computation, and its hooks get a `PackedBatch`: one row of
+    tokens, without padding, [copies, token, …]. Without that promise, hooks get one transcript a row.
     """
 
-    def hooks(self, batch: TokenBatch) -> Hooks: ...
+    def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks: ...
 
 
 @dataclass(frozen=True)
@@ -36,12 +41,13 @@ class ZeroAblation:
 
     neurons: NeuronSet
     site: SiteKind = "mlp_post"
+    per_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.site not in NEURON_SITES:
             raise InputError(f"site of a neuron must be one of {', '.join(NEURON_SITES)}, got {self.site!r}")
 
-    def hooks(self, batch: TokenBatch) -> Hooks:
+    def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
         return [(Site(layer, self.site).hook_name, _zero(index)) for layer, index in self.neurons.by_layer().items()]
 
 
@@ -55,7 +61,7 @@ def _zero(index: Tensor) -> HookFunction:
     return fn
 
 
-def hooks_of(interventions: Sequence[Intervention], batch: TokenBatch) -> Hooks:
+def hooks_of(interventions: Sequence[Intervention], batch: TokenBatch | PackedBatch) -> Hooks:
     """The hooks of several interventions, in their order."""
     return [pair for intervention in interventions for pair in intervention.hooks(batch)]
 

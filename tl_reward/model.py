@@ -17,12 +17,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformer_lens import HookedTransformer, HookedTransformerConfig
 from transformer_lens.hook_points import HookPoint
+from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 from transformer_lens.utilities.devices import get_device
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from tl_reward import architectures, checkpoints
 from tl_reward.attention import fuse_attention
 from tl_reward.errors import InputError
+from tl_reward.layers import trim_block, trim_gated_mlp
+from tl_reward.packing import PackedBatch
 
 ReturnType = Literal["reward", "reward_tokens", "logits"] | None
 
@@ -60,6 +63,9 @@ class HookedRewardModel(HookedTransformer):
         for block in self.blocks:
             block.mlp.act_fn = HookedActivation(block.mlp.act_fn)
             fuse_attention(block.attn)
+            trim_block(block, post_norm=cfg.original_architecture in POST_NORM_ARCHITECTURES)
+            if cfg.gated_mlp:
+                trim_gated_mlp(block.mlp)
         self.unembed.forward = partial(_float32_head, self.unembed)
         self.hook_reward_tokens = HookPoint()  # [batch, pos]
         self.hook_reward = HookPoint()  # [batch]
@@ -83,7 +89,7 @@ class HookedRewardModel(HookedTransformer):
         input: str | Sequence[str] | Int[Tensor, "batch pos"] | Float[Tensor, "batch pos d_model"],
         return_type: ReturnType = "reward",
         *,
-        attention_mask: Bool[Tensor, "batch pos"] | Int[Tensor, "batch pos"] | None = None,
+        attention_mask: Bool[Tensor, "batch pos"] | Int[Tensor, "batch pos"] | PackedBatch | None = None,
         **kwargs: Any,
     ) -> Any:
         """Runs the model.
@@ -92,7 +98,9 @@ class HookedRewardModel(HookedTransformer):
             input: text, texts, tokens, or with `start_at_layer` a residual stream. Text is tokenised as `tokenizer(text)` does.
             return_type: "reward" [batch], read at the last real token; "reward_tokens" [batch, pos]; "logits" [batch, pos, 1], as
                 TransformerLens' own tools expect; None computes nothing past the last layer.
-            attention_mask: true on real tokens; padding may be on either side. Without one, every token counts as real.
+            attention_mask: true on real tokens; padding may be on either side. Without one, every token counts as real. In its place, a
+                `PackedBatch` whose tokens the input is: then "reward" is [row], a reward for each of its transcripts (with copies of the
+                batch as rows of the input, [copy * row]).
             kwargs: `start_at_layer`, `stop_at_layer`, `past_kv_cache`, … of `HookedTransformer.forward`.
 
         Raises:
@@ -105,6 +113,8 @@ class HookedRewardModel(HookedTransformer):
         elif attention_mask is None and not input.is_floating_point():
             input = input[None] if input.ndim == 1 else input
             self._refuse_hidden_padding(input)
+        if isinstance(attention_mask, PackedBatch):
+            return self._forward_packed(input, return_type, attention_mask, **kwargs)
         if attention_mask is not None:
             attention_mask = attention_mask.to(self.cfg.device).long()
         inner = None if return_type is None else "logits"
@@ -116,6 +126,25 @@ class HookedRewardModel(HookedTransformer):
         if return_type == "reward_tokens":
             return rewards
         return self.hook_reward(rewards.gather(1, readout(rewards, attention_mask)[:, None])[:, 0])
+
+    def _forward_packed(
+        self,
+        input: Int[Tensor, "batch token"] | Float[Tensor, "batch token d_model"],
+        return_type: ReturnType,
+        batch: PackedBatch,
+        start_at_layer: int | None = None,
+        stop_at_layer: int | None = None,
+    ) -> Any:
+        if start_at_layer is None:
+            input = self.hook_embed(self.embed(input))
+            if self.cfg.positional_embedding_type == "standard":
+                input = input + self.hook_pos_embed(self.pos_embed.W_pos[batch.position][None])
+        inner = None if return_type is None else "logits"
+        logits = super().forward(input, inner, attention_mask=batch, start_at_layer=start_at_layer or 0, stop_at_layer=stop_at_layer)
+        if logits is None or stop_at_layer is not None or return_type == "logits":
+            return logits
+        rewards = self.hook_reward_tokens(logits[..., 0])
+        return rewards if return_type == "reward_tokens" else self.hook_reward(rewards[:, batch.readout]).flatten()
 
     def _tokenize(self, texts: list[str]) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
         if self.tokenizer is None:

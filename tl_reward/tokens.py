@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -62,7 +62,15 @@ class TokenBatch:
     row: Int[Tensor, " batch"]
 
     def to(self, device: torch.device | str) -> "TokenBatch":
-        return TokenBatch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+        return TokenBatch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
+
+    def flat(self, activation: Float[Tensor, "batch pos ..."]) -> Float[Tensor, "token ..."]:
+        """An activation of this batch at its real tokens."""
+        return activation[self.attention_mask]
+
+    def occurrences(self, weight: Float[Tensor, "side batch"]) -> Float[Tensor, "side token"]:
+        """For each real token, the weight of the transcript that it is part of."""
+        return weight[:, :, None].expand(-1, -1, self.tokens.shape[1])[:, self.attention_mask]
 
 
 def render(transcript: Transcript, tokenizer: PreTrainedTokenizerBase) -> RenderedTranscript:
@@ -160,11 +168,17 @@ def _cut_left(row: Row, max_length: int, bos: int | None) -> Row:
     return Row(row.ids[surplus:], max(row.response_start - surplus, 0))
 
 
-def batches(rows: Sequence[Row], *, batch_size: int, pad_id: int = 0) -> Iterator[TokenBatch]:
-    """Batches of rows, longest first, so that a batch that does not fit in memory fails at once and padding stays small."""
+def batches(rows: Sequence[Row], *, max_tokens: int, pad_id: int = 0) -> Iterator[TokenBatch]:
+    """Padded batches of at most `max_tokens` tokens, padding included; a longer row is a batch of its own.
+
+    Rows come longest first, so that a batch that does not fit in memory fails at once and padding stays small.
+    """
     order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
-    for start in range(0, len(order), batch_size):
-        yield _batch(rows, order[start : start + batch_size], pad_id)
+    start = 0
+    while start < len(order):
+        end = start + max(1, max_tokens // len(rows[order[start]].ids))
+        yield _batch(rows, order[start:end], pad_id)
+        start = end
 
 
 def _batch(rows: Sequence[Row], chosen: list[int], pad_id: int) -> TokenBatch:

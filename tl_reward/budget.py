@@ -1,0 +1,106 @@
+"""How many tokens a batch may hold: as many as memory allows, and no more than run fastest."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import psutil
+import torch
+
+from tl_reward.errors import InputError
+from tl_reward.model import HookedRewardModel
+from tl_reward.tokens import Overlong, Row
+
+# Past these sizes a batch is no faster (docs/performance.md). On a CPU, activations of more than a few MiB leave the cache, and the
+# allocator returns them to the system after each use.
+CPU_ACTIVATION_BYTES = 8 * 2**20
+CPU_TOKENS = (256, 1024)
+GPU_TOKENS = 16384
+
+
+class BatchOptions(TypedDict, total=False):
+    """How transcripts become batches, for every function that runs a model over pairs.
+
+    max_tokens: tokens a batch; a prefix that transcripts share counts once. Default: as many as run fastest and fit.
+    max_memory_gb: memory that a batch may take besides the model's weights, in GiB. Default: half of what is free.
+    max_length: longest transcript, in tokens. Default: 1,024 (the study's), or the model's context if that is shorter.
+    overlong: what to do with longer ones; see `tokens.encode_pairs`.
+    """
+
+    max_tokens: int | None
+    max_memory_gb: float | None
+    max_length: int | None
+    overlong: Overlong
+
+
+def tokens_per_batch(
+    model: HookedRewardModel,
+    rows: Sequence[Row],
+    *,
+    max_tokens: int | None = None,
+    max_memory_gb: float | None = None,
+    gradients: bool = False,
+) -> int:
+    """The number of tokens that a batch may hold.
+
+    Args:
+        gradients: a backward pass follows, so that every layer's activations are kept.
+
+    Raises:
+        InputError: less than the longest transcript, which goes into one batch; the message names the smallest that would do.
+    """
+    longest = max((len(row.ids) for row in rows), default=1)
+    if max_tokens is not None and max_tokens < longest:
+        raise InputError(f"max_tokens must be at least {longest}, the longest transcript here, got {max_tokens}")
+    each = bytes_per_token(model, gradients=gradients)
+    room = free_memory(model) / 2 if max_memory_gb is None else max_memory_gb * 2**30
+    if room < longest * each:
+        got = f"half of what is free is {room / 2**30:.3g}" if max_memory_gb is None else f"got {max_memory_gb:g}"
+        least = _round_up(longest * each / 2**30)
+        raise InputError(f"max_memory_gb must be at least {least:g}, for the longest transcript of {longest} tokens; {got}")
+    fits = int(room // each)
+    return min(fits, max_tokens if max_tokens is not None else max(longest, _fastest(model)))
+
+
+def bytes_per_token(model: HookedRewardModel, *, gradients: bool = False) -> int:
+    """What a token takes at most while a layer runs, or in all layers where their activations are kept for a backward pass.
+
+    Counted on the layers: in the MLP gate, activation, linear part, product and a float32 copy of one; in attention queries, keys and
+    values before and after rotation, the heads' output, and a row of scores, where they are computed; the residual stream around both.
+    """
+    cfg = model.cfg
+    size = torch.finfo(cfg.dtype).bits // 8
+    width = 5 * int(cfg.d_mlp or 0) + 12 * cfg.d_model
+    layer = width * size + 4 * (int(cfg.d_mlp or 0) + cfg.d_model)
+    return layer * cfg.n_layers if gradients else layer
+
+
+def free_memory(model: HookedRewardModel) -> int:
+    """Bytes free on the model's device; on a CPU within the limit of the process' control group, if it has one."""
+    device = torch.device(model.cfg.device)
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return min(psutil.virtual_memory().available, *_cgroup_rooms())
+
+
+def _cgroup_rooms() -> list[int]:
+    rooms = [2**62]
+    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+        try:
+            rooms.append(int(Path("/sys/fs/cgroup", limit).read_text()) - int(Path("/sys/fs/cgroup", used).read_text()))
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+    return rooms
+
+
+def _fastest(model: HookedRewardModel) -> int:
+    if torch.device(model.cfg.device).type != "cpu":
+        return GPU_TOKENS
+    size = torch.finfo(model.cfg.dtype).bits // 8
+    fewest, most = CPU_TOKENS
+    return max(fewest, min(most, CPU_ACTIVATION_BYTES // (int(model.cfg.d_mlp or 1) * size)))
+
+
+def _round_up(value: float) -> float:
+    """To three digits, upwards: what is named as enough has to be."""
+    return float(f"{value * 1.005:.2e}")

@@ -1,0 +1,135 @@
+"""Packed batches: transcripts side by side in one row, without padding, where a shared prefix is there once.
+
+Rows in the order of their tokens stand next to those they share most with. Each row then adds only the tokens that the row before it
+does not have, and continues from the prefix: its tokens attend to the prefix where that stands in the packed row, and to themselves.
+Every token of a causal model depends on the tokens before it alone, so the numbers are those of the transcripts one by one.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tl_reward.tokens import Row
+
+
+class Span(NamedTuple):
+    """Neighbouring places in the packed row; `end` is not part of it."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, eq=False)
+class PackedBatch:
+    """Transcripts in one packed row.
+
+    `position` is each token's place in its transcript. `row` holds the index of each transcript in `EncodedPairs.rows`, and `spans` where
+    its tokens are, in their order: the last span is what it adds, those before are its prefix. `readout` is where its last token is.
+    """
+
+    tokens: Int[Tensor, "1 token"]
+    position: Int[Tensor, " token"]
+    row: Int[Tensor, " row"]
+    readout: Int[Tensor, " row"]
+    spans: tuple[tuple[Span, ...], ...]
+    _masks: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict, repr=False)
+
+    @property
+    def longest(self) -> int:
+        """The number of tokens of the longest transcript."""
+        return max(_length(spans) for spans in self.spans)
+
+    def to(self, device: torch.device | str) -> "PackedBatch":
+        tensors = (value.to(device, non_blocking=True) for value in (self.tokens, self.position, self.row, self.readout))
+        return PackedBatch(*tensors, self.spans)
+
+    def flat(self, activation: Float[Tensor, "1 token ..."]) -> Float[Tensor, "token ..."]:
+        """An activation of this batch, token by token."""
+        return activation[0]
+
+    def occurrences(self, weight: Float[Tensor, "side row"]) -> Float[Tensor, "side token"]:
+        """For each token, the sum of the weights of the transcripts that it is part of."""
+        result = torch.zeros(len(weight), self.tokens.shape[1], device=weight.device)
+        for i, spans in enumerate(self.spans):
+            for start, end in spans:
+                result[:, start:end] += weight[:, i, None]
+        return result
+
+    def allowed(self, i: int, window: int | None) -> Bool[Tensor, "query key"] | None:
+        """Which tokens of transcript `i` (key) each token that it adds (query) attends to: itself and those before it, no further back
+        than `window`. None where that is every earlier one, and nothing is shared."""
+        if (i, window) not in self._masks:
+            length = _length(self.spans[i])
+            key = torch.arange(length, device=self.tokens.device)
+            new = self.spans[i][-1].end - self.spans[i][-1].start
+            distance = key[length - new :, None] - key
+            mask = distance >= 0
+            local = window is not None and window < length
+            if window is not None:
+                mask &= distance < window
+            self._masks[i, window] = mask if local or new < length else None
+        return self._masks[i, window]
+
+
+def pack(rows: Sequence[Row], *, max_tokens: int) -> Iterator[PackedBatch]:
+    """Packs rows into batches of at most `max_tokens` tokens, counting a shared prefix once; a longer row is a batch of its own."""
+    order = sorted(range(len(rows)), key=lambda i: rows[i].ids)
+    batch: list[int] = []
+    shared: list[int] = []
+    size = 0
+    for at, i in enumerate(order):
+        common = _common_prefix(rows[order[at - 1]].ids, rows[i].ids) if batch else 0
+        if batch and size + len(rows[i].ids) - common > max_tokens:
+            yield _packed(rows, batch, shared)
+            batch, shared, size, common = [], [], 0, 0
+        batch.append(i)
+        shared.append(common)
+        size += len(rows[i].ids) - common
+    if batch:
+        yield _packed(rows, batch, shared)
+
+
+def _length(spans: Sequence[Span]) -> int:
+    return sum(end - start for start, end in spans)
+
+
+def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _packed(rows: Sequence[Row], chosen: list[int], shared: list[int]) -> PackedBatch:
+    tokens: list[int] = []
+    position: list[int] = []
+    spans: list[tuple[Span, ...]] = []
+    for i, common in zip(chosen, shared, strict=True):
+        ids = rows[i].ids
+        own = Span(len(tokens), len(tokens) + len(ids) - common)
+        spans.append((*_first(spans[-1] if spans else (), common), own))
+        tokens += ids[common:]
+        position += range(common, len(ids))
+    return PackedBatch(
+        tokens=torch.tensor([tokens]),
+        position=torch.tensor(position),
+        row=torch.tensor(chosen),
+        readout=torch.tensor([path[-1].end - 1 for path in spans]),
+        spans=tuple(spans),
+    )
+
+
+def _first(spans: Sequence[Span], count: int) -> list[Span]:
+    """The first `count` places of some spans; neighbouring spans become one."""
+    result: list[Span] = []
+    for start, end in spans:
+        end = min(end, start + count)
+        count -= end - start
+        if end == start:
+            break
+        if result and result[-1].end == start:
+            result[-1] = Span(result[-1].start, end)
+        else:
+            result.append(Span(start, end))
+    return result
