@@ -20,7 +20,7 @@ LEVELS = {
             "model",
             "budget training tiny",
             "run",
-            "discovery ablation",
+            "discovery attribution ablation",
             "record plots",
             "summary dashboard",
             "demo",

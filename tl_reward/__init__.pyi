@@ -1,4 +1,5 @@
 from .ablation import AblationCurve, ablation_curve
+from .attribution import Attribution, attribute
 from .discovery import Discovery, discover
 from .errors import InputError
 from .interventions import Intervention, ZeroAblation
@@ -14,6 +15,7 @@ from .training import TrainingConfig, train
 
 __all__ = [
     "AblationCurve",
+    "Attribution",
     "Discovery",
     "Estimate",
     "HookedRewardModel",
@@ -28,6 +30,7 @@ __all__ = [
     "TrainingConfig",
     "ZeroAblation",
     "ablation_curve",
+    "attribute",
     "compare",
     "depth_thirds",
     "discover",

@@ -15,6 +15,7 @@ from tl_reward.tokens import Overlong, Row
 # allocator returns them to the system after each use.
 CPU_ACTIVATION_BYTES = 8 * 2**20
 CPU_TOKENS = (256, 1024)
+CPU_TOKENS_WITH_GRADIENTS = 512
 GPU_TOKENS = 16384
 
 
@@ -59,7 +60,7 @@ def tokens_per_batch(
         least = _round_up(longest * each / 2**30)
         raise InputError(f"max_memory_gb must be at least {least:g}, for the longest transcript of {longest} tokens; {got}")
     fits = int(room // each)
-    return min(fits, max_tokens if max_tokens is not None else max(longest, _fastest(model)))
+    return min(fits, max_tokens if max_tokens is not None else max(longest, _fastest(model, gradients)))
 
 
 def bytes_per_token(model: HookedRewardModel, *, gradients: bool = False) -> int:
@@ -93,11 +94,12 @@ def _cgroup_rooms() -> list[int]:
     return rooms
 
 
-def _fastest(model: HookedRewardModel) -> int:
+def _fastest(model: HookedRewardModel, gradients: bool) -> int:
     if torch.device(model.cfg.device).type != "cpu":
         return GPU_TOKENS
     size = torch.finfo(model.cfg.dtype).bits // 8
     fewest, most = CPU_TOKENS
+    most = CPU_TOKENS_WITH_GRADIENTS if gradients else most
     return max(fewest, min(most, CPU_ACTIVATION_BYTES // (int(model.cfg.d_mlp or 1) * size)))
 
 

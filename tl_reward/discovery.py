@@ -13,7 +13,7 @@ from tl_reward.errors import InputError
 from tl_reward.model import HookedRewardModel
 from tl_reward.results import pair_hash
 from tl_reward.run import Batch, Pairs, encode_for, side_weights, stream
-from tl_reward.sites import NEURON_SITES, Site, SiteKind
+from tl_reward.sites import NEURON_SITES, Site, SiteKind, check_neuron_site
 from tl_reward.statistics import NeuronStatistics, StatisticName, check_statistic
 
 
@@ -56,8 +56,7 @@ def discover(
         options: how transcripts become batches (`budget.BatchOptions`).
     """
     for kind in sites:
-        if kind not in NEURON_SITES:
-            raise InputError(f"site of a neuron must be one of {', '.join(NEURON_SITES)}, got {kind!r}")
+        check_neuron_site(kind)
     encoded = encode_for(model, pairs, **options)
     shape = (model.cfg.n_layers, int(model.cfg.d_mlp or 0))
     sums: dict[SiteKind, NeuronStatistics] = {kind: NeuronStatistics(*shape) for kind in sites}

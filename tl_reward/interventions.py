@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tl_reward.errors import InputError
 from tl_reward.packing import PackedBatch
-from tl_reward.sites import NEURON_SITES, NeuronSet, Site, SiteKind
+from tl_reward.sites import NeuronSet, Site, SiteKind, check_neuron_site
 from tl_reward.tokens import TokenBatch
 
 HookFunction = Callable[..., Tensor | None]
@@ -44,8 +44,7 @@ class ZeroAblation:
     per_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.site not in NEURON_SITES:
-            raise InputError(f"site of a neuron must be one of {', '.join(NEURON_SITES)}, got {self.site!r}")
+        check_neuron_site(self.site)
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
         return [(Site(layer, self.site).hook_name, _zero(index)) for layer, index in self.neurons.by_layer().items()]

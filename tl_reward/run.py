@@ -34,6 +34,10 @@ Condition = Sequence[Intervention]
 Consumer = Callable[[Site, Tensor, Batch, Tensor | None], None]
 
 
+# Site, its activations [token …], the gradient there, of the same shape, and the batch.
+GradientConsumer = Callable[[Site, Tensor, Tensor, Batch], None]
+
+
 @contextmanager
 def attached(model: HookedRewardModel, hooks: Hooks) -> Iterator[None]:
     """Attaches forward hooks, and takes off these and no others at the end, after an exception too.
@@ -153,6 +157,34 @@ def stream(
                     residual = _run(model, residual, batch, layer, layer + 1)
 
 
+def backpropagate(
+    model: HookedRewardModel,
+    pairs: Pairs,
+    sites: Sequence[Site],
+    consumer: GradientConsumer,
+    *,
+    progress: str | None = None,
+    **options: Unpack[BatchOptions],
+) -> None:
+    """One forward and one backward pass over every transcript: the gradient of the sum of all margins, at each site of each batch.
+
+    Activations and gradients are handed over as they come up and then let go: nothing is kept but what the backward pass needs itself.
+    Errors as in `stream`.
+    """
+    encoded = encode_for(model, pairs, **options)
+    sign = torch.zeros(len(encoded.rows))
+    for side, rows in ((1.0, encoded.chosen), (-1.0, encoded.rejected)):
+        sign.index_add_(0, torch.tensor(rows), torch.full((len(rows),), side))
+    budget = _budget(model, encoded, options, gradients=True)
+    for batch in _progress(_batches(model, encoded, budget, shared=True), progress, model.cfg.device):
+        with torch.no_grad():
+            embedded = model(batch.tokens, None, attention_mask=_mask(batch), stop_at_layer=0)
+        embedded.requires_grad_()
+        with attached(model, [(site.hook_name, _feed_gradient(site, consumer, batch, encoded)) for site in sites]):
+            reward = model(embedded, attention_mask=_mask(batch), start_at_layer=0)
+            (reward * sign.to(reward)[batch.row]).sum().backward()
+
+
 def side_weights(encoded: EncodedPairs, batch: Batch) -> Float[Tensor, "side token"]:
     """For each token of a batch: in how many chosen (0) and rejected (1) transcripts it occurs."""
     count = torch.zeros(2, len(encoded.rows))
@@ -229,19 +261,35 @@ def _keep(kept: dict[str, Tensor]) -> Any:
 def _feed(site: Site, consumer: Consumer, batch: Batch, kept: dict[str, Tensor], encoded: EncodedPairs) -> Any:
     def fn(activation: Tensor, hook: Any) -> None:
         tokens = batch.flat(activation)
-        # One pass over memory, where isfinite().all() takes several. A sum that overflows is looked at more closely.
-        if not tokens.sum(dtype=torch.float32).isfinite() and not tokens.isfinite().all():
-            bad = ~tokens.flatten(1).isfinite().all(1)
-            rows = [row for i, row in enumerate(batch.row.tolist()) if (batch.occurrences(_one_hot(i, batch))[0].bool() & bad).any()]
-            raise InputError(f"{hook.name}: activation is not finite for {_pairs_of(encoded, rows)}")
+        _check_finite(tokens, hook.name, batch, encoded)
         other = kept.pop(hook.name, None)
         consumer(site, tokens, batch, batch.flat(other) if other is not None else None)
 
     return fn
 
 
-def _one_hot(i: int, batch: Batch) -> Float[Tensor, "1 row"]:
-    return torch.eye(len(batch.row), device=batch.row.device)[i : i + 1]
+def _feed_gradient(site: Site, consumer: GradientConsumer, batch: Batch, encoded: EncodedPairs) -> Any:
+    def fn(activation: Tensor, hook: Any) -> None:
+        tokens = batch.flat(activation.detach())
+        _check_finite(tokens, hook.name, batch, encoded)
+
+        def gradient(value: Tensor) -> None:
+            _check_finite(batch.flat(value), f"gradient at {hook.name}", batch, encoded)
+            consumer(site, tokens, batch.flat(value), batch)
+
+        activation.register_hook(gradient)
+
+    return fn
+
+
+def _check_finite(tokens: Float[Tensor, "token ..."], name: str, batch: Batch, encoded: EncodedPairs) -> None:
+    # One pass over memory, where isfinite().all() takes several. A sum that overflows is looked at more closely.
+    if tokens.sum(dtype=torch.float32).isfinite() or tokens.isfinite().all():
+        return
+    bad = ~tokens.flatten(1).isfinite().all(1)
+    one_hot = torch.eye(len(batch.row), device=batch.row.device)
+    rows = [row for i, row in enumerate(batch.row.tolist()) if (batch.occurrences(one_hot[i : i + 1])[0].bool() & bad).any()]
+    raise InputError(f"{name} is not finite for {_pairs_of(encoded, rows)}")
 
 
 def _pairs_of(encoded: EncodedPairs, rows: Sequence[int]) -> str:
@@ -256,8 +304,9 @@ def _check_same_shape(model: HookedRewardModel, base: HookedRewardModel) -> None
             raise InputError(f"base model must have the same shape: {name} is {ours} and {theirs}")
 
 
-def _budget(model: HookedRewardModel, encoded: EncodedPairs, options: BatchOptions) -> int:
-    return tokens_per_batch(model, encoded.rows, max_tokens=options.get("max_tokens"), max_memory_gb=options.get("max_memory_gb"))
+def _budget(model: HookedRewardModel, encoded: EncodedPairs, options: BatchOptions, *, gradients: bool = False) -> int:
+    given = {"max_tokens": options.get("max_tokens"), "max_memory_gb": options.get("max_memory_gb")}
+    return tokens_per_batch(model, encoded.rows, gradients=gradients, **given)
 
 
 def _batches(model: HookedRewardModel, encoded: EncodedPairs, budget: int, *, shared: bool) -> list[Batch]:

@@ -31,6 +31,11 @@ def check_site_kind(kind: str) -> None:
         raise InputError(f"site must be one of {', '.join(get_args(SiteKind))}, got {kind!r}")
 
 
+def check_neuron_site(kind: str) -> None:
+    if kind not in NEURON_SITES:
+        raise InputError(f"site of a neuron must be one of {', '.join(NEURON_SITES)}, got {kind!r}")
+
+
 @dataclass(frozen=True)
 class Site:
     """A place in one layer.
