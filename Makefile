@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: install demo test check format types clean
+.PHONY: install demo test check bench format clean
 
 install: .venv/installed
 
@@ -16,6 +16,11 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+# PAIRS: a file, a hub id, or "embedded". docs/performance.md has the figures for HH-RLHF's harmless-base test split.
+bench: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/speed.py $(if $(PAIRS),--pairs $(PAIRS))
 
 check: install
 	$(BIN)/ruff format --check .

@@ -72,19 +72,23 @@ def _attend(
     allowed: Bool[Tensor, "*#batch query key"] | None,
 ) -> Float[Tensor, "batch query head d_head"]:
     """`allowed` None: each query attends to every earlier key."""
+    dtype = q.dtype
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    # The kernel's backward pass on a CPU is slower in bfloat16, and less exact.
+    if q.requires_grad and dtype == torch.bfloat16 and q.device.type == "cpu":
+        q, k, v = q.float(), k.float(), v.float()
     scale, cap = 1 / attention.attn_scale, attention.cfg.attn_scores_soft_cap
     if cap <= 0:
         z = F.scaled_dot_product_attention(
             q, k, v, attn_mask=allowed, is_causal=allowed is None, scale=scale, enable_gqa=k.shape[1] != q.shape[1]
         )
-        return z.transpose(1, 2)
+        return z.transpose(1, 2).to(dtype)
     k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     if allowed is None:
         allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
     scores = cap * torch.tanh(scale * (q @ k.transpose(2, 3)) / cap)
     pattern = scores.masked_fill(~allowed, -torch.inf).softmax(-1)
-    return (pattern @ v).transpose(1, 2)
+    return (pattern @ v).transpose(1, 2).to(dtype)
 
 
 def _attend_packed(

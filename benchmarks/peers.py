@@ -1,0 +1,113 @@
+"""The same work, done with the tools that a researcher would otherwise use. Nothing here is tuned against them.
+
+Each function takes rows of token ids and gives what ours gives, so that the benchmark can check that it measures the same thing.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from nnsight import NNsight
+from torch import Tensor
+from transformer_lens import HookedTransformer
+from transformers import PreTrainedModel
+
+from tl_reward.model import HookedRewardModel
+from tl_reward.tokens import Row
+
+Rows = Sequence[Row]
+
+
+def padded(rows: Rows, batch_size: int, pad: int, length: int | None = None) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Batches sorted by length, padded on the right to their longest row, or to a fixed length in the given order."""
+    order = list(range(len(rows))) if length else sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
+    for start in range(0, len(rows), batch_size):
+        index = order[start : start + batch_size]
+        width = length or max(len(rows[i].ids) for i in index)
+        tokens = torch.full((len(index), width), pad)
+        mask = torch.zeros(len(index), width, dtype=torch.long)
+        for at, i in enumerate(index):
+            tokens[at, : len(rows[i].ids)] = torch.tensor(rows[i].ids)
+            mask[at, : len(rows[i].ids)] = 1
+        yield index, tokens, mask
+
+
+@torch.inference_mode()
+def hugging_face(model: PreTrainedModel, rows: Rows, batch_size: int) -> Tensor:
+    """`AutoModelForSequenceClassification` with length-sorted dynamic padding."""
+    rewards = torch.zeros(len(rows))
+    for index, tokens, mask in padded(rows, batch_size, model.config.pad_token_id):
+        rewards[index] = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[:, 0].float()
+    return rewards
+
+
+def plain_transformer_lens(model: HookedRewardModel) -> HookedTransformer:
+    """TransformerLens' own class and components with the weights of ours, in the memory layout that it makes itself."""
+    plain = HookedTransformer(model.cfg)
+    state = {name.replace("act_fn.", ""): value for name, value in model.state_dict().items()}
+    plain.load_state_dict(state, strict=False)
+    return plain.eval().requires_grad_(False)
+
+
+@torch.inference_mode()
+def transformer_lens(model: HookedTransformer, rows: Rows, batch_size: int, hook_name: str) -> tuple[Tensor, list[Tensor]]:
+    """Rewards, and one site with `run_with_cache`."""
+    rewards, kept = torch.zeros(len(rows)), []
+    for index, tokens, mask in padded(rows, batch_size, 0):
+        logits, cache = model.run_with_cache(tokens, attention_mask=mask, names_filter=[hook_name], padding_side="right")
+        rewards[index] = logits[torch.arange(len(index)), mask.sum(1) - 1, 0].float()
+        kept.append(cache[hook_name])
+    return rewards, kept
+
+
+@torch.inference_mode()
+def nnsight(model: NNsight, rows: Rows, batch_size: int, layer: int) -> tuple[Tensor, list[Tensor]]:
+    """Rewards, and what enters one layer's down projection."""
+    rewards, kept = torch.zeros(len(rows)), []
+    for index, tokens, mask in padded(rows, batch_size, model.config.pad_token_id):
+        with model.trace(input_ids=tokens, attention_mask=mask, use_cache=False):
+            activation = model.model.layers[layer].mlp.down_proj.input.save()
+            logits = model.output.logits.save()
+        rewards[index] = logits[:, 0].float()
+        kept.append(activation)
+    return rewards, kept
+
+
+@torch.inference_mode()
+def study(model: PreTrainedModel, base: PreTrainedModel, chosen: Rows, rejected: Rows, batch_size: int) -> dict[str, Tensor]:
+    """Neuron scores as arXiv 2606.13209 describes them: a pass for each score, every transcript padded to 1,024 tokens.
+
+    Magnitude (mean), probability and change (root mean square against the base model), of the activation module's output, over the real
+    tokens of chosen and of rejected transcripts, averaged. Each layer's activations are taken by a forward hook.
+    """
+    layers = len(model.model.layers)
+    scores = {}
+    for name in ("mean", "probability", "change"):
+        sides = []
+        for rows in (chosen, rejected):
+            total, count = torch.zeros(layers, model.config.intermediate_size, dtype=torch.float64), 0
+            for _, tokens, mask in padded(rows, batch_size, model.config.pad_token_id, length=1024):
+                activation = _activations(model, tokens, mask)
+                other = _activations(base, tokens, mask) if name == "change" else []
+                real = mask.bool()
+                for layer in range(layers):
+                    x = activation[layer][real].float()
+                    if name == "probability":
+                        x = (x > 0).float()
+                    elif name == "change":
+                        x = (x - other[layer][real].float()).square()
+                    total[layer] += x.sum(0).double()
+                count += int(mask.sum())
+            sides.append((total / count).sqrt() if name == "change" else total / count)
+        scores[name] = ((sides[0] + sides[1]) / 2).float()
+    return scores
+
+
+def _activations(model: PreTrainedModel, tokens: Tensor, mask: Tensor) -> list[Tensor]:
+    kept: list[Tensor] = []
+    handles = [layer.mlp.act_fn.register_forward_hook(lambda _m, _i, output: kept.append(output)) for layer in model.model.layers]
+    try:
+        model(input_ids=tokens, attention_mask=mask, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return kept
