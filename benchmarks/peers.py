@@ -12,6 +12,7 @@ from transformer_lens import HookedTransformer
 from transformers import PreTrainedModel
 
 from tl_reward.model import HookedRewardModel
+from tl_reward.sites import NeuronSet
 from tl_reward.tokens import Row
 
 Rows = Sequence[Row]
@@ -38,6 +39,39 @@ def hugging_face(model: PreTrainedModel, rows: Rows, batch_size: int) -> Tensor:
     for index, tokens, mask in padded(rows, batch_size, model.config.pad_token_id):
         rewards[index] = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[:, 0].float()
     return rewards
+
+
+@torch.no_grad()
+def pruned(model: PreTrainedModel, rows: Rows, batch_size: int, neurons: NeuronSet) -> Tensor:
+    """The rewards with some neurons' output weights set to 0, and set back: what ablation has to give."""
+    weights = {layer: model.model.layers[layer].mlp.down_proj.weight for layer in neurons.by_layer()}
+    kept = {layer: weight.clone() for layer, weight in weights.items()}
+    for layer, index in neurons.by_layer().items():
+        weights[layer][:, index] = 0
+    try:
+        return hugging_face(model, rows, batch_size)
+    finally:
+        for layer, weight in kept.items():
+            weights[layer].copy_(weight)
+
+
+def gradient_times_activation(model: PreTrainedModel, chosen: Rows, rejected: Rows) -> Tensor:
+    """[layer, neuron]: activation times gradient of the mean margin, summed over tokens, one transcript at a time."""
+    layers = [layer.mlp.down_proj for layer in model.model.layers]
+    total = torch.zeros(len(layers), model.config.intermediate_size)
+    for sign, rows in ((1, chosen), (-1, rejected)):
+        for row in rows:
+            kept: list[Tensor] = []
+            handles = [layer.register_forward_pre_hook(lambda _m, inputs, kept=kept: kept.append(inputs[0])) for layer in layers]
+            embedded = model.get_input_embeddings()(torch.tensor([row.ids])).detach().requires_grad_()
+            try:
+                reward = model.score(model.model(inputs_embeds=embedded, use_cache=False).last_hidden_state)[0, -1, 0]
+            finally:
+                for handle in handles:
+                    handle.remove()
+            gradients = torch.autograd.grad(reward, kept)
+            total += sign / len(chosen) * torch.stack([(a * g).sum((0, 1)).detach() for a, g in zip(kept, gradients, strict=True)])
+    return total
 
 
 def plain_transformer_lens(model: HookedRewardModel) -> HookedTransformer:

@@ -4,8 +4,8 @@
 
 (a) scoring against Hugging Face; (b) all discovery scores against the study's procedure; (c) scoring and one cached site against plain
 TransformerLens and nnsight; (d) a sweep of 16 ablations against 16 Hugging Face passes; (e) attribution to every neuron against one
-forward pass. Every contestant runs in this process, on the same pairs, in turns, and has to give the same numbers. About 25 minutes
-on 2 cores; needs the extra `bench`.
+forward pass. Every contestant runs in this process, on the same pairs, in turns, in the batch size that suits it best; before each contest
+its rewards, scores or effects are checked against ours. About 25 minutes on 2 cores; needs the extra `bench`.
 """
 
 import json
@@ -36,6 +36,7 @@ from tl_reward.packing import pack
 from tl_reward.pairs import PreferencePair
 from tl_reward.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.run import encode_for, score, sweep
+from tl_reward.scores import Scores
 from tl_reward.sites import NeuronSet, Site
 from tl_reward.tokens import EncodedPairs, Row
 
@@ -136,15 +137,20 @@ def tokens_of(pairs: EncodedPairs) -> dict[str, int]:
     return {"tokens": sum(len(row.ids) for row in pairs.rows), "tokens_computed": computed}
 
 
+def best_size(run: Callable[[Any, int], Any], rows: Any) -> int:
+    """The batch size with which a peer is fastest, on every other row."""
+    return fastest(lambda size: run(rows[::2], size), (1, 2, 4, 8, 16))
+
+
 def scoring(some: Contestants, config: Config, peak: float) -> dict[str, Any]:
     """(a) The rewards of all pairs."""
     rows = some.pairs.rows
-    size = fastest(lambda size: peers.hugging_face(some.theirs, rows, size), (4, 8, 16))
+    size = best_size(partial(peers.hugging_face, some.theirs), rows)
     works: dict[str, Callable[[], Any]] = {
         "ours": lambda: score(some.ours, some.pairs),
         "Hugging Face": lambda: peers.hugging_face(some.theirs, rows, size),
     }
-    check(score(some.ours, some.pairs), peers.hugging_face(some.theirs, rows, size), some)
+    check(score(some.ours, some.pairs), peers.hugging_face(some.theirs, rows, size), some.pairs, some.ours.cfg.dtype)
     taken = alternate(works, config.alternations)
     weights = sum(p.numel() for name, p in some.theirs.named_parameters() if "embed" not in name)
     count = tokens_of(some.pairs)
@@ -185,15 +191,15 @@ def discovery(some: Contestants, config: Config) -> dict[str, Any]:
 def cached_site(some: Contestants, config: Config) -> dict[str, Any]:
     """(c) Rewards, and the activations of one layer's neurons."""
     rows, plain, traced = some.pairs.rows, peers.plain_transformer_lens(some.ours), NNsight(some.theirs)
-    lens_size = fastest(lambda size: peers.transformer_lens(plain, rows, size, SITE.hook_name), (4, 8, 16))
-    sight_size = fastest(lambda size: peers.nnsight(traced, rows, size, SITE.layer), (4, 8, 16))
+    lens_size = best_size(partial(peers.transformer_lens, plain, hook_name=SITE.hook_name), rows)
+    sight_size = best_size(partial(peers.nnsight, traced, layer=SITE.layer), rows)
     works: dict[str, Callable[[], Any]] = {
         "ours": lambda: score(some.ours, some.pairs, interventions=[Keep(SITE, [])]),
         "TransformerLens": lambda: peers.transformer_lens(plain, rows, lens_size, SITE.hook_name),
         "nnsight": lambda: peers.nnsight(traced, rows, sight_size, SITE.layer),
     }
     for name in ("TransformerLens", "nnsight"):
-        check(works["ours"](), works[name]()[0], some)
+        check(works["ours"](), works[name]()[0], some.pairs, some.ours.cfg.dtype)
     taken = alternate(works, config.alternations)
     return {
         "TransformerLens / ours": ratio(taken["TransformerLens"], taken["ours"], ">= 2"),
@@ -206,9 +212,11 @@ def cached_site(some: Contestants, config: Config) -> dict[str, Any]:
 def ablations(some: Contestants, config: Config) -> dict[str, Any]:
     """(d) 16 sets of a tenth of the neurons, in all layers and in the last third, against 16 clean Hugging Face passes."""
     pairs, cfg = some.first(4 * config.scale), some.ours.cfg
-    size = fastest(lambda size: peers.hugging_face(some.theirs, pairs.rows, size), (4, 8, 16))
+    size = best_size(partial(peers.hugging_face, some.theirs), pairs.rows)
+    every = conditions(0, cfg, 16)
+    check(sweep(some.ours, pairs, every)[7], peers.pruned(some.theirs, pairs.rows, size, every[7][0].neurons), pairs, cfg.dtype)
     works: dict[str, Callable[[], Any]] = {
-        "all layers": lambda: sweep(some.ours, pairs, conditions(0, cfg, 16)),
+        "all layers": lambda: sweep(some.ours, pairs, every),
         "last third": lambda: sweep(some.ours, pairs, conditions(2 * cfg.n_layers // 3, cfg, 16)),
         "16 Hugging Face passes": lambda: [peers.hugging_face(some.theirs, pairs.rows, size) for _ in range(16)],
     }
@@ -229,6 +237,12 @@ def conditions(first_layer: int, cfg: Any, count: int) -> list[list[ZeroAblation
 
 def attribution(some: Contestants, config: Config) -> dict[str, Any]:
     """(e) Every neuron's effect on the margin, to first order, against our own forward pass: the fastest one here."""
+    if some.ours.cfg.dtype == torch.float32:
+        few = some.first(2)
+        sides = ([few.rows[i] for i in index] for index in (few.chosen, few.rejected))
+        torch.testing.assert_close(
+            attribute(some.ours, few).effect, peers.gradient_times_activation(some.theirs, *sides), atol=1e-4, rtol=1e-2
+        )
     works: dict[str, Callable[[], Any]] = {
         "attribution": lambda: attribute(some.ours, some.pairs),
         "forward pass": lambda: score(some.ours, some.pairs),
@@ -282,11 +296,11 @@ def growth(some: Contestants, config: Config) -> dict[str, Any]:
     return report
 
 
-def check(scores: Any, rewards: torch.Tensor, some: Contestants) -> None:
-    """A contest between different numbers would be worth nothing."""
-    chosen = rewards[list(some.pairs.chosen)].double()
-    atol = 1e-3 if some.ours.cfg.dtype == torch.float32 else 0.2
-    torch.testing.assert_close(torch.tensor(scores.chosen), chosen, atol=atol, rtol=1e-3)
+def check(scores: Scores, rewards: torch.Tensor, pairs: EncodedPairs, dtype: torch.dtype) -> None:
+    """A contest between different numbers would be worth nothing. In bfloat16 both are a few hundredths off the float32 rewards."""
+    atol = 1e-3 if dtype == torch.float32 else 0.2
+    for side, index in ((scores.chosen, pairs.chosen), (scores.rejected, pairs.rejected)):
+        torch.testing.assert_close(torch.tensor(side), rewards[list(index)].double(), atol=atol, rtol=1e-3)
 
 
 def show(report: dict[str, Any], console: Console) -> None:

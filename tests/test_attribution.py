@@ -69,10 +69,32 @@ def test_order_and_budget_do_not_matter(tiny):
     assert sorted(one.pairs) == sorted(other.pairs)
 
 
-def test_weights_get_no_gradient_and_no_hook_stays(tiny):
-    attribute(tiny, PAIRS)
-    assert all(parameter.grad is None for parameter in tiny.parameters())
-    assert not any(point._forward_hooks for point in tiny.hook_points())
+@pytest.mark.parametrize("steps", [None, 2])
+def test_weights_get_no_gradient_and_no_hook_stays(steps):
+    trainable = tiny_reward_model().requires_grad_(True)
+    with torch.inference_mode():  # gradients switched off, as in many notebooks
+        found = attribute(trainable, PAIRS, steps=steps)
+    assert found.effect.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in trainable.parameters())
+    assert not any(point._forward_hooks for point in trainable.hook_points())
+
+
+def test_it_is_the_same_with_one_transcript_a_row_and_near_in_bfloat16(tiny):
+    found = attribute(tiny, PAIRS)
+    seen = []
+    with tiny.hooks(fwd_hooks=[("blocks.0.attn.hook_pattern", lambda a, hook: seen.append(len(a)))]):
+        torch.testing.assert_close(attribute(tiny, PAIRS).effect, found.effect, atol=1e-5, rtol=1e-3)
+    assert sum(seen) == len(encode_for(tiny, PAIRS).rows)
+    half = attribute(tiny_reward_model().to(torch.bfloat16), PAIRS)
+    assert (half.effect - found.effect).abs().max() < 0.05 * found.effect.abs().max()
+
+
+def test_a_row_counts_as_often_as_its_pairs(tiny):
+    from tl_reward.pairs import pairs_of_row
+
+    (one, other) = pairs_of_row({"prompt": "Hi", "chosen": ["Hello there!", "Good day."], "rejected": ["No."]}, "a:1")
+    both, single = attribute(tiny, [one, other]), [attribute(tiny, [pair]).effect for pair in (one, other)]
+    torch.testing.assert_close(both.effect, (single[0] + single[1]) / 2, atol=1e-6, rtol=1e-4)
 
 
 def test_a_gradient_that_is_not_finite_names_the_site_and_the_pair():

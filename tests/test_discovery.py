@@ -68,11 +68,24 @@ def test_gate_and_post_differ_with_a_gate_and_agree_without():
     torch.testing.assert_close(plain.ranking("mean", "mlp_post"), plain.ranking("mean", "mlp_gate"))
 
 
-def test_order_and_batch_size_do_not_matter(tiny):
+def test_order_and_budget_do_not_matter(tiny):
     a, b = discover(tiny, PAIRS, max_tokens=1024), discover(tiny, PAIRS[::-1])
     for key, value in a.by_side.items():
         torch.testing.assert_close(value, b.by_side[key], atol=1e-5, rtol=1e-5)
     assert a.tokens == b.tokens > 0
+
+
+def test_a_hook_on_the_base_model_sees_one_transcript_a_row(tiny):
+    base, rows = tiny_reward_model(seed=1), []
+    base.add_hook("blocks.0.hook_resid_pre", lambda a, hook: rows.append(len(a)))
+    discover(tiny, PAIRS, base=base)
+    assert sum(rows) == 2 * len(PAIRS)
+
+
+def test_a_site_given_twice_counts_once(tiny):
+    once, twice = (discover(tiny, PAIRS, base=tiny_reward_model(seed=1), sites=sites) for sites in (["mlp_post"], ["mlp_post"] * 2))
+    assert once.tokens == twice.tokens
+    torch.testing.assert_close(once.ranking("change"), twice.ranking("change"))
 
 
 def test_a_bfloat16_model_has_float32_statistics_near_the_float32_models():

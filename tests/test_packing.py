@@ -108,6 +108,19 @@ def test_gradients_at_shared_tokens_are_the_sum_over_the_transcripts(hooked):
     torch.testing.assert_close(packed.grad[0], expected, atol=1e-4, rtol=1e-3)
 
 
+def test_a_row_counts_as_often_as_its_pairs(tiny):
+    from tl_reward.pairs import pairs_of_row
+    from tl_reward.streaming import side_weights
+
+    row = {"prompt": "Hi", "chosen": ["Hello there!", "Good day."], "rejected": ["No."]}
+    encoded = encode_for(tiny, pairs_of_row(row, "a:1"))  # 2 pairs; the rejected transcript is one row, and counts twice
+    (batch,) = pack(encoded.rows, max_tokens=10**6)
+    lengths = [len(encoded.rows[i].ids) for i in (*encoded.chosen, encoded.rejected[0])]
+    assert side_weights(encoded, batch).sum(1).tolist() == [lengths[0] + lengths[1], 2 * lengths[2]]
+    for i, index in enumerate(batch.row.tolist()):
+        assert tuple(batch.tokens[0, batch.places(i)].tolist()) == encoded.rows[index].ids
+
+
 def test_a_layer_with_own_inputs_for_each_head_gives_the_same_rewards(tiny):
     before = score(tiny, PAIRS).chosen
     tiny.set_use_split_qkv_input(True)

@@ -6,8 +6,9 @@ import torch
 from tl_reward.errors import InputError
 from tl_reward.interventions import ZeroAblation
 from tl_reward.readers import load_pairs
-from tl_reward.run import attached, encode_for, score, side_weights, stream
+from tl_reward.run import attached, encode_for, score
 from tl_reward.sites import NeuronSet, Site
+from tl_reward.streaming import side_weights, stream
 from tl_reward.tiny import tiny_reward_model
 from tl_reward.tokens import batches, render
 

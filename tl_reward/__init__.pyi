@@ -1,30 +1,38 @@
 from .ablation import AblationCurve, ablation_curve
+from .agreement import Agreement, measure_agreement
 from .attribution import Attribution, attribute
 from .discovery import Discovery, discover
+from .effects import Effects, neuron_effects
 from .errors import InputError
-from .interventions import Intervention, ZeroAblation
+from .interventions import Intervention, MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
 from .model import HookedRewardModel, load
 from .overlap import compare, depth_thirds, regions
 from .pairs import Message, PreferencePair
 from .readers import load_pairs
 from .results import Results, provenance
-from .run import score, stream, sweep
+from .run import score, sweep
 from .scores import Estimate, Scores
 from .sites import NeuronSet, Site
+from .streaming import stream
 from .training import TrainingConfig, train
 
 __all__ = [
     "AblationCurve",
+    "Agreement",
     "Attribution",
     "Discovery",
+    "Effects",
     "Estimate",
     "HookedRewardModel",
     "InputError",
     "Intervention",
+    "MeanAblation",
     "Message",
     "NeuronSet",
     "PreferencePair",
+    "ResampleAblation",
     "Results",
+    "ScaleAblation",
     "Scores",
     "Site",
     "TrainingConfig",
@@ -36,6 +44,8 @@ __all__ = [
     "discover",
     "load",
     "load_pairs",
+    "measure_agreement",
+    "neuron_effects",
     "provenance",
     "regions",
     "score",

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from tl_reward.errors import InputError
 from tl_reward.packing import PackedBatch
 
 
@@ -25,6 +26,8 @@ def fuse_attention(attention: nn.Module) -> None:
 def uses_fused_path(attention: Any, **inputs: Any) -> bool:
     """Whether a call takes the fused path: no hook on scores or pattern, and nothing that the kernel cannot express."""
     if isinstance(inputs.get("attention_mask"), PackedBatch):
+        if needs_scores(attention):
+            raise InputError("hooks on attention scores, pattern or result need one transcript a row: per_token must be False")
         return True
     extras = any(value is not None for name, value in inputs.items() if name != "attention_mask")
     return not (needs_scores(attention) or extras or attention.cfg.attn_scores_soft_cap > 0)
@@ -32,7 +35,8 @@ def uses_fused_path(attention: Any, **inputs: Any) -> bool:
 
 def needs_scores(attention: Any) -> bool:
     """Whether somebody wants what the fused kernel does not compute: scores, pattern, or each head's result."""
-    listened = any(point._forward_hooks or point._backward_hooks for point in (attention.hook_attn_scores, attention.hook_pattern))
+    points = (attention.hook_attn_scores, attention.hook_pattern, attention.hook_result)
+    listened = any(point._forward_hooks or point._backward_hooks for point in points)
     return listened or attention.cfg.use_attn_result
 
 
@@ -74,7 +78,7 @@ def _attend(
     """`allowed` None: each query attends to every earlier key."""
     dtype = q.dtype
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    # The kernel's backward pass on a CPU is slower in bfloat16, and less exact.
+    # The kernel's backward pass on a CPU is slower in bfloat16 than in float32 (docs/performance.md).
     if q.requires_grad and dtype == torch.bfloat16 and q.device.type == "cpu":
         q, k, v = q.float(), k.float(), v.float()
     scale, cap = 1 / attention.attn_scale, attention.cfg.attn_scores_soft_cap
@@ -124,7 +128,8 @@ def _cover(attention: Any, length: int) -> None:
     """Makes the rotary table long enough. TransformerLens starts with a short one."""
     have = len(attention.rotary_cos)
     if length > have:
-        attention._extend_rotary_embeddings(min(attention.cfg.n_ctx, max(length, 2 * have)))
+        with torch.inference_mode(False):  # a table made in inference mode could not be used with gradients later
+            attention._extend_rotary_embeddings(min(attention.cfg.n_ctx, max(length, 2 * have)))
 
 
 def _rotate(

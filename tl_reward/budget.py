@@ -41,11 +41,13 @@ def tokens_per_batch(
     max_tokens: int | None = None,
     max_memory_gb: float | None = None,
     gradients: bool = False,
+    scores: bool = False,
 ) -> int:
     """The number of tokens that a batch may hold.
 
     Args:
         gradients: a backward pass follows, so that every layer's activations are kept.
+        scores: attention scores may be computed, since somebody may look at them.
 
     Raises:
         InputError: less than the longest transcript, which goes into one batch; the message names the smallest that would do.
@@ -53,7 +55,7 @@ def tokens_per_batch(
     longest = max((len(row.ids) for row in rows), default=1)
     if max_tokens is not None and max_tokens < longest:
         raise InputError(f"max_tokens must be at least {longest}, the longest transcript here, got {max_tokens}")
-    each = bytes_per_token(model, gradients=gradients)
+    each = bytes_per_token(model, longest, gradients=gradients, scores=scores)
     room = free_memory(model) / 2 if max_memory_gb is None else max_memory_gb * 2**30
     if room < longest * each:
         got = f"half of what is free is {room / 2**30:.3g}" if max_memory_gb is None else f"got {max_memory_gb:g}"
@@ -63,16 +65,19 @@ def tokens_per_batch(
     return min(fits, max_tokens if max_tokens is not None else max(longest, _fastest(model, gradients)))
 
 
-def bytes_per_token(model: HookedRewardModel, *, gradients: bool = False) -> int:
-    """What a token takes at most while a layer runs, or in all layers where their activations are kept for a backward pass.
+def bytes_per_token(model: HookedRewardModel, longest: int, *, gradients: bool = False, scores: bool = False) -> int:
+    """An estimate of what a token takes while a layer runs, or in all layers where their activations are kept for a backward pass.
 
     Counted on the layers: in the MLP gate, activation, linear part, product and a float32 copy of one; in attention queries, keys and
-    values before and after rotation, the heads' output, and a row of scores, where they are computed; the residual stream around both.
+    values before and after rotation, and the heads' output; the residual stream around both. Where attention scores are computed, four
+    rows of them a head: scores before and after the cap or the mask, and the pattern before and after dropped padding.
     """
     cfg = model.cfg
     size = torch.finfo(cfg.dtype).bits // 8
     width = 5 * int(cfg.d_mlp or 0) + 12 * cfg.d_model
     layer = width * size + 4 * (int(cfg.d_mlp or 0) + cfg.d_model)
+    if scores or cfg.attn_scores_soft_cap > 0:
+        layer += 4 * cfg.n_heads * longest * size
     return layer * cfg.n_layers if gradients else layer
 
 
@@ -80,16 +85,22 @@ def free_memory(model: HookedRewardModel) -> int:
     """Bytes free on the model's device; on a CPU within the limit of the process' control group, if it has one."""
     device = torch.device(model.cfg.device)
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch holds it, and will use it again
+        return torch.cuda.mem_get_info(device)[0] + cached
     return min(psutil.virtual_memory().available, *_cgroup_rooms())
 
 
-def _cgroup_rooms() -> list[int]:
-    rooms = [2**62]
-    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+def _cgroup_rooms(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """What the control group's limit leaves, for versions 2 and 1. Files that it has in its cache can go, and count as free."""
+    rooms = []
+    for limit, used, statistics in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ):
         try:
-            rooms.append(int(Path("/sys/fs/cgroup", limit).read_text()) - int(Path("/sys/fs/cgroup", used).read_text()))
-        except (OSError, ValueError):  # no such group, or "max"
+            cached = dict(line.split() for line in (root / statistics).read_text().splitlines()).get("inactive_file", "0")
+            rooms.append(int((root / limit).read_text()) - int((root / used).read_text()) + int(cached))
+        except (OSError, ValueError):  # no such group, or a limit of "max"
             continue
     return rooms
 

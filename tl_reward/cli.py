@@ -92,7 +92,7 @@ class Running:
     """Default: the GPU if there is one."""
 
     @property
-    def batches(self) -> "BatchOptions":
+    def options(self) -> "BatchOptions":
         return {
             "max_tokens": self.max_tokens,
             "max_memory_gb": self.max_memory_gb,
@@ -171,7 +171,7 @@ class Score:
         for name, source in _named(self.models).items():
             model = _load(source, self.running)
             for dataset, pairs in data.items():
-                scores = score(model, pairs, progress=f"{name}: {dataset}", **self.running.batches)
+                scores = score(model, pairs, progress=f"{name}: {dataset}", **self.running.options)
                 record_scores(results, name, dataset, scores)
         _finish(results, self.output)
 
@@ -203,7 +203,7 @@ class Discover:
         base = HookedRewardModel.from_base(self.base, **options) if self.base else None
         for name, source in _named(self.models).items():
             model = _load(source, self.running)
-            found = discover(model, pairs, base=base, sites=self.sites, progress=f"{name}: neurons", **self.running.batches)
+            found = discover(model, pairs, base=base, sites=self.sites, progress=f"{name}: neurons", **self.running.options)
             record_discovery(results, name, " + ".join(data), found)
         _finish(results, self.output)
 
@@ -246,7 +246,7 @@ class Ablate:
         for dataset, pairs in data.items():
             curve = ablation_curve(
                 model, pairs, ranking, fractions=self.fractions, draws=self.draws, seed=self.seed,
-                progress=f"{name}: {dataset}", **self.running.batches,
+                progress=f"{name}: {dataset}", **self.running.options,
             )  # fmt: skip
             entry = found.section("discovery")[name]
             record_ablation(results, name, dataset, curve, score=self.score, site=self.site, found=entry, pairs=pairs)

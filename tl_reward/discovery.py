@@ -12,9 +12,10 @@ from tl_reward.budget import BatchOptions
 from tl_reward.errors import InputError
 from tl_reward.model import HookedRewardModel
 from tl_reward.results import pair_hash
-from tl_reward.run import Batch, Pairs, encode_for, side_weights, stream
+from tl_reward.run import Batch, Pairs, encode_for
 from tl_reward.sites import NEURON_SITES, Site, SiteKind, check_neuron_site
 from tl_reward.statistics import NeuronStatistics, StatisticName, check_statistic
+from tl_reward.streaming import side_weights, stream
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,7 @@ def discover(
         sites: "mlp_post", "mlp_gate" or both.
         options: how transcripts become batches (`budget.BatchOptions`).
     """
+    sites = tuple(dict.fromkeys(sites))
     for kind in sites:
         check_neuron_site(kind)
     encoded = encode_for(model, pairs, **options)

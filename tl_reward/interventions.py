@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_reward.errors import InputError
@@ -47,17 +48,106 @@ class ZeroAblation:
         check_neuron_site(self.site)
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
-        return [(Site(layer, self.site).hook_name, _zero(index)) for layer, index in self.neurons.by_layer().items()]
+        return _edits(self.neurons, self.site, lambda values, layer: torch.zeros_like(values))
 
 
-def _zero(index: Tensor) -> HookFunction:
-    def fn(activation: Tensor, hook: Any) -> Tensor:
-        if int(index.max()) >= activation.shape[-1]:
-            raise InputError(f"neuron must be in [0, {activation.shape[-1]}), got {int(index.max())} at {hook.name}")
-        # Not in place: another hook may hold on to the clean activation.
-        return activation.index_fill(-1, index.to(activation.device), 0)
+@dataclass(frozen=True)
+class ScaleAblation:
+    """Multiplies neurons by a factor at every position of every row: 0.5 halves them, 2 doubles them."""
 
-    return fn
+    neurons: NeuronSet
+    factor: float
+    site: SiteKind = "mlp_post"
+    per_token: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_neuron_site(self.site)
+
+    def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
+        def scale(values: Tensor, layer: int) -> Tensor:
+            return self.factor * values
+
+        return _edits(self.neurons, self.site, scale)
+
+
+@dataclass(frozen=True, eq=False)
+class MeanAblation:
+    """Sets neurons to their mean at every position of every row.
+
+    Attributes:
+        mean: [layer, neuron], such as `Discovery.ranking("mean", site)`, of the same site.
+    """
+
+    neurons: NeuronSet
+    mean: Float[Tensor, "layer neuron"]
+    site: SiteKind = "mlp_post"
+    per_token: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_neuron_site(self.site)
+        self.neurons.mask(*self.mean.shape)
+
+    def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
+        index = self.neurons.by_layer()
+
+        def fill(values: Tensor, layer: int) -> Tensor:
+            return self.mean[layer, index[layer]].to(values).expand_as(values)
+
+        return _edits(self.neurons, self.site, fill)
+
+
+@dataclass(frozen=True, eq=False)
+class ResampleAblation:
+    """Sets neurons to what they are at tokens drawn from elsewhere (causal scrubbing's null; Chan et al. 2022).
+
+    All neurons of the set take their values from the same drawn token, so that those of a layer keep their joint distribution. Which one
+    follows from the token, its place and the seed, so that the result depends neither on batches nor on the order of pairs.
+
+    Attributes:
+        bank: the activations to draw from, [sample, layer, neuron], such as `streaming.sample_activations` collects.
+    """
+
+    neurons: NeuronSet
+    bank: Float[Tensor, "sample layer neuron"]
+    seed: int = 0
+    site: SiteKind = "mlp_post"
+    per_token: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_neuron_site(self.site)
+        self.neurons.mask(*self.bank.shape[1:])
+
+    def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
+        index = self.neurons.by_layer()
+        drawn = _draw(batch, len(self.bank), self.seed)
+
+        def fill(values: Tensor, layer: int) -> Tensor:
+            bank = self.bank[:, layer].to(values.device)[:, index[layer].to(values.device)]
+            return bank[drawn].to(values).expand_as(values)
+
+        return _edits(self.neurons, self.site, fill)
+
+
+def _draw(batch: TokenBatch | PackedBatch, count: int, seed: int) -> Int[Tensor, "batch pos"]:
+    """A number below `count` for each token, spread by a multiplicative hash of the token, its place and the seed."""
+    mixed = (batch.tokens + 1) * 2654435761 + (batch.position + 1) * 40503 + (seed + 1) * 97531
+    return ((mixed ^ (mixed >> 15)) * 2246822519 % 2**31) % count
+
+
+def _edits(neurons: NeuronSet, site: SiteKind, edit: Callable[[Tensor, int], Tensor]) -> Hooks:
+    """Hooks that replace a set's activations [batch, pos, neuron in the set] by `edit(activations, layer)`."""
+
+    def at(layer: int, index: Tensor) -> HookFunction:
+        def fn(activation: Tensor, hook: Any) -> Tensor:
+            if int(index.max()) >= activation.shape[-1]:
+                raise InputError(f"neuron must be in [0, {activation.shape[-1]}), got {int(index.max())} at {hook.name}")
+            here = index.to(activation.device)
+            # Not in place: another hook may hold on to the clean activation.
+            return activation.index_copy(-1, here, edit(activation[..., here], layer))
+
+        return fn
+
+    return [(Site(layer, site).hook_name, at(layer, index)) for layer, index in neurons.by_layer().items()]
 
 
 def hooks_of(interventions: Sequence[Intervention], batch: TokenBatch | PackedBatch) -> Hooks:

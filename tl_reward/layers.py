@@ -32,6 +32,7 @@ def _block(
     attention_mask: Any = None,
 ) -> Float[Tensor, "batch pos d_model"]:
     cfg = block.cfg
+    assert shortformer_pos_embed is None and not cfg.attn_only  # no supported architecture
     if cfg.use_attn_in or cfg.use_split_qkv_input:  # each head has an input of its own
         return type(block).forward(block, resid_pre, shortformer_pos_embed, past_kv_cache_entry, attention_mask)
     resid_pre = block.hook_resid_pre(resid_pre)

@@ -46,7 +46,7 @@ class HookedRewardModel(HookedTransformer):
     """A reward model with every hook point of `HookedTransformer`, and three of its own.
 
     `hook_reward_tokens` [batch, pos]: the reward read at each token. `hook_reward` [batch]: the reward at the read-out, the last real
-    token. `blocks.{l}.mlp.act_fn.hook_act` [batch, pos, d_mlp]: the activation function's output.
+    token; with a `PackedBatch` [copies, row]. `blocks.{l}.mlp.act_fn.hook_act` [batch, pos, d_mlp]: the activation function's output.
 
     Build one with `from_pretrained`, `from_hf` or `from_base`.
     """
@@ -138,7 +138,8 @@ class HookedRewardModel(HookedTransformer):
         if start_at_layer is None:
             input = self.hook_embed(self.embed(input))
             if self.cfg.positional_embedding_type == "standard":
-                input = input + self.hook_pos_embed(self.pos_embed.W_pos[batch.position][None])
+                # Each copy has its own: an edit of one must not reach the others.
+                input = input + self.hook_pos_embed(self.pos_embed.W_pos[batch.position].repeat(len(input), 1, 1))
         inner = None if return_type is None else "logits"
         logits = super().forward(input, inner, attention_mask=batch, start_at_layer=start_at_layer or 0, stop_at_layer=stop_at_layer)
         if logits is None or stop_at_layer is not None or return_type == "logits":

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tl_reward.tokens import Row
+from tl_reward.tokens import Row, moved
 
 
 class Span(NamedTuple):
@@ -44,12 +44,16 @@ class PackedBatch:
         return max(_length(spans) for spans in self.spans)
 
     def to(self, device: torch.device | str) -> "PackedBatch":
-        tensors = (value.to(device, non_blocking=True) for value in (self.tokens, self.position, self.row, self.readout))
+        tensors = (moved(value, device) for value in (self.tokens, self.position, self.row, self.readout))
         return PackedBatch(*tensors, self.spans)
 
     def flat(self, activation: Float[Tensor, "1 token ..."]) -> Float[Tensor, "token ..."]:
         """An activation of this batch, token by token."""
         return activation[0]
+
+    def places(self, i: int) -> Int[Tensor, " token"]:
+        """Where the tokens of transcript `i` are, in the order of `flat`."""
+        return torch.cat([torch.arange(start, end, device=self.tokens.device) for start, end in self.spans[i]])
 
     def occurrences(self, weight: Float[Tensor, "side row"]) -> Float[Tensor, "side token"]:
         """For each token, the sum of the weights of the transcripts that it is part of."""

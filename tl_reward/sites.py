@@ -1,7 +1,9 @@
 """Where in a model something is read or edited: sites, and sets of neurons."""
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 import torch
@@ -29,6 +31,14 @@ NEURON_SITES: tuple[SiteKind, ...] = ("mlp_post", "mlp_gate")
 def check_site_kind(kind: str) -> None:
     if kind not in _HOOK_NAMES:
         raise InputError(f"site must be one of {', '.join(get_args(SiteKind))}, got {kind!r}")
+
+
+def layer_of(hook_name: str, n_layers: int) -> int:
+    """The first layer whose output an edit at a hook point changes: `n_layers` past the last one, 0 for all that comes first."""
+    block = re.match(r"blocks\.(\d+)\.", hook_name)
+    if block:
+        return int(block[1])
+    return n_layers if hook_name.startswith(("ln_final.", "unembed.", "hook_reward")) else 0
 
 
 def check_neuron_site(kind: str) -> None:
@@ -95,8 +105,12 @@ class NeuronSet:
     def __sub__(self, other: "NeuronSet") -> "NeuronSet":
         return NeuronSet(set(self.coords) - set(other.coords))
 
-    def by_layer(self) -> dict[int, Int[Tensor, " neuron"]]:
+    def by_layer(self) -> Mapping[int, Int[Tensor, " neuron"]]:
         """The neurons of each layer that has any."""
+        return self._by_layer
+
+    @cached_property
+    def _by_layer(self) -> dict[int, Int[Tensor, " neuron"]]:
         layers: dict[int, list[int]] = {}
         for layer, neuron in self.coords:
             layers.setdefault(layer, []).append(neuron)

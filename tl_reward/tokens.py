@@ -6,6 +6,7 @@ HH-RLHF (`\\n\\nHuman: … \\n\\nAssistant: …`). So a checkpoint's own tokeniz
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, NamedTuple
 
 import torch
@@ -46,6 +47,14 @@ class EncodedPairs:
     rejected: tuple[int, ...]
     dropped: int
 
+    @cached_property
+    def sides(self) -> Float[Tensor, "side row"]:
+        """How many times each row is a chosen (0) and a rejected (1) side."""
+        counts = torch.zeros(2, len(self.rows))
+        for side, rows in enumerate((self.chosen, self.rejected)):
+            counts[side].index_add_(0, torch.tensor(rows), torch.ones(len(rows)))
+        return counts
+
 
 @dataclass(frozen=True)
 class TokenBatch:
@@ -62,15 +71,32 @@ class TokenBatch:
     row: Int[Tensor, " batch"]
 
     def to(self, device: torch.device | str) -> "TokenBatch":
-        return TokenBatch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
+        return TokenBatch(*(moved(getattr(self, name), device) for name in self.__dataclass_fields__))
+
+    @property
+    def position(self) -> Int[Tensor, "1 pos"]:
+        """Each token's place in its transcript."""
+        return torch.arange(self.tokens.shape[1], device=self.tokens.device)[None]
 
     def flat(self, activation: Float[Tensor, "batch pos ..."]) -> Float[Tensor, "token ..."]:
         """An activation of this batch at its real tokens."""
         return activation[self.attention_mask]
 
+    def places(self, i: int) -> Int[Tensor, " token"]:
+        """Where the tokens of transcript `i` are, in the order of `flat`."""
+        start = int(self.attention_mask[:i].sum())
+        return torch.arange(start, start + int(self.attention_mask[i].sum()), device=self.tokens.device)
+
     def occurrences(self, weight: Float[Tensor, "side batch"]) -> Float[Tensor, "side token"]:
         """For each real token, the weight of the transcript that it is part of."""
         return weight[:, :, None].expand(-1, -1, self.tokens.shape[1])[:, self.attention_mask]
+
+
+def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on a device; from pinned memory to a GPU, so that the copy does not hold up what runs there."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def render(transcript: Transcript, tokenizer: PreTrainedTokenizerBase) -> RenderedTranscript:

@@ -1,0 +1,95 @@
+"""Does attribution predict what ablation does? Rank correlation, sign and precision of one against the other."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from tl_reward.errors import InputError
+from tl_reward.scores import Estimate
+from tl_reward.sites import NeuronSet
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well estimated effects of `n` neurons agree with exact ones, each figure with its 95 % bootstrap interval over neurons.
+
+    Attributes:
+        spearman, pearson: correlations, in [-1, 1]; nan where one side is constant.
+        sign: share of neurons whose effects have the same sign.
+        precision: of the k neurons with the largest estimated effect in size, the share that is among the k largest exact ones, by k.
+    """
+
+    n: int
+    spearman: Estimate
+    pearson: Estimate
+    sign: Estimate
+    precision: dict[int, Estimate]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "neurons": self.n,
+            "spearman": self.spearman._asdict(),
+            "pearson": self.pearson._asdict(),
+            "sign": self.sign._asdict(),
+            "precision": {str(k): value._asdict() for k, value in self.precision.items()},
+        }
+
+
+def measure_agreement(estimated: np.ndarray, exact: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> Agreement:
+    """Compares the effects of the same neurons by two methods, both [neuron].
+
+    >>> exact = np.array([3.0, -2.0, 1.0, 0.5, 0.1, -0.2, 0.3, 0.7])
+    >>> found = measure_agreement(exact**3, exact)
+    >>> found.spearman.value, found.sign.value, found.precision[2].value
+    (1.0, 1.0, 1.0)
+    """
+    if len(estimated) != len(exact):
+        raise InputError(f"both methods must have the same neurons, got {len(estimated)} and {len(exact)}")
+    if len(exact) < 3:
+        raise InputError(f"agreement needs at least 3 neurons, got {len(exact)}")
+    generator = np.random.default_rng(seed)
+    draws = generator.integers(0, len(exact), size=(resamples, len(exact)))
+
+    def estimate(figure: Any) -> Estimate:
+        value = figure(estimated, exact)
+        drawn = np.array([figure(estimated[index], exact[index]) for index in draws])
+        drawn = drawn[np.isfinite(drawn)]
+        low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (np.nan, np.nan)
+        return Estimate(float(value), float(low), float(high), len(exact))
+
+    sizes = sorted({size for size in (len(exact) // 10, len(exact) // 4) if size >= 1})
+    return Agreement(
+        n=len(exact),
+        spearman=estimate(lambda a, b: _correlation(stats.rankdata(a), stats.rankdata(b))),
+        pearson=estimate(_correlation),
+        sign=estimate(lambda a, b: float(np.mean(np.sign(a) == np.sign(b)))),
+        precision={k: estimate(lambda a, b, k=k: _precision(a, b, k)) for k in sizes},
+    )
+
+
+def sample_neurons(score: np.ndarray, *, top: int, random: int, seed: int = 0) -> tuple[NeuronSet, NeuronSet]:
+    """The `top` neurons by absolute score, and as many as `random` of the others: a sample of extremes alone would flatter any method.
+
+    Args:
+        score: [layer, neuron].
+    """
+    if top < 0 or random < 0 or top + random > score.size:
+        raise InputError(f"top and random must be at least 0 and at most {score.size} together, got {top} and {random}")
+    order = np.argsort(-np.abs(score), axis=None, kind="stable")
+    drawn = np.random.default_rng(seed).choice(order[top:], size=random, replace=False)
+    width = score.shape[1]
+    first, others = (NeuronSet((int(i) // width, int(i) % width) for i in index) for index in (order[:top], drawn))
+    return first, others
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    size = np.sqrt((a @ a) * (b @ b))
+    return float(a @ b / size) if size > 0 else float("nan")
+
+
+def _precision(a: np.ndarray, b: np.ndarray, k: int) -> float:
+    first, other = (set(np.argsort(-np.abs(values), kind="stable")[:k].tolist()) for values in (a, b))
+    return len(first & other) / k

@@ -1,0 +1,196 @@
+"""Streams activations and gradients, batch by batch: what an analysis sees of a model, without holding on to it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Unpack
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_reward.budget import BatchOptions
+from tl_reward.errors import InputError
+from tl_reward.model import HookedRewardModel
+from tl_reward.run import Batch, Pairs, attached, batches_for, encode_for, in_turn, mask_of, pairs_of, run_layers
+from tl_reward.sites import Site, SiteKind, check_neuron_site
+from tl_reward.tokens import EncodedPairs
+
+# Site, its activations [token …] without padding, the batch, and the base model's activations there if one runs beside.
+Consumer = Callable[[Site, Tensor, Batch, Tensor | None], None]
+
+
+# Site, its activations [token …], the gradient there, of the same shape, and the batch.
+GradientConsumer = Callable[[Site, Tensor, Tensor, Batch], None]
+
+
+def stream(
+    model: HookedRewardModel,
+    pairs: Pairs,
+    sites: Sequence[Site],
+    consumer: Consumer,
+    *,
+    base: HookedRewardModel | None = None,
+    progress: str | None = None,
+    **options: Unpack[BatchOptions],
+) -> None:
+    """One forward pass over every transcript; the consumer is called with the activations at each site of each batch.
+
+    A prefix that transcripts share comes once: `batch.occurrences` says how often each token stands for itself. With `base`, another
+    model of the same shape reads the same tokens, layer by layer beside the first, and the consumer gets its activations as well.
+
+    Raises:
+        InputError: an activation is not finite (with the site and the pairs), the models differ in shape, a budget is too small.
+    """
+    if base is not None:
+        _check_same_shape(model, base)
+    encoded = encode_for(model, pairs, **options)
+    layers = {layer: [site for site in sites if site.layer == layer] for layer in range(model.cfg.n_layers)}
+    missing = [site for site in sites if site.layer not in layers]
+    if missing:
+        raise InputError(f"layer must be in [0, {model.cfg.n_layers}), got {missing[0].layer}")
+    made, _ = batches_for([model] if base is None else [model, base], encoded, options)
+    for batch in in_turn(made, progress, model.cfg.device):
+        with torch.inference_mode():
+            residual = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
+            beside = base(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0) if base is not None else None
+            for layer, here in layers.items():
+                kept: dict[str, Tensor] = {}
+                if base is not None:
+                    with attached(base, [(site.hook_name, _keep(kept)) for site in here]):
+                        beside = run_layers(base, beside, batch, layer, layer + 1)
+                with attached(model, [(site.hook_name, _feed(site, consumer, batch, kept, encoded)) for site in here]):
+                    residual = run_layers(model, residual, batch, layer, layer + 1)
+
+
+@torch.inference_mode(False)  # a notebook may have switched gradients off
+@torch.enable_grad()
+def backpropagate(
+    model: HookedRewardModel,
+    pairs: Pairs,
+    sites: Sequence[Site],
+    consumer: GradientConsumer,
+    *,
+    steps: int | None = None,
+    progress: str | None = None,
+    **options: Unpack[BatchOptions],
+) -> None:
+    """The gradient of the sum of all margins, at each site of each batch: one forward and one backward pass over every transcript.
+
+    Activations and gradients are handed over as they come up and then let go: nothing is kept but what the backward pass needs itself.
+
+    Args:
+        steps: with a number, the gradient is the mean of as many on the straight path from 0 to the activations, at all sites jointly
+            (integrated gradients; Sundararajan et al. 2017), by the midpoint rule; as many forward and backward passes. The consumer is
+            called at each step, with the gradient divided by `steps`.
+
+    Errors as in `stream`.
+    """
+    if steps is not None and steps < 1:
+        raise InputError(f"steps must be at least 1, got {steps}")
+    encoded = encode_for(model, pairs, **options)
+    sign = encoded.sides[0] - encoded.sides[1]
+    made, _ = batches_for([model], encoded, options, gradients=True)
+    for batch in in_turn(made, progress, model.cfg.device, times=steps or 1):
+        clean: dict[str, Tensor] = {}
+        with torch.no_grad():
+            embedded = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
+            if steps is not None:
+                with attached(model, [(site.hook_name, _keep(clean)) for site in sites]):
+                    model(embedded, None, attention_mask=mask_of(batch), start_at_layer=0)
+        for step in range(steps or 1):
+            path = (clean, (step + 0.5) / steps, steps) if steps is not None else None
+            leaves = [embedded.detach().requires_grad_()]
+            hooks = [(site.hook_name, _feed_gradient(site, consumer, batch, encoded, path, leaves)) for site in sites]
+            with attached(model, hooks):
+                reward = model(leaves[0], attention_mask=mask_of(batch), start_at_layer=0)
+                # Of these alone: weights that can be trained get no gradient.
+                (reward * sign.to(reward)[batch.row]).sum().backward(inputs=leaves)
+
+
+def sample_activations(
+    model: HookedRewardModel, pairs: Pairs, site: SiteKind, *, count: int = 64, seed: int = 0, **options: Unpack[BatchOptions]
+) -> Float[Tensor, "sample layer neuron"]:
+    """The activations of all neurons at tokens drawn at random, with replacement, from all transcripts, float32."""
+    check_neuron_site(site)
+    encoded = encode_for(model, pairs, **options)
+    lengths = torch.tensor([len(row.ids) for row in encoded.rows])
+    ends = lengths.cumsum(0)
+    drawn = torch.randint(int(ends[-1]), (count,), generator=torch.Generator().manual_seed(seed))
+    row = torch.searchsorted(ends, drawn, right=True)
+    position = drawn - (ends - lengths)[row]
+    bank = torch.zeros(count, model.cfg.n_layers, int(model.cfg.d_mlp or 0))
+
+    def take(place: Site, activation: Tensor, batch: Batch, _: Tensor | None) -> None:
+        for i, here in enumerate(batch.row.tolist()):
+            samples = (row == here).nonzero()[:, 0]
+            if len(samples):
+                bank[samples, place.layer] = activation[batch.places(i)[position[samples]]].float().cpu()
+
+    stream(model, encoded, [Site(layer, site) for layer in range(model.cfg.n_layers)], take, **options)
+    return bank
+
+
+def side_weights(encoded: EncodedPairs, batch: Batch) -> Float[Tensor, "side token"]:
+    """For each token of a batch: in how many chosen (0) and rejected (1) transcripts it occurs."""
+    return batch.occurrences(encoded.sides.to(batch.row.device)[:, batch.row])
+
+
+def _keep(kept: dict[str, Tensor]) -> Any:
+    def fn(activation: Tensor, hook: Any) -> None:
+        kept[hook.name] = activation
+
+    return fn
+
+
+def _feed(site: Site, consumer: Consumer, batch: Batch, kept: dict[str, Tensor], encoded: EncodedPairs) -> Any:
+    def fn(activation: Tensor, hook: Any) -> None:
+        tokens = batch.flat(activation)
+        _check_finite(tokens, hook.name, batch, encoded)
+        other = kept.pop(hook.name, None)
+        consumer(site, tokens, batch, batch.flat(other) if other is not None else None)
+
+    return fn
+
+
+def _feed_gradient(
+    site: Site,
+    consumer: GradientConsumer,
+    batch: Batch,
+    encoded: EncodedPairs,
+    path: tuple[dict[str, Tensor], float, int] | None,
+    leaves: list[Tensor],
+) -> Any:
+    """`path`: the clean activations, how much of them this step has, and the number of steps. `leaves` takes what is set on it."""
+
+    def fn(activation: Tensor, hook: Any) -> Tensor | None:
+        tokens = batch.flat((path[0][hook.name] if path else activation).detach())
+        _check_finite(tokens, hook.name, batch, encoded)
+
+        def gradient(value: Tensor) -> None:
+            _check_finite(batch.flat(value), f"gradient at {hook.name}", batch, encoded)
+            consumer(site, tokens, batch.flat(value) / (path[2] if path else 1), batch)
+
+        # On a path, a site's activations are set, whatever the layers below now give.
+        seen = (path[1] * path[0][hook.name]).requires_grad_() if path else activation
+        seen.register_hook(gradient)
+        if path:
+            leaves.append(seen)
+        return seen if path else None
+
+    return fn
+
+
+def _check_finite(tokens: Float[Tensor, "token ..."], name: str, batch: Batch, encoded: EncodedPairs) -> None:
+    # One pass over memory, where isfinite().all() takes several. A sum that overflows is looked at more closely.
+    if tokens.sum(dtype=torch.float32).isfinite() or tokens.isfinite().all():
+        return
+    bad = ~tokens.flatten(1).isfinite().all(1)
+    one_hot = torch.eye(len(batch.row), device=batch.row.device)
+    rows = [row for i, row in enumerate(batch.row.tolist()) if (batch.occurrences(one_hot[i : i + 1])[0].bool() & bad).any()]
+    raise InputError(f"{name} is not finite for {pairs_of(encoded, rows)}")
+
+
+def _check_same_shape(model: HookedRewardModel, base: HookedRewardModel) -> None:
+    for name in ("n_layers", "d_model", "d_mlp", "n_heads", "d_vocab"):
+        ours, theirs = getattr(model.cfg, name), getattr(base.cfg, name)
+        if ours != theirs:
+            raise InputError(f"base model must have the same shape: {name} is {ours} and {theirs}")
