@@ -58,11 +58,13 @@ def test_the_commands_from_data_to_page(folders, capsys):
     ablation = ["--fractions", "0.1", "1.0", "--draws", "1", "--out", at["ablation"]]
     assert main(["ablate", models[0], "--ranking", at["neurons"], *pairs, *ablation]) == 0
     assert main(["compare", at["neurons"], "--out", at["overlap"]]) == 0
+    at["effects"] = str(folders / "runs" / "effects")
+    assert main(["attribute", models[0], *pairs, "--top", "4", "--random", "8", "--out", at["effects"]]) == 0
     page = folders / "page.html"
     assert main(["dashboard", *at.values(), "--out", str(page)]) == 0
     printed = capsys.readouterr().out
     assert "best of n" in printed and str(page) in printed
-    assert page.stat().st_size > 1_000_000 and page.read_text(encoding="utf-8").count('class="plot"') == 8
+    assert page.stat().st_size > 1_000_000 and page.read_text(encoding="utf-8").count('class="plot"') == 9
 
     scores = Results.load(at["scores"])
     entry = next(iter(scores.sections["scores"].values()))

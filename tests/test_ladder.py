@@ -24,7 +24,7 @@ LEVELS = {
             "discovery attribution ablation effects",
             "record plots",
             "summary dashboard",
-            "demo",
+            "demo options",
             "cli tl_reward",
         ]
     )

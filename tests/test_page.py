@@ -12,12 +12,14 @@ import torch
 
 from tl_reward import plots
 from tl_reward.ablation import ablation_curve
+from tl_reward.attribution import attribute
 from tl_reward.dashboard import build_page, write_page
 from tl_reward.dashboard.page import _json_block
 from tl_reward.discovery import discover
+from tl_reward.effects import compare_with_exact
 from tl_reward.errors import InputError
 from tl_reward.readers import load_pairs
-from tl_reward.record import record_ablation, record_discovery, record_overlap, record_scores
+from tl_reward.record import record_ablation, record_attribution, record_discovery, record_overlap, record_scores
 from tl_reward.results import Results, provenance
 from tl_reward.run import score
 from tl_reward.tiny import tiny_reward_model
@@ -38,6 +40,9 @@ def results():
     entry = results.sections["discovery"]["mixed"]
     record_ablation(results, "mixed", "some pairs", curve, score="mean", site="mlp_gate", found=entry, pairs=PAIRS[:2])
     record_overlap(results, results, score="mean", site="mlp_gate", fraction=0.1)
+    estimate = attribute(model, PAIRS)
+    comparison = compare_with_exact(model, PAIRS, estimate.effect, top=5, random=6)
+    record_attribution(results, "mixed", "some pairs", estimate, comparison, site="mlp_post", steps=None)
     return results
 
 
@@ -77,6 +82,19 @@ def test_layer_profile_and_overlap(results):
     assert list(observed.y) == [pair["jaccard"] for pair in entry["pairs"]]
 
 
+def test_attribution_scatter_shows_each_zeroed_neuron_once(results):
+    (entry,) = results.section("attribution").values()
+    largest, drawn, line = plots.attribution_scatter(results).data
+    assert (len(largest.x), len(drawn.x), line.name) == (5, 6, "equal")
+    effect = results.tensor("attribution", "mixed · some pairs", "effect")
+    for row in entry["exact"]:
+        trace = drawn if row["drawn"] else largest
+        at = trace.text.index(f"layer {row['layer']}, neuron {row['neuron']}")
+        assert trace.x[at] == pytest.approx(effect[row["layer"], row["neuron"]].item())
+        assert trace.y[at] == pytest.approx(row["margin"]["value"])
+    assert min(abs(x) for x in largest.x) >= max(abs(x) for x in drawn.x)
+
+
 def test_top_neurons_are_the_best_ranked(results):
     rows = plots.top_neurons(results, k=5, score="mean", site="mlp_gate")
     assert len(rows) == 5
@@ -86,7 +104,7 @@ def test_top_neurons_are_the_best_ranked(results):
 
 
 def test_figures_are_returned_and_a_missing_section_says_so():
-    for name in ("accuracy_bars", "margin_histogram", "layer_profile", "overlap_bars", "ablation_curves"):
+    for name in ("accuracy_bars", "margin_histogram", "layer_profile", "overlap_bars", "ablation_curves", "attribution_scatter"):
         with pytest.raises(InputError, match="this run has no"):
             getattr(plots, name)(Results())
     with pytest.raises(InputError, match="quantity"):
@@ -101,7 +119,7 @@ def _figures(page: str) -> list[dict]:
 
 def test_the_page_holds_every_figure_and_asks_for_nothing(results):
     page = build_page(results)
-    assert len(_figures(page)) == 9 == page.count('class="plot"')
+    assert len(_figures(page)) == 10 == page.count('class="plot"')
     assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=", page)
     assert "default-src 'none'" in page and "showSendToCloud: false" in page
     assert all(isinstance(go.Figure(figure), go.Figure) for figure in _figures(page))

@@ -2,7 +2,7 @@ from .ablation import AblationCurve, ablation_curve
 from .agreement import Agreement, measure_agreement
 from .attribution import Attribution, attribute
 from .discovery import Discovery, discover
-from .effects import Effects, neuron_effects
+from .effects import Comparison, Effects, compare_with_exact, neuron_effects
 from .errors import InputError
 from .interventions import Intervention, MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
 from .model import HookedRewardModel, load
@@ -20,6 +20,7 @@ __all__ = [
     "AblationCurve",
     "Agreement",
     "Attribution",
+    "Comparison",
     "Discovery",
     "Effects",
     "Estimate",
@@ -40,6 +41,7 @@ __all__ = [
     "ablation_curve",
     "attribute",
     "compare",
+    "compare_with_exact",
     "depth_thirds",
     "discover",
     "load",

@@ -30,10 +30,10 @@ class Agreement:
     def to_json(self) -> dict[str, Any]:
         return {
             "neurons": self.n,
-            "spearman": self.spearman._asdict(),
-            "pearson": self.pearson._asdict(),
-            "sign": self.sign._asdict(),
-            "precision": {str(k): value._asdict() for k, value in self.precision.items()},
+            "spearman": _numbers(self.spearman),
+            "pearson": _numbers(self.pearson),
+            "sign": _numbers(self.sign),
+            "precision": {str(k): _numbers(value) for k, value in self.precision.items()},
         }
 
 
@@ -82,6 +82,11 @@ def sample_neurons(score: np.ndarray, *, top: int, random: int, seed: int = 0) -
     width = score.shape[1]
     first, others = (NeuronSet((int(i) // width, int(i) % width) for i in index) for index in (order[:top], drawn))
     return first, others
+
+
+def _numbers(estimate: Estimate) -> dict[str, float | None]:
+    """JSON has no nan."""
+    return {name: value if np.isfinite(value) else None for name, value in estimate._asdict().items()}
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -73,8 +73,11 @@ def lens_config(hf_config: PretrainedConfig) -> dict[str, Any]:
     return shared | architecture.lens_config(hf_config)
 
 
-def to_lens(state: StateDict, hf_config: PretrainedConfig, dtype: torch.dtype) -> dict[str, Tensor]:
-    """TransformerLens weights from Hugging Face ones, as copies that keep their memory layout.
+def to_lens(state: StateDict, hf_config: PretrainedConfig, dtype: torch.dtype, *, copy: bool = True) -> dict[str, Tensor]:
+    """TransformerLens weights from Hugging Face ones, which keep their memory layout.
+
+    Args:
+        copy: off, weights share memory with `state` where no arithmetic is needed: for a checkpoint that nobody else holds.
 
     Raises:
         InputError: a key that one side has and the other lacks, so that none is left out in silence.
@@ -93,7 +96,7 @@ def to_lens(state: StateDict, hf_config: PretrainedConfig, dtype: torch.dtype) -
         if weight.pattern:
             value = einops.rearrange(value, weight.pattern, **_used(sizes, weight.pattern))
         parts = list(value.unbind(0)) if len(weight.lens) > 1 else [value]
-        result |= {name: part.to(dtype).clone() for name, part in zip(weight.lens, parts, strict=True)}
+        result |= {name: part.to(dtype, copy=copy) for name, part in zip(weight.lens, parts, strict=True)}
     return result
 
 

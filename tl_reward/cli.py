@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
@@ -12,103 +12,14 @@ from tyro.conf import Positional
 
 from tl_reward import zoo
 from tl_reward.errors import InputError, one_line_errors
-from tl_reward.pairs import Objective, PreferencePair
-from tl_reward.readers import EMBEDDED, load_pairs, short_name
+from tl_reward.options import Data, Output, Running
 from tl_reward.results import Results, check_run_folder, provenance
 from tl_reward.sites import check_fraction
 from tl_reward.statistics import StatisticName
-from tl_reward.tokens import Overlong
 from tl_reward.training import TrainingConfig
-
-if TYPE_CHECKING:
-    from tl_reward.budget import BatchOptions
 
 NeuronSite = Literal["mlp_post", "mlp_gate"]
 _out = Console(markup=False)  # names and paths may hold brackets
-
-
-@dataclass(frozen=True)
-class Data:
-    """Which preference pairs to read."""
-
-    pairs: tuple[str, ...] = ("embedded",)
-    """Files (.json, .jsonl, .gz, .parquet), hub ids such as Anthropic/hh-rlhf, or "embedded"."""
-    objective: Objective | None = None
-    """Keep pairs of this objective, and mark those that name none with it."""
-    subset: str | None = None
-    """Keep pairs of this subset."""
-    split: str | None = None
-    """Split of a hub data set, or of a file whose rows name theirs. The embedded pairs have find and test. Default: train to train,
-    find to discover, test to score and ablate."""
-    data_dir: str | None = None
-    """Folder within a hub data set."""
-    limit: int | None = None
-    """Keep the first rows of each file, this many; a best-of-n row counts as one."""
-    drop_bad: bool = False
-    """Leave out pairs with an empty side or two equal ones, instead of stopping."""
-
-    def load(self, *, split: str, embedded: str) -> dict[str, list[PreferencePair]]:
-        """The pairs of each source, by a name that says what was kept of it.
-
-        Args:
-            split: the default split of a hub data set.
-            embedded: the default split of the embedded pairs.
-        """
-        result: dict[str, list[PreferencePair]] = {}
-        for source in self.pairs:
-            local = source != EMBEDDED and Path(source).exists()
-            chosen = self.split or (embedded if source == EMBEDDED else None if local else split)
-            kept = [chosen, self.objective, self.subset, f"first {self.limit}" if self.limit else None]
-            name = ", ".join([short_name(source), *(part for part in kept if part)])
-            if name in result:
-                raise InputError(f"two sources are called {name!r}; rename one")
-            result[name] = load_pairs(
-                source,
-                objective=self.objective,
-                subset=self.subset,
-                data_dir=self.data_dir,
-                split=chosen,
-                limit=self.limit,
-                on_bad="drop" if self.drop_bad else "error",
-            )
-        return result
-
-
-@dataclass(frozen=True)
-class Running:
-    """How to run the model."""
-
-    max_tokens: int | None = None
-    """Tokens a batch; a prefix that transcripts share counts once. Default: as many as run fastest and fit."""
-    max_memory_gb: float | None = None
-    """Memory that a batch may take besides the model's weights, in GiB. Default: half of what is free."""
-    max_length: int | None = None
-    """Longest transcript, in tokens. Default: 1,024, or the model's context if that is shorter."""
-    overlong: Overlong = "drop"
-    """What to do with longer ones: drop the pair, cut tokens off the left, or stop."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the model. The head and all sums are wider: float32 and float64."""
-    device: str | None = None
-    """Default: the GPU if there is one."""
-
-    @property
-    def options(self) -> "BatchOptions":
-        return {
-            "max_tokens": self.max_tokens,
-            "max_memory_gb": self.max_memory_gb,
-            "max_length": self.max_length,
-            "overlong": self.overlong,
-        }
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where to write."""
-
-    out: Path
-    """The run folder to write."""
-    overwrite: bool = False
-    """Replace a run folder that exists."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +120,47 @@ class Discover:
 
 
 @dataclass(frozen=True)
+class Attribute:
+    """Estimate every neuron's effect on the margin from one backward pass, and check a sample of them by zeroing each alone."""
+
+    models: Positional[tuple[str, ...]]
+    """Folders, hub ids, or the embedded helpful, harmless, mixed."""
+    output: tyro.conf.OmitArgPrefixes[Output]
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+    site: NeuronSite = "mlp_post"
+    """The reading of a neuron: mlp_post is act(gate)*up, mlp_gate is act(gate)."""
+    steps: int | None = None
+    """With a number, integrated gradients of as many steps. Default: activation times gradient."""
+    top: int = 16
+    """Neurons with the largest estimates to zero, each alone."""
+    random: int = 16
+    """Neurons drawn at random to zero, each alone."""
+    seed: int = 0
+    """Seed of the random sample."""
+
+    def run(self) -> None:
+        from tl_reward.attribution import attribute
+        from tl_reward.effects import compare_with_exact
+        from tl_reward.record import record_attribution
+
+        check_run_folder(self.output.out, overwrite=self.output.overwrite)
+        data = self.data.load(split="test", embedded="test")
+        results = Results(provenance=provenance(seed=self.seed, data=data))
+        for name, source in _named(self.models).items():
+            model = _load(source, self.running)
+            for dataset, pairs in data.items():
+                label, options = f"{name}: {dataset}", self.running.options
+                found = attribute(model, pairs, site=self.site, steps=self.steps, progress=f"{label}, all neurons", **options)
+                checked = compare_with_exact(
+                    model, pairs, found.effect, top=self.top, random=self.random, seed=self.seed, site=self.site,
+                    progress=f"{label}, single neurons", **options,
+                )  # fmt: skip
+                record_attribution(results, name, dataset, found, checked, site=self.site, steps=self.steps)
+        _finish(results, self.output)
+
+
+@dataclass(frozen=True)
 class Ablate:
     """Zero a reward model's top neurons, share by share, beside layer-matched random sets."""
 
@@ -301,6 +253,7 @@ Command = (
     | Annotated[Train, tyro.conf.subcommand("train")]
     | Annotated[Score, tyro.conf.subcommand("score")]
     | Annotated[Discover, tyro.conf.subcommand("discover")]
+    | Annotated[Attribute, tyro.conf.subcommand("attribute")]
     | Annotated[Ablate, tyro.conf.subcommand("ablate")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Dashboard, tyro.conf.subcommand("dashboard")]

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_reward.agreement import Agreement, measure_agreement, sample_neurons
 from tl_reward.budget import BatchOptions
 from tl_reward.errors import InputError
 from tl_reward.interventions import Intervention, MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
@@ -105,6 +106,52 @@ def neuron_effects(
         chosen=np.stack([clean.chosen - scores.chosen for scores in ablated]),
         rejected=np.stack([clean.rejected - scores.rejected for scores in ablated]),
     )
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Estimated effects on the margin beside exact ones, for the neurons with the largest estimates and for others drawn at random.
+
+    Attributes:
+        effects: exact, one neuron ablated at a time.
+        estimated: [neuron], in the order of `effects.neurons`.
+        drawn: [neuron], true for those drawn at random.
+        agreement: over all of them; `agreement_drawn` over those drawn at random alone, which is what holds for a neuron at large.
+    """
+
+    effects: Effects
+    estimated: np.ndarray
+    drawn: np.ndarray
+    agreement: Agreement
+    agreement_drawn: Agreement
+
+
+def compare_with_exact(
+    model: HookedRewardModel,
+    pairs: Pairs,
+    estimate: Float[Tensor, "layer neuron"],
+    *,
+    top: int = 16,
+    random: int = 16,
+    seed: int = 0,
+    site: SiteKind = "mlp_post",
+    progress: str | None = None,
+    **options: Unpack[BatchOptions],
+) -> Comparison:
+    """Does an attribution predict what zeroing does? Zeroes a sample of neurons, each alone, on the pairs that the estimate came from.
+
+    Args:
+        estimate: effects on the margin, such as `Attribution.effect`; positive: zeroing lowers the margin.
+        top: how many neurons with the largest estimates, in size.
+        random: how many of the others, drawn at random; at least 3.
+    """
+    values = estimate.double().numpy()
+    first, others = sample_neurons(values, top=top, random=random, seed=seed)
+    effects = neuron_effects(model, pairs, first | others, site=site, progress=progress, **options)
+    estimated = np.array([values[place] for place in effects.neurons])
+    drawn = np.array([place in others for place in effects.neurons])
+    exact = effects.margin.mean(1)
+    return Comparison(effects, estimated, drawn, measure_agreement(estimated, exact), measure_agreement(estimated[drawn], exact[drawn]))
 
 
 def ablation(

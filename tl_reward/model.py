@@ -4,9 +4,9 @@ The reward head is a one-column unembedding: `cfg.d_vocab_out == 1`, and `W_U[:,
 are folded into it, so that the residual stream, divided by the final norm's scale and projected on `W_U[:, 0]`, sums to the reward.
 """
 
-import copy
 import warnings
 from collections.abc import Sequence
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -76,7 +76,7 @@ class HookedRewardModel(HookedTransformer):
 
         (`HookedTransformer` would load it again from the hub with `add_bos_token=True`, and change the reward.)
         """
-        self.tokenizer = copy.deepcopy(tokenizer)
+        self.tokenizer = deepcopy(tokenizer)
         self.tokenizer.padding_side = default_padding_side or "right"
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
@@ -208,7 +208,7 @@ class HookedRewardModel(HookedTransformer):
                 that does not fit its base.
         """
         checkpoint = checkpoints.load_reward_model(name_or_path, base=base, dtype=dtype, hub=hub)
-        return cls.from_hf(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name)
+        return cls._converted(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name, copy=False)
 
     @classmethod
     def from_base(
@@ -222,7 +222,7 @@ class HookedRewardModel(HookedTransformer):
     ) -> "HookedRewardModel":
         """Loads a causal language model (`zoo.BASE` is embedded) and gives it a fresh head, drawn from normal(0, 0.02) with `seed`."""
         checkpoint = checkpoints.load_with_fresh_head(name_or_path, seed=seed, dtype=dtype, hub=hub)
-        return cls.from_hf(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name)
+        return cls._converted(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name, copy=False)
 
     @classmethod
     def from_hf(
@@ -234,19 +234,32 @@ class HookedRewardModel(HookedTransformer):
         name: str | None = None,
     ) -> "HookedRewardModel":
         """Converts a Hugging Face `*ForSequenceClassification` model of one output. dtype is the model's own; it is left unchanged."""
-        hf_config = copy.deepcopy(hf_model.config)
+        return cls._converted(hf_model, tokenizer, device=device, name=name, copy=True)
+
+    @classmethod
+    def _converted(
+        cls,
+        hf_model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        *,
+        device: str | torch.device | None,
+        name: str | None,
+        copy: bool,
+    ) -> "HookedRewardModel":
+        hf_config = deepcopy(hf_model.config)
         checkpoints.check_reward_head(hf_config, type(hf_model).__name__, type(hf_model).__name__)
         dtype = hf_model.dtype
         cfg = HookedTransformerConfig.from_dict(
             architectures.lens_config(hf_config)
             | {
                 "device": str(device or get_device()),
+                "init_weights": False,  # every weight is set below; memory that nobody writes to is never taken
                 "dtype": dtype,
                 "model_name": name or hf_config.name_or_path or hf_config.model_type,
             }
         )
         model = cls(cfg, tokenizer)
-        state = architectures.to_lens(hf_model.state_dict(), hf_config, dtype)
+        state = architectures.to_lens(hf_model.state_dict(), hf_config, dtype, copy=copy)
         _fold_final_norm(state)
         state = {key: value.to(cfg.device) for key, value in state.items()}
         # assign: the weights keep Hugging Face's memory layout, which TransformerLens' components transpose to without a copy.
@@ -276,7 +289,7 @@ class HookedRewardModel(HookedTransformer):
             state["ln_final.b"] = (head * bias / head.dot(head)).to(self.cfg.dtype)
         elif bias.any():
             raise InputError(f"the head has a bias of {bias.item():g}, and {self.hf_config.model_type} has no place for one")
-        hf_config = copy.deepcopy(self.hf_config)
+        hf_config = deepcopy(self.hf_config)
         hf_model = AutoModelForSequenceClassification.from_config(hf_config, dtype=self.cfg.dtype)
         weights = architectures.to_hf(state, hf_config)
         for key in weights.keys() - hf_model.state_dict().keys():

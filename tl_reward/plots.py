@@ -181,6 +181,34 @@ def ablation_curves(results: Results, quantity: str = "accuracy") -> go.Figure:
     return figure
 
 
+def attribution_scatter(results: Results, name: str | None = None) -> go.Figure:
+    """Estimated against exact effect of zeroing one neuron on the margin, with 95 % intervals of the exact one; the line is equality."""
+    entries = results.section("attribution")
+    entry = entries[name] if name else next(iter(entries.values()))
+    figure = go.Figure()
+    for drawn, label, color, symbol in ((False, "largest estimates", "#0072B2", "circle"), (True, "drawn at random", "#D55E00", "square")):
+        rows = [row for row in entry["exact"] if row["drawn"] == drawn]
+        exact = [row["margin"] for row in rows]
+        figure.add_scatter(
+            x=[row["estimated"] for row in rows], y=[value["value"] for value in exact], mode="markers", name=label,
+            error_y={
+                "type": "data", "thickness": 1, "array": [value["high"] - value["value"] for value in exact],
+                "arrayminus": [value["value"] - value["low"] for value in exact],
+            },
+            marker={"color": color, "symbol": symbol, "size": 7},
+            text=[f"layer {row['layer']}, neuron {row['neuron']}" for row in rows],
+            hovertemplate="%{text}<br>estimated %{x:.4f}, exact %{y:.4f}<extra></extra>",
+        )  # fmt: skip
+    ends = [row["estimated"] for row in entry["exact"]]
+    figure.add_scatter(
+        x=[min(ends), max(ends)], y=[min(ends), max(ends)], mode="lines", name="equal", line={"dash": "dot", "color": "#555"}
+    )
+    figure.update_layout(**_LAYOUT)
+    figure.update_xaxes(title="estimated effect on the margin (reward units)")
+    figure.update_yaxes(title="exact effect on the margin (reward units)")
+    return figure
+
+
 def top_neurons(results: Results, *, k: int = 20, score: str = "mean", site: str = "mlp_post") -> list[dict[str, Any]]:
     """The k neurons with the highest score in any reward model, with their score and rank in every one.
 

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 
 from tl_reward.ablation import AblationCurve
+from tl_reward.attribution import Attribution
 from tl_reward.discovery import Discovery
+from tl_reward.effects import Comparison
 from tl_reward.errors import InputError
 from tl_reward.overlap import compare
 from tl_reward.pairs import PreferencePair
@@ -69,6 +71,31 @@ def record_ablation(
         "tested_pairs_that_found": sum(pair_hash(pair) in seen for pair in pairs),
     }
     results.add("ablation", f"{model} · {dataset}", entry | curve.to_json())
+
+
+def record_attribution(
+    results: Results, model: str, dataset: str, attribution: Attribution, comparison: Comparison, *, site: str, steps: int | None
+) -> None:
+    """Estimated effects as tensors `effect` and `gradient` [layer, neuron], float32; exact ones, and their agreement, in the JSON."""
+    estimated = {place: float(value) for place, value in zip(comparison.effects.neurons, comparison.estimated, strict=True)}
+    drawn = {place: bool(value) for place, value in zip(comparison.effects.neurons, comparison.drawn, strict=True)}
+    exact = [
+        entry | {"estimated": estimated[entry["layer"], entry["neuron"]], "drawn": drawn[entry["layer"], entry["neuron"]]}
+        for entry in comparison.effects.to_json()
+    ]
+    entry = {
+        "model": model,
+        "dataset": dataset,
+        "site": site,
+        "method": "activation x gradient" if steps is None else f"integrated gradients, {steps} steps",
+        "pairs": len(attribution.pairs),
+        "pair_hashes": list(attribution.pairs),
+        "exact": exact,
+        "agreement": comparison.agreement.to_json(),
+        "agreement_drawn": comparison.agreement_drawn.to_json(),
+    }
+    tensors = {"effect": attribution.effect, "gradient": attribution.gradient}
+    results.add("attribution", f"{model} · {dataset}", entry, tensors)
 
 
 def record_overlap(

@@ -29,7 +29,7 @@ from tl_reward.errors import InputError
 from tl_reward.pairs import PreferencePair
 
 FORMAT = 1
-SECTIONS = ("scores", "discovery", "ablation", "overlap")
+SECTIONS = ("scores", "discovery", "attribution", "ablation", "overlap")
 _JSON, _TENSORS = "results.json", "tensors.safetensors"
 
 

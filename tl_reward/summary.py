@@ -1,5 +1,7 @@
 """A run as tables in a terminal."""
 
+from typing import Any
+
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -38,6 +40,8 @@ def summary(results: Results, console: Console) -> None:
             console.print(f"ties across the cut (the choice among them is arbitrary): {ties}")
         if "regions" in entry:
             console.print(", ".join(f"{region}: {count}" for region, count in entry["regions"].items()))
+    for name, entry in results.sections.get("attribution", {}).items():
+        _attribution(name, entry, console)
     for name, entry in results.sections.get("ablation", {}).items():
         table = Table("zeroed", "neurons", Column("accuracy [95 %]", no_wrap=True), "random draws", title=f"Ablation: {name}")
         table.add_row("none", "0", _estimate(entry["clean"]["accuracy"]), "")
@@ -53,5 +57,26 @@ def summary(results: Results, console: Console) -> None:
             console.print(f"ties across the cut (the choice among them is arbitrary): {', '.join(ties)}")
 
 
+def _attribution(name: str, entry: dict[str, Any], console: Console) -> None:
+    table = Table(
+        "layer", "neuron", "sample", "estimated", Column("exact [95 %]", no_wrap=True),
+        title=f"Effect of zeroing one neuron on the margin: {name}",
+    )  # fmt: skip
+    for row in entry["exact"][:10]:
+        exact = row["margin"]
+        cells = f"{row['estimated']:+.4f}", f"{exact['value']:+.4f} [{exact['low']:+.4f}, {exact['high']:+.4f}]"
+        table.add_row(str(row["layer"]), str(row["neuron"]), "random" if row["drawn"] else "top", *cells)
+    console.print(table)
+    console.print(f"The 10 largest of {len(entry['exact'])} that were zeroed. Positive: zeroing lowers the margin, in reward units.")
+    for label, found in (("top and random", entry["agreement"]), ("random alone", entry["agreement_drawn"])):
+        precision = ", ".join(f"{value['value']:.2f} of the top {k}" for k, value in found["precision"].items())
+        console.print(
+            f"{entry['method']} against exact, {found['neurons']} neurons ({label}): Spearman {_estimate(found['spearman'])}, "
+            f"Pearson {_estimate(found['pearson'])}, same sign {_estimate(found['sign'])}, precision {precision}"
+        )
+
+
 def _estimate(value: dict[str, float]) -> str:
+    if value["value"] is None:
+        return "undefined"
     return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"

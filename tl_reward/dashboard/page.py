@@ -107,6 +107,16 @@ def _panels(results: Results) -> Iterator[Panel]:
             "The same edits, in mean margin: reward of chosen minus rejected, in raw reward units.",
             plots.ablation_curves(results, "mean_margin"),
         )
+    for name, entry in have.get("attribution", {}).items():
+        every, drawn = entry["agreement"]["spearman"], entry["agreement_drawn"]["spearman"]
+        yield Panel(
+            f"Does attribution predict what zeroing a neuron does? {name}",
+            f"Each point is a neuron: its effect on the mean margin of {entry['pairs']} pairs as {entry['method']} at {entry['site']} "
+            "estimates it, and as zeroing it alone shows, with 95 % intervals over prompts. Positive: zeroing lowers the margin. "
+            f"Spearman correlation {_interval(every)} over all, {_interval(drawn)} over those drawn at random.",
+            plots.attribution_scatter(results, name),
+            480,
+        )
     for model, entry in have.get("discovery", {}).items():
         site, score = default_statistic(entry["computed"])
         yield Panel(
@@ -115,6 +125,12 @@ def _panels(results: Results) -> Iterator[Panel]:
             "sorted by score; hover to read a neuron's number.",
             plots.neuron_map(results, model, score, site),
         )
+
+
+def _interval(value: dict[str, float]) -> str:
+    if value["value"] is None:
+        return "undefined (all effects are the same)"
+    return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
 
 
 def _depth(entry: dict[str, Any]) -> str:

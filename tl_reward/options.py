@@ -1,0 +1,97 @@
+"""Options that the commands share: which pairs to read, how to run the model, where to write."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tl_reward.errors import InputError
+from tl_reward.pairs import Objective, PreferencePair
+from tl_reward.readers import EMBEDDED, load_pairs, short_name
+from tl_reward.tokens import Overlong
+
+if TYPE_CHECKING:
+    from tl_reward.budget import BatchOptions
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which preference pairs to read."""
+
+    pairs: tuple[str, ...] = ("embedded",)
+    """Files (.json, .jsonl, .gz, .parquet), hub ids such as Anthropic/hh-rlhf, or "embedded"."""
+    objective: Objective | None = None
+    """Keep pairs of this objective, and mark those that name none with it."""
+    subset: str | None = None
+    """Keep pairs of this subset."""
+    split: str | None = None
+    """Split of a hub data set, or of a file whose rows name theirs. The embedded pairs have find and test. Default: train to train,
+    find to discover, test to score and ablate."""
+    data_dir: str | None = None
+    """Folder within a hub data set."""
+    limit: int | None = None
+    """Keep the first rows of each file, this many; a best-of-n row counts as one."""
+    drop_bad: bool = False
+    """Leave out pairs with an empty side or two equal ones, instead of stopping."""
+
+    def load(self, *, split: str, embedded: str) -> dict[str, list[PreferencePair]]:
+        """The pairs of each source, by a name that says what was kept of it.
+
+        Args:
+            split: the default split of a hub data set.
+            embedded: the default split of the embedded pairs.
+        """
+        result: dict[str, list[PreferencePair]] = {}
+        for source in self.pairs:
+            local = source != EMBEDDED and Path(source).exists()
+            chosen = self.split or (embedded if source == EMBEDDED else None if local else split)
+            kept = [chosen, self.objective, self.subset, f"first {self.limit}" if self.limit else None]
+            name = ", ".join([short_name(source), *(part for part in kept if part)])
+            if name in result:
+                raise InputError(f"two sources are called {name!r}; rename one")
+            result[name] = load_pairs(
+                source,
+                objective=self.objective,
+                subset=self.subset,
+                data_dir=self.data_dir,
+                split=chosen,
+                limit=self.limit,
+                on_bad="drop" if self.drop_bad else "error",
+            )
+        return result
+
+
+@dataclass(frozen=True)
+class Running:
+    """How to run the model."""
+
+    max_tokens: int | None = None
+    """Tokens a batch; a prefix that transcripts share counts once. Default: as many as run fastest and fit."""
+    max_memory_gb: float | None = None
+    """Memory that a batch may take besides the model's weights, in GiB. Default: half of what is free."""
+    max_length: int | None = None
+    """Longest transcript, in tokens. Default: 1,024, or the model's context if that is shorter."""
+    overlong: Overlong = "drop"
+    """What to do with longer ones: drop the pair, cut tokens off the left, or stop."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the model. The head and all sums are wider: float32 and float64."""
+    device: str | None = None
+    """Default: the GPU if there is one."""
+
+    @property
+    def options(self) -> "BatchOptions":
+        return {
+            "max_tokens": self.max_tokens,
+            "max_memory_gb": self.max_memory_gb,
+            "max_length": self.max_length,
+            "overlong": self.overlong,
+        }
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where to write."""
+
+    out: Path
+    """The run folder to write."""
+    overwrite: bool = False
+    """Replace a run folder that exists."""
