@@ -4,8 +4,9 @@
 
 (a) scoring against Hugging Face; (b) all discovery scores against the study's procedure; (c) scoring and one cached site against plain
 TransformerLens and nnsight; (d) a sweep of 16 ablations against 16 Hugging Face passes; (e) attribution to every neuron against one
-forward pass. Every contestant runs in this process, on the same pairs, in turns, in the batch size that suits it best; before each contest
-its rewards, scores or effects are checked against ours. About 25 minutes on 2 cores; needs the extra `bench`.
+forward pass. Every contestant runs in this process, on the same pairs, in turns, in the batch size that suits it best (the study's
+procedure one transcript at a time); before each contest its rewards, scores or effects are checked against ours. About 25 minutes on
+2 cores; needs the extra `bench`.
 """
 
 import json

@@ -137,10 +137,11 @@ def test_against_a_baseline_is_the_effect_less_what_the_baseline_keeps(tiny, mea
 
 def test_attribution_agrees_with_exact_ablation_on_a_model_that_is_nearly_linear(tiny):
     estimated = attribute(tiny, PAIRS).effect.numpy()
-    top, random = sample_neurons(estimated, top=10, random=14)
-    assert len(top) == 10 and len(random) == 14 and not top & random
-    exact = neuron_effects(tiny, PAIRS, top | random).margin.mean(1)
-    found = measure_agreement(np.array([estimated[place] for place in top | random]), exact)
+    sample = sample_neurons(estimated, top=10, random=14)
+    assert len(sample.top) == 10 and len(sample.random) == 14 and not sample.top & sample.random
+    neurons = sample.top | sample.random
+    exact = neuron_effects(tiny, PAIRS, neurons).margin.mean(1)
+    found = measure_agreement(np.array([estimated[place] for place in neurons]), exact)
     assert found.n == 24
     assert found.spearman.low <= found.spearman.value <= found.spearman.high
     assert found.spearman.value > 0.5

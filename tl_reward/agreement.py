@@ -1,7 +1,7 @@
 """Does attribution predict what ablation does? Rank correlation, sign and precision of one against the other."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -69,7 +69,14 @@ def measure_agreement(estimated: np.ndarray, exact: np.ndarray, *, resamples: in
     )
 
 
-def sample_neurons(score: np.ndarray, *, top: int, random: int, seed: int = 0) -> tuple[NeuronSet, NeuronSet]:
+class NeuronSample(NamedTuple):
+    """The neurons with the largest scores in size, and others drawn at random."""
+
+    top: NeuronSet
+    random: NeuronSet
+
+
+def sample_neurons(score: np.ndarray, *, top: int, random: int, seed: int = 0) -> NeuronSample:
     """The `top` neurons by absolute score, and as many as `random` of the others: a sample of extremes alone would flatter any method.
 
     Args:
@@ -80,8 +87,7 @@ def sample_neurons(score: np.ndarray, *, top: int, random: int, seed: int = 0) -
     order = np.argsort(-np.abs(score), axis=None, kind="stable")
     drawn = np.random.default_rng(seed).choice(order[top:], size=random, replace=False)
     width = score.shape[1]
-    first, others = (NeuronSet((int(i) // width, int(i) % width) for i in index) for index in (order[:top], drawn))
-    return first, others
+    return NeuronSample(*(NeuronSet((int(i) // width, int(i) % width) for i in index) for index in (order[:top], drawn)))
 
 
 def _numbers(estimate: Estimate) -> dict[str, float | None]:
@@ -90,9 +96,8 @@ def _numbers(estimate: Estimate) -> dict[str, float | None]:
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    size = np.sqrt((a @ a) * (b @ b))
-    return float(a @ b / size) if size > 0 else float("nan")
+    with np.errstate(invalid="ignore", divide="ignore"):  # a constant side gives nan
+        return float(np.corrcoef(a, b)[0, 1])
 
 
 def _precision(a: np.ndarray, b: np.ndarray, k: int) -> float:

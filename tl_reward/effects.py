@@ -13,7 +13,7 @@ from tl_reward.errors import InputError
 from tl_reward.interventions import Intervention, MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
 from tl_reward.model import HookedRewardModel
 from tl_reward.run import Pairs, encode_for, sweep
-from tl_reward.scores import Estimate, Scores, bootstrap_mean
+from tl_reward.scores import Estimate, Scores, bootstrap_mean, right
 from tl_reward.sites import NeuronSet, SiteKind
 
 AblationKind = Literal["zero", "mean", "resample", "halve"]
@@ -48,8 +48,8 @@ class Effects:
 
     def accuracy(self) -> list[Estimate]:
         """The accuracy lost, neuron by neuron. Positive: ablating *lowers* it."""
-        right = _right(self.clean.margin)
-        return [bootstrap_mean(right - _right(self.clean.margin - row), self.clean.prompts) for row in self.margin]
+        clean = right(self.clean.margin)
+        return [bootstrap_mean(clean - right(self.clean.margin - row), self.clean.prompts) for row in self.margin]
 
     def to_json(self) -> list[dict[str, Any]]:
         """One entry a neuron, the largest effect on the margin first."""
@@ -146,10 +146,10 @@ def compare_with_exact(
         random: how many of the others, drawn at random; at least 3.
     """
     values = estimate.double().numpy()
-    first, others = sample_neurons(values, top=top, random=random, seed=seed)
-    effects = neuron_effects(model, pairs, first | others, site=site, progress=progress, **options)
+    sample = sample_neurons(values, top=top, random=random, seed=seed)
+    effects = neuron_effects(model, pairs, sample.top | sample.random, site=site, progress=progress, **options)
     estimated = np.array([values[place] for place in effects.neurons])
-    drawn = np.array([place in others for place in effects.neurons])
+    drawn = np.array([place in sample.random for place in effects.neurons])
     exact = effects.margin.mean(1)
     return Comparison(effects, estimated, drawn, measure_agreement(estimated, exact), measure_agreement(estimated[drawn], exact[drawn]))
 
@@ -174,7 +174,3 @@ def ablation(
             raise InputError("resample ablation needs activations to draw from (streaming.sample_activations)")
         return ResampleAblation(neurons, bank, site=site)
     return ZeroAblation(neurons, site) if kind == "zero" else ScaleAblation(neurons, 0.5, site)
-
-
-def _right(margin: np.ndarray) -> np.ndarray:
-    return (margin > 0) + 0.5 * (margin == 0)

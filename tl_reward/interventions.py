@@ -24,9 +24,10 @@ class Intervention(Protocol):
     A hook is a pair of a hook point's name and `fn(activation, hook)`, which returns the new activation, as in TransformerLens.
     Interventions combine by listing them: hooks at the same place run in that order.
 
-    An intervention may state `per_token = True`: what it does to a token depends on that token's activations alone, not on its place, its
-    row or the other tokens. Then transcripts that share a prefix share its computation, and its hooks get a `PackedBatch`: one row of
-    tokens, without padding, [copies, token, …]. Without that promise, hooks get one transcript a row.
+    An intervention may state `per_token = True`: what it does to a token depends on that token alone (its activations, its id, its place in
+    the transcript), not on the other tokens or on which transcript it is in. Then transcripts that share a prefix share its computation,
+    and its hooks get a `PackedBatch`: one row of tokens, without padding, [copies, token, …]. Without that promise, hooks get one
+    transcript a row.
     """
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks: ...

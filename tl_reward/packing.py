@@ -72,10 +72,11 @@ class PackedBatch:
             new = self.spans[i][-1].end - self.spans[i][-1].start
             distance = key[length - new :, None] - key
             mask = distance >= 0
-            local = window is not None and window < length
-            if window is not None:
+            if window is not None and window < length:
                 mask &= distance < window
-            self._masks[i, window] = mask if local or new < length else None
+            elif new == length:
+                mask = None
+            self._masks[i, window] = mask
         return self._masks[i, window]
 
 

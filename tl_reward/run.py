@@ -8,7 +8,7 @@ import difflib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,13 @@ from tl_reward.tokens import EncodedPairs, TokenBatch, batches, encode_pairs
 Pairs = Sequence[PreferencePair] | EncodedPairs
 Batch = TokenBatch | PackedBatch
 Condition = Sequence[Intervention]
+
+
+class Batching(NamedTuple):
+    """Batches, and the number of tokens that one may hold."""
+
+    batches: list[Batch]
+    max_tokens: int
 
 
 @contextmanager
@@ -98,11 +105,11 @@ def sweep(
     encoded = encode_for(model, pairs, **options)
     rewards = torch.zeros(len(conditions), len(encoded.rows), dtype=torch.float64)
     per_token = all(getattr(intervention, "per_token", False) for condition in conditions for intervention in condition)
-    made, budget = batches_for([model], encoded, options, shared=per_token)
-    for batch in in_turn(made, progress, model.cfg.device, times=len(conditions)):
+    made = batches_for([model], encoded, options, shared=per_token)
+    for batch in in_turn(made.batches, progress, model.cfg.device, times=len(conditions)):
         hooks = [hooks_of(condition, batch) for condition in conditions]
         with torch.inference_mode():
-            reward = _branches(model, batch, hooks, budget)
+            reward = _branches(model, batch, hooks, made.max_tokens)
         rewards[:, batch.row.cpu()] = reward.double().cpu()
     bad = (~rewards.isfinite()).any(0).nonzero()[:, 0].tolist()
     if bad:
@@ -111,12 +118,12 @@ def sweep(
     return [Scores.of(encoded.pairs, a, b, encoded.dropped) for a, b in zip(chosen, rejected, strict=True)]
 
 
-def _branches(model: HookedRewardModel, batch: Batch, hooks: Sequence[Hooks], budget: int) -> Float[Tensor, "condition row"]:
+def _branches(model: HookedRewardModel, batch: Batch, hooks: Sequence[Hooks], max_tokens: int) -> Float[Tensor, "condition row"]:
     """The clean model runs from layer to layer, as far as the last branch; each condition branches off where it edits first."""
     last = model.cfg.n_layers
     first = [min((layer_of(name, last) for name, _ in condition), default=last) for condition in hooks]
     # Where tokens are few, copies of the batch run side by side, a condition each.
-    copies = max(1, budget // batch.tokens.shape[1]) if isinstance(batch, PackedBatch) else 1
+    copies = max(1, max_tokens // batch.tokens.shape[1]) if isinstance(batch, PackedBatch) else 1
     rewards = torch.zeros(len(hooks), len(batch.row), device=batch.tokens.device)
     residual, at = batch.tokens, None
     for layer in sorted(set(first)):
@@ -169,8 +176,8 @@ def pairs_of(encoded: EncodedPairs, rows: Sequence[int]) -> str:
 
 def batches_for(
     models: Sequence[HookedRewardModel], encoded: EncodedPairs, options: BatchOptions, *, shared: bool = True, gradients: bool = False
-) -> tuple[list[Batch], int]:
-    """The batches that all of some models read, and the number of tokens that one may hold.
+) -> Batching:
+    """The batches that all of some models read.
 
     They are packed where every edit allows it (`shared`) and nobody else listens: a hook of the user's expects one transcript a row.
     """
@@ -184,7 +191,7 @@ def batches_for(
         gradients=gradients,
         scores=not packed,
     )
-    return list(pack(encoded.rows, max_tokens=budget) if packed else batches(encoded.rows, max_tokens=budget)), budget
+    return Batching(list((pack if packed else batches)(encoded.rows, max_tokens=budget)), budget)
 
 
 def in_turn(made: Sequence[Batch], label: str | None, device: Any, *, times: int = 1) -> Iterator[Batch]:

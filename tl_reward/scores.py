@@ -76,7 +76,7 @@ class Scores:
         >>> Scores(("a", "b"), np.array([2.0, 0.0]), np.array([0.0, 1.0]), ("a", "b"), ("", "")).accuracy().value
         0.5
         """
-        return bootstrap_mean(_right(self.margin), self.prompts)
+        return bootstrap_mean(right(self.margin), self.prompts)
 
     def mean_margin(self) -> Estimate:
         return bootstrap_mean(self.margin, self.prompts)
@@ -87,7 +87,7 @@ class Scores:
         for group, margin in zip(self.groups, self.margin, strict=True):
             worst[group] = min(margin, worst.get(group, np.inf))
         prompts = dict(zip(self.groups, self.prompts, strict=True))
-        return bootstrap_mean(_right(np.array(list(worst.values()))), [prompts[group] for group in worst])
+        return bootstrap_mean(right(np.array(list(worst.values()))), [prompts[group] for group in worst])
 
     def by_subset(self) -> dict[str, "Scores"]:
         """The scores of each subset, in the order of their names."""
@@ -124,7 +124,8 @@ class Scores:
         }
 
 
-def _right(margin: np.ndarray) -> np.ndarray:
+def right(margin: np.ndarray) -> np.ndarray:
+    """1 where the margin is positive, 0 where it is negative; a tie counts half."""
     return (margin > 0) + 0.5 * (margin == 0)
 
 

@@ -58,20 +58,19 @@ class NeuronStatistics:
         """
         sums: dict[str, Tensor] = {}
 
-        def add(name: str, values: Float[Tensor, "token neuron"]) -> None:
-            part_sum = (weight[:, part] @ values).double()
-            sums[name] = sums[name] + part_sum if name in sums else part_sum
+        def add(name: str, sum_here: Float[Tensor, "side neuron"]) -> None:
+            sums[name] = sums[name] + sum_here.double() if name in sums else sum_here.double()
 
         for start in range(0, len(activation), CHUNK):
             part = slice(start, start + CHUNK)
-            x = activation[part].float()
+            x, w = activation[part].float(), weight[:, part]
             scratch = torch.empty_like(x)
-            add("mean", x)
-            add("abs_mean", torch.abs(x, out=scratch))
-            add("rms", torch.square(x, out=scratch))
-            add("probability", torch.gt(x, 0, out=scratch))
+            add("mean", w @ x)
+            add("abs_mean", w @ torch.abs(x, out=scratch))
+            add("rms", w @ torch.square(x, out=scratch))
+            add("probability", w @ torch.gt(x, 0, out=scratch))
             if base is not None:
-                add("change", torch.sub(x, base[part].float(), out=scratch).square_())
+                add("change", w @ torch.sub(x, base[part].float(), out=scratch).square_())
         for name, value in sums.items():
             if name not in self._sums:
                 self._sums[name] = torch.zeros(self.n_layers, 2, self.d_mlp, dtype=torch.float64)

@@ -1,7 +1,7 @@
 """Streams activations and gradients, batch by batch: what an analysis sees of a model, without holding on to it."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import torch
 from jaxtyping import Float
@@ -16,10 +16,16 @@ from tl_reward.tokens import EncodedPairs
 
 # Site, its activations [token …] without padding, the batch, and the base model's activations there if one runs beside.
 Consumer = Callable[[Site, Tensor, Batch, Tensor | None], None]
-
-
 # Site, its activations [token …], the gradient there, of the same shape, and the batch.
 GradientConsumer = Callable[[Site, Tensor, Tensor, Batch], None]
+
+
+class _Path(NamedTuple):
+    """A step of integrated gradients: the clean activations, how much of them it has, and the number of steps."""
+
+    clean: dict[str, Tensor]
+    share: float
+    steps: int
 
 
 def stream(
@@ -47,8 +53,8 @@ def stream(
     missing = [site for site in sites if site.layer not in layers]
     if missing:
         raise InputError(f"layer must be in [0, {model.cfg.n_layers}), got {missing[0].layer}")
-    made, _ = batches_for([model] if base is None else [model, base], encoded, options)
-    for batch in in_turn(made, progress, model.cfg.device):
+    made = batches_for([model] if base is None else [model, base], encoded, options)
+    for batch in in_turn(made.batches, progress, model.cfg.device):
         with torch.inference_mode():
             residual = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
             beside = base(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0) if base is not None else None
@@ -88,8 +94,8 @@ def backpropagate(
         raise InputError(f"steps must be at least 1, got {steps}")
     encoded = encode_for(model, pairs, **options)
     sign = encoded.sides[0] - encoded.sides[1]
-    made, _ = batches_for([model], encoded, options, gradients=True)
-    for batch in in_turn(made, progress, model.cfg.device, times=steps or 1):
+    made = batches_for([model], encoded, options, gradients=True)
+    for batch in in_turn(made.batches, progress, model.cfg.device, times=steps or 1):
         clean: dict[str, Tensor] = {}
         with torch.no_grad():
             embedded = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
@@ -97,7 +103,7 @@ def backpropagate(
                 with attached(model, [(site.hook_name, _keep(clean)) for site in sites]):
                     model(embedded, None, attention_mask=mask_of(batch), start_at_layer=0)
         for step in range(steps or 1):
-            path = (clean, (step + 0.5) / steps, steps) if steps is not None else None
+            path = _Path(clean, (step + 0.5) / steps, steps) if steps is not None else None
             leaves = [embedded.detach().requires_grad_()]
             hooks = [(site.hook_name, _feed_gradient(site, consumer, batch, encoded, path, leaves)) for site in sites]
             with attached(model, hooks):
@@ -156,21 +162,21 @@ def _feed_gradient(
     consumer: GradientConsumer,
     batch: Batch,
     encoded: EncodedPairs,
-    path: tuple[dict[str, Tensor], float, int] | None,
+    path: _Path | None,
     leaves: list[Tensor],
 ) -> Any:
-    """`path`: the clean activations, how much of them this step has, and the number of steps. `leaves` takes what is set on it."""
+    """`leaves` takes the activations that are set on a path."""
 
     def fn(activation: Tensor, hook: Any) -> Tensor | None:
-        tokens = batch.flat((path[0][hook.name] if path else activation).detach())
+        tokens = batch.flat((path.clean[hook.name] if path else activation).detach())
         _check_finite(tokens, hook.name, batch, encoded)
 
         def gradient(value: Tensor) -> None:
             _check_finite(batch.flat(value), f"gradient at {hook.name}", batch, encoded)
-            consumer(site, tokens, batch.flat(value) / (path[2] if path else 1), batch)
+            consumer(site, tokens, batch.flat(value) / (path.steps if path else 1), batch)
 
         # On a path, a site's activations are set, whatever the layers below now give.
-        seen = (path[1] * path[0][hook.name]).requires_grad_() if path else activation
+        seen = (path.share * path.clean[hook.name]).requires_grad_() if path else activation
         seen.register_hook(gradient)
         if path:
             leaves.append(seen)
