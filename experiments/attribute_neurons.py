@@ -14,9 +14,10 @@ from rich.console import Console
 
 import tl_reward
 from tl_reward.errors import one_line_errors
+from tl_reward.rankings import METHODS, Method
 from tl_reward.record import record_attribution
 from tl_reward.results import check_run_folder
-from tl_reward.sites import SiteKind
+from tl_reward.sites import UnitSite
 from tl_reward.summary import summary
 from tl_reward.tiny import tiny_reward_model
 
@@ -27,18 +28,18 @@ class Config:
 
     Attributes:
         model: a folder, a hub id, or an embedded model.
-        site: "mlp_post" is act(gate) * up, "mlp_gate" is act(gate).
-        steps: with a number, integrated gradients.
-        top: neurons with the largest estimates to zero, each alone.
+        methods: how to estimate; all by default.
+        site: "mlp_post" is act(gate) * up, "mlp_gate" is act(gate); "attn_z" is for attention heads.
+        top: neurons with the largest estimates of each method to zero, each alone.
         random: neurons drawn at random to zero, each alone.
         out: the run folder to write.
         smoke: run a tiny random model on a few pairs.
     """
 
     model: str = "mixed"
-    site: SiteKind = "mlp_post"
-    steps: int | None = None
-    top: int = 16
+    methods: tuple[Method, ...] = tuple(METHODS)
+    site: UnitSite = "mlp_post"
+    top: int = 8
     random: int = 16
     seed: int = 0
     out: Path = Path("runs/attribution")
@@ -49,20 +50,14 @@ def main(config: Config) -> None:
     check_run_folder(config.out)
     pairs = tl_reward.load_pairs("embedded", split="test", limit=8 if config.smoke else None)
     model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
-    found = tl_reward.attribute(model, pairs, site=config.site, steps=config.steps, progress="all neurons")
+    found = {method: tl_reward.estimate(model, pairs, method, site=config.site, progress=method) for method in config.methods}
+    effects = {method: each.effect for method, each in found.items()}
     checked = tl_reward.compare_with_exact(
-        model,
-        pairs,
-        found.effect,
-        top=config.top,
-        random=config.random,
-        seed=config.seed,
-        site=config.site,
-        progress="single neurons",
+        model, pairs, effects, top=config.top, random=config.random, seed=config.seed, site=config.site, progress="one by one"
     )
     results = tl_reward.Results(provenance=tl_reward.provenance(seed=config.seed, data={"embedded, test": pairs}))
     label = f"random, for {config.model}" if config.smoke else config.model
-    record_attribution(results, label, "embedded, test", found, checked, site=config.site, steps=config.steps)
+    record_attribution(results, label, "embedded, test", found, checked)
     print(f"Run: {results.save(config.out)}")
     summary(results, Console(markup=False))
 

@@ -8,16 +8,16 @@ Expect:   Jaccard indices far above both levels of chance; most of a LoRA model'
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 import tyro
 from rich.console import Console
 
 import tl_reward
 from tl_reward.errors import one_line_errors
-from tl_reward.record import record_overlap
+from tl_reward.rankings import RankingName
+from tl_reward.record import record_discovery, record_overlap
 from tl_reward.results import check_run_folder
-from tl_reward.statistics import StatisticName
 from tl_reward.summary import summary
+from tl_reward.tiny import tiny_reward_model
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Config:
         score: the statistic that ranks.
         fraction: share of all neurons.
         out: the run folder to write.
-        smoke: compare random numbers instead of a run.
+        smoke: compare tiny random models instead of a run.
     """
 
     run: Path = Path("runs/neurons")
-    score: StatisticName = "mean"
+    score: RankingName = "mean"
     fraction: float = 0.1
     out: Path = Path("runs/overlap")
     smoke: bool = False
@@ -41,9 +41,9 @@ class Config:
 
 def random_run() -> tl_reward.Results:
     results = tl_reward.Results()
-    generator = torch.Generator().manual_seed(0)
-    for name in ("helpful", "harmless", "mixed"):
-        results.add("discovery", name, {}, {"mlp_gate/mean": torch.randn(2, 3, 40, generator=generator)})
+    pairs = tl_reward.load_pairs("embedded", split="find", limit=4)
+    for seed, name in enumerate(("helpful", "harmless", "mixed")):
+        record_discovery(results, name, "embedded, find", tl_reward.discover(tiny_reward_model(seed=seed), pairs))
     return results
 
 
@@ -51,7 +51,7 @@ def main(config: Config) -> None:
     check_run_folder(config.out)
     found = random_run() if config.smoke else tl_reward.Results.load(config.run)
     results = tl_reward.Results(provenance=found.provenance | {"command": tl_reward.provenance()["command"]})
-    record_overlap(results, found, score=config.score, site="mlp_gate", fraction=config.fraction)
+    record_overlap(results, found, scores=[config.score], sites=["mlp_gate"], fraction=config.fraction)
     print(f"Run: {results.save(config.out)}")
     summary(results, Console(markup=False))
 

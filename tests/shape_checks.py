@@ -4,7 +4,7 @@ A `Literal` argument is bad input like any other: the package must answer it wit
 """
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import or_
 from typing import Any, Literal, Union, get_args, get_origin
@@ -23,4 +23,6 @@ def _loosened(hint: Any) -> Any:
         return reduce(or_, {type(value) for value in get_args(hint)})
     if get_origin(hint) in (Union, types.UnionType):
         return reduce(or_, [_loosened(part) for part in get_args(hint)])
+    if get_origin(hint) in (Sequence, Mapping, tuple):  # Sequence[Literal[…]], tuple[Literal[…], …]
+        return types.GenericAlias(get_origin(hint), tuple(_loosened(part) for part in get_args(hint)))
     return hint

@@ -11,10 +11,12 @@ import torch
 from tiny_tokenizers import byte_tokenizer
 
 from tl_reward.cli import main
+from tl_reward.discovery import Discovery
 from tl_reward.errors import InputError
 from tl_reward.overlap import depth_thirds
 from tl_reward.pairs import OBJECTIVES, SCHEMAS, Message, PreferencePair
 from tl_reward.readers import SUFFIXES, load_pairs
+from tl_reward.record import record_discovery
 from tl_reward.results import Results
 from tl_reward.sites import NeuronSet, Site
 from tl_reward.statistics import check_statistic
@@ -239,7 +241,7 @@ def test_unknown_site():
 
 
 def test_unknown_statistic():
-    assert refusal(check_statistic, "max") == "score must be one of mean, abs_mean, rms, probability, change, got 'max'"
+    assert refusal(check_statistic, "max") == "score must be one of mean, abs_mean, rms, probability, change, change_ms, norm, got 'max'"
 
 
 def test_negative_layer():
@@ -291,8 +293,8 @@ def found(tmp_path: Path) -> Path:
     """A run folder of `discover` on two models of 2 layers with 4 neurons."""
     made = Results(provenance={"seed": 0})
     for name in ("helpful", "harmless"):
-        entry = {"dataset": "d", "pairs": 1, "tokens": 2, "computed": ["mlp_gate/mean"], "shape": [2, 4]}
-        made.add("discovery", name, entry, {"mlp_gate/mean": torch.arange(16.0).reshape(2, 2, 4)})
+        by_side = {("mlp_gate", "mean"): torch.arange(16.0).reshape(2, 2, 4)}
+        record_discovery(made, name, "d", Discovery(by_side=by_side, pairs=("0" * 16,), tokens=2))
     return made.save(tmp_path / "found")
 
 
@@ -381,7 +383,41 @@ def test_folder_that_is_no_run(command: str, tmp_path: Path, cli_refusal: Callab
 
 def test_score_that_was_not_computed(found: Path, tmp_path: Path, cli_refusal: Callable[..., str]):
     line = cli_refusal("compare", found, "--score", "rms", "--out", tmp_path / "out")
-    assert "no discovery/helpful/mlp_gate/rms; discovery has " in line
+    assert "no score 'rms' at 'mlp_gate'; statistics there: mean" in line
+
+
+@pytest.mark.parametrize(
+    ("score", "says"),
+    [
+        ("change", "no score 'change' at 'mlp_gate': it needs a base model to compare with"),
+        ("entropy", "entropy needs pairs of two or more objectives, got none"),
+        ("welch_t", "it needs two transcripts on each side"),
+        ("attribution", "this run has no attribution; it has discovery"),
+    ],
+)
+def test_ranking_without_what_it_needs(score: str, says: str, found: Path, tmp_path: Path, cli_refusal: Callable[..., str]):
+    assert says in cli_refusal("ablate", "helpful", "--ranking", found, "--score", score, "--out", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ([], "give either --neurons or --sets"),
+        (["--neurons", "1.2", "--sets", "found"], "give either --neurons or --sets"),
+        (["--neurons", "20"], "a neuron is named layer.neuron, such as 20.131; got '20'"),
+        (["--neurons", "1.x"], "a neuron is named layer.neuron, such as 20.131; got '1.x'"),
+        (["--sets", "{found}"], "this run has no tension; it has discovery"),
+        (["--sets", "{found}", "--kind", "mean"], "sets are zeroed; kind mean is for --neurons"),
+    ],
+)
+def test_effects_on_the_command_line(options: list[str], says: str, found: Path, tmp_path: Path, cli_refusal: Callable[..., str]):
+    filled = [option.format(found=found) for option in options]
+    assert says in cli_refusal("effects", "helpful", *filled, "--out", tmp_path / "out")
+
+
+def test_model_that_the_run_does_not_have(found: Path, tmp_path: Path, cli_refusal: Callable[..., str]):
+    line = cli_refusal("ablate", "mixed", "--ranking", found, "--out", tmp_path / "out")
+    assert "this run has no discovery of 'mixed'; it has helpful, harmless" in line
 
 
 def test_page_of_a_run_with_nothing_to_show(tmp_path: Path, cli_refusal: Callable[..., str]):

@@ -21,15 +21,17 @@ def test_hand_computed_statistics():
     activation = torch.tensor([[1.0, -2.0], [3.0, 0.0], [5.0, -1.0]])
     base = torch.tensor([[1.0, 0.0], [0.0, 0.0], [5.0, 3.0]])
     weight = torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    stats = NeuronStatistics(n_layers=1, d_mlp=2)
-    stats.count(weight)
-    stats.update(0, activation, weight, base)
+    stats = NeuronStatistics(n_layers=1, n_units=2)
+    stats.count(weight[None])
+    averages = torch.tensor([[0.5, 0.5, 0.0]])
+    assert stats.update(0, activation, weight[None], base, averages).tolist() == [[2.0, -1.0]]
     expected = {
         "mean": [[2.0, -1.0], [5.0, -1.0]],
         "abs_mean": [[2.0, 1.0], [5.0, 1.0]],
         "rms": [[5**0.5, 2**0.5], [5.0, 1.0]],
         "probability": [[1.0, 0.0], [1.0, 0.0]],
         "change": [[4.5**0.5, 2**0.5], [0.0, 4.0]],
+        "change_ms": [[4.5, 2.0], [0.0, 16.0]],
     }
     for name, values in expected.items():
         torch.testing.assert_close(stats.by_side(name)[:, 0], torch.tensor(values))
@@ -54,11 +56,16 @@ def test_streaming_equals_everything_in_memory(name):
                 "rms": ours.square().mean(0).sqrt(),
                 "probability": (ours > 0).float().mean(0),
                 "change": (ours - theirs).square().mean(0).sqrt(),
+                "change_ms": (ours - theirs).square().mean(0),
             }
             for statistic, value in naive.items():
                 # An activation within float error of 0 may count as firing on one path and not on the other: one token in some 1,700.
                 atol = 2e-3 if statistic == "probability" else 1e-5
                 torch.testing.assert_close(found.by_side[kind, statistic][side, 2], value, atol=atol, rtol=1e-4)
+        ours, theirs = (torch.cat([m.run_with_cache(t)[1][Site(1, "attn_z").hook_name][0] for t in texts]) for m in (model, base))
+        heads = {"norm": ours.norm(dim=2).mean(0), "change": (ours - theirs).square().sum(2).mean(0).sqrt()}
+        for statistic, value in heads.items():
+            torch.testing.assert_close(found.by_side["attn_z", statistic][side, 1], value, atol=1e-5, rtol=1e-4)
 
 
 def test_gate_and_post_differ_with_a_gate_and_agree_without():
@@ -99,9 +106,9 @@ def test_change_without_a_base_and_unknown_names_are_refused(tiny):
     found = discover(tiny, PAIRS[:1], sites=["mlp_post"])
     with pytest.raises(InputError, match="needs a base model"):
         found.ranking("change")
-    with pytest.raises(InputError, match="computed: abs_mean at mlp_post"):
+    with pytest.raises(InputError, match="'mean' at 'mlp_gate'; statistics there: none"):
         found.ranking("mean", "mlp_gate")
     with pytest.raises(InputError, match="score must be one of mean"):
         found.ranking("loudness")
-    with pytest.raises(InputError, match="mlp_post, mlp_gate, got 'resid_pre'"):
+    with pytest.raises(InputError, match="mlp_post, mlp_gate, attn_z, got 'resid_pre'"):
         discover(tiny, PAIRS[:1], sites=["resid_pre"])

@@ -7,14 +7,13 @@ import torch
 from tl_reward.agreement import measure_agreement, sample_neurons
 from tl_reward.attribution import attribute
 from tl_reward.discovery import discover
-from tl_reward.effects import neuron_effects
+from tl_reward.effects import compare_with_exact, neuron_effects, set_effects
 from tl_reward.errors import InputError
 from tl_reward.interventions import MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
 from tl_reward.readers import load_pairs
 from tl_reward.run import encode_for, score
 from tl_reward.sites import NeuronSet, Site
 from tl_reward.streaming import sample_activations
-from tl_reward.tiny import tiny_reward_model
 from tl_reward.tokens import batches
 
 PAIRS = load_pairs("embedded", split="find", limit=4)
@@ -118,31 +117,14 @@ def test_integrated_gradients_add_up_to_what_all_neurons_do(name):
     assert abs(single.effect.sum().item() - lost.mean()) > abs(found.effect.sum().item() - lost.mean())
 
 
-def test_against_a_baseline_is_the_effect_less_what_the_baseline_keeps(tiny, mean):
-    found = attribute(tiny, PAIRS)
-    torch.testing.assert_close(found.against(torch.zeros_like(mean)), found.effect)
-    torch.testing.assert_close(found.against(mean), found.effect - mean * found.gradient)
-    double = tiny_reward_model().to(torch.float64)
-    slope = attribute(double, PAIRS).gradient[1, 5].item()
-
-    class Nudge:
-        per_token = True
-
-        def hooks(self, batch):
-            return [(Site(1, "mlp_post").hook_name, lambda a, hook: a + 0.01 * torch.nn.functional.one_hot(torch.tensor(5), 48))]
-
-    moved = score(double, PAIRS, interventions=[Nudge()]).margin.mean() - score(double, PAIRS).margin.mean()
-    assert moved / 0.01 == pytest.approx(slope, rel=0.02, abs=1e-4)
-
-
 def test_attribution_agrees_with_exact_ablation_on_a_model_that_is_nearly_linear(tiny):
     estimated = attribute(tiny, PAIRS).effect.numpy()
-    sample = sample_neurons(estimated, top=10, random=14)
-    assert len(sample.top) == 10 and len(sample.random) == 14 and not sample.top & sample.random
+    sample = sample_neurons({"gradient": estimated}, top=10, random=14)
+    assert len(sample.top) == 10 and len(sample.random) == 14
     neurons = sample.top | sample.random
     exact = neuron_effects(tiny, PAIRS, neurons).margin.mean(1)
     found = measure_agreement(np.array([estimated[place] for place in neurons]), exact)
-    assert found.n == 24
+    assert found.n == len(neurons)
     assert found.spearman.low <= found.spearman.value <= found.spearman.high
     assert found.spearman.value > 0.5
 
@@ -173,10 +155,69 @@ def test_what_an_ablation_lacks_is_named(tiny, mean, bank):
     with pytest.raises(InputError, match="steps must be at least 1, got 0"):
         attribute(tiny, PAIRS, steps=0)
     with pytest.raises(InputError, match=r"shape \[2, 48\], got \[3, 48\]"):
-        attribute(tiny, PAIRS).against(torch.zeros(3, 48))
+        attribute(tiny, PAIRS, baseline=torch.zeros(3, 48))
     with pytest.raises(InputError, match="at least 3 neurons"):
         measure_agreement(np.ones(2), np.ones(2))
     with pytest.raises(InputError, match="the same neurons"):
         measure_agreement(np.ones(4), np.ones(5))
-    with pytest.raises(InputError, match="at most 96 together, got 90 and 10"):
-        sample_neurons(np.zeros((2, 48)), top=90, random=10)
+    with pytest.raises(InputError, match=r"must be in \[0, 96\], got 97 and 10"):
+        sample_neurons({"one": np.zeros((2, 48))}, top=97, random=10)
+    with pytest.raises(InputError, match=r"one shape, got \(2, 48\), \(3, 4\)"):
+        sample_neurons({"one": np.zeros((2, 48)), "other": np.zeros((3, 4))}, top=1, random=3)
+
+
+def test_heads_are_ablated_like_neurons(tiny):
+    heads = NeuronSet([(0, 1), (1, 3)])
+    found = neuron_effects(tiny, PAIRS, heads, site="attn_z")
+    clean = score(tiny, PAIRS)
+    for i, (layer, head) in enumerate(heads):
+
+        class Silence:
+            def hooks(self, batch, layer=layer, head=head):
+                def fn(activation, hook):
+                    activation = activation.clone()
+                    activation[:, :, head] = 0
+                    return activation
+
+                return [(f"blocks.{layer}.attn.hook_z", fn)]
+
+        expected = clean.margin - score(tiny, PAIRS, interventions=[Silence()]).margin
+        assert found.margin[i] == pytest.approx(expected, abs=1e-5)
+    bank = sample_activations(tiny, PAIRS, "attn_z", count=8)
+    assert bank.shape == (8, 2, 4, 8)
+    for kind, extra in (("halve", {}), ("resample", {"bank": bank}), ("mean", {"mean": bank.mean(0)})):
+        assert abs(neuron_effects(tiny, PAIRS, heads, site="attn_z", kind=kind, **extra).margin).max() > 1e-4
+    with pytest.raises(InputError, match=r"neuron must be in \[0, 4\), got 4"):
+        neuron_effects(tiny, PAIRS, NeuronSet([(0, 4)]), site="attn_z")
+
+
+def test_sets_and_objectives(tiny):
+    pairs = [p for objective in ("helpful", "harmless") for p in load_pairs("embedded", split="find", objective=objective, limit=3)]
+    sets = {"two": NeuronSet([(0, 3), (1, 7)]), "one": NeuronSet([(1, 30)])}
+    found = set_effects(tiny, pairs, sets)
+    clean = score(tiny, pairs)
+    for i, neurons in enumerate(sets.values()):
+        ablated = score(tiny, pairs, interventions=[ZeroAblation(neurons)])
+        assert found.margin[i] == pytest.approx(clean.margin - ablated.margin, abs=1e-5)
+    parts = found.by_objective()
+    assert list(parts) == ["harmless", "helpful"]
+    assert parts["helpful"].margin == pytest.approx(found.margin[:, :3]) and parts["harmless"].margin == pytest.approx(found.margin[:, 3:])
+    (entry,) = [entry for entry in found.to_json() if entry["name"] == "two"]
+    assert entry["neurons"] == [[0, 3], [1, 7]]
+    assert entry["by_objective"]["helpful"]["value"] == pytest.approx(found.margin[0, :3].mean())
+    with pytest.raises(InputError, match="must not be empty"):
+        set_effects(tiny, pairs, {"none": NeuronSet()})
+
+
+def test_a_comparison_names_the_method_that_agrees_best(tiny):
+    effect = attribute(tiny, PAIRS).effect
+    noise = torch.randn(effect.shape, generator=torch.Generator().manual_seed(0)) * effect.std()
+    found = compare_with_exact(tiny, PAIRS, {"noise": noise, "gradient": effect}, top=6, random=20)
+    assert found.best() == "gradient"
+    assert found.agreement["gradient"].spearman.value > found.agreement["noise"].spearman.value
+    assert found.agreement["noise"].n == len(found.effects.sets) >= 20
+    assert found.agreement_drawn["noise"].n == found.drawn.sum() == 20
+    top = [NeuronSet.top(value.abs(), k=6) for value in (noise, effect)]
+    assert all(place in NeuronSet.parse(found.effects.sets) for each in top for place in each)
+    with pytest.raises(InputError, match="estimates must have one shape, got none"):
+        compare_with_exact(tiny, PAIRS, {})

@@ -58,13 +58,16 @@ def test_the_commands_from_data_to_page(folders, capsys):
     ablation = ["--fractions", "0.1", "1.0", "--draws", "1", "--out", at["ablation"]]
     assert main(["ablate", models[0], "--ranking", at["neurons"], *pairs, *ablation]) == 0
     assert main(["compare", at["neurons"], "--out", at["overlap"]]) == 0
+    at["attribution"] = str(folders / "runs" / "attribution")
+    methods = ["--methods", "gradient", "direct", "--top", "4", "--random", "8"]
+    assert main(["attribute", models[0], *pairs, *methods, "--out", at["attribution"]]) == 0
     at["effects"] = str(folders / "runs" / "effects")
-    assert main(["attribute", models[0], *pairs, "--top", "4", "--random", "8", "--out", at["effects"]]) == 0
+    assert main(["effects", models[0], *pairs, "--neurons", "0.3", "1.7", "--kind", "mean", "--out", at["effects"]]) == 0
     page = folders / "page.html"
     assert main(["dashboard", *at.values(), "--out", str(page)]) == 0
     printed = capsys.readouterr().out
-    assert "best of n" in printed and str(page) in printed
-    assert page.stat().st_size > 1_000_000 and page.read_text(encoding="utf-8").count('class="plot"') == 9
+    assert "best of n" in printed and str(page) in printed and "all together" in printed
+    assert page.stat().st_size > 1_000_000 and page.read_text(encoding="utf-8").count('class="plot"') == 11
 
     scores = Results.load(at["scores"])
     entry = next(iter(scores.sections["scores"].values()))
@@ -75,6 +78,34 @@ def test_the_commands_from_data_to_page(folders, capsys):
     assert len(scores.provenance["data"][entry["dataset"]]["sha256"]) == 64
     change = Results.load(at["neurons"]).tensor("discovery", "harmless", "mlp_post/change")
     assert change.abs().max() < 1e-6  # compared with itself
+
+
+def test_from_tension_to_the_sets_that_it_found(folders, tmp_path, capsys):
+    model = str(folders / "helpful")
+    at = {name: str(tmp_path / name) for name in ("tension", "sets", "heads", "curve", "attribution", "neurons", "overlap")}
+    assert main(["tension", model, "--device", "cpu", "--fraction", "0.1", "--out", at["tension"]]) == 0
+    assert main(["effects", model, "--device", "cpu", "--sets", at["tension"], "--draws", "1", "--out", at["sets"]]) == 0
+    (entry,) = Results.load(at["sets"]).sections["sets"].values()
+    assert {"top harmless-only", "top helpful-only"} <= set(entry["sets"]) and entry["tested_pairs_that_found"] == 0
+    (found,) = Results.load(at["tension"]).sections["tension"].values()
+    assert entry["sets"]["top helpful-only"]["neurons"] == len(found["top"]["helpful-only"])
+    heads = ["--site", "attn_z", "--limit", "6"]
+    assert main(["effects", model, "--device", "cpu", "--neurons", "1.2", "--kind", "resample", *heads, "--out", at["heads"]]) == 0
+    options = ["--device", "cpu", "--top", "2", "--random", "4", *heads]
+    assert main(["attribute", model, *options, "--out", at["attribution"]]) == 0
+    curve = ["--ranking", at["attribution"], "--score", "attribution", "--fractions", "0.25", "--draws", "1", *heads]
+    assert main(["ablate", model, "--device", "cpu", *curve, "--out", at["curve"]]) == 0
+    assert main(["discover", model, "--device", "cpu", "--out", at["neurons"]]) == 0
+    ways = ["--score", "mean", "auroc", "entropy", "random", "--site", "mlp_gate", "mlp_post", "--fraction", "0.2"]
+    assert main(["compare", at["neurons"], *ways, "--out", at["overlap"]]) == 0
+    (overlap,) = Results.load(at["overlap"]).sections["overlap"].values()
+    assert len(overlap["pairs"]) == 8 * 7 // 2 and "auroc at mlp_post" in overlap["top"]
+    assert main(["dashboard", *at.values(), "--out", str(tmp_path / "page.html")]) == 0
+    printed = capsys.readouterr().out
+    assert "in conflict, of" in printed
+    with pytest.raises(SystemExit):
+        main(["tension", model, "--device", "cpu", "--objective", "helpful", "--out", str(tmp_path / "one")])
+    assert "exactly two objectives, each naming its own, got 42 pairs of helpful" in capsys.readouterr().err
 
 
 def test_train_from_the_command_line(folders, tmp_path, capsys):

@@ -116,7 +116,7 @@ def test_a_row_counts_as_often_as_its_pairs(tiny):
     encoded = encode_for(tiny, pairs_of_row(row, "a:1"))  # 2 pairs; the rejected transcript is one row, and counts twice
     (batch,) = pack(encoded.rows, max_tokens=10**6)
     lengths = [len(encoded.rows[i].ids) for i in (*encoded.chosen, encoded.rejected[0])]
-    assert side_weights(encoded, batch).sum(1).tolist() == [lengths[0] + lengths[1], 2 * lengths[2]]
+    assert side_weights(encoded, batch).sum(2).tolist() == [[lengths[0] + lengths[1], 2 * lengths[2]]]
     for i, index in enumerate(batch.row.tolist()):
         assert tuple(batch.tokens[0, batch.places(i)].tolist()) == encoded.rows[index].ids
 

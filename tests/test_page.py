@@ -10,12 +10,12 @@ import plotly.graph_objects as go
 import pytest
 import torch
 
-from tl_reward import plots
+from tl_reward import effect_plots, plots
 from tl_reward.ablation import ablation_curve
 from tl_reward.attribution import attribute
 from tl_reward.dashboard import build_page, write_page
 from tl_reward.dashboard.page import _json_block
-from tl_reward.discovery import discover
+from tl_reward.discovery import Discovery, discover
 from tl_reward.effects import compare_with_exact
 from tl_reward.errors import InputError
 from tl_reward.readers import load_pairs
@@ -39,10 +39,10 @@ def results():
     curve = ablation_curve(model, PAIRS, found.ranking("mean"), fractions=(0.1, 1.0), draws=2)
     entry = results.sections["discovery"]["mixed"]
     record_ablation(results, "mixed", "some pairs", curve, score="mean", site="mlp_gate", found=entry, pairs=PAIRS[:2])
-    record_overlap(results, results, score="mean", site="mlp_gate", fraction=0.1)
+    record_overlap(results, results, scores=["mean"], sites=["mlp_gate"], fraction=0.1)
     estimate = attribute(model, PAIRS)
-    comparison = compare_with_exact(model, PAIRS, estimate.effect, top=5, random=6)
-    record_attribution(results, "mixed", "some pairs", estimate, comparison, site="mlp_post", steps=None)
+    comparison = compare_with_exact(model, PAIRS, {"gradient": estimate.effect}, top=5, random=6)
+    record_attribution(results, "mixed", "some pairs", {"gradient": estimate}, comparison)
     return results
 
 
@@ -83,16 +83,17 @@ def test_layer_profile_and_overlap(results):
 
 
 def test_attribution_scatter_shows_each_zeroed_neuron_once(results):
-    (entry,) = results.section("attribution").values()
-    largest, drawn, line = plots.attribution_scatter(results).data
-    assert (len(largest.x), len(drawn.x), line.name) == (5, 6, "equal")
-    effect = results.tensor("attribution", "mixed · some pairs", "effect")
+    (name,) = results.section("attribution")
+    entry = results.entry("attribution", name)
+    largest, drawn, line = effect_plots.attribution_scatter(results, name).data
+    assert (len(largest.x) + len(drawn.x), len(drawn.x), line.name) == (len(entry["exact"]), 6, "equal")
+    effect = results.tensor("attribution", name, "gradient/effect")
     for row in entry["exact"]:
         trace = drawn if row["drawn"] else largest
-        at = trace.text.index(f"layer {row['layer']}, neuron {row['neuron']}")
-        assert trace.x[at] == pytest.approx(effect[row["layer"], row["neuron"]].item())
+        at = trace.text.index(f"neuron {row['name']}")
+        ((layer, neuron),) = row["neurons"]
+        assert trace.x[at] == pytest.approx(effect[layer, neuron].item())
         assert trace.y[at] == pytest.approx(row["margin"]["value"])
-    assert min(abs(x) for x in largest.x) >= max(abs(x) for x in drawn.x)
 
 
 def test_top_neurons_are_the_best_ranked(results):
@@ -104,7 +105,7 @@ def test_top_neurons_are_the_best_ranked(results):
 
 
 def test_figures_are_returned_and_a_missing_section_says_so():
-    for name in ("accuracy_bars", "margin_histogram", "layer_profile", "overlap_bars", "ablation_curves", "attribution_scatter"):
+    for name in ("accuracy_bars", "margin_histogram", "layer_profile", "overlap_bars", "ablation_curves"):
         with pytest.raises(InputError, match="this run has no"):
             getattr(plots, name)(Results())
     with pytest.raises(InputError, match="quantity"):
@@ -119,7 +120,7 @@ def _figures(page: str) -> list[dict]:
 
 def test_the_page_holds_every_figure_and_asks_for_nothing(results):
     page = build_page(results)
-    assert len(_figures(page)) == 10 == page.count('class="plot"')
+    assert len(_figures(page)) == 11 == page.count('class="plot"')
     assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=", page)
     assert "default-src 'none'" in page and "showSendToCloud: false" in page
     assert all(isinstance(go.Figure(figure), go.Figure) for figure in _figures(page))
@@ -136,13 +137,14 @@ def test_top_neurons_leave_out_models_of_another_shape(results):
 
 
 def test_overlap_of_one_model_or_of_two_shapes_is_refused(results):
-    with pytest.raises(InputError, match="two or more models of one shape"):
-        record_overlap(Results(), results, score="mean", site="mlp_gate", fraction=0.1, models=["mixed"])
+    with pytest.raises(InputError, match="two or more rankings of one shape"):
+        record_overlap(Results(), results, scores=["mean"], sites=["mlp_gate"], fraction=0.1, models=["mixed"])
     other = Results()
-    for name, shape in (("a", (2, 4, 50)), ("b", (2, 3, 20))):
-        other.add("discovery", name, {}, {"mlp_gate/mean": torch.randn(shape)})
+    for name, (layers, neurons) in (("a", (4, 50)), ("b", (3, 20))):
+        by_side = {("mlp_gate", "mean"): torch.randn(2, layers, neurons)}
+        record_discovery(other, name, "some pairs", Discovery(by_side=by_side, pairs=(), tokens=1))
     with pytest.raises(InputError, match=r"\[4, 50\].*\[3, 20\]"):
-        record_overlap(Results(), other, score="mean", site="mlp_gate", fraction=0.1)
+        record_overlap(Results(), other, scores=["mean"], sites=["mlp_gate"], fraction=0.1)
 
 
 def test_hostile_names_stay_text(results):

@@ -161,13 +161,13 @@ def test_check_passes_what_save_would_write(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (b'{"format": 1, "sect', "damaged"),
+        (b'{"format": 2, "sect', "damaged"),
         (b"", "damaged"),
         (b"[]", "damaged"),
-        (b'{"format": 1, "provenance": {}}', "damaged"),
+        (b'{"format": 2, "provenance": {}}', "damaged"),
         (b'{"sections": {}, "provenance": {}}', "damaged"),
         (b"\xff\xfe\x00binary", "damaged"),
-        (b'{"format": 2, "sections": {}, "provenance": {}}', "format 2, this version reads 1"),
+        (b'{"format": 3, "sections": {}, "provenance": {}}', "format 3, this version reads 2"),
     ],
 )
 def test_damaged_json(text: bytes, says: str, tmp_path: Path):
@@ -199,7 +199,9 @@ def test_no_run_folder(name: str, tmp_path: Path):
 
 
 def test_sections_have_known_names():
-    with pytest.raises(InputError, match="section must be one of scores, discovery, attribution, ablation, overlap, got 'notes'"):
+    with pytest.raises(
+        InputError, match="section must be one of scores, discovery, attribution, effects, tension, ablation, sets, overlap, got 'notes'"
+    ):
         Results().add("notes", "a", {})
 
 

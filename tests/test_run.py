@@ -86,7 +86,7 @@ def test_side_weights_count_the_transcripts_that_a_token_stands_for(tiny):
     (batch,) = batches(encoded.rows, max_tokens=10**6)
     weights = side_weights(encoded, batch)
     lengths = [len(encoded.rows[i].ids) for i in (*encoded.chosen, encoded.rejected[0])]
-    assert weights.sum(1).tolist() == [lengths[0] + lengths[1], 2 * lengths[2]]
+    assert weights.sum(2).tolist() == [[lengths[0] + lengths[1], 2 * lengths[2]]]
 
 
 def test_a_base_of_another_shape_is_refused(tiny):

@@ -131,10 +131,10 @@ def test_a_budget_below_one_transcript_names_the_smallest_that_would_do(tiny, gi
 def test_the_budget_follows_memory_and_never_falls_below_the_longest_transcript(tiny):
     rows = encode_for(tiny, PAIRS).rows
     longest = max(len(row.ids) for row in rows)
-    assert tokens_per_batch(tiny, rows) == 1024
-    assert tokens_per_batch(tiny, rows, max_tokens=5000) == 5000
-    assert tokens_per_batch(tiny, rows, max_memory_gb=500 * bytes_per_token(tiny, longest) / 2**30) == 500
-    assert tokens_per_batch(tiny, [rows[0]._replace(ids=(1,) * 1500)]) == 1500 > longest
+    assert tokens_per_batch(tiny, longest) == 1024
+    assert tokens_per_batch(tiny, longest, max_tokens=5000) == 5000
+    assert tokens_per_batch(tiny, longest, max_memory_gb=500 * bytes_per_token(tiny, longest) / 2**30) == 500
+    assert tokens_per_batch(tiny, 1500) == 1500 > longest
     assert bytes_per_token(tiny, longest, gradients=True) == 2 * bytes_per_token(tiny, longest)
     assert bytes_per_token(tiny, longest, scores=True) - bytes_per_token(tiny, longest) == 4 * 4 * longest * 4
 

@@ -1,7 +1,7 @@
 """What breaks when neurons are zeroed: curves over the share ablated, against layer-matched random sets."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 from jaxtyping import Float
@@ -13,12 +13,16 @@ from tl_reward.interventions import ZeroAblation, random_like
 from tl_reward.model import HookedRewardModel
 from tl_reward.run import Pairs, sweep
 from tl_reward.scores import Scores
-from tl_reward.sites import NeuronSet, check_fraction, tied_at_cut
+from tl_reward.sites import NeuronSet, UnitSite, check_fraction, tied_at_cut, unit_shape
 
 
 @dataclass(frozen=True, eq=False)
 class AblationPoint:
-    """One share of the neurons, ablated. `random` holds a score a draw; empty where no layer-matched disjoint set exists."""
+    """A set of neurons, ablated. `random` holds the scores of each draw; empty where no layer-matched disjoint set exists.
+
+    `fraction` is of all neurons. `ties` counts the neurons outside a set that is the top of a ranking whose score is that of the last
+    one inside.
+    """
 
     fraction: float
     neurons: NeuronSet
@@ -26,16 +30,21 @@ class AblationPoint:
     ranked: Scores
     random: tuple[Scores, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        accuracies = [draw.accuracy().value for draw in self.random]
-        margins = [draw.mean_margin().value for draw in self.random]
+    def to_json(self, clean: Scores) -> dict[str, Any]:
         return {
             "fraction": self.fraction,
             "neurons": len(self.neurons),
             "ties_at_cut": self.ties,
             "ranked": self.ranked.to_json(),
-            "random_accuracy": accuracies,
-            "random_margin": margins,
+            "relative_drop": self.ranked.relative_drop(clean)._asdict(),
+            "relative_drop_by_objective": {
+                name: part.relative_drop(clean.by_objective()[name])._asdict() for name, part in self.ranked.by_objective().items()
+            },
+            "random_accuracy": [draw.accuracy().value for draw in self.random],
+            "random_margin": [draw.mean_margin().value for draw in self.random],
+            "random_by_objective": {
+                name: [draw.by_objective()[name].accuracy().value for draw in self.random] for name in clean.by_objective()
+            },
         }
 
 
@@ -47,7 +56,18 @@ class AblationCurve:
     points: tuple[AblationPoint, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return {"clean": self.clean.to_json(), "points": [point.to_json() for point in self.points]}
+        return {"clean": self.clean.to_json(), "points": [point.to_json(self.clean) for point in self.points]}
+
+
+@dataclass(frozen=True, eq=False)
+class SetAblations:
+    """Sets by name. `clean` is the model without an edit."""
+
+    clean: Scores
+    sets: Mapping[str, AblationPoint]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"clean": self.clean.to_json(), "sets": {name: point.to_json(self.clean) for name, point in self.sets.items()}}
 
 
 def ablation_curve(
@@ -58,36 +78,64 @@ def ablation_curve(
     fractions: Sequence[float] = (0.02, 0.05, 0.1, 0.2),
     draws: int = 3,
     seed: int = 0,
+    site: UnitSite = "mlp_post",
     progress: str | None = None,
     **options: Unpack[BatchOptions],
 ) -> AblationCurve:
-    """Zeroes the top share of neurons over the whole model, and scores pairs that did not pick them: one sweep over all sets.
+    """Zeroes the top share of neurons (or heads) over the whole model, and scores pairs that did not pick them: one sweep over all sets.
 
     Args:
         ranking: higher ranks first, such as `Discovery.ranking`.
         fractions: shares of all neurons, each in (0, 1].
         draws: layer-matched random sets at each share, disjoint from the ranked one.
+        site: "attn_z" where the ranking is of heads; zeroing either reading of a neuron is the same.
         options: how transcripts become batches (`budget.BatchOptions`).
 
     Raises:
         InputError: a fraction outside (0, 1], or a ranking of another shape than the model.
     """
-    shape = (model.cfg.n_layers, int(model.cfg.d_mlp or 0))
+    shape = unit_shape(model.cfg, site)
     if tuple(ranking.shape) != shape:
         raise InputError(f"ranking must have the model's shape {list(shape)}, got {list(ranking.shape)}")
     for fraction in fractions:
         check_fraction(fraction)
+    tops = {f"{fraction}": NeuronSet.top(ranking, fraction=fraction) for fraction in fractions}
+    found = ablate_sets(model, pairs, tops, draws=draws, seed=seed, site=site, progress=progress, **options)
+    points = zip(fractions, found.sets.values(), strict=True)
+    return AblationCurve(
+        found.clean,
+        tuple(replace(point, fraction=fraction, ties=tied_at_cut(ranking, len(point.neurons))) for fraction, point in points),
+    )
+
+
+def ablate_sets(
+    model: HookedRewardModel,
+    pairs: Pairs,
+    sets: Mapping[str, NeuronSet],
+    *,
+    draws: int = 3,
+    seed: int = 0,
+    site: UnitSite = "mlp_post",
+    progress: str | None = None,
+    **options: Unpack[BatchOptions],
+) -> SetAblations:
+    """Zeroes each set, and layer-matched random sets beside it: one sweep over all of them.
+
+    Args and errors as in `ablation_curve`. A set without a neuron leaves the model as it is.
+    """
     if draws < 0:
         raise InputError(f"draws must be at least 0, got {draws}")
-    tops = [NeuronSet.top(ranking, fraction=fraction) for fraction in fractions]
+    shape = unit_shape(model.cfg, site)
     # A layer with over half of its neurons in the set has no disjoint set of that size.
-    fits = [all(2 * len(layer) <= shape[1] for layer in top.by_layer().values()) for top in tops]
-    controls = [random_like(top, shape[1], draws=draws, seed=seed) if fit else [] for top, fit in zip(tops, fits, strict=True)]
-    sets = [neurons for top, random in zip(tops, controls, strict=True) for neurons in (top, *random)]
-    clean, *scores = sweep(model, pairs, [(), *([ZeroAblation(neurons)] for neurons in sets)], progress=progress, **options)
+    fits = {name: all(2 * len(layer) <= shape.units for layer in own.by_layer().values()) for name, own in sets.items()}
+    controls = {name: random_like(own, shape.units, draws=draws, seed=seed) if fits[name] and own else [] for name, own in sets.items()}
+    conditions = [[ZeroAblation(neurons, site)] for name, own in sets.items() for neurons in (own, *controls[name])]
+    clean, *scores = sweep(model, pairs, [(), *conditions], progress=progress, **options)
     left = iter(scores)
-    points = [
-        AblationPoint(fraction, top, tied_at_cut(ranking, len(top)), next(left), tuple(next(left) for _ in random))
-        for fraction, top, random in zip(fractions, tops, controls, strict=True)
-    ]
-    return AblationCurve(clean, tuple(points))
+    return SetAblations(
+        clean,
+        {
+            name: AblationPoint(len(own) / (shape.layers * shape.units), own, 0, next(left), tuple(next(left) for _ in controls[name]))
+            for name, own in sets.items()
+        },
+    )

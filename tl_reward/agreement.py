@@ -1,5 +1,6 @@
 """Does attribution predict what ablation does? Rank correlation, sign and precision of one against the other."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -26,6 +27,10 @@ class Agreement:
     pearson: Estimate
     sign: Estimate
     precision: dict[int, Estimate]
+
+    def largest_precision(self) -> float:
+        """At the larger k; nan where there is none."""
+        return self.precision[max(self.precision)].value if self.precision else np.nan
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -70,24 +75,27 @@ def measure_agreement(estimated: np.ndarray, exact: np.ndarray, *, resamples: in
 
 
 class NeuronSample(NamedTuple):
-    """The neurons with the largest scores in size, and others drawn at random."""
+    """The neurons with the largest scores in size, and others drawn at random from all; one may be in both."""
 
     top: NeuronSet
     random: NeuronSet
 
 
-def sample_neurons(score: np.ndarray, *, top: int, random: int, seed: int = 0) -> NeuronSample:
-    """The `top` neurons by absolute score, and as many as `random` of the others: a sample of extremes alone would flatter any method.
+def sample_neurons(scores: Mapping[str, np.ndarray], *, top: int, random: int, seed: int = 0) -> NeuronSample:
+    """The `top` neurons by each absolute score, and a `random` sample: one of extremes alone would flatter any method.
 
     Args:
-        score: [layer, neuron].
+        scores: by method, [layer, neuron].
     """
-    if top < 0 or random < 0 or top + random > score.size:
-        raise InputError(f"top and random must be at least 0 and at most {score.size} together, got {top} and {random}")
-    order = np.argsort(-np.abs(score), axis=None, kind="stable")
-    drawn = np.random.default_rng(seed).choice(order[top:], size=random, replace=False)
-    width = score.shape[1]
-    return NeuronSample(*(NeuronSet((int(i) // width, int(i) % width) for i in index) for index in (order[:top], drawn)))
+    if not scores or len({score.shape for score in scores.values()}) > 1:
+        raise InputError(f"estimates must have one shape, got {', '.join(str(score.shape) for score in scores.values()) or 'none'}")
+    shape = next(iter(scores.values())).shape
+    size = shape[0] * shape[1]
+    if not (0 <= top <= size and 0 <= random <= size):
+        raise InputError(f"top and random must be in [0, {size}], got {top} and {random}")
+    orders = [np.argsort(-np.abs(score), axis=None, kind="stable")[:top] for score in scores.values()]
+    drawn = np.random.default_rng(seed).choice(size, size=random, replace=False)
+    return NeuronSample(*(NeuronSet((int(i) // shape[1], int(i) % shape[1]) for i in index) for index in (np.concatenate(orders), drawn)))
 
 
 def _numbers(estimate: Estimate) -> dict[str, float | None]:

@@ -1,6 +1,5 @@
 """How many tokens a batch may hold: as many as memory allows, and no more than run fastest."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -9,7 +8,7 @@ import torch
 
 from tl_reward.errors import InputError
 from tl_reward.model import HookedRewardModel
-from tl_reward.tokens import Overlong, Row
+from tl_reward.tokens import Overlong
 
 # Past these sizes a batch is no faster (docs/performance.md). On a CPU, activations of more than a few MiB leave the cache, and the
 # allocator returns them to the system after each use.
@@ -36,31 +35,32 @@ class BatchOptions(TypedDict, total=False):
 
 def tokens_per_batch(
     model: HookedRewardModel,
-    rows: Sequence[Row],
+    longest: int,
     *,
     max_tokens: int | None = None,
     max_memory_gb: float | None = None,
     gradients: bool = False,
     scores: bool = False,
+    unit: str = "transcript",
 ) -> int:
     """The number of tokens that a batch may hold.
 
     Args:
+        longest: tokens of the longest transcript, or whatever else (`unit`) has to be in one batch.
         gradients: a backward pass follows, so that every layer's activations are kept.
         scores: attention scores may be computed, since somebody may look at them.
 
     Raises:
-        InputError: less than the longest transcript, which goes into one batch; the message names the smallest that would do.
+        InputError: less than `longest`; the message names the smallest that would do.
     """
-    longest = max((len(row.ids) for row in rows), default=1)
     if max_tokens is not None and max_tokens < longest:
-        raise InputError(f"max_tokens must be at least {longest}, the longest transcript here, got {max_tokens}")
+        raise InputError(f"max_tokens must be at least {longest}, the longest {unit} here, got {max_tokens}")
     each = bytes_per_token(model, longest, gradients=gradients, scores=scores)
     room = free_memory(model) / 2 if max_memory_gb is None else max_memory_gb * 2**30
     if room < longest * each:
         got = f"half of what is free is {room / 2**30:.3g}" if max_memory_gb is None else f"got {max_memory_gb:g}"
         least = _round_up(longest * each / 2**30)
-        raise InputError(f"max_memory_gb must be at least {least:g}, for the longest transcript of {longest} tokens; {got}")
+        raise InputError(f"max_memory_gb must be at least {least:g}, for the longest {unit} of {longest} tokens; {got}")
     fits = int(room // each)
     return min(fits, max_tokens if max_tokens is not None else max(longest, _fastest(model, gradients)))
 

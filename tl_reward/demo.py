@@ -52,6 +52,6 @@ def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
                 results, name, dataset, curve, score=SCORE, site=SITE,
                 found=results.sections["discovery"][name], pairs=test[objective],
             )  # fmt: skip
-    record_overlap(results, results, score=SCORE, site=SITE, fraction=0.1)
+    record_overlap(results, results, scores=[SCORE], sites=[SITE], fraction=0.1)
     results.save(output, overwrite=overwrite)
     return write_page(results, output / "dashboard.html")

@@ -1,6 +1,7 @@
-"""What each neuron does to rewards, exactly: every neuron ablated by itself."""
+"""What neurons do to rewards, exactly: each ablated by itself, or in sets."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
@@ -12,34 +13,46 @@ from tl_reward.budget import BatchOptions
 from tl_reward.errors import InputError
 from tl_reward.interventions import Intervention, MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
 from tl_reward.model import HookedRewardModel
+from tl_reward.rankings import AblationKind
 from tl_reward.run import Pairs, encode_for, sweep
 from tl_reward.scores import Estimate, Scores, bootstrap_mean, right
-from tl_reward.sites import NeuronSet, SiteKind
+from tl_reward.sites import NeuronSet, UnitSite, unit_shape
 
-AblationKind = Literal["zero", "mean", "resample", "halve"]
+
+class EffectOptions(BatchOptions, total=False):
+    """The options of `set_effects`."""
+
+    kind: AblationKind
+    site: UnitSite
+    mean: Float[Tensor, "layer neuron ..."] | None
+    bank: Float[Tensor, "sample layer neuron ..."] | None
+    progress: str | None
 
 
 @dataclass(frozen=True, eq=False)
 class Effects:
-    """The effect of ablating each of some neurons alone, pair by pair, in raw reward units.
+    """What ablating each of some sets of neurons (or heads) does, pair by pair, in raw reward units.
 
-    `chosen` and `rejected` are [neuron, pair]: clean reward minus ablated reward. Positive: ablating *lowers* the reward.
+    Attributes:
+        sets: by name; a neuron by itself is called by its layer and number, as in "20.131".
+        clean: the model without an edit.
+        chosen, rejected: [set, pair]: clean reward minus ablated reward. Positive: ablating *lowers* the reward.
     """
 
-    neurons: tuple[tuple[int, int], ...]
+    sets: Mapping[str, NeuronSet]
     kind: AblationKind
-    site: SiteKind
+    site: UnitSite
     clean: Scores
     chosen: np.ndarray
     rejected: np.ndarray
 
     @property
     def margin(self) -> np.ndarray:
-        """[neuron, pair]. Positive: ablating the neuron *lowers* the margin of chosen over rejected."""
+        """[set, pair]. Positive: ablating the set *lowers* the margin of chosen over rejected."""
         return self.chosen - self.rejected
 
     def mean_margin(self) -> list[Estimate]:
-        """The mean effect on the margin, neuron by neuron, with its bootstrap interval over prompts."""
+        """The mean effect on the margin, set by set, with its bootstrap interval over prompts."""
         return [bootstrap_mean(row, self.clean.prompts) for row in self.margin]
 
     def mean_reward(self, side: Literal["chosen", "rejected"]) -> list[Estimate]:
@@ -47,59 +60,69 @@ class Effects:
         return [bootstrap_mean(row, self.clean.prompts) for row in (self.chosen if side == "chosen" else self.rejected)]
 
     def accuracy(self) -> list[Estimate]:
-        """The accuracy lost, neuron by neuron. Positive: ablating *lowers* it."""
+        """The accuracy lost, set by set. Positive: ablating *lowers* it."""
         clean = right(self.clean.margin)
         return [bootstrap_mean(clean - right(self.clean.margin - row), self.clean.prompts) for row in self.margin]
 
+    def by_objective(self) -> dict[str, "Effects"]:
+        """The effects on the pairs of each objective that has a name."""
+        of = np.array(self.clean.objectives)
+        return {
+            name: replace(self, clean=part, chosen=self.chosen[:, of == name], rejected=self.rejected[:, of == name])
+            for name, part in self.clean.by_objective().items()
+        }
+
     def to_json(self) -> list[dict[str, Any]]:
-        """One entry a neuron, the largest effect on the margin first."""
-        columns = zip(
-            self.neurons, self.mean_margin(), self.mean_reward("chosen"), self.mean_reward("rejected"), self.accuracy(), strict=True
-        )
+        """One entry a set, the largest effect on the margin first."""
+        columns = zip(self.sets, self.mean_margin(), self.mean_reward("chosen"), self.mean_reward("rejected"), self.accuracy(), strict=True)
+        parts = {name: part.mean_margin() for name, part in self.by_objective().items()}
         entries = [
             {
-                "layer": layer,
-                "neuron": neuron,
+                "name": name,
+                "neurons": self.sets[name].to_json(),
                 "margin": margin._asdict(),
                 "chosen": chosen._asdict(),
                 "rejected": rejected._asdict(),
                 "accuracy": accuracy._asdict(),
+                "by_objective": {objective: values[i]._asdict() for objective, values in parts.items()},
             }
-            for (layer, neuron), margin, chosen, rejected, accuracy in columns
+            for i, (name, margin, chosen, rejected, accuracy) in enumerate(columns)
         ]
         return sorted(entries, key=lambda entry: -abs(entry["margin"]["value"]))
 
 
-def neuron_effects(
+def set_effects(
     model: HookedRewardModel,
     pairs: Pairs,
-    neurons: NeuronSet,
+    sets: Mapping[str, NeuronSet],
     *,
     kind: AblationKind = "zero",
-    site: SiteKind = "mlp_post",
-    mean: Float[Tensor, "layer neuron"] | None = None,
-    bank: Float[Tensor, "sample layer neuron"] | None = None,
+    site: UnitSite = "mlp_post",
+    mean: Float[Tensor, "layer neuron ..."] | None = None,
+    bank: Float[Tensor, "sample layer neuron ..."] | None = None,
     progress: str | None = None,
     **options: Unpack[BatchOptions],
 ) -> Effects:
-    """Ablates each neuron of a set by itself, and scores every pair. One run from the neuron's layer on for each neuron.
+    """Ablates each set by itself, and scores every pair. A set is run from its first layer on.
 
     Args:
         kind: "zero"; "mean", which needs `mean`, the activations' means at this site; "resample", which needs `bank`, activations to draw
             from (`streaming.sample_activations`); "halve".
+        site: "mlp_post" or "mlp_gate" for neurons, "attn_z" for heads.
         options: how transcripts become batches (`budget.BatchOptions`).
 
     Raises:
-        InputError: an unknown kind; a kind without what it needs; no neuron; a neuron that the model does not have.
+        InputError: an unknown kind; a kind without what it needs; no set, or an empty one; a neuron that the model does not have.
     """
-    if len(neurons) == 0:
+    if not sets or not all(sets.values()):
         raise InputError("neurons must not be empty")
-    neurons.mask(model.cfg.n_layers, int(model.cfg.d_mlp or 0))
+    for neurons in sets.values():
+        neurons.mask(*unit_shape(model.cfg, site))
     encoded = encode_for(model, pairs, **options)
-    conditions = [[ablation(NeuronSet([place]), kind, site=site, mean=mean, bank=bank)] for place in neurons]
+    conditions = [[ablation(neurons, kind, site=site, mean=mean, bank=bank)] for neurons in sets.values()]
     clean, *ablated = sweep(model, encoded, [(), *conditions], progress=progress, **options)
     return Effects(
-        neurons=neurons.coords,
+        sets=dict(sets),
         kind=kind,
         site=site,
         clean=clean,
@@ -108,61 +131,83 @@ def neuron_effects(
     )
 
 
+def singles(neurons: NeuronSet) -> dict[str, NeuronSet]:
+    """Each neuron as a set of its own.
+
+    >>> singles(NeuronSet([(0, 3), (20, 131)])).keys()
+    dict_keys(['0.3', '20.131'])
+    """
+    return {f"{layer}.{neuron}": NeuronSet([(layer, neuron)]) for layer, neuron in neurons}
+
+
+def neuron_effects(model: HookedRewardModel, pairs: Pairs, neurons: NeuronSet, **options: Unpack[EffectOptions]) -> Effects:
+    """Ablates each neuron of a set by itself, one run from the neuron's layer on for each. Args and errors as in `set_effects`."""
+    return set_effects(model, pairs, singles(neurons), **options)
+
+
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Estimated effects on the margin beside exact ones, for the neurons with the largest estimates and for others drawn at random.
+    """Effects on the margin as methods estimate them, beside exact ones: of the neurons with the largest estimates, and of others drawn
+    at random.
 
     Attributes:
         effects: exact, one neuron ablated at a time.
-        estimated: [neuron], in the order of `effects.neurons`.
-        drawn: [neuron], true for those drawn at random.
-        agreement: over all of them; `agreement_drawn` over those drawn at random alone, which is what holds for a neuron at large.
+        estimated: by method, [neuron] in the order of `effects.sets`.
+        drawn: [neuron], true for those drawn at random from all neurons.
+        agreement: by method, over all of them; `agreement_drawn` over those drawn at random alone, which is what holds for a neuron at
+            large.
     """
 
     effects: Effects
-    estimated: np.ndarray
+    estimated: Mapping[str, np.ndarray]
     drawn: np.ndarray
-    agreement: Agreement
-    agreement_drawn: Agreement
+    agreement: Mapping[str, Agreement]
+    agreement_drawn: Mapping[str, Agreement]
+
+    def best(self) -> str:
+        """The method with the highest precision at the larger k; Spearman's correlation decides between equals."""
+        return max(self.agreement, key=lambda name: (self.agreement[name].largest_precision(), self.agreement[name].spearman.value))
 
 
 def compare_with_exact(
     model: HookedRewardModel,
     pairs: Pairs,
-    estimate: Float[Tensor, "layer neuron"],
+    estimates: Mapping[str, Float[Tensor, "layer neuron"]],
     *,
     top: int = 16,
     random: int = 16,
     seed: int = 0,
-    site: SiteKind = "mlp_post",
-    progress: str | None = None,
-    **options: Unpack[BatchOptions],
+    **options: Unpack[EffectOptions],
 ) -> Comparison:
-    """Does an attribution predict what zeroing does? Zeroes a sample of neurons, each alone, on the pairs that the estimate came from.
+    """Do attributions predict what ablation does? Ablates a sample of neurons, each alone, on the pairs that the estimates came from.
 
     Args:
-        estimate: effects on the margin, such as `Attribution.effect`; positive: zeroing lowers the margin.
-        top: how many neurons with the largest estimates, in size.
-        random: how many of the others, drawn at random; at least 3.
+        estimates: by method, effects on the margin, such as `Attribution.effect`; positive: ablating lowers the margin.
+        top: how many neurons with the largest estimates, in size; of each method, so that none is favoured.
+        random: how many drawn at random from all neurons; at least 3.
+        options: as in `set_effects`: kind, site, mean, bank, and how transcripts become batches.
     """
-    values = estimate.double().numpy()
+    values = {name: estimate.double().numpy() for name, estimate in estimates.items()}
     sample = sample_neurons(values, top=top, random=random, seed=seed)
-    effects = neuron_effects(model, pairs, sample.top | sample.random, site=site, progress=progress, **options)
-    estimated = np.array([values[place] for place in effects.neurons])
-    drawn = np.array([place in sample.random for place in effects.neurons])
+    effects = neuron_effects(model, pairs, sample.top | sample.random, **options)
+    coords = [place for neurons in effects.sets.values() for place in neurons]
+    estimated = {name: np.array([value[place] for place in coords]) for name, value in values.items()}
+    drawn = np.array([place in sample.random for place in coords])
     exact = effects.margin.mean(1)
-    return Comparison(effects, estimated, drawn, measure_agreement(estimated, exact), measure_agreement(estimated[drawn], exact[drawn]))
+    every = {name: measure_agreement(value, exact) for name, value in estimated.items()}
+    at_large = {name: measure_agreement(value[drawn], exact[drawn]) for name, value in estimated.items()}
+    return Comparison(effects, estimated, drawn, every, at_large)
 
 
 def ablation(
     neurons: NeuronSet,
     kind: AblationKind,
     *,
-    site: SiteKind = "mlp_post",
-    mean: Float[Tensor, "layer neuron"] | None = None,
-    bank: Float[Tensor, "sample layer neuron"] | None = None,
+    site: UnitSite = "mlp_post",
+    mean: Float[Tensor, "layer neuron ..."] | None = None,
+    bank: Float[Tensor, "sample layer neuron ..."] | None = None,
 ) -> Intervention:
-    """The intervention of a kind, as `neuron_effects` takes it."""
+    """The intervention of a kind, as `set_effects` takes it."""
     if kind not in get_args(AblationKind):
         raise InputError(f"kind of ablation must be one of {', '.join(get_args(AblationKind))}, got {kind!r}")
     if kind == "mean":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tl_reward.errors import InputError
 from tl_reward.packing import PackedBatch
-from tl_reward.sites import NeuronSet, Site, SiteKind, check_neuron_site
+from tl_reward.sites import NeuronSet, Site, UnitSite, check_unit_site
 from tl_reward.tokens import TokenBatch
 
 HookFunction = Callable[..., Tensor | None]
@@ -35,18 +35,18 @@ class Intervention(Protocol):
 
 @dataclass(frozen=True)
 class ZeroAblation:
-    """Sets neurons to 0 at every position of every row.
+    """Sets neurons to 0 at every position of every row; with the site "attn_z", attention heads.
 
     At "mlp_post" and at "mlp_gate" this is the same edit: the neuron stops writing to the residual stream. (A bias inside the MLP,
     which no supported gated architecture has, would make them differ.)
     """
 
     neurons: NeuronSet
-    site: SiteKind = "mlp_post"
+    site: UnitSite = "mlp_post"
     per_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_neuron_site(self.site)
+        check_unit_site(self.site)
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
         return _edits(self.neurons, self.site, lambda values, layer: torch.zeros_like(values))
@@ -58,11 +58,11 @@ class ScaleAblation:
 
     neurons: NeuronSet
     factor: float
-    site: SiteKind = "mlp_post"
+    site: UnitSite = "mlp_post"
     per_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_neuron_site(self.site)
+        check_unit_site(self.site)
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
         def scale(values: Tensor, layer: int) -> Tensor:
@@ -76,17 +76,17 @@ class MeanAblation:
     """Sets neurons to their mean at every position of every row.
 
     Attributes:
-        mean: [layer, neuron], such as `Discovery.ranking("mean", site)`, of the same site.
+        mean: [layer, neuron], such as `Discovery.ranking("mean", site)`, of the same site; of heads [layer, head, d_head].
     """
 
     neurons: NeuronSet
-    mean: Float[Tensor, "layer neuron"]
-    site: SiteKind = "mlp_post"
+    mean: Float[Tensor, "layer neuron ..."]
+    site: UnitSite = "mlp_post"
     per_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_neuron_site(self.site)
-        self.neurons.mask(*self.mean.shape)
+        check_unit_site(self.site)
+        self.neurons.mask(*self.mean.shape[:2])
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
         index = self.neurons.by_layer()
@@ -105,18 +105,19 @@ class ResampleAblation:
     follows from the token, its place and the seed, so that the result depends neither on batches nor on the order of pairs.
 
     Attributes:
-        bank: the activations to draw from, [sample, layer, neuron], such as `streaming.sample_activations` collects.
+        bank: the activations to draw from, [sample, layer, neuron], such as `streaming.sample_activations` collects; of heads
+            [sample, layer, head, d_head].
     """
 
     neurons: NeuronSet
-    bank: Float[Tensor, "sample layer neuron"]
+    bank: Float[Tensor, "sample layer neuron ..."]
     seed: int = 0
-    site: SiteKind = "mlp_post"
+    site: UnitSite = "mlp_post"
     per_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_neuron_site(self.site)
-        self.neurons.mask(*self.bank.shape[1:])
+        check_unit_site(self.site)
+        self.neurons.mask(*self.bank.shape[1:3])
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
         index = self.neurons.by_layer()
@@ -135,16 +136,17 @@ def _draw(batch: TokenBatch | PackedBatch, count: int, seed: int) -> Int[Tensor,
     return ((mixed ^ (mixed >> 15)) * 2246822519 % 2**31) % count
 
 
-def _edits(neurons: NeuronSet, site: SiteKind, edit: Callable[[Tensor, int], Tensor]) -> Hooks:
-    """Hooks that replace a set's activations [batch, pos, neuron in the set] by `edit(activations, layer)`."""
+def _edits(neurons: NeuronSet, site: UnitSite, edit: Callable[[Tensor, int], Tensor]) -> Hooks:
+    """Hooks that replace a set's activations [batch, pos, neuron in the set, …] by `edit(activations, layer)`."""
+    unit = "head" if site == "attn_z" else "neuron"
 
     def at(layer: int, index: Tensor) -> HookFunction:
         def fn(activation: Tensor, hook: Any) -> Tensor:
-            if int(index.max()) >= activation.shape[-1]:
-                raise InputError(f"neuron must be in [0, {activation.shape[-1]}), got {int(index.max())} at {hook.name}")
+            if int(index.max()) >= activation.shape[2]:
+                raise InputError(f"{unit} must be in [0, {activation.shape[2]}), got {int(index.max())} at {hook.name}")
             here = index.to(activation.device)
             # Not in place: another hook may hold on to the clean activation.
-            return activation.index_copy(-1, here, edit(activation[..., here], layer))
+            return activation.index_copy(2, here, edit(activation.index_select(2, here), layer))
 
         return fn
 

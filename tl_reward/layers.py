@@ -1,7 +1,7 @@
 """TransformerLens' layers without work that nobody sees: the same numbers at the same hook points, with fewer passes over memory."""
 
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,20 @@ def trim_block(block: nn.Module, *, post_norm: bool) -> None:
         post_norm: the norms come after attention and MLP (OLMo-2), not before.
     """
     block.forward = partial(_block, block, post_norm)
+    block.post_norm = post_norm
+
+
+class OutputNorms(NamedTuple):
+    """The norms between what attention and the MLP give and what enters the residual stream; None where there is none."""
+
+    attention: nn.Module | None
+    mlp: nn.Module | None
+
+
+def output_norms(block: Any) -> OutputNorms:
+    if block.cfg.use_normalization_before_and_after:
+        return OutputNorms(block.ln1_post, block.ln2_post)
+    return OutputNorms(block.ln1, block.ln2) if block.post_norm else OutputNorms(None, None)
 
 
 def trim_gated_mlp(mlp: nn.Module) -> None:

@@ -1,16 +1,24 @@
-"""Options that the commands share: which pairs to read, how to run the model, where to write."""
+"""What the commands share: which pairs to read, how to run the model, where to write, and what is printed then."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+from rich.console import Console
+
+from tl_reward import zoo
 from tl_reward.errors import InputError
 from tl_reward.pairs import Objective, PreferencePair
 from tl_reward.readers import EMBEDDED, load_pairs, short_name
+from tl_reward.results import Results, check_run_folder
 from tl_reward.tokens import Overlong
 
 if TYPE_CHECKING:
     from tl_reward.budget import BatchOptions
+    from tl_reward.model import HookedRewardModel
+
+console = Console(markup=False)  # names and paths may hold brackets
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,22 @@ class Running:
     """Default: the GPU if there is one."""
 
     @property
+    def precision(self) -> dict[str, Any]:
+        """How `HookedRewardModel` loads a model."""
+        import torch
+
+        try:
+            device = torch.device(self.device) if self.device else None
+        except RuntimeError as error:
+            raise InputError(f"device {self.device!r} is not one of torch's ({str(error).splitlines()[0]})") from None
+        return {"dtype": getattr(torch, self.dtype), "device": device}
+
+    def load(self, source: str) -> "HookedRewardModel":
+        from tl_reward.model import HookedRewardModel
+
+        return HookedRewardModel.from_pretrained(source, **self.precision)
+
+    @property
     def options(self) -> "BatchOptions":
         return {
             "max_tokens": self.max_tokens,
@@ -95,3 +119,36 @@ class Output:
     """The run folder to write."""
     overwrite: bool = False
     """Replace a run folder that exists."""
+
+    def check(self) -> None:
+        """Says no before an hour of work, not after it."""
+        check_run_folder(self.out, overwrite=self.overwrite)
+
+    def write(self, results: Results) -> None:
+        results.save(self.out, overwrite=self.overwrite)
+        print_run(self.out)
+        console.print(f"Run: {self.out.resolve()}", soft_wrap=True)
+
+
+def named(models: Sequence[str]) -> dict[str, str]:
+    """Each model by its last path part, which is what run folders and plots call it."""
+    if not models:
+        raise InputError(f"at least one model is needed; embedded: {', '.join(zoo.REWARD_MODELS)}")
+    result = {Path(model).name or model: model for model in models}
+    if len(result) < len(models):
+        raise InputError(f"models must have different names, got {', '.join(models)}")
+    return result
+
+
+def merged(folders: Sequence[Path]) -> Results:
+    """The runs in some folders, as one."""
+    if not folders:
+        raise InputError("at least one run folder is needed, got none")
+    return Results.merge([Results.load(folder) for folder in folders])
+
+
+def print_run(folder: Path) -> None:
+    """Prints a run as tables."""
+    from tl_reward.summary import summary
+
+    summary(Results.load(folder), console)

@@ -71,9 +71,9 @@ def depth_thirds(neurons: NeuronSet, n_layers: int) -> tuple[float, float, float
     return (float(thirds[0]), float(thirds[1]), float(thirds[2]))
 
 
-def regions(helpful: NeuronSet, harmless: NeuronSet) -> dict[str, NeuronSet]:
-    """Helpful-only, harmless-only and shared neurons, by plain set algebra."""
-    return {"helpful-only": helpful - harmless, "harmless-only": harmless - helpful, "shared": helpful & harmless}
+def regions(one: NeuronSet, other: NeuronSet, names: tuple[str, str] = ("helpful", "harmless")) -> dict[str, NeuronSet]:
+    """The neurons of one set alone, of the other alone, and shared, by plain set algebra."""
+    return {f"{names[0]}-only": one - other, f"{names[1]}-only": other - one, "shared": one & other}
 
 
 def compare(sets: Mapping[str, NeuronSet], *, n_layers: int, d_mlp: int) -> dict[str, Any]:

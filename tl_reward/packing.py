@@ -7,6 +7,7 @@ Every token of a causal model depends on the tokens before it alone, so the numb
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -80,22 +81,42 @@ class PackedBatch:
         return self._masks[i, window]
 
 
-def pack(rows: Sequence[Row], *, max_tokens: int) -> Iterator[PackedBatch]:
-    """Packs rows into batches of at most `max_tokens` tokens, counting a shared prefix once; a longer row is a batch of its own."""
-    order = sorted(range(len(rows)), key=lambda i: rows[i].ids)
+def pack(rows: Sequence[Row], *, max_tokens: int, groups: Sequence[int] | None = None) -> Iterator[PackedBatch]:
+    """Packs rows into batches of at most `max_tokens` tokens, counting a shared prefix once; a longer row is a batch of its own.
+
+    Args:
+        groups: the group of each row. Rows of different groups share no token, and a group is in one batch where it fits.
+    """
     batch: list[int] = []
     shared: list[int] = []
     size = 0
-    for at, i in enumerate(order):
-        common = _common_prefix(rows[order[at - 1]].ids, rows[i].ids) if batch else 0
-        if batch and size + len(rows[i].ids) - common > max_tokens:
+    for block in _blocks(rows, groups):
+        common = [0, *(_common_prefix(rows[a].ids, rows[b].ids) for a, b in pairwise(block))]
+        if size + sum(len(rows[i].ids) for i in block) - sum(common) > max_tokens and groups is not None and batch:
             yield _packed(rows, batch, shared)
-            batch, shared, size, common = [], [], 0, 0
-        batch.append(i)
-        shared.append(common)
-        size += len(rows[i].ids) - common
+            batch, shared, size = [], [], 0
+        for i, prefix in zip(block, common, strict=True):
+            if batch and size + len(rows[i].ids) - prefix > max_tokens:
+                yield _packed(rows, batch, shared)
+                batch, shared, size, prefix = [], [], 0, 0
+            batch.append(i)
+            shared.append(prefix)
+            size += len(rows[i].ids) - prefix
     if batch:
         yield _packed(rows, batch, shared)
+
+
+def group_sizes(rows: Sequence[Row], groups: Sequence[int]) -> list[int]:
+    """The tokens of each group, a shared prefix counted once."""
+    return [sum(batch.tokens.shape[1] for batch in pack([rows[i] for i in block], max_tokens=2**62)) for block in _blocks(rows, groups)]
+
+
+def _blocks(rows: Sequence[Row], groups: Sequence[int] | None) -> list[list[int]]:
+    """The rows of each group, in the order of their tokens; all rows where there are no groups."""
+    blocks: dict[int, list[int]] = {}
+    for i in sorted(range(len(rows)), key=lambda i: rows[i].ids):
+        blocks.setdefault(groups[i] if groups is not None else 0, []).append(i)
+    return list(blocks.values())
 
 
 def _length(spans: Sequence[Span]) -> int:

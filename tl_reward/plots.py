@@ -15,7 +15,7 @@ COLORS = {"helpful": "#0072B2", "harmless": "#D55E00", "mixed": "#009E73"}
 DASHES = {"helpful": "solid", "harmless": "dash", "mixed": "dot"}
 SYMBOLS = {"helpful": "circle", "harmless": "square", "mixed": "diamond"}
 _SPARE = ["#56B4E9", "#E69F00", "#000000", "#F0E442"]
-_LAYOUT: dict[str, Any] = {
+LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
     "margin": {"l": 70, "r": 20, "t": 30, "b": 60},
     "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
@@ -39,13 +39,13 @@ def accuracy_bars(results: Results) -> go.Figure:
                 "array": [v and v["high"] - v["value"] for v in values],
                 "arrayminus": [v and v["value"] - v["low"] for v in values],
             },
-            marker={"color": _color(model, i), "pattern": {"shape": ["", "/", "."][i % 3], "solidity": 0.15}},
+            marker={"color": color_of(model, i), "pattern": {"shape": ["", "/", "."][i % 3], "solidity": 0.15}},
             text=[v and f"{v['value']:.2f}" for v in values],
             textposition="inside",
             insidetextanchor="start",
         )
     figure.add_hline(y=0.5, line={"dash": "dot", "color": "#555"}, annotation_text="chance")
-    figure.update_layout(**_LAYOUT, barmode="group")
+    figure.update_layout(**LAYOUT, barmode="group")
     figure.update_yaxes(title="pair accuracy", range=[0, 1])
     figure.update_xaxes(title="data set")
     return figure
@@ -68,13 +68,13 @@ def margin_histogram(results: Results) -> go.Figure:
             if (model, dataset) not in margins:
                 continue
             share = np.histogram(margins[model, dataset], edges)[0] / len(margins[model, dataset])
-            line = {"color": _color(model, i), "dash": _dash(model), "shape": "hvh", "width": 2}
+            line = {"color": color_of(model, i), "dash": dash_of(model), "shape": "hvh", "width": 2}
             figure.add_scatter(
                 x=(edges[1:] + edges[:-1]) / 2, y=share, name=model, legendgroup=model, showlegend=j == 0, mode="lines",
                 line=line, row=1, col=j + 1,
             )  # fmt: skip
     figure.add_vline(x=0, line={"dash": "dot", "color": "#555"})
-    figure.update_layout(**_LAYOUT | {"margin": _LAYOUT["margin"] | {"t": 70}, "legend": _LAYOUT["legend"] | {"y": 1.12}})
+    figure.update_layout(**LAYOUT | {"margin": LAYOUT["margin"] | {"t": 70}, "legend": LAYOUT["legend"] | {"y": 1.12}})
     figure.update_xaxes(title="margin (reward units)")
     figure.update_yaxes(title="share of pairs", col=1)
     return figure
@@ -96,7 +96,7 @@ def neuron_map(results: Results, model: str, score: str = "mean", site: str = "m
             colorbar={"title": {"text": score, "side": "right"}},
         )
     )
-    figure.update_layout(**_LAYOUT)
+    figure.update_layout(**LAYOUT)
     figure.update_xaxes(title="rank of the neuron in its layer")
     figure.update_yaxes(title="layer", dtick=_layer_ticks(len(ordered)))
     return figure
@@ -108,14 +108,14 @@ def layer_profile(results: Results, name: str | None = None) -> go.Figure:
     figure = go.Figure()
     for i, (model, coords) in enumerate(entry["top"].items()):
         counts = np.bincount([layer for layer, _ in coords], minlength=entry["n_layers"])
-        style = {"color": _color(model, i), "dash": _dash(model)}
+        style = {"color": color_of(model, i), "dash": dash_of(model)}
         figure.add_scatter(
             x=np.arange(entry["n_layers"]), y=counts, name=model, mode="lines+markers", line=style,
             marker={"symbol": SYMBOLS.get(model, "cross")},
         )  # fmt: skip
     even = sum(map(len, entry["top"].values())) / len(entry["top"]) / entry["n_layers"]
     figure.add_hline(y=even, line={"dash": "dot", "color": "#555"}, annotation_text="evenly spread")
-    figure.update_layout(**_LAYOUT)
+    figure.update_layout(**LAYOUT)
     figure.update_xaxes(title="layer", dtick=_layer_ticks(entry["n_layers"]))
     figure.update_yaxes(title=f"neurons in the top {entry['fraction']:.0%}", rangemode="tozero")
     return figure
@@ -136,7 +136,7 @@ def overlap_bars(results: Results, name: str | None = None) -> go.Figure:
             name=label, x=names, y=values, marker={"color": color, "pattern": {"shape": shape, "solidity": 0.15}},
             text=[f"{v:.3f}" for v in values], textposition="outside",
         )  # fmt: skip
-    figure.update_layout(**_LAYOUT, barmode="group")
+    figure.update_layout(**LAYOUT, barmode="group")
     figure.update_yaxes(title="Jaccard index", range=[0, 1.08])
     figure.update_xaxes(title="reward models")
     return figure
@@ -153,7 +153,7 @@ def ablation_curves(results: Results, quantity: str = "accuracy") -> go.Figure:
         clean = entry["clean"][quantity]
         shares = [0.0] + [100 * point["fraction"] for point in entry["points"]]
         ranked = [clean] + [point["ranked"][quantity] for point in entry["points"]]
-        color = _color(entry.get("model", name), i)
+        color = color_of(entry.get("model", name), i)
         place = {"row": 1, "col": i + 1}
         banded = [(s, p[drawn]) for s, p in zip(shares[1:], entry["points"], strict=True) if p[drawn]]
         if banded:
@@ -175,37 +175,9 @@ def ablation_curves(results: Results, quantity: str = "accuracy") -> go.Figure:
         )  # fmt: skip
     if quantity == "accuracy":
         figure.add_hline(y=0.5, line={"dash": "dot", "color": "#555"})
-    figure.update_layout(**_LAYOUT | {"margin": _LAYOUT["margin"] | {"t": 70}, "legend": _LAYOUT["legend"] | {"y": 1.12}})
+    figure.update_layout(**LAYOUT | {"margin": LAYOUT["margin"] | {"t": 70}, "legend": LAYOUT["legend"] | {"y": 1.12}})
     figure.update_xaxes(title="neurons zeroed (%)")
     figure.update_yaxes(title="pair accuracy" if quantity == "accuracy" else "mean margin (reward units)", col=1)
-    return figure
-
-
-def attribution_scatter(results: Results, name: str | None = None) -> go.Figure:
-    """Estimated against exact effect of zeroing one neuron on the margin, with 95 % intervals of the exact one; the line is equality."""
-    entries = results.section("attribution")
-    entry = entries[name] if name else next(iter(entries.values()))
-    figure = go.Figure()
-    for drawn, label, color, symbol in ((False, "largest estimates", "#0072B2", "circle"), (True, "drawn at random", "#D55E00", "square")):
-        rows = [row for row in entry["exact"] if row["drawn"] == drawn]
-        exact = [row["margin"] for row in rows]
-        figure.add_scatter(
-            x=[row["estimated"] for row in rows], y=[value["value"] for value in exact], mode="markers", name=label,
-            error_y={
-                "type": "data", "thickness": 1, "array": [value["high"] - value["value"] for value in exact],
-                "arrayminus": [value["value"] - value["low"] for value in exact],
-            },
-            marker={"color": color, "symbol": symbol, "size": 7},
-            text=[f"layer {row['layer']}, neuron {row['neuron']}" for row in rows],
-            hovertemplate="%{text}<br>estimated %{x:.4f}, exact %{y:.4f}<extra></extra>",
-        )  # fmt: skip
-    ends = [row["estimated"] for row in entry["exact"]]
-    figure.add_scatter(
-        x=[min(ends), max(ends)], y=[min(ends), max(ends)], mode="lines", name="equal", line={"dash": "dot", "color": "#555"}
-    )
-    figure.update_layout(**_LAYOUT)
-    figure.update_xaxes(title="estimated effect on the margin (reward units)")
-    figure.update_yaxes(title="exact effect on the margin (reward units)")
     return figure
 
 
@@ -243,9 +215,9 @@ def _layer_ticks(n_layers: int) -> int:
     return max(1, n_layers // 10)
 
 
-def _color(name: str, index: int) -> str:
+def color_of(name: str, index: int) -> str:
     return COLORS.get(name, _SPARE[index % len(_SPARE)])
 
 
-def _dash(name: str) -> str:
+def dash_of(name: str) -> str:
     return DASHES.get(name, "dashdot")

@@ -1,21 +1,23 @@
 """How each analysis enters a run: the one place that says what a section of `Results` holds."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import torch
 
-from tl_reward.ablation import AblationCurve
+from tl_reward.ablation import AblationCurve, SetAblations
 from tl_reward.attribution import Attribution
+from tl_reward.contrast import Contrast
 from tl_reward.discovery import Discovery
-from tl_reward.effects import Comparison
+from tl_reward.effects import Comparison, Effects
 from tl_reward.errors import InputError
 from tl_reward.overlap import compare
 from tl_reward.pairs import PreferencePair
+from tl_reward.rankings import METHODS, Method, RankingName
 from tl_reward.results import Results, pair_hash
 from tl_reward.scores import Scores
-from tl_reward.sites import NeuronSet, SiteKind, tied_at_cut
-from tl_reward.statistics import StatisticName
+from tl_reward.sites import NeuronSet, UnitSite, tied_at_cut
+from tl_reward.tension import FALSE_DISCOVERY_RATE, Tension
 
 
 def record_scores(results: Results, model: str, dataset: str, scores: Scores) -> None:
@@ -26,7 +28,8 @@ def record_scores(results: Results, model: str, dataset: str, scores: Scores) ->
 
 
 def record_discovery(results: Results, model: str, dataset: str, discovery: Discovery) -> None:
-    """Statistics as tensors `site/statistic` [side, layer, neuron], float32; side 0 is chosen, 1 rejected."""
+    """Statistics as tensors `site/statistic` [side, layer, neuron], float32; side 0 is chosen, 1 rejected. `site/firing/objective` and
+    `site/contrast/field` are [layer, neuron]."""
     tensors = {f"{site}/{name}": value for (site, name), value in discovery.by_side.items()}
     entry = {
         "dataset": dataset,
@@ -35,13 +38,72 @@ def record_discovery(results: Results, model: str, dataset: str, discovery: Disc
         "tokens": discovery.tokens,
         "computed": sorted(tensors),
         "shape": list(next(iter(tensors.values())).shape[1:]),
+        "firing": sorted({objective for _, objective in discovery.firing}),
+        "where": discovery.where,
+        "contrast": {
+            site: {
+                "chosen": found.chosen,
+                "rejected": found.rejected,
+                "discoveries": int((found.q_value <= FALSE_DISCOVERY_RATE).sum()),
+                "neurons": found.q_value.numel(),
+                "largest_auroc_error": float(found.auroc_error.max()),
+            }
+            for site, found in discovery.contrast.items()
+        },
+    }
+    tensors |= {f"{site}/firing/{objective}": value for (site, objective), value in discovery.firing.items()}
+    tensors |= {
+        f"{site}/contrast/{name}": value
+        for site, found in discovery.contrast.items()
+        for name, value in found._asdict().items()
+        if isinstance(value, torch.Tensor)
     }
     results.add("discovery", model, entry, tensors)
 
 
-def ranking_of(results: Results, model: str, score: StatisticName, site: SiteKind) -> torch.Tensor:
-    """A recorded ranking [layer, neuron]: the mean of both sides."""
-    return results.tensor("discovery", model, f"{site}/{score}").mean(0)
+def discovery_of(results: Results, model: str) -> Discovery:
+    """A recorded discovery. Raises InputError where the run has none of that model."""
+    entry = results.entry("discovery", model)
+
+    def tensor(name: str) -> torch.Tensor:
+        return results.tensor("discovery", model, name)
+
+    computed = [key.split("/") for key in entry["computed"]]
+    names = [name for name in Contrast._fields if name not in ("chosen", "rejected")]
+    return Discovery(
+        by_side={(site, name): tensor(f"{site}/{name}") for site, name in computed},
+        pairs=tuple(entry["pair_hashes"]),
+        tokens=entry["tokens"],
+        firing={
+            (site, objective): tensor(f"{site}/firing/{objective}")
+            for site in dict.fromkeys(site for site, _ in computed if site != "attn_z")
+            for objective in entry["firing"]
+        },
+        contrast={
+            site: Contrast(*(tensor(f"{site}/contrast/{name}") for name in names), found["chosen"], found["rejected"])
+            for site, found in entry["contrast"].items()
+        },
+        where=entry["where"],
+    )
+
+
+class Recorded(NamedTuple):
+    """A ranking [layer, neuron], higher first, and the entry of the run that it comes from."""
+
+    ranking: torch.Tensor
+    entry: Mapping[str, Any]
+
+
+def ranking_of(results: Results, model: str, score: RankingName | Literal["attribution"], site: UnitSite) -> Recorded:
+    """A recorded ranking. "attribution" is by the estimated effect on the margin, of the method that agrees best with exact ablation."""
+    if score != "attribution":
+        return Recorded(discovery_of(results, model).ranking(score, site), results.entry("discovery", model))
+    found = {name: entry for name, entry in results.section("attribution").items() if (entry["model"], entry["site"]) == (model, site)}
+    if len(found) != 1:
+        have = ", ".join(f"{entry['model']} at {entry['site']}" for entry in results.section("attribution").values())
+        raise InputError(f"one attribution of {model} at {site} is needed, got {len(found)}; the run has {have}")
+    ((name, entry),) = found.items()
+    return Recorded(results.tensor("attribution", name, f"{entry['best']}/effect"), entry)
 
 
 def record_ablation(
@@ -58,73 +120,160 @@ def record_ablation(
     """Keeps beside the curve where its neurons were found, and how many of the tested pairs helped to find them.
 
     Args:
-        found: the discovery entry that the ranking came from.
+        found: the entry that the ranking came from.
         pairs: the tested pairs.
     """
-    seen = set(found["pair_hashes"])
     entry = {
         "model": model,
         "dataset": dataset,
         "score": score,
         "site": site,
         "found_on": found["dataset"],
-        "tested_pairs_that_found": sum(pair_hash(pair) in seen for pair in pairs),
+        "tested_pairs_that_found": _seen(found, pairs),
     }
     results.add("ablation", f"{model} · {dataset}", entry | curve.to_json())
 
 
-def record_attribution(
-    results: Results, model: str, dataset: str, attribution: Attribution, comparison: Comparison, *, site: str, steps: int | None
+def record_attribution(results: Results, model: str, dataset: str, estimates: Mapping[Method, Attribution], comparison: Comparison) -> None:
+    """Estimated effects as tensors `method/effect` and `method/error` [layer, neuron], float32; exact ones, and their agreement, in the
+    JSON."""
+    exact = {entry["name"]: entry for entry in comparison.effects.to_json()}
+    for i, name in enumerate(comparison.effects.sets):
+        estimated = {method: float(values[i]) for method, values in comparison.estimated.items()}
+        exact[name] |= {"estimated": estimated, "drawn": bool(comparison.drawn[i])}
+    pairs = next(iter(estimates.values())).pairs
+    entry = {
+        "model": model,
+        "dataset": dataset,
+        "site": comparison.effects.site,
+        "methods": {
+            method: {
+                "about": METHODS[method],
+                "agreement": comparison.agreement[method].to_json(),
+                "agreement_drawn": comparison.agreement_drawn[method].to_json(),
+            }
+            for method in estimates
+        },
+        "best": comparison.best(),
+        "pairs": len(pairs),
+        "pair_hashes": list(pairs),
+        "exact": list(exact.values()),
+    }
+    tensors = {f"{method}/{part}": getattr(found, part) for method, found in estimates.items() for part in ("effect", "error")}
+    results.add("attribution", f"{model} · {dataset}", entry, tensors)
+
+
+def record_effects(results: Results, model: str, dataset: str, effects: Effects) -> None:
+    """Exact effects, one entry a set of neurons, and the effect on each pair as tensors `chosen` and `rejected` [set, pair], float64, in
+    the order of `sets`."""
+    entry = {
+        "model": model,
+        "dataset": dataset,
+        "site": effects.site,
+        "kind": effects.kind,
+        "pairs": len(effects.clean),
+        "clean": effects.clean.to_json(),
+        "sets": list(effects.sets),
+        "effects": effects.to_json(),
+    }
+    tensors = {"chosen": torch.from_numpy(effects.chosen), "rejected": torch.from_numpy(effects.rejected)}
+    results.add("effects", f"{model} · {dataset}", entry, tensors)
+
+
+def record_tension(results: Results, model: str, dataset: str, found: Tension, *, fraction: float) -> None:
+    """The sets of `Tension.top` at that fraction beside the quadrants; effects and errors as tensors `objective/effect` and
+    `objective/error` [layer, neuron], float32."""
+    top = {name: neurons.to_json() for name, neurons in found.top(fraction).items()}
+    hashes = [each for effect in found.effects.values() for each in effect.pairs]
+    entry = {"model": model, "dataset": dataset, "fraction": fraction, "top": top, "pair_hashes": hashes} | found.to_json()
+    tensors = {f"{name}/{part}": getattr(effect, part) for name, effect in found.effects.items() for part in ("effect", "error")}
+    results.add("tension", f"{model} · {dataset}", entry, tensors)
+
+
+def record_sets(
+    results: Results,
+    model: str,
+    dataset: str,
+    found: SetAblations,
+    *,
+    site: str,
+    source: Mapping[str, Any],
+    pairs: Sequence[PreferencePair],
 ) -> None:
-    """Estimated effects as tensors `effect` and `gradient` [layer, neuron], float32; exact ones, and their agreement, in the JSON."""
-    estimated = {place: float(value) for place, value in zip(comparison.effects.neurons, comparison.estimated, strict=True)}
-    drawn = {place: bool(value) for place, value in zip(comparison.effects.neurons, comparison.drawn, strict=True)}
-    exact = [
-        entry | {"estimated": estimated[entry["layer"], entry["neuron"]], "drawn": drawn[entry["layer"], entry["neuron"]]}
-        for entry in comparison.effects.to_json()
-    ]
+    """Sets of neurons, zeroed.
+
+    Args:
+        source: the entry that the sets come from, with the pairs that found them.
+        pairs: the tested pairs.
+    """
     entry = {
         "model": model,
         "dataset": dataset,
         "site": site,
-        "method": "activation x gradient" if steps is None else f"integrated gradients, {steps} steps",
-        "pairs": len(attribution.pairs),
-        "pair_hashes": list(attribution.pairs),
-        "exact": exact,
-        "agreement": comparison.agreement.to_json(),
-        "agreement_drawn": comparison.agreement_drawn.to_json(),
+        "found_on": source["dataset"],
+        "tested_pairs_that_found": _seen(source, pairs),
     }
-    tensors = {"effect": attribution.effect, "gradient": attribution.gradient}
-    results.add("attribution", f"{model} · {dataset}", entry, tensors)
+    results.add("sets", f"{model} · {dataset}", entry | found.to_json())
+
+
+class RecordedSets(NamedTuple):
+    """Sets of neurons by name, and the entry of the run that they come from."""
+
+    sets: Mapping[str, NeuronSet]
+    entry: Mapping[str, Any]
+
+
+def sets_of(results: Results, model: str) -> RecordedSets:
+    """The sets of a recorded tension that have a neuron: the top of each objective, and the quadrants."""
+    found = [entry for entry in results.section("tension").values() if entry["model"] == model]
+    if len(found) != 1:
+        raise InputError(f"one tension of {model} is needed; the run has {', '.join(results.section('tension'))}")
+    sets = {f"top {name}": coords for name, coords in found[0]["top"].items()} | found[0]["quadrants"]
+    return RecordedSets({name: NeuronSet.from_json(coords) for name, coords in sets.items() if coords}, found[0])
 
 
 def record_overlap(
     results: Results,
     source: Results,
     *,
-    score: StatisticName,
-    site: SiteKind,
+    scores: Sequence[RankingName],
+    sites: Sequence[UnitSite],
     fraction: float,
     models: Sequence[str] | None = None,
 ) -> None:
-    """Compares the top share of neurons of every model that `source` has a discovery of.
+    """Compares the top share of neurons of every model that `source` has a discovery of, by every score at every site.
 
     Args:
         models: which of them; None is all.
     """
-    rankings = {model: ranking_of(source, model, score, site) for model in models or source.section("discovery")}
-    shapes = {model: list(ranking.shape) for model, ranking in rankings.items()}
+    ways = [(score, site) for site in dict.fromkeys(sites) for score in dict.fromkeys(scores)]
+    chosen = list(models or source.section("discovery"))
+    rankings = {
+        model if len(ways) == 1 else f"{model}, {score} at {site}" if len(chosen) > 1 else f"{score} at {site}": ranking_of(
+            source, model, score, site
+        ).ranking
+        for model in chosen
+        for score, site in ways
+    }
+    shapes = {name: list(ranking.shape) for name, ranking in rankings.items()}
     if len(shapes) < 2 or len({tuple(shape) for shape in shapes.values()}) > 1:
-        raise InputError(f"overlap needs two or more models of one shape, got {shapes}")
-    sets = {model: NeuronSet.top(ranking, fraction=fraction) for model, ranking in rankings.items()}
+        raise InputError(f"overlap needs two or more rankings of one shape, got {shapes}")
+    sets = {name: NeuronSet.top(ranking, fraction=fraction) for name, ranking in rankings.items()}
     n_layers, d_mlp = next(iter(rankings.values())).shape
+    score, site = ", ".join(dict.fromkeys(scores)), ", ".join(dict.fromkeys(sites))
     entry = {
         "score": score,
         "site": site,
         "fraction": fraction,
         "n_layers": n_layers,
         "d_mlp": d_mlp,
-        "ties_at_cut": {model: tied_at_cut(rankings[model], len(sets[model])) for model in sets},
-        "top": {model: neurons.to_json() for model, neurons in sets.items()},
+        "ties_at_cut": {name: tied_at_cut(rankings[name], len(sets[name])) for name in sets},
+        "top": {name: neurons.to_json() for name, neurons in sets.items()},
     }
     results.add("overlap", f"{score} at {site}, top {fraction:.0%}", entry | compare(sets, n_layers=n_layers, d_mlp=d_mlp))
+
+
+def _seen(source: Mapping[str, Any], pairs: Sequence[PreferencePair]) -> int:
+    """How many of the tested pairs helped to find the neurons."""
+    hashes = set(source["pair_hashes"])
+    return sum(pair_hash(pair) in hashes for pair in pairs)

@@ -28,8 +28,8 @@ from torch import Tensor
 from tl_reward.errors import InputError
 from tl_reward.pairs import PreferencePair
 
-FORMAT = 1
-SECTIONS = ("scores", "discovery", "attribution", "ablation", "overlap")
+FORMAT = 2
+SECTIONS = ("scores", "discovery", "attribution", "effects", "tension", "ablation", "sets", "overlap")
 _JSON, _TENSORS = "results.json", "tensors.safetensors"
 
 
@@ -63,6 +63,13 @@ class Results:
         if name not in self.sections:
             raise InputError(f"this run has no {name}; it has {', '.join(self.sections) or 'nothing'}")
         return self.sections[name]
+
+    def entry(self, section: str, name: str) -> dict[str, Any]:
+        """Raises InputError where the section has no such entry; the message names those that it has."""
+        entries = self.section(section)
+        if name not in entries:
+            raise InputError(f"this run has no {section} of {name!r}; it has {', '.join(entries)}")
+        return entries[name]
 
     def tensor(self, section: str, name: str, key: str) -> Tensor:
         full = f"{section}/{name}/{key}"

@@ -19,7 +19,7 @@ from tl_reward.budget import BatchOptions, tokens_per_batch
 from tl_reward.errors import InputError
 from tl_reward.interventions import Hooks, Intervention, hooks_of
 from tl_reward.model import HookedRewardModel
-from tl_reward.packing import PackedBatch, pack
+from tl_reward.packing import PackedBatch, group_sizes, pack
 from tl_reward.pairs import PreferencePair
 from tl_reward.scores import Scores
 from tl_reward.sites import layer_of
@@ -175,23 +175,37 @@ def pairs_of(encoded: EncodedPairs, rows: Sequence[int]) -> str:
 
 
 def batches_for(
-    models: Sequence[HookedRewardModel], encoded: EncodedPairs, options: BatchOptions, *, shared: bool = True, gradients: bool = False
+    models: Sequence[HookedRewardModel],
+    encoded: EncodedPairs,
+    options: BatchOptions,
+    *,
+    shared: bool = True,
+    gradients: bool = False,
+    groups: Sequence[int] | None = None,
+    whole: bool = False,
 ) -> Batching:
     """The batches that all of some models read.
 
     They are packed where every edit allows it (`shared`) and nobody else listens: a hook of the user's expects one transcript a row.
+
+    Args:
+        groups: the group of each row. In packed batches, rows of different groups share no token.
+        whole: each group has to be in one batch.
     """
     others = any(module._forward_hooks or module._forward_pre_hooks for model in models for module in model.modules())
     packed = shared and not others and not any(model.cfg.use_attn_result for model in models)
     budget = tokens_per_batch(
         models[0],
-        encoded.rows,
+        max(group_sizes(encoded.rows, groups) if whole and groups is not None else (len(row.ids) for row in encoded.rows), default=1),
         max_tokens=options.get("max_tokens"),
         max_memory_gb=options.get("max_memory_gb"),
         gradients=gradients,
         scores=not packed,
+        unit="pair" if whole else "transcript",
     )
-    return Batching(list((pack if packed else batches)(encoded.rows, max_tokens=budget)), budget)
+    if packed:
+        return Batching(list(pack(encoded.rows, max_tokens=budget, groups=groups)), budget)
+    return Batching(list(batches(encoded.rows, max_tokens=budget)), budget)
 
 
 def in_turn(made: Sequence[Batch], label: str | None, device: Any, *, times: int = 1) -> Iterator[Batch]:

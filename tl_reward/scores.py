@@ -33,6 +33,7 @@ class Scores:
         dropped: pairs left out because they were over-long.
         prompts: what intervals resample, since pairs of one prompt are not independent: a name for each pair's prompt. By default its
             group.
+        objectives: what a pair is about, "helpful" or "harmless", or "" where it does not say.
     """
 
     ids: tuple[str, ...]
@@ -42,10 +43,13 @@ class Scores:
     subsets: tuple[str, ...]
     dropped: int = 0
     prompts: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.prompts:
             object.__setattr__(self, "prompts", self.groups)
+        if not self.objectives:
+            object.__setattr__(self, "objectives", ("",) * len(self.ids))
 
     @classmethod
     def of(cls, pairs: Sequence[PreferencePair], chosen: Sequence[float], rejected: Sequence[float], dropped: int = 0) -> "Scores":
@@ -60,6 +64,7 @@ class Scores:
             subsets=tuple(pair.subset or "" for pair in pairs),
             dropped=dropped,
             prompts=tuple(str(first[pair.chosen[:-1]]) for pair in pairs),
+            objectives=tuple(pair.objective or "" for pair in pairs),
         )
 
     def __len__(self) -> int:
@@ -91,8 +96,16 @@ class Scores:
 
     def by_subset(self) -> dict[str, "Scores"]:
         """The scores of each subset, in the order of their names."""
-        names = sorted(set(self.subsets))
-        return {name: self.take([i for i, subset in enumerate(self.subsets) if subset == name]) for name in names}
+        return {name: self.take(index) for name, index in _places(self.subsets).items()}
+
+    def by_objective(self) -> dict[str, "Scores"]:
+        """The scores of each objective that pairs name, in the order of their names."""
+        return {name: self.take(index) for name, index in _places(self.objectives).items() if name}
+
+    def relative_drop(self, clean: "Scores") -> Estimate:
+        """The accuracy lost, as a share of the clean model's on the same pairs; 0.1 is 10 %. Negative: these scores are more accurate."""
+        before = right(clean.margin)
+        return bootstrap_ratio(before - right(self.margin), before, self.prompts)
 
     def take(self, index: Sequence[int]) -> "Scores":
         def pick(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -106,12 +119,18 @@ class Scores:
             pick(self.groups),
             pick(self.subsets),
             prompts=pick(self.prompts),
+            objectives=pick(self.objectives),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the rewards themselves, which `Results` keeps as tensors."""
         subsets = self.by_subset() if len(set(self.subsets)) > 1 else {}
-        return self._summary() | {"dropped": self.dropped, "subsets": {name: part._summary() for name, part in subsets.items()}}
+        objectives = self.by_objective() if len(set(self.objectives)) > 1 else {}
+        return self._summary() | {
+            "dropped": self.dropped,
+            "subsets": {name: part._summary() for name, part in subsets.items()},
+            "objectives": {name: part._summary() for name, part in objectives.items()},
+        }
 
     def _summary(self) -> dict[str, Any]:
         best = self.best_of_n() if len(set(self.groups)) < len(self) else None
@@ -134,17 +153,30 @@ def bootstrap_mean(values: np.ndarray, groups: Sequence[str] | None = None, *, r
 
     Values of one group (the pairs of one prompt) are not independent, so whole groups are drawn.
     """
+    return bootstrap_ratio(values, np.ones(len(values)), groups, resamples=resamples, seed=seed)
+
+
+def bootstrap_ratio(
+    values: np.ndarray, weights: np.ndarray, groups: Sequence[str] | None = None, *, resamples: int = 2000, seed: int = 0
+) -> Estimate:
+    """The sum of the values over the sum of the weights, with its interval as in `bootstrap_mean`; 0 where the weights add up to 0."""
     if len(values) == 0:
         raise InputError("no pairs to average over")
     names: dict[str, int] = {}
     index = [names.setdefault(name, len(names)) for name in (groups or map(str, range(len(values))))]
     sums = np.bincount(index, weights=values)
-    counts = np.bincount(index)
+    counts = np.bincount(index, weights=weights)
     generator = np.random.default_rng(seed)
     at_once = max(1, 4_000_000 // len(sums))  # all at once would hold resamples * n numbers
     means = np.empty(resamples)
     for start in range(0, resamples, at_once):
         draws = generator.integers(0, len(sums), size=(min(at_once, resamples - start), len(sums)))
-        means[start : start + len(draws)] = sums[draws].sum(1) / counts[draws].sum(1)
+        total = counts[draws].sum(1)
+        means[start : start + len(draws)] = np.divide(sums[draws].sum(1), total, out=np.zeros(len(draws)), where=total != 0)
     low, high = np.quantile(means, [0.025, 0.975])
-    return Estimate(float(np.mean(values)), float(low), float(high), len(sums))
+    value = values.sum() / weights.sum() if weights.sum() else 0.0
+    return Estimate(float(value), float(low), float(high), len(sums))
+
+
+def _places(names: Sequence[str]) -> dict[str, list[int]]:
+    return {name: [i for i, own in enumerate(names) if own == name] for name in sorted(set(names))}

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -25,7 +25,9 @@ _HOOK_NAMES: dict[str, str] = {
     "mlp_post": "mlp.hook_post",
     "mlp_out": "hook_mlp_out",
 }
-NEURON_SITES: tuple[SiteKind, ...] = ("mlp_post", "mlp_gate")
+# A unit is an MLP neuron, by one of its two readings, or an attention head.
+UnitSite = Literal["mlp_post", "mlp_gate", "attn_z"]
+UNIT_SITES: tuple[UnitSite, ...] = get_args(UnitSite)
 
 
 def check_site_kind(kind: str) -> None:
@@ -41,9 +43,22 @@ def layer_of(hook_name: str, n_layers: int) -> int:
     return n_layers if hook_name.startswith(("ln_final.", "unembed.", "hook_reward")) else 0
 
 
-def check_neuron_site(kind: str) -> None:
-    if kind not in NEURON_SITES:
-        raise InputError(f"site of a neuron must be one of {', '.join(NEURON_SITES)}, got {kind!r}")
+def check_unit_site(kind: str) -> None:
+    if kind not in UNIT_SITES:
+        raise InputError(f"site must be one of {', '.join(UNIT_SITES)}, got {kind!r}")
+
+
+class UnitShape(NamedTuple):
+    """How many layers a model has, and how many units in each: MLP neurons, or attention heads."""
+
+    layers: int
+    units: int
+
+
+def unit_shape(cfg: Any, kind: str) -> UnitShape:
+    """The units at a site of a model with this TransformerLens config: heads at "attn_z", neurons at "mlp_post" and "mlp_gate"."""
+    check_unit_site(kind)
+    return UnitShape(cfg.n_layers, cfg.n_heads if kind == "attn_z" else cfg.d_mlp)
 
 
 @dataclass(frozen=True)
@@ -71,7 +86,7 @@ class Site:
 
 @dataclass(frozen=True)
 class NeuronSet:
-    """A set of MLP neurons, as (layer, neuron) pairs; sorted and unique, whatever order they are given in.
+    """A set of MLP neurons, as (layer, neuron) pairs, or of attention heads, as (layer, head); sorted and unique.
 
     >>> a, b = NeuronSet([(0, 1), (1, 4)]), NeuronSet([(1, 4), (2, 0)])
     >>> (a & b).coords, (a - b).coords, len(a | b)
@@ -180,6 +195,19 @@ class NeuronSet:
             drawn = pool[torch.randperm(len(pool), generator=generator)[: len(neurons)]]
             coords += [(layer, neuron) for neuron in drawn.tolist()]
         return NeuronSet(coords)
+
+    @classmethod
+    def parse(cls, names: Iterable[str]) -> "NeuronSet":
+        """Neurons by their names, layer.neuron.
+
+        >>> NeuronSet.parse(["20.131", "0.3"]).coords
+        ((0, 3), (20, 131))
+        """
+        parts = {name: name.split(".") for name in names}
+        wrong = [name for name, part in parts.items() if len(part) != 2 or not all(number.isdecimal() for number in part)]
+        if wrong:
+            raise InputError(f"a neuron is named layer.neuron, such as 20.131; got {wrong[0]!r}")
+        return cls((int(layer), int(neuron)) for layer, neuron in parts.values())
 
     def to_json(self) -> list[list[int]]:
         return [list(coord) for coord in self.coords]

@@ -1,9 +1,10 @@
 """Per-neuron statistics, accumulated batch by batch in one pass over the pairs.
 
 Definitions follow arXiv 2606.13209: over all real tokens, the chosen and the rejected transcripts apart, then averaged. Its "magnitude"
-is `mean` here (a signed mean), its "change" is `change`, its "probability" is `probability`.
+is `mean` here (a signed mean), its "change" is `change`, or in part of its code `change_ms`, its "probability" is `probability`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -13,10 +14,11 @@ from torch import Tensor
 
 from tl_reward.errors import InputError
 
-StatisticName = Literal["mean", "abs_mean", "rms", "probability", "change"]
+StatisticName = Literal["mean", "abs_mean", "rms", "probability", "change", "change_ms", "norm"]
 STATISTICS: tuple[StatisticName, ...] = get_args(StatisticName)
 SIDES = ("chosen", "rejected")
 CHUNK = 256  # tokens at a time, so that what is computed from them stays in the cache (docs/performance.md)
+_ROOTS = {"rms": "mean_square", "change": "change_ms"}
 
 
 def check_statistic(name: str) -> None:
@@ -26,76 +28,96 @@ def check_statistic(name: str) -> None:
 
 @dataclass(eq=False)
 class NeuronStatistics:
-    """Running sums for one site over `n_layers` layers. Call `update` for each layer of each batch, then read `value`.
+    """Running sums for one site over `n_layers` layers. Call `update` for each layer of each batch, then read `by_side`.
 
     Sums are kept in float64: bfloat16 and float32 sums drift over millions of tokens.
     """
 
     n_layers: int
-    d_mlp: int
-    tokens: Float[Tensor, " side"] = field(init=False)
-    _sums: dict[str, Float[Tensor, "layer side neuron"]] = field(init=False, default_factory=dict)
+    n_units: int
+    objectives: Sequence[str] = ("",)
+    tokens: Float[Tensor, "objective side"] = field(init=False)
+    _sums: dict[str, Float[Tensor, "layer objective side neuron"]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.tokens = torch.zeros(2, dtype=torch.float64)
+        self.tokens = torch.zeros(len(self.objectives), 2, dtype=torch.float64)
 
-    def count(self, weight: Float[Tensor, "side token"]) -> None:
+    def count(self, weight: Float[Tensor, "objective side token"]) -> None:
         """Notes how many tokens a batch holds; once a batch."""
-        self.tokens += weight.double().sum(1).cpu()
+        self.tokens += weight.double().sum(2).cpu()
 
     def update(
         self,
         layer: int,
-        activation: Float[Tensor, "token neuron"],
-        weight: Float[Tensor, "side token"],
-        base: Float[Tensor, "token neuron"] | None = None,
-    ) -> None:
+        activation: Float[Tensor, "token neuron *d_head"],
+        weight: Float[Tensor, "objective side token"],
+        base: Float[Tensor, "token neuron *d_head"] | None = None,
+        averages: Float[Tensor, "row token"] | None = None,
+    ) -> Float[Tensor, "row neuron"]:
         """Adds a batch's activations in one layer.
 
         Args:
-            weight: how many chosen and how many rejected transcripts a token stands for (0 or 1, or more where pairs share one).
+            activation: of neurons, or of attention heads, of which each is a vector, whose norm then stands for it.
+            weight: how many chosen and how many rejected transcripts of each objective a token stands for.
             base: the same tokens' activations in the base model, for `change`.
+            averages: weights of tokens, for the result.
+
+        Returns: for each row of `averages`, the sum over tokens by these weights, in the same pass.
         """
         sums: dict[str, Tensor] = {}
 
-        def add(name: str, sum_here: Float[Tensor, "side neuron"]) -> None:
+        def add(name: str, sum_here: Float[Tensor, "any neuron"]) -> None:
             sums[name] = sums[name] + sum_here.double() if name in sums else sum_here.double()
 
+        weights = weight.flatten(0, 1)
+        joint = weights if averages is None else torch.cat([weights, averages])
+        heads = activation.ndim == 3
         for start in range(0, len(activation), CHUNK):
             part = slice(start, start + CHUNK)
-            x, w = activation[part].float(), weight[:, part]
-            scratch = torch.empty_like(x)
-            add("mean", w @ x)
-            add("abs_mean", w @ torch.abs(x, out=scratch))
-            add("rms", w @ torch.square(x, out=scratch))
-            add("probability", w @ torch.gt(x, 0, out=scratch))
+            values, w = activation[part].float(), weights[:, part]
+            x = torch.linalg.vector_norm(values, dim=2) if heads else values
+            add("norm" if heads else "mean", joint[:, part] @ x)
+            scratch = torch.empty_like(values)
+            if not heads:
+                add("abs_mean", w @ torch.abs(x, out=scratch))
+                add("mean_square", w @ torch.square(x, out=scratch))
+                add("probability", w @ torch.gt(x, 0, out=scratch))
             if base is not None:
-                add("change", w @ torch.sub(x, base[part].float(), out=scratch).square_())
+                square = torch.sub(values, base[part].float(), out=scratch).square_()
+                add("change_ms", w @ (square.sum(2) if heads else square))
         for name, value in sums.items():
             if name not in self._sums:
-                self._sums[name] = torch.zeros(self.n_layers, 2, self.d_mlp, dtype=torch.float64)
-            self._sums[name][layer] += value.cpu()
+                self._sums[name] = torch.zeros(self.n_layers, len(self.objectives), 2, self.n_units, dtype=torch.float64)
+            self._sums[name][layer] += value[: len(weights)].unflatten(0, weight.shape[:2]).cpu()
+        return sums["norm" if heads else "mean"][len(weights) :].float()
 
     @property
     def names(self) -> tuple[StatisticName, ...]:
-        """The statistics that were computed: `change` only where a base model ran beside."""
-        return tuple(name for name in STATISTICS if name in self._sums)
+        """The statistics that were computed: `change` only where a base model ran beside, `norm` for heads, the others for neurons."""
+        return tuple(name for name in STATISTICS if _ROOTS.get(name, name) in self._sums)
 
     def by_side(self, name: StatisticName) -> Float[Tensor, "side layer neuron"]:
-        """A statistic over the chosen (0) and over the rejected transcripts (1), float32.
+        """A statistic over the chosen (0) and over the rejected transcripts (1) of all objectives, float32.
 
         mean, abs_mean: of the activation and its absolute value. rms: root mean square. probability: share of tokens with a positive
-        activation, in [0, 1]. change: root mean square of the activation minus the base model's.
+        activation, in [0, 1]. change: root mean square of the activation minus the base model's; change_ms: the mean square. norm: mean
+        of the Euclidean norm of a head's output (`z`, before it is projected to the residual stream); `change` is of the vector.
 
         Raises:
-            InputError: an unknown statistic; `change` without a base model.
+            InputError: an unknown statistic; one that was not computed.
         """
         check_statistic(name)
-        if name not in self._sums:
-            raise InputError(f"score {name!r} needs a base model to compare with")
-        value = self._sums[name].transpose(0, 1) / self.tokens[:, None, None]
-        return (value.sqrt() if name in ("rms", "change") else value).float()
+        if name not in self.names:
+            raise InputError(f"score {name!r} needs {'a base model to compare with' if 'change' in name else 'another site'}")
+        value = self._sums[_ROOTS.get(name, name)].sum(1).transpose(0, 1) / self.tokens.sum(0)[:, None, None]
+        return (value.sqrt() if name in _ROOTS else value).float()
 
     def value(self, name: StatisticName) -> Float[Tensor, "layer neuron"]:
         """The mean of both sides."""
         return self.by_side(name).mean(0)
+
+    def firing(self) -> dict[str, Float[Tensor, "layer neuron"]]:
+        """The probability over the pairs of each objective that has a name, the mean of both sides."""
+        sums = self._sums["probability"]
+        by_objective = (sums / self.tokens[:, :, None]).mean(2).unbind(1)
+        return {name: value.float() for name, value in zip(self.objectives, by_objective, strict=True) if name}

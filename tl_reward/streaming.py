@@ -11,17 +11,26 @@ from tl_reward.budget import BatchOptions
 from tl_reward.errors import InputError
 from tl_reward.model import HookedRewardModel
 from tl_reward.run import Batch, Pairs, attached, batches_for, encode_for, in_turn, mask_of, pairs_of, run_layers
-from tl_reward.sites import Site, SiteKind, check_neuron_site
+from tl_reward.sites import Site, UnitSite, unit_shape
 from tl_reward.tokens import EncodedPairs
 
 # Site, its activations [token …] without padding, the batch, and the base model's activations there if one runs beside.
 Consumer = Callable[[Site, Tensor, Batch, Tensor | None], None]
-# Site, its activations [token …], the gradient there, of the same shape, and the batch.
+# Site, by how much its activations exceed the baseline [token …], the gradient there, of the same shape, and the batch.
 GradientConsumer = Callable[[Site, Tensor, Tensor, Batch], None]
+# Site, its activations [batch pos …], and the batch: what they are compared with, of a shape that broadcasts to theirs.
+Baseline = Callable[[Site, Tensor, Batch], Tensor]
+
+
+class Grouping(NamedTuple):
+    """The group of each row: rows of different groups share no token in a batch. `whole`: a group has to be in one batch."""
+
+    of_row: Sequence[int]
+    whole: bool = False
 
 
 class _Path(NamedTuple):
-    """A step of integrated gradients: the clean activations, how much of them it has, and the number of steps."""
+    """A step of integrated gradients: the clean activations, how far from the baseline to them it is, and the number of steps."""
 
     clean: dict[str, Tensor]
     share: float
@@ -76,6 +85,8 @@ def backpropagate(
     consumer: GradientConsumer,
     *,
     steps: int | None = None,
+    baseline: Baseline | None = None,
+    grouping: Grouping | None = None,
     progress: str | None = None,
     **options: Unpack[BatchOptions],
 ) -> None:
@@ -84,17 +95,21 @@ def backpropagate(
     Activations and gradients are handed over as they come up and then let go: nothing is kept but what the backward pass needs itself.
 
     Args:
-        steps: with a number, the gradient is the mean of as many on the straight path from 0 to the activations, at all sites jointly
-            (integrated gradients; Sundararajan et al. 2017), by the midpoint rule; as many forward and backward passes. The consumer is
-            called at each step, with the gradient divided by `steps`.
+        steps: with a number, the gradient is the mean of as many on the straight path from the baseline to the activations, at all
+            sites jointly (integrated gradients; Sundararajan et al. 2017), by the midpoint rule; as many forward and backward passes.
+            The consumer is called at each step, with the gradient divided by `steps`.
+        baseline: what activations are compared with; None is 0.
+        grouping: which rows may share tokens. By default all: then the gradient at a token that transcripts of several prompts share is
+            the sum over these.
 
     Errors as in `stream`.
     """
     if steps is not None and steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")
     encoded = encode_for(model, pairs, **options)
-    sign = encoded.sides[0] - encoded.sides[1]
-    made = batches_for([model], encoded, options, gradients=True)
+    sign = encoded.sides[:, 0].sum(0) - encoded.sides[:, 1].sum(0)
+    of_row, whole = grouping or (None, False)
+    made = batches_for([model], encoded, options, gradients=True, groups=of_row, whole=whole)
     for batch in in_turn(made.batches, progress, model.cfg.device, times=steps or 1):
         clean: dict[str, Tensor] = {}
         with torch.no_grad():
@@ -105,7 +120,7 @@ def backpropagate(
         for step in range(steps or 1):
             path = _Path(clean, (step + 0.5) / steps, steps) if steps is not None else None
             leaves = [embedded.detach().requires_grad_()]
-            hooks = [(site.hook_name, _feed_gradient(site, consumer, batch, encoded, path, leaves)) for site in sites]
+            hooks = [(site.hook_name, _feed_gradient(site, consumer, batch, encoded, baseline, path, leaves)) for site in sites]
             with attached(model, hooks):
                 reward = model(leaves[0], attention_mask=mask_of(batch), start_at_layer=0)
                 # Of these alone: weights that can be trained get no gradient.
@@ -113,17 +128,21 @@ def backpropagate(
 
 
 def sample_activations(
-    model: HookedRewardModel, pairs: Pairs, site: SiteKind, *, count: int = 64, seed: int = 0, **options: Unpack[BatchOptions]
-) -> Float[Tensor, "sample layer neuron"]:
-    """The activations of all neurons at tokens drawn at random, with replacement, from all transcripts, float32."""
-    check_neuron_site(site)
+    model: HookedRewardModel, pairs: Pairs, site: UnitSite, *, count: int = 64, seed: int = 0, **options: Unpack[BatchOptions]
+) -> Float[Tensor, "sample layer neuron ..."]:
+    """The activations of all neurons at tokens drawn at random, with replacement, from all transcripts, float32.
+
+    At "attn_z" those of all heads, [sample, layer, head, d_head].
+    """
     encoded = encode_for(model, pairs, **options)
-    lengths = torch.tensor([len(row.ids) for row in encoded.rows])
+    order = torch.tensor(sorted(range(len(encoded.rows)), key=lambda i: encoded.rows[i].ids))  # so that that of the pairs is no matter
+    lengths = torch.tensor([len(encoded.rows[i].ids) for i in order])
     ends = lengths.cumsum(0)
     drawn = torch.randint(int(ends[-1]), (count,), generator=torch.Generator().manual_seed(seed))
-    row = torch.searchsorted(ends, drawn, right=True)
-    position = drawn - (ends - lengths)[row]
-    bank = torch.zeros(count, model.cfg.n_layers, int(model.cfg.d_mlp or 0))
+    at = torch.searchsorted(ends, drawn, right=True)
+    row, position = order[at], drawn - (ends - lengths)[at]
+    shape = (*unit_shape(model.cfg, site), *([model.cfg.d_head] if site == "attn_z" else []))
+    bank = torch.zeros(count, *shape)
 
     def take(place: Site, activation: Tensor, batch: Batch, _: Tensor | None) -> None:
         for i, here in enumerate(batch.row.tolist()):
@@ -135,9 +154,10 @@ def sample_activations(
     return bank
 
 
-def side_weights(encoded: EncodedPairs, batch: Batch) -> Float[Tensor, "side token"]:
-    """For each token of a batch: in how many chosen (0) and rejected (1) transcripts it occurs."""
-    return batch.occurrences(encoded.sides.to(batch.row.device)[:, batch.row])
+def side_weights(encoded: EncodedPairs, batch: Batch) -> Float[Tensor, "objective side token"]:
+    """For each token of a batch: in how many chosen (0) and rejected (1) transcripts of each objective's pairs it occurs."""
+    weight = encoded.sides.to(batch.row.device)[:, :, batch.row]
+    return batch.occurrences(weight.flatten(0, 1)).unflatten(0, weight.shape[:2])
 
 
 def _keep(kept: dict[str, Tensor]) -> Any:
@@ -162,13 +182,16 @@ def _feed_gradient(
     consumer: GradientConsumer,
     batch: Batch,
     encoded: EncodedPairs,
+    baseline: Baseline | None,
     path: _Path | None,
     leaves: list[Tensor],
 ) -> Any:
     """`leaves` takes the activations that are set on a path."""
 
     def fn(activation: Tensor, hook: Any) -> Tensor | None:
-        tokens = batch.flat((path.clean[hook.name] if path else activation).detach())
+        clean = (path.clean[hook.name] if path else activation).detach()
+        excess = clean - baseline(site, clean, batch) if baseline else clean
+        tokens = batch.flat(excess)
         _check_finite(tokens, hook.name, batch, encoded)
 
         def gradient(value: Tensor) -> None:
@@ -176,7 +199,7 @@ def _feed_gradient(
             consumer(site, tokens, batch.flat(value) / (path.steps if path else 1), batch)
 
         # On a path, a site's activations are set, whatever the layers below now give.
-        seen = (path.share * path.clean[hook.name]).requires_grad_() if path else activation
+        seen = (clean - (1 - path.share) * excess).requires_grad_() if path else activation
         seen.register_hook(gradient)
         if path:
             leaves.append(seen)

@@ -40,8 +40,9 @@ def summary(results: Results, console: Console) -> None:
             console.print(f"ties across the cut (the choice among them is arbitrary): {ties}")
         if "regions" in entry:
             console.print(", ".join(f"{region}: {count}" for region, count in entry["regions"].items()))
-    for name, entry in results.sections.get("attribution", {}).items():
-        _attribution(name, entry, console)
+    for section, show in (("attribution", _attribution), ("effects", _effects), ("tension", _tension), ("sets", _sets)):
+        for name, entry in results.sections.get(section, {}).items():
+            show(name, entry, console)
     for name, entry in results.sections.get("ablation", {}).items():
         table = Table("zeroed", "neurons", Column("accuracy [95 %]", no_wrap=True), "random draws", title=f"Ablation: {name}")
         table.add_row("none", "0", _estimate(entry["clean"]["accuracy"]), "")
@@ -50,8 +51,7 @@ def summary(results: Results, console: Console) -> None:
             cells = str(point["neurons"]), _estimate(point["ranked"]["accuracy"]), drawn
             table.add_row(f"top {point['fraction']:.0%}", *cells)
         console.print(table)
-        if entry["tested_pairs_that_found"]:
-            console.print(f"CAUTION: {entry['tested_pairs_that_found']} of the tested pairs were used to find the neurons")
+        _caution(entry, console)
         ties = [f"{p['fraction']:.0%}: {p['ties_at_cut']}" for p in entry["points"] if p["ties_at_cut"]]
         if ties:
             console.print(f"ties across the cut (the choice among them is arbitrary): {', '.join(ties)}")
@@ -59,21 +59,88 @@ def summary(results: Results, console: Console) -> None:
 
 def _attribution(name: str, entry: dict[str, Any], console: Console) -> None:
     table = Table(
-        "layer", "neuron", "sample", "estimated", Column("exact [95 %]", no_wrap=True),
+        "neuron", "sample", *entry["methods"], Column("exact [95 %]", no_wrap=True),
         title=f"Effect of zeroing one neuron on the margin: {name}",
     )  # fmt: skip
     for row in entry["exact"][:10]:
-        exact = row["margin"]
-        cells = f"{row['estimated']:+.4f}", f"{exact['value']:+.4f} [{exact['low']:+.4f}, {exact['high']:+.4f}]"
-        table.add_row(str(row["layer"]), str(row["neuron"]), "random" if row["drawn"] else "top", *cells)
+        estimated = (f"{row['estimated'][method]:+.5f}" for method in entry["methods"])
+        table.add_row(row["name"], "random" if row["drawn"] else "top", *estimated, _signed(row["margin"]))
     console.print(table)
-    console.print(f"The 10 largest of {len(entry['exact'])} that were zeroed. Positive: zeroing lowers the margin, in reward units.")
-    for label, found in (("top and random", entry["agreement"]), ("random alone", entry["agreement_drawn"])):
-        precision = ", ".join(f"{value['value']:.2f} of the top {k}" for k, value in found["precision"].items())
-        console.print(
-            f"{entry['method']} against exact, {found['neurons']} neurons ({label}): Spearman {_estimate(found['spearman'])}, "
-            f"Pearson {_estimate(found['pearson'])}, same sign {_estimate(found['sign'])}, precision {precision}"
-        )
+    console.print(
+        f"The 10 largest of {len(entry['exact'])} that were zeroed, as layer.neuron at {entry['site']}. Positive: zeroing lowers the "
+        "margin, in reward units."
+    )
+    for key, label in (("agreement", "top and random neurons"), ("agreement_drawn", "random neurons alone")):
+        found = {method: each[key] for method, each in entry["methods"].items()}
+        count = next(iter(found.values()))["neurons"]
+        sizes = list(next(iter(found.values()))["precision"])
+        table = Table(
+            "method", "Spearman", "Pearson", "same sign", *(f"precision at {k}" for k in sizes),
+            title=f"Agreement with exact ablation, {count} {label}: {name}",
+        )  # fmt: skip
+        for method, each in found.items():
+            cells = (_short(value) for value in (each["spearman"], each["pearson"], each["sign"], *each["precision"].values()))
+            table.add_row(f"{method} (best)" if method == entry["best"] and len(found) > 1 else method, *cells)
+        console.print(table)
+
+
+def _effects(name: str, entry: dict[str, Any], console: Console) -> None:
+    objectives = list(entry["effects"][0]["by_objective"])
+    table = Table(
+        "neurons", Column("margin lost [95 %]", no_wrap=True), *(f"{objective} margin" for objective in objectives), "accuracy lost",
+        title=f"Ablated alone ({entry['kind']}): {name}",
+    )  # fmt: skip
+    for row in entry["effects"]:
+        parts = (_signed(row["by_objective"][objective]) for objective in objectives)
+        table.add_row(row["name"], _signed(row["margin"]), *parts, _short(row["accuracy"]))
+    console.print(table)
+    console.print(f"{entry['pairs']} pairs, at {entry['site']}. Positive: ablating lowers the margin, in reward units.")
+
+
+def _tension(name: str, entry: dict[str, Any], console: Console) -> None:
+    table = Table("neurons that raise the margin of", "count", title=f"Tension: {name}")
+    for label, coords in entry["quadrants"].items():
+        table.add_row(label, f"{len(coords):,}")
+    console.print(table)
+    pairs = ", ".join(f"{count} pairs of {objective}" for objective, count in entry["pairs"].items())
+    console.print(
+        f"Effects by {entry['method']} at {entry['site']} on {pairs}; counted are those clear on both (false discovery rate 5 %)."
+    )
+    for label, value in (("all neurons", entry["conflict"]), ("clear ones", entry["conflict_clear"])):
+        chance = f"chance {value['chance']:.3f} [{value['low']:.3f}, {value['high']:.3f}], p {value['p_value']:.2g}"
+        console.print(f"in conflict, of {value['neurons']:,} {label}: {value['share']:.3f} ({chance})")
+
+
+def _sets(name: str, entry: dict[str, Any], console: Console) -> None:
+    objectives = list(entry["clean"]["objectives"])
+    heads = [f"{objective} accuracy" for objective in objectives] or ["accuracy"]
+    table = Table("zeroed", "neurons", *heads, "random sets", "share of accuracy lost", title=f"Sets zeroed: {name}")
+
+    def cells(scores: dict[str, Any]) -> list[str]:
+        return [_short(scores["objectives"][objective]["accuracy"]) for objective in objectives] or [_short(scores["accuracy"])]
+
+    table.add_row("none", "0", *cells(entry["clean"]), "", "")
+    for label, point in entry["sets"].items():
+        drawn = point["random_by_objective"].values() if objectives else [point["random_accuracy"]]
+        random = "; ".join(", ".join(f"{value:.2f}" for value in values) or "–" for values in drawn)
+        table.add_row(label, str(point["neurons"]), *cells(point["ranked"]), random, _short(point["relative_drop"]))
+    console.print(table)
+    _caution(entry, console)
+
+
+def _caution(entry: dict[str, Any], console: Console) -> None:
+    if entry["tested_pairs_that_found"]:
+        console.print(f"CAUTION: {entry['tested_pairs_that_found']} of the tested pairs were used to find the neurons")
+
+
+def _signed(value: dict[str, float]) -> str:
+    return f"{value['value']:+.5f} [{value['low']:+.5f}, {value['high']:+.5f}]"
+
+
+def _short(value: dict[str, float]) -> str:
+    if value["value"] is None:
+        return "undefined"
+    return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
 
 
 def _estimate(value: dict[str, float]) -> str:

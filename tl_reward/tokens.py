@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -48,12 +51,33 @@ class EncodedPairs:
     dropped: int
 
     @cached_property
-    def sides(self) -> Float[Tensor, "side row"]:
-        """How many times each row is a chosen (0) and a rejected (1) side."""
-        counts = torch.zeros(2, len(self.rows))
+    def objectives(self) -> tuple[str, ...]:
+        """The objectives of the pairs, in the order of their names; "" stands for none."""
+        return tuple(sorted({pair.objective or "" for pair in self.pairs}))
+
+    @cached_property
+    def sides(self) -> Float[Tensor, "objective side row"]:
+        """How many times each row is a chosen (0) and a rejected (1) side in the pairs of each objective."""
+        place = torch.tensor([self.objectives.index(pair.objective or "") for pair in self.pairs])
+        counts = torch.zeros(len(self.objectives), 2, len(self.rows))
         for side, rows in enumerate((self.chosen, self.rejected)):
-            counts[side].index_add_(0, torch.tensor(rows), torch.ones(len(rows)))
+            counts[:, side].index_put_((place, torch.tensor(rows)), torch.ones(len(rows)), accumulate=True)
         return counts
+
+    @cached_property
+    def prompts(self) -> tuple[int, ...]:
+        """The prompt of each row, as a number: rows of one prompt, or of one pair, have the same."""
+        first: dict[Transcript, int] = {}
+        links = [(row, first.setdefault(pair.chosen[:-1], row)) for pair, row in zip(self.pairs, self.chosen, strict=True)]
+        a, b = zip(*links, *zip(self.chosen, self.rejected, strict=True), strict=True)
+        graph = coo_array((np.ones(len(a)), (a, b)), shape=(len(self.rows), len(self.rows)))
+        return tuple(connected_components(graph, directed=False)[1].tolist())
+
+    def apart(self) -> "EncodedPairs":
+        """The same pairs with two rows of their own each, 2i and 2i + 1, also where pairs have a transcript in common."""
+        rows = [self.rows[row] for pair in zip(self.chosen, self.rejected, strict=True) for row in pair]
+        count = len(rows)
+        return EncodedPairs(self.pairs, tuple(rows), tuple(range(0, count, 2)), tuple(range(1, count, 2)), self.dropped)
 
 
 @dataclass(frozen=True)

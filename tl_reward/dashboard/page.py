@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
-from tl_reward import plots
+from tl_reward import effect_plots, plots
 from tl_reward.errors import InputError
 from tl_reward.results import Results
 
@@ -107,16 +107,7 @@ def _panels(results: Results) -> Iterator[Panel]:
             "The same edits, in mean margin: reward of chosen minus rejected, in raw reward units.",
             plots.ablation_curves(results, "mean_margin"),
         )
-    for name, entry in have.get("attribution", {}).items():
-        every, drawn = entry["agreement"]["spearman"], entry["agreement_drawn"]["spearman"]
-        yield Panel(
-            f"Does attribution predict what zeroing a neuron does? {name}",
-            f"Each point is a neuron: its effect on the mean margin of {entry['pairs']} pairs as {entry['method']} at {entry['site']} "
-            "estimates it, and as zeroing it alone shows, with 95 % intervals over prompts. Positive: zeroing lowers the margin. "
-            f"Spearman correlation {_interval(every)} over all, {_interval(drawn)} over those drawn at random.",
-            plots.attribution_scatter(results, name),
-            480,
-        )
+    yield from _effect_panels(results)
     for model, entry in have.get("discovery", {}).items():
         site, score = default_statistic(entry["computed"])
         yield Panel(
@@ -125,6 +116,67 @@ def _panels(results: Results) -> Iterator[Panel]:
             "sorted by score; hover to read a neuron's number.",
             plots.neuron_map(results, model, score, site),
         )
+
+
+def _effect_panels(results: Results) -> Iterator[Panel]:
+    have = results.sections
+    for name, entry in have.get("attribution", {}).items():
+        best = entry["methods"][entry["best"]]
+        sample = f"{best['agreement']['neurons']} neurons, {best['agreement_drawn']['neurons']} of them drawn at random"
+        yield Panel(
+            f"Does attribution predict what zeroing a neuron does? {name}",
+            f"Each point is a neuron: its effect on the mean margin of {entry['pairs']} pairs as {best['about']} at {entry['site']} "
+            "estimates it, and as zeroing it alone shows, with 95 % intervals over prompts. Positive: zeroing lowers the margin. "
+            f"Spearman correlation {_interval(best['agreement']['spearman'])} over all {sample}; "
+            f"{_interval(best['agreement_drawn']['spearman'])} over these alone.",
+            effect_plots.attribution_scatter(results, name),
+            480,
+        )
+        about = "; ".join(f"{method}: {each['about']}" for method, each in entry["methods"].items())
+        yield Panel(
+            f"Which method can be trusted? {name}",
+            f"Agreement of estimated effects with exact ones, for {sample}, with 95 % intervals over neurons. Precision at k: of the k "
+            f"largest estimates, the share among the k largest exact effects (k is a quarter of the neurons compared). {about}.",
+            effect_plots.agreement_bars(results, name),
+        )
+    for name, entry in have.get("effects", {}).items():
+        yield Panel(
+            f"What does each neuron do? {name}",
+            f"Exact effect of ablating each alone (kind: {entry['kind']}) on the mean margin of {entry['pairs']} pairs, with 95 % "
+            "intervals over prompts. Right of the dotted line, ablating it lowers the margin.",
+            effect_plots.effect_intervals(results, name),
+            max(320, 120 + 22 * min(30, len(entry["effects"]))),
+        )
+    for name, entry in have.get("tension", {}).items():
+        yield Panel(
+            f"Which neurons serve one objective at the other's cost? {name}",
+            f"Each neuron's effect on both margins ({entry['method']} at {entry['site']}). Coloured: clear on both, at a false discovery "
+            f"rate of 5 % each. In conflict: {_conflict(entry['conflict'])}; of the clear ones {_conflict(entry['conflict_clear'])}. "
+            " Chance: signs shuffled among the neurons of each layer.",
+            effect_plots.tension_scatter(results, name),
+            520,
+        )
+    for name, entry in have.get("sets", {}).items():
+        seen = entry["tested_pairs_that_found"]
+        apart = "none of the tested pairs among them" if seen == 0 else f"CAUTION: {seen} of {entry['clean']['pairs']} tested pairs"
+        yield Panel(
+            f"What breaks when each set is zeroed? {name}",
+            f"Pair accuracy with 95 % intervals; crosses are random sets of as many neurons in each layer. Sets found on "
+            f"{entry['found_on']} ({apart}).",
+            effect_plots.set_bars(results, name),
+            480,
+        )
+
+
+def _conflict(value: dict[str, float]) -> str:
+    if not value["neurons"]:
+        return "none"
+    chance = f"chance {value['chance']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
+    return f"{value['share']:.1%} of {value['neurons']:,} ({chance}, p {_p(value['p_value'])})"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _interval(value: dict[str, float]) -> str:
