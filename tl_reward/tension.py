@@ -126,6 +126,7 @@ def quadrants(
 ) -> dict[str, Bool[Tensor, "layer neuron"]]:
     """Which neurons support both objectives, one at the other's cost, or neither. A neuron without an effect on one is in none of them.
 
+    >>> import torch
     >>> found = quadrants(torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[2.0, -2.0, 1.0]]), ("a", "b"))
     >>> [name for name, mask in found.items() if mask.any()], found["a at b's cost"].tolist()
     (['both', "a at b's cost"], [[False, True, False]])
