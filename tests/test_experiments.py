@@ -103,6 +103,10 @@ def test_from_tension_to_the_sets_that_it_found(folders, tmp_path, capsys):
     assert main(["dashboard", *at.values(), "--out", str(tmp_path / "page.html")]) == 0
     printed = capsys.readouterr().out
     assert "in conflict, of" in printed
+    both = ["--score", "norm", "attribution", "--site", "attn_z", "--fraction", "0.25", "--out", str(tmp_path / "methods")]
+    assert main(["compare", at["neurons"], at["attribution"], *both]) == 0
+    (overlap,) = Results.load(tmp_path / "methods").sections["overlap"].values()
+    assert set(overlap["top"]) == {"norm at attn_z", "attribution at attn_z"}
     with pytest.raises(SystemExit):
         main(["tension", model, "--device", "cpu", "--objective", "helpful", "--out", str(tmp_path / "one")])
     assert "exactly two objectives, each naming its own, got 42 pairs of helpful" in capsys.readouterr().err

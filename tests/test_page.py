@@ -11,17 +11,29 @@ import pytest
 import torch
 
 from tl_reward import effect_plots, plots
-from tl_reward.ablation import ablation_curve
+from tl_reward.ablation import ablate_sets, ablation_curve
 from tl_reward.attribution import attribute
 from tl_reward.dashboard import build_page, write_page
 from tl_reward.dashboard.page import _json_block
 from tl_reward.discovery import Discovery, discover
-from tl_reward.effects import compare_with_exact
+from tl_reward.effects import compare_with_exact, neuron_effects
 from tl_reward.errors import InputError
 from tl_reward.readers import load_pairs
-from tl_reward.record import record_ablation, record_attribution, record_discovery, record_overlap, record_scores
+from tl_reward.record import (
+    record_ablation,
+    record_attribution,
+    record_discovery,
+    record_effects,
+    record_overlap,
+    record_scores,
+    record_sets,
+    record_tension,
+    sets_of,
+)
 from tl_reward.results import Results, provenance
 from tl_reward.run import score
+from tl_reward.sites import NeuronSet
+from tl_reward.tension import tension
 from tl_reward.tiny import tiny_reward_model
 
 PAIRS = load_pairs("embedded", split="test", limit=6)
@@ -43,6 +55,12 @@ def results():
     estimate = attribute(model, PAIRS)
     comparison = compare_with_exact(model, PAIRS, {"gradient": estimate.effect}, top=5, random=6)
     record_attribution(results, "mixed", "some pairs", {"gradient": estimate}, comparison)
+    both = [pair for objective in ("helpful", "harmless") for pair in load_pairs("embedded", split="test", objective=objective, limit=4)]
+    effects = neuron_effects(model, both, NeuronSet([(0, 3), (1, 7), (1, 30)]))
+    record_effects(results, "mixed", "some pairs", effects)
+    record_tension(results, "mixed", "some pairs", tension(model, both), fraction=0.1)
+    sets, source = sets_of(results, "mixed")
+    record_sets(results, "mixed", "some pairs", ablate_sets(model, both, sets, draws=2), site="mlp_post", source=source, pairs=both)
     return results
 
 
@@ -96,6 +114,36 @@ def test_attribution_scatter_shows_each_zeroed_neuron_once(results):
         assert trace.y[at] == pytest.approx(row["margin"]["value"])
 
 
+def test_effect_intervals_show_each_neuron_for_all_pairs_and_each_objective(results):
+    (entry,) = results.section("effects").values()
+    traces = {trace.name: trace for trace in effect_plots.effect_intervals(results, "mixed · some pairs, zero").data}
+    assert set(traces) == {"all pairs", "helpful", "harmless"}
+    for row in entry["effects"]:
+        at = list(traces["all pairs"].y).index(row["name"])
+        assert traces["all pairs"].x[at] == row["margin"]["value"]
+        assert traces["harmless"].x[at] == row["by_objective"]["harmless"]["value"]
+
+
+def test_the_tension_plot_places_neurons_by_their_effects(results):
+    figure = effect_plots.tension_scatter(results, "mixed · some pairs")
+    effect = {name: results.tensor("tension", "mixed · some pairs", f"{name}/effect") for name in ("harmless", "helpful")}
+    assert sum(len(trace.x) for trace in figure.data) == 2 * 48
+    for trace in figure.data:
+        for x, y, text in zip(trace.x, trace.y, trace.text, strict=True):
+            ((layer, neuron),) = NeuronSet.parse([text.removeprefix("neuron ")])
+            assert (x, y) == (effect["harmless"][layer, neuron].item(), effect["helpful"][layer, neuron].item())
+
+
+def test_set_bars_show_each_set_beside_its_random_ones(results):
+    (entry,) = results.section("sets").values()
+    traces = {trace.name: trace for trace in effect_plots.set_bars(results, "mixed · some pairs").data}
+    for objective in ("helpful", "harmless"):
+        clean, *zeroed = traces[objective].y
+        assert clean == entry["clean"]["objectives"][objective]["accuracy"]["value"]
+        assert zeroed == [p["ranked"]["objectives"][objective]["accuracy"]["value"] for p in entry["sets"].values()]
+        assert len(traces[f"{objective}, random sets"].y) == 2 * len(entry["sets"])
+
+
 def test_top_neurons_are_the_best_ranked(results):
     rows = plots.top_neurons(results, k=5, score="mean", site="mlp_gate")
     assert len(rows) == 5
@@ -120,7 +168,7 @@ def _figures(page: str) -> list[dict]:
 
 def test_the_page_holds_every_figure_and_asks_for_nothing(results):
     page = build_page(results)
-    assert len(_figures(page)) == 11 == page.count('class="plot"')
+    assert len(_figures(page)) == 14 == page.count('class="plot"')
     assert not re.search(r"<(script|link|img|iframe)[^>]*(src|href)=", page)
     assert "default-src 'none'" in page and "showSendToCloud: false" in page
     assert all(isinstance(go.Figure(figure), go.Figure) for figure in _figures(page))

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tl_reward import zoo
+from tl_reward.direct import direct_attribution
 from tl_reward.model import HookedRewardModel
 from tl_reward.readers import load_pairs
 from tl_reward.run import score
@@ -63,6 +64,13 @@ def test_the_decomposed_residual_stream_sums_to_the_reward(mixed):
     heads = cache.stack_head_results(apply_ln=True, pos_slice=-1) @ mixed.W_U[:, 0]
     attention = torch.stack([cache.apply_ln_to_stack(cache["attn_out", layer][:, -1], pos_slice=-1) for layer in range(30)])
     torch.testing.assert_close(heads.sum(0), (attention @ mixed.W_U[:, 0]).sum(0), atol=1e-4, rtol=0)
+
+
+def test_direct_attribution_sums_to_the_reward(mixed):
+    found, rewards = direct_attribution(mixed, PAIRS), score(mixed, PAIRS)
+    total = found.neuron.sum((1, 2)) + found.head.sum((1, 2)) + found.embedding + found.bias
+    assert total.tolist() == pytest.approx([rewards.chosen.mean(), rewards.rejected.mean()], abs=1e-4)
+    assert found.largest_remainder < 1e-4
 
 
 def test_saved_and_loaded_again_the_rewards_are_the_same(mixed, tmp_path):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Discover:
-    """Per-neuron statistics of reward models: mean, abs_mean, rms, probability, and change against a base model."""
+    """Per-neuron statistics: mean, abs_mean, rms, probability, change against a base model, and chosen against rejected."""
 
     models: Positional[tuple[str, ...]]
     """Folders, hub ids, or the embedded helpful, harmless, mixed."""
@@ -244,9 +244,9 @@ class Compare:
     """Overlap of the top neurons of reward models, or by several scores or at both sites, beside chance. Runs no model."""
 
     runs: Positional[tuple[Path, ...]]
-    """Run folders of `tl-reward discover`."""
+    """Run folders of `tl-reward discover` or `attribute`."""
     output: tyro.conf.OmitArgPrefixes[Output]
-    score: tuple[RankingName, ...] = ("mean",)
+    score: tuple[RankingName | Literal["attribution"], ...] = ("mean",)
     """What ranks, as in `tl-reward ablate`; several are compared."""
     site: tuple[UnitSite, ...] = ("mlp_gate",)
     """The reading that it is of; several are compared."""

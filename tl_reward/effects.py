@@ -75,7 +75,8 @@ class Effects:
     def to_json(self) -> list[dict[str, Any]]:
         """One entry a set, the largest effect on the margin first."""
         columns = zip(self.sets, self.mean_margin(), self.mean_reward("chosen"), self.mean_reward("rejected"), self.accuracy(), strict=True)
-        parts = {name: part.mean_margin() for name, part in self.by_objective().items()}
+        objectives = self.by_objective() if len(set(self.clean.objectives)) > 1 else {}
+        parts = {name: part.mean_margin() for name, part in objectives.items()}
         entries = [
             {
                 "name": name,

@@ -177,7 +177,7 @@ def record_effects(results: Results, model: str, dataset: str, effects: Effects)
         "effects": effects.to_json(),
     }
     tensors = {"chosen": torch.from_numpy(effects.chosen), "rejected": torch.from_numpy(effects.rejected)}
-    results.add("effects", f"{model} · {dataset}", entry, tensors)
+    results.add("effects", f"{model} · {dataset}, {effects.kind}", entry, tensors)
 
 
 def record_tension(results: Results, model: str, dataset: str, found: Tension, *, fraction: float) -> None:
@@ -236,18 +236,21 @@ def record_overlap(
     results: Results,
     source: Results,
     *,
-    scores: Sequence[RankingName],
+    scores: Sequence[RankingName | Literal["attribution"]],
     sites: Sequence[UnitSite],
     fraction: float,
     models: Sequence[str] | None = None,
 ) -> None:
-    """Compares the top share of neurons of every model that `source` has a discovery of, by every score at every site.
+    """Compares the top share of neurons of every model that `source` has a discovery or an attribution of, by every score at every site.
 
     Args:
         models: which of them; None is all.
     """
     ways = [(score, site) for site in dict.fromkeys(sites) for score in dict.fromkeys(scores)]
-    chosen = list(models or source.section("discovery"))
+    attributed = [entry["model"] for entry in source.sections.get("attribution", {}).values()]
+    chosen = list(models or dict.fromkeys([*source.sections.get("discovery", {}), *attributed]))
+    if not chosen:
+        source.section("discovery")  # says what the run has instead
     rankings = {
         model if len(ways) == 1 else f"{model}, {score} at {site}" if len(chosen) > 1 else f"{score} at {site}": ranking_of(
             source, model, score, site

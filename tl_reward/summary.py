@@ -88,7 +88,7 @@ def _effects(name: str, entry: dict[str, Any], console: Console) -> None:
     objectives = list(entry["effects"][0]["by_objective"])
     table = Table(
         "neurons", Column("margin lost [95 %]", no_wrap=True), *(f"{objective} margin" for objective in objectives), "accuracy lost",
-        title=f"Ablated alone ({entry['kind']}): {name}",
+        title=f"Ablated alone: {name}",
     )  # fmt: skip
     for row in entry["effects"]:
         parts = (_signed(row["by_objective"][objective]) for objective in objectives)

@@ -1,0 +1,68 @@
+"""Which neurons serve one objective at the other's cost, and what happens to both when they are zeroed?
+
+Command:  .venv/bin/python experiments/tension.py --model mixed --out runs/tension
+Cost:     three passes over the pairs that find the neurons, then (1 + draws) passes over the test pairs for each set.
+Expect:   far fewer neurons in conflict than signs shuffled within layers would give: in a mixed model most neurons that matter support
+          both objectives or neither.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+
+import tl_reward
+from tl_reward.errors import one_line_errors
+from tl_reward.rankings import Method
+from tl_reward.record import record_sets, record_tension, sets_of
+from tl_reward.results import check_run_folder
+from tl_reward.sites import UnitSite
+from tl_reward.summary import summary
+from tl_reward.tension import tension
+from tl_reward.tiny import tiny_reward_model
+
+
+@dataclass(frozen=True)
+class Config:
+    """Estimates each neuron's effect on the margins of both objectives on the embedded pairs' half "find", and zeroes the sets that come
+    out of it on the half "test".
+
+    Attributes:
+        model: a folder, a hub id, or an embedded model.
+        method: how effects are estimated.
+        site: "mlp_post" is act(gate) * up, "mlp_gate" is act(gate); "attn_z" is for attention heads.
+        fraction: share of all neurons that counts as the top of each objective.
+        draws: layer-matched random sets beside each set.
+        out: the run folder to write.
+        smoke: run a tiny random model on a few pairs.
+    """
+
+    model: str = "mixed"
+    method: Method = "gradient"
+    site: UnitSite = "mlp_post"
+    fraction: float = 0.02
+    draws: int = 2
+    seed: int = 0
+    out: Path = Path("runs/tension")
+    smoke: bool = False
+
+
+def main(config: Config) -> None:
+    check_run_folder(config.out)
+    find, test = (tl_reward.load_pairs("embedded", split=split) for split in ("find", "test"))
+    model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+    found = tension(model, find, site=config.site, method=config.method, progress="effects")
+    results = tl_reward.Results(provenance=tl_reward.provenance(seed=config.seed, data={"embedded, find": find, "embedded, test": test}))
+    label = f"random, for {config.model}" if config.smoke else config.model
+    record_tension(results, label, "embedded, find", found, fraction=config.fraction)
+    sets, entry = sets_of(results, label)
+    ablated = tl_reward.ablate_sets(model, test, sets, draws=config.draws, seed=config.seed, site=config.site, progress="sets")
+    record_sets(results, label, "embedded, test", ablated, site=config.site, source=entry, pairs=test)
+    print(f"Run: {results.save(config.out)}")
+    summary(results, Console(markup=False))
+
+
+if __name__ == "__main__":
+    with one_line_errors("tension"):
+        main(tyro.cli(Config, description=__doc__))
