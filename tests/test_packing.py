@@ -33,10 +33,22 @@ def test_a_shared_prefix_is_packed_once():
     assert batch.longest == 5
 
 
-def test_a_row_that_is_the_beginning_of_another_adds_nothing_but_is_there():
+def test_a_row_that_is_the_beginning_of_another_has_its_last_token_to_itself():
     (batch,) = pack(rows_of("abc", "ab"), max_tokens=100)
-    assert "".join(map(chr, batch.tokens[0])) == "abc"
-    assert (batch.row.tolist(), batch.readout.tolist()) == ([1, 0], [1, 2])
+    assert "".join(map(chr, batch.tokens[0])) == "abbc"
+    assert (batch.row.tolist(), batch.readout.tolist()) == ([1, 0], [1, 3])
+    assert batch.spans == ((Span(0, 2),), (Span(0, 1), Span(2, 4)))
+
+
+def test_no_token_is_in_a_response_and_in_a_prompt():
+    one, longer, other = Row(tuple(b"qRRR"), 1), Row(tuple(b"qRRRqXY"), 5), Row(tuple(b"qRRZ"), 1)
+    (batch,) = pack([one, longer, other], max_tokens=100)
+    for i, row in enumerate(batch.row.tolist()):
+        places, start = batch.places(i), [one, longer, other][row].response_start
+        assert batch.response[places].tolist() == [False] * start + [True] * (len(places) - start)
+        assert batch.at("response")[0, places].tolist() == batch.response[places].tolist()
+    assert batch.at("readout")[0].nonzero()[:, 0].tolist() == sorted(batch.readout.tolist())
+    assert len(set(batch.readout.tolist())) == 3 and batch.at("all").all()
 
 
 @pytest.mark.parametrize("max_tokens", [1, 400, 1000, 10**6])

@@ -204,7 +204,7 @@ def test_an_exception_in_a_branch_leaves_no_hook(tiny):
 
             return [("blocks.1.hook_mlp_out", fn)]
 
-    with pytest.raises(RuntimeError, match="from the hook"):
+    with pytest.raises(InputError, match=r"blocks.1.hook_mlp_out: RuntimeError at test_sweep.py:\d+: from the hook"):
         sweep(tiny, PAIRS, [[], [Scaled("blocks.0.hook_mlp_out", 0.5)], [Fail()]])
     assert not any(point._forward_hooks for point in tiny.hook_points())
 

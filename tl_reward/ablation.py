@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Unpack
 
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_reward.budget import BatchOptions
+from tl_reward.budget import RunOptions
 from tl_reward.errors import InputError
-from tl_reward.interventions import ZeroAblation, random_like
+from tl_reward.interventions import Edit, ZeroAblation, random_like
 from tl_reward.model import HookedRewardModel
 from tl_reward.run import Pairs, sweep
 from tl_reward.scores import Scores
@@ -79,8 +80,9 @@ def ablation_curve(
     draws: int = 3,
     seed: int = 0,
     site: UnitSite = "mlp_post",
+    edit: Edit | None = None,
     progress: str | None = None,
-    **options: Unpack[BatchOptions],
+    **options: Unpack[RunOptions],
 ) -> AblationCurve:
     """Zeroes the top share of neurons (or heads) over the whole model, and scores pairs that did not pick them: one sweep over all sets.
 
@@ -89,7 +91,8 @@ def ablation_curve(
         fractions: shares of all neurons, each in (0, 1].
         draws: layer-matched random sets at each share, disjoint from the ranked one.
         site: "attn_z" where the ranking is of heads; zeroing either reading of a neuron is the same.
-        options: how transcripts become batches (`budget.BatchOptions`).
+        edit: what is done to each set instead, such as a patch: from a `NeuronSet` to an intervention.
+        options: how the model is run (`budget.RunOptions`).
 
     Raises:
         InputError: a fraction outside (0, 1], or a ranking of another shape than the model.
@@ -100,7 +103,7 @@ def ablation_curve(
     for fraction in fractions:
         check_fraction(fraction)
     tops = {f"{fraction}": NeuronSet.top(ranking, fraction=fraction) for fraction in fractions}
-    found = ablate_sets(model, pairs, tops, draws=draws, seed=seed, site=site, progress=progress, **options)
+    found = ablate_sets(model, pairs, tops, draws=draws, seed=seed, site=site, edit=edit, progress=progress, **options)
     points = zip(fractions, found.sets.values(), strict=True)
     return AblationCurve(
         found.clean,
@@ -116,8 +119,9 @@ def ablate_sets(
     draws: int = 3,
     seed: int = 0,
     site: UnitSite = "mlp_post",
+    edit: Edit | None = None,
     progress: str | None = None,
-    **options: Unpack[BatchOptions],
+    **options: Unpack[RunOptions],
 ) -> SetAblations:
     """Zeroes each set, and layer-matched random sets beside it: one sweep over all of them.
 
@@ -129,7 +133,8 @@ def ablate_sets(
     # A layer with over half of its neurons in the set has no disjoint set of that size.
     fits = {name: all(2 * len(layer) <= shape.units for layer in own.by_layer().values()) for name, own in sets.items()}
     controls = {name: random_like(own, shape.units, draws=draws, seed=seed) if fits[name] and own else [] for name, own in sets.items()}
-    conditions = [[ZeroAblation(neurons, site)] for name, own in sets.items() for neurons in (own, *controls[name])]
+    edit = edit or partial(ZeroAblation, site=site)
+    conditions = [[edit(neurons)] for name, own in sets.items() for neurons in (own, *controls[name])]
     clean, *scores = sweep(model, pairs, [(), *conditions], progress=progress, **options)
     left = iter(scores)
     return SetAblations(

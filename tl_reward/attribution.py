@@ -5,13 +5,15 @@ from typing import Literal, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
-from tl_reward.budget import BatchOptions
+from tl_reward.alignment import align, partners
+from tl_reward.budget import RunOptions
 from tl_reward.errors import InputError
 from tl_reward.model import HookedRewardModel
+from tl_reward.patching import patch_between
 from tl_reward.results import pair_hash
 from tl_reward.run import Batch, Pairs, encode_for
 from tl_reward.sites import Site, UnitShape, UnitSite, unit_shape
@@ -52,10 +54,10 @@ def attribute(
     pairs: Pairs,
     *,
     site: UnitSite = "mlp_post",
-    baseline: Literal["zero", "pair"] | Float[Tensor, "layer neuron ..."] = "zero",
+    baseline: Literal["zero", "pair"] | HookedRewardModel | Float[Tensor, "layer neuron ..."] = "zero",
     steps: int | None = None,
     progress: str | None = None,
-    **options: Unpack[BatchOptions],
+    **options: Unpack[RunOptions],
 ) -> Attribution:
     """The effect of every neuron on the margin: what it has beyond a baseline, times the gradient, summed over tokens.
 
@@ -66,18 +68,20 @@ def attribute(
         site: "mlp_post" or "mlp_gate" for neurons, "attn_z" for heads.
         baseline: "zero"; a constant for each neuron, such as its mean (for heads [layer, head, d_head]); or "pair": what the neuron is
             in the other transcript of the pair, at the same place from the start where the two begin alike, and from there on at the
-            same distance from the read-out token. Tokens that the other one has no place for count nothing.
+            same distance from the read-out token. Tokens that the other one has no place for count nothing. Or another reward model: what
+            the neuron is there, on the same tokens; then `effect` estimates what patching the neuron from it takes off the margin.
         steps: with a number, integrated gradients: the mean gradient on the path on which all neurons go together from the baseline to
             what they are. Against zero, effects then add up to the margin minus that of the model without any neuron, as steps grow
             (but not where a norm follows the MLP, as in Gemma-2 and OLMo-2: it undoes the growth).
-        options: how transcripts become batches (`budget.BatchOptions`).
+        options: how the model is run (`budget.RunOptions`).
 
     Raises:
         InputError: an activation or a gradient is not finite; a budget is too small; less than 1 step; a baseline of another shape.
     """
     shape = unit_shape(model.cfg, site)
     encoded = encode_for(model, pairs, **options)
-    if baseline == "pair":
+    if isinstance(baseline, str) and baseline == "pair":
+        align(encoded)  # says which pair cannot be aligned
         encoded = encoded.apart()
         grouping = Grouping([row // 2 for row in range(len(encoded.rows))], whole=True)
     else:
@@ -145,14 +149,17 @@ class _PromptSums:
         return (variance.clamp(min=0) * self.prompts / (self.prompts - 1)).sqrt() / self._pairs.sum()
 
 
-def _baseline(baseline: str | Tensor, sites: list[Site], model: HookedRewardModel) -> Baseline | None:
+def _baseline(baseline: str | Tensor | HookedRewardModel, sites: list[Site], model: HookedRewardModel) -> Baseline | None:
     if isinstance(baseline, Tensor):
         shape = [*unit_shape(model.cfg, sites[0].kind), *([model.cfg.d_head] if sites[0].kind == "attn_z" else [])]
         if list(baseline.shape) != shape:
             raise InputError(f"baseline must have the model's shape {shape}, got {list(baseline.shape)}")
         return lambda site, activation, batch: baseline[site.layer].to(activation)
+    if isinstance(baseline, HookedRewardModel):
+        source, names = patch_between(model, baseline), [site.hook_name for site in sites]
+        return lambda site, activation, batch: source.activations(batch, names)[site.hook_name].to(activation)
     if baseline not in ("zero", "pair"):
-        raise InputError(f"baseline must be zero, pair or a tensor, got {baseline!r}")
+        raise InputError(f"baseline must be zero, pair, a model or a tensor, got {baseline!r}")
     if baseline == "zero":
         return None
     seen: Batch | None = None
@@ -161,23 +168,7 @@ def _baseline(baseline: str | Tensor, sites: list[Site], model: HookedRewardMode
     def partner(site: Site, activation: Tensor, batch: Batch) -> Tensor:
         nonlocal seen, places
         if batch is not seen:
-            seen, places = batch, _partners(batch)
+            seen, places = batch, partners(batch)
         return activation[:, places]
 
-    return partner
-
-
-def _partners(batch: Batch) -> Int[Tensor, " token"]:
-    """For each token, the place of the token that stands for it in the other transcript of its pair (rows 2i and 2i + 1); its own where
-    there is none."""
-    at = {row: i for i, row in enumerate(batch.row.tolist())}
-    partner = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
-    for pair in sorted({row // 2 for row in at}):
-        if batch.tokens.shape[0] > 1 or not {2 * pair, 2 * pair + 1} <= set(at):
-            raise InputError("the baseline 'pair' needs both transcripts of a pair in one packed batch; take off hooks of your own")
-        a, b = batch.places(at[2 * pair]), batch.places(at[2 * pair + 1])
-        same = int((a[: len(b)] == b[: len(a)]).cumprod(0).sum())
-        count = min(len(a), len(b)) - same
-        if count:
-            partner[a[-count:]], partner[b[-count:]] = b[-count:], a[-count:]
     return partner

@@ -1,5 +1,6 @@
 """How many tokens a batch may hold: as many as memory allows, and no more than run fastest."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -7,6 +8,7 @@ import psutil
 import torch
 
 from tl_reward.errors import InputError
+from tl_reward.interventions import Intervention
 from tl_reward.model import HookedRewardModel
 from tl_reward.tokens import Overlong
 
@@ -18,15 +20,18 @@ CPU_TOKENS_WITH_GRADIENTS = 512
 GPU_TOKENS = 16384
 
 
-class BatchOptions(TypedDict, total=False):
-    """How transcripts become batches, for every function that runs a model over pairs.
+class RunOptions(TypedDict, total=False):
+    """How a model is run over pairs, for every function that does.
 
+    interventions: edits of the model under study (`tl_reward.interventions`), in their order. Whatever is asked of the model is asked of
+        the edited one: its scores, its statistics, its gradients; what a function edits besides comes after them.
     max_tokens: tokens a batch; a prefix that transcripts share counts once. Default: as many as run fastest and fit.
     max_memory_gb: memory that a batch may take besides the model's weights, in GiB. Default: half of what is free.
     max_length: longest transcript, in tokens. Default: 1,024 (the study's), or the model's context if that is shorter.
     overlong: what to do with longer ones; see `tokens.encode_pairs`.
     """
 
+    interventions: Sequence[Intervention]
     max_tokens: int | None
     max_memory_gb: float | None
     max_length: int | None

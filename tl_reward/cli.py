@@ -13,6 +13,7 @@ from tl_reward import zoo
 from tl_reward.commands import Ablate, Attribute, Compare, Discover, Effects, Tension
 from tl_reward.errors import one_line_errors
 from tl_reward.options import Data, Output, Running, console, merged, named, print_run
+from tl_reward.patch_commands import Lens, Patch, PatchModels
 from tl_reward.results import Results, provenance
 from tl_reward.training import TrainingConfig
 
@@ -109,6 +110,9 @@ Command = (
     | Annotated[Effects, tyro.conf.subcommand("effects")]
     | Annotated[Tension, tyro.conf.subcommand("tension")]
     | Annotated[Ablate, tyro.conf.subcommand("ablate")]
+    | Annotated[Patch, tyro.conf.subcommand("patch")]
+    | Annotated[PatchModels, tyro.conf.subcommand("patch-models")]
+    | Annotated[Lens, tyro.conf.subcommand("lens")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Dashboard, tyro.conf.subcommand("dashboard")]
 )

@@ -1,6 +1,6 @@
 """The commands that look inside a reward model: neurons, effects, tension, ablation, overlap."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -112,8 +112,9 @@ class Effects:
     sets: Path | None = None
     """Instead: a run folder of `tl-reward tension`, whose sets to zero, each whole."""
     kind: AblationKind = "zero"
-    """Set neurons to 0 (zero), to their mean over these pairs (mean), to what they are at tokens drawn at random (resample), or to half
-    (halve)."""
+    """Set neurons to 0 (zero), to their mean (mean), to what they are at tokens drawn at random (resample), or to half (halve)."""
+    source: tuple[str, ...] = ()
+    """Pairs that means and drawn tokens come from: files, hub ids or "embedded". Default: the tested ones."""
     site: UnitSite = "mlp_post"
     """What the numbers count: neurons (mlp_post, mlp_gate) or attention heads (attn_z)."""
     draws: int = 3
@@ -134,8 +135,10 @@ class Effects:
         given = NeuronSet.parse(self.neurons) if self.neurons else None
         found = sets_of(Results.load(self.sets), name) if self.sets else None
         data = self.data.load(split="test", embedded="test")
-        results = Results(provenance=provenance(seed=self.seed, data=data))
+        source = replace(self.data, pairs=self.source).load(split="test", embedded="test")
+        results = Results(provenance=provenance(seed=self.seed, data=data | source))
         model = self.running.load(self.model)
+        drawn = [pair for part in source.values() for pair in part]
         for dataset, pairs in data.items():
             label, options = f"{name}: {dataset}", self.running.options
             if found is not None:
@@ -143,10 +146,12 @@ class Effects:
                 ablated = ablate_sets(model, pairs, found.sets, draws=self.draws, seed=self.seed, site=site, progress=label, **options)
                 record_sets(results, name, dataset, ablated, site=site, source=found.entry, pairs=pairs)
             if given is not None:
-                record_effects(results, name, dataset, self._effects(model, pairs, given, label))
+                record_effects(results, name, dataset, self._effects(model, pairs, drawn or pairs, given, label))
         self.output.write(results)
 
-    def _effects(self, model: "HookedRewardModel", pairs: list[PreferencePair], neurons: NeuronSet, label: str) -> "effects.Effects":
+    def _effects(
+        self, model: "HookedRewardModel", pairs: list[PreferencePair], source: list[PreferencePair], neurons: NeuronSet, label: str
+    ) -> "effects.Effects":
         from tl_reward.discovery import discover
         from tl_reward.effects import set_effects, singles
         from tl_reward.streaming import sample_activations
@@ -156,9 +161,9 @@ class Effects:
         if self.kind == "mean" and self.site == "attn_z":
             raise InputError("kind mean is for neurons; for heads choose zero, resample or halve")
         if self.kind == "mean":
-            mean = discover(model, pairs, sites=(self.site,), **options).ranking("mean", self.site)
+            mean = discover(model, source, sites=(self.site,), **options).ranking("mean", self.site)
         if self.kind == "resample":
-            bank = sample_activations(model, pairs, self.site, seed=self.seed, **options)
+            bank = sample_activations(model, source, self.site, seed=self.seed, **options)
         sets = singles(neurons) | ({"all together": neurons} if len(neurons) > 1 else {})
         return set_effects(model, pairs, sets, kind=self.kind, site=self.site, mean=mean, bank=bank, progress=label, **options)
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_reward.budget import BatchOptions
+from tl_reward.budget import RunOptions
 from tl_reward.layers import output_norms
 from tl_reward.model import HookedRewardModel
 from tl_reward.results import pair_hash
@@ -47,7 +47,7 @@ class DirectAttribution:
 
 
 def direct_attribution(
-    model: HookedRewardModel, pairs: Pairs, *, progress: str | None = None, **options: Unpack[BatchOptions]
+    model: HookedRewardModel, pairs: Pairs, *, progress: str | None = None, **options: Unpack[RunOptions]
 ) -> DirectAttribution:
     """Direct reward attribution: activation times (output weights times reward direction), at the read-out token.
 

@@ -2,21 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Unpack, cast, get_args
+from typing import Unpack, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_reward.budget import BatchOptions
-from tl_reward.contrast import CONTRASTS, Contrast, ContrastName, ContrastSums, Where
+from tl_reward.budget import RunOptions
+from tl_reward.contrast import CONTRASTS, Contrast, ContrastName, ContrastSums
 from tl_reward.entropy import Selectivity, selectivity
 from tl_reward.errors import InputError
 from tl_reward.model import HookedRewardModel
 from tl_reward.rankings import RankingName, check_ranking
 from tl_reward.results import pair_hash
 from tl_reward.run import Batch, Pairs, encode_for
-from tl_reward.sites import UNIT_SITES, Site, UnitSite, check_unit_site, unit_shape
+from tl_reward.sites import UNIT_SITES, Site, UnitSite, Where, check_unit_site, check_where, unit_shape
 from tl_reward.statistics import NeuronStatistics, StatisticName
 from tl_reward.streaming import side_weights, stream
 from tl_reward.tokens import EncodedPairs
@@ -81,7 +81,7 @@ def discover(
     sites: Sequence[UnitSite] = UNIT_SITES,
     where: Where = "response",
     progress: str | None = None,
-    **options: Unpack[BatchOptions],
+    **options: Unpack[RunOptions],
 ) -> Discovery:
     """Every statistic of every MLP neuron and attention head at the given sites, from one pass over the pairs.
 
@@ -89,10 +89,9 @@ def discover(
         base: the language model that the reward model was trained from; with it, `change` is computed too.
         sites: "mlp_post" and "mlp_gate" for neurons, "attn_z" for heads.
         where: what of a transcript enters the contrasts: "readout", "response" or "all" tokens.
-        options: how transcripts become batches (`budget.BatchOptions`).
+        options: how the model is run (`budget.RunOptions`).
     """
-    if where not in get_args(Where):
-        raise InputError(f"where must be one of {', '.join(get_args(Where))}, got {where!r}")
+    check_where(where)
     sites = tuple(dict.fromkeys(sites))
     encoded = encode_for(model, pairs, **options)
     shapes = {kind: unit_shape(model.cfg, kind) for kind in sites}

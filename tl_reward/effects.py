@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal, Unpack, get_args
 
 import numpy as np
@@ -9,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward.agreement import Agreement, measure_agreement, sample_neurons
-from tl_reward.budget import BatchOptions
+from tl_reward.budget import RunOptions
 from tl_reward.errors import InputError
-from tl_reward.interventions import Intervention, MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
+from tl_reward.interventions import Edit, Intervention, MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
 from tl_reward.model import HookedRewardModel
 from tl_reward.rankings import AblationKind
 from tl_reward.run import Pairs, encode_for, sweep
@@ -19,13 +20,14 @@ from tl_reward.scores import Estimate, Scores, bootstrap_mean, right
 from tl_reward.sites import NeuronSet, UnitSite, unit_shape
 
 
-class EffectOptions(BatchOptions, total=False):
+class EffectOptions(RunOptions, total=False):
     """The options of `set_effects`."""
 
-    kind: AblationKind
+    kind: str
     site: UnitSite
     mean: Float[Tensor, "layer neuron ..."] | None
     bank: Float[Tensor, "sample layer neuron ..."] | None
+    edit: Edit | None
     progress: str | None
 
 
@@ -40,7 +42,7 @@ class Effects:
     """
 
     sets: Mapping[str, NeuronSet]
-    kind: AblationKind
+    kind: str
     site: UnitSite
     clean: Scores
     chosen: np.ndarray
@@ -97,20 +99,22 @@ def set_effects(
     pairs: Pairs,
     sets: Mapping[str, NeuronSet],
     *,
-    kind: AblationKind = "zero",
+    kind: str = "zero",
     site: UnitSite = "mlp_post",
     mean: Float[Tensor, "layer neuron ..."] | None = None,
     bank: Float[Tensor, "sample layer neuron ..."] | None = None,
+    edit: Edit | None = None,
     progress: str | None = None,
-    **options: Unpack[BatchOptions],
+    **options: Unpack[RunOptions],
 ) -> Effects:
     """Ablates each set by itself, and scores every pair. A set is run from its first layer on.
 
     Args:
         kind: "zero"; "mean", which needs `mean`, the activations' means at this site; "resample", which needs `bank`, activations to draw
-            from (`streaming.sample_activations`); "halve".
+            from (`streaming.sample_activations`); "halve". With `edit`, whatever that should be called.
+        edit: what is done to each set instead, such as a patch: from a `NeuronSet` to an intervention.
         site: "mlp_post" or "mlp_gate" for neurons, "attn_z" for heads.
-        options: how transcripts become batches (`budget.BatchOptions`).
+        options: how the model is run (`budget.RunOptions`).
 
     Raises:
         InputError: an unknown kind; a kind without what it needs; no set, or an empty one; a neuron that the model does not have.
@@ -120,7 +124,8 @@ def set_effects(
     for neurons in sets.values():
         neurons.mask(*unit_shape(model.cfg, site))
     encoded = encode_for(model, pairs, **options)
-    conditions = [[ablation(neurons, kind, site=site, mean=mean, bank=bank)] for neurons in sets.values()]
+    edit = edit or partial(ablation, kind=kind, site=site, mean=mean, bank=bank)
+    conditions = [[edit(neurons)] for neurons in sets.values()]
     clean, *ablated = sweep(model, encoded, [(), *conditions], progress=progress, **options)
     return Effects(
         sets=dict(sets),
@@ -186,7 +191,7 @@ def compare_with_exact(
         estimates: by method, effects on the margin, such as `Attribution.effect`; positive: ablating lowers the margin.
         top: how many neurons with the largest estimates, in size; of each method, so that none is favoured.
         random: how many drawn at random from all neurons; at least 3.
-        options: as in `set_effects`: kind, site, mean, bank, and how transcripts become batches.
+        options: as in `set_effects`: kind, edit, site, mean, bank, and how the model is run.
     """
     values = {name: estimate.double().numpy() for name, estimate in estimates.items()}
     sample = sample_neurons(values, top=top, random=random, seed=seed)
@@ -202,7 +207,7 @@ def compare_with_exact(
 
 def ablation(
     neurons: NeuronSet,
-    kind: AblationKind,
+    kind: str,
     *,
     site: UnitSite = "mlp_post",
     mean: Float[Tensor, "layer neuron ..."] | None = None,

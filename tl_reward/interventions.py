@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_reward.errors import InputError
+from tl_reward.guard import guarded
 from tl_reward.packing import PackedBatch
 from tl_reward.sites import NeuronSet, Site, UnitSite, check_unit_site
 from tl_reward.tokens import TokenBatch
@@ -28,9 +29,20 @@ class Intervention(Protocol):
     the transcript), not on the other tokens or on which transcript it is in. Then transcripts that share a prefix share its computation,
     and its hooks get a `PackedBatch`: one row of tokens, without padding, [copies, token, …]. Without that promise, hooks get one
     transcript a row.
+
+    Which tokens a batch has in readout, response or all is `batch.at(where)`; no token has two roles, so an edit of some tokens alone may
+    still state `per_token`.
     """
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks: ...
+
+
+# What is done to a set of neurons.
+Edit = Callable[[NeuronSet], Intervention]
+
+
+def is_per_token(intervention: Intervention) -> bool:
+    return getattr(intervention, "per_token", False)
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,7 @@ class ZeroAblation:
         check_unit_site(self.site)
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
-        return _edits(self.neurons, self.site, lambda values, layer: torch.zeros_like(values))
+        return edits(self.neurons, self.site, lambda values, layer: torch.zeros_like(values))
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ class ScaleAblation:
         def scale(values: Tensor, layer: int) -> Tensor:
             return self.factor * values
 
-        return _edits(self.neurons, self.site, scale)
+        return edits(self.neurons, self.site, scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +106,7 @@ class MeanAblation:
         def fill(values: Tensor, layer: int) -> Tensor:
             return self.mean[layer, index[layer]].to(values).expand_as(values)
 
-        return _edits(self.neurons, self.site, fill)
+        return edits(self.neurons, self.site, fill)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +139,7 @@ class ResampleAblation:
             bank = self.bank[:, layer].to(values.device)[:, index[layer].to(values.device)]
             return bank[drawn].to(values).expand_as(values)
 
-        return _edits(self.neurons, self.site, fill)
+        return edits(self.neurons, self.site, fill)
 
 
 def _draw(batch: TokenBatch | PackedBatch, count: int, seed: int) -> Int[Tensor, "batch pos"]:
@@ -136,7 +148,7 @@ def _draw(batch: TokenBatch | PackedBatch, count: int, seed: int) -> Int[Tensor,
     return ((mixed ^ (mixed >> 15)) * 2246822519 % 2**31) % count
 
 
-def _edits(neurons: NeuronSet, site: UnitSite, edit: Callable[[Tensor, int], Tensor]) -> Hooks:
+def edits(neurons: NeuronSet, site: UnitSite, edit: Callable[[Tensor, int], Tensor]) -> Hooks:
     """Hooks that replace a set's activations [batch, pos, neuron in the set, …] by `edit(activations, layer)`."""
     unit = "head" if site == "attn_z" else "neuron"
 
@@ -154,8 +166,8 @@ def _edits(neurons: NeuronSet, site: UnitSite, edit: Callable[[Tensor, int], Ten
 
 
 def hooks_of(interventions: Sequence[Intervention], batch: TokenBatch | PackedBatch) -> Hooks:
-    """The hooks of several interventions, in their order."""
-    return [pair for intervention in interventions for pair in intervention.hooks(batch)]
+    """The hooks of several interventions, in their order. One that fails says where, in an `InputError`."""
+    return [(name, guarded(name, fn)) for intervention in interventions for name, fn in intervention.hooks(batch)]
 
 
 def random_like(neurons: NeuronSet, d_mlp: int, *, draws: int, seed: int) -> list[NeuronSet]:

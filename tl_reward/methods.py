@@ -5,7 +5,7 @@ from typing import Unpack
 import torch
 
 from tl_reward.attribution import Attribution, attribute
-from tl_reward.budget import BatchOptions
+from tl_reward.budget import RunOptions
 from tl_reward.direct import direct_attribution
 from tl_reward.discovery import discover
 from tl_reward.errors import InputError
@@ -25,7 +25,7 @@ def estimate(
     site: UnitSite = "mlp_post",
     steps: int = STEPS,
     progress: str | None = None,
-    **options: Unpack[BatchOptions],
+    **options: Unpack[RunOptions],
 ) -> Attribution:
     """Every neuron's effect on the margin by one method. Positive: the neuron raises the margin.
 

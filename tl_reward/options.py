@@ -15,7 +15,7 @@ from tl_reward.results import Results, check_run_folder
 from tl_reward.tokens import Overlong
 
 if TYPE_CHECKING:
-    from tl_reward.budget import BatchOptions
+    from tl_reward.budget import RunOptions
     from tl_reward.model import HookedRewardModel
 
 console = Console(markup=False)  # names and paths may hold brackets
@@ -84,6 +84,8 @@ class Running:
     """Precision of the model. The head and all sums are wider: float32 and float64."""
     device: str | None = None
     """Default: the GPU if there is one."""
+    intervention: tuple[str, ...] = ()
+    """Edits of the model that is studied, each module:name of an intervention of your own, applied in their order."""
 
     @property
     def precision(self) -> dict[str, Any]:
@@ -102,8 +104,11 @@ class Running:
         return HookedRewardModel.from_pretrained(source, **self.precision)
 
     @property
-    def options(self) -> "BatchOptions":
+    def options(self) -> "RunOptions":
+        from tl_reward.custom import load_interventions
+
         return {
+            "interventions": load_interventions(self.intervention),
             "max_tokens": self.max_tokens,
             "max_memory_gb": self.max_memory_gb,
             "max_length": self.max_length,

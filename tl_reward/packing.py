@@ -3,6 +3,9 @@
 Rows in the order of their tokens stand next to those they share most with. Each row then adds only the tokens that the row before it
 does not have, and continues from the prefix: its tokens attend to the prefix where that stands in the packed row, and to themselves.
 Every token of a causal model depends on the tokens before it alone, so the numbers are those of the transcripts one by one.
+
+A shared token is the same to all that share it: each row has its last token, where its reward is read, to itself, and none is part of one
+row's response and of another's prompt. So an edit may act on some tokens of a transcript alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tl_reward.sites import Where
 from tl_reward.tokens import Row, moved
 
 
@@ -28,12 +32,14 @@ class Span(NamedTuple):
 class PackedBatch:
     """Transcripts in one packed row.
 
-    `position` is each token's place in its transcript. `row` holds the index of each transcript in `EncodedPairs.rows`, and `spans` where
-    its tokens are, in their order: the last span is what it adds, those before are its prefix. `readout` is where its last token is.
+    `position` is each token's place in its transcript, and `response` is true in its last assistant turn. `row` holds the index of each
+    transcript in `EncodedPairs.rows`, and `spans` where its tokens are, in their order: the last span is what it adds, those before are
+    its prefix. `readout` is where its last token is.
     """
 
     tokens: Int[Tensor, "1 token"]
     position: Int[Tensor, " token"]
+    response: Bool[Tensor, " token"]
     row: Int[Tensor, " row"]
     readout: Int[Tensor, " row"]
     spans: tuple[tuple[Span, ...], ...]
@@ -45,8 +51,17 @@ class PackedBatch:
         return max(_length(spans) for spans in self.spans)
 
     def to(self, device: torch.device | str) -> "PackedBatch":
-        tensors = (moved(value, device) for value in (self.tokens, self.position, self.row, self.readout))
+        tensors = (moved(value, device) for value in (self.tokens, self.position, self.response, self.row, self.readout))
         return PackedBatch(*tensors, self.spans)
+
+    def at(self, where: Where) -> Bool[Tensor, "1 token"]:
+        """True at the tokens that are meant."""
+        if where == "response":
+            return self.response[None]
+        mask = torch.full_like(self.response, where == "all")
+        if where == "readout":
+            mask[self.readout] = True
+        return mask[None]
 
     def flat(self, activation: Float[Tensor, "1 token ..."]) -> Float[Tensor, "token ..."]:
         """An activation of this batch, token by token."""
@@ -91,7 +106,7 @@ def pack(rows: Sequence[Row], *, max_tokens: int, groups: Sequence[int] | None =
     shared: list[int] = []
     size = 0
     for block in _blocks(rows, groups):
-        common = [0, *(_common_prefix(rows[a].ids, rows[b].ids) for a, b in pairwise(block))]
+        common = [0, *(shared_prefix(rows[a], rows[b]) for a, b in pairwise(block))]
         if size + sum(len(rows[i].ids) for i in block) - sum(common) > max_tokens and groups is not None and batch:
             yield _packed(rows, batch, shared)
             batch, shared, size = [], [], 0
@@ -123,13 +138,18 @@ def _length(spans: Sequence[Span]) -> int:
     return sum(end - start for start, end in spans)
 
 
-def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    return next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+def shared_prefix(one: Row, other: Row) -> int:
+    """How many tokens two rows may share: those that they begin with, short of the last one of either, and of a response of one alone."""
+    most = min(len(one.ids), len(other.ids)) - 1
+    if one.response_start != other.response_start:
+        most = min(most, one.response_start, other.response_start)
+    return next((i for i, (a, b) in enumerate(zip(one.ids[:most], other.ids[:most], strict=True)) if a != b), most)
 
 
 def _packed(rows: Sequence[Row], chosen: list[int], shared: list[int]) -> PackedBatch:
     tokens: list[int] = []
     position: list[int] = []
+    response: list[bool] = []
     spans: list[tuple[Span, ...]] = []
     for i, common in zip(chosen, shared, strict=True):
         ids = rows[i].ids
@@ -137,9 +157,11 @@ def _packed(rows: Sequence[Row], chosen: list[int], shared: list[int]) -> Packed
         spans.append((*_first(spans[-1] if spans else (), common), own))
         tokens += ids[common:]
         position += range(common, len(ids))
+        response += [at >= rows[i].response_start for at in range(common, len(ids))]
     return PackedBatch(
         tokens=torch.tensor([tokens]),
         position=torch.tensor(position),
+        response=torch.tensor(response),
         row=torch.tensor(chosen),
         readout=torch.tensor([path[-1].end - 1 for path in spans]),
         spans=tuple(spans),

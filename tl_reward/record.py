@@ -129,14 +129,26 @@ def record_ablation(
         "score": score,
         "site": site,
         "found_on": found["dataset"],
-        "tested_pairs_that_found": _seen(found, pairs),
+        "tested_pairs_that_found": tested_pairs_that_found(found, pairs),
     }
     results.add("ablation", f"{model} · {dataset}", entry | curve.to_json())
 
 
-def record_attribution(results: Results, model: str, dataset: str, estimates: Mapping[Method, Attribution], comparison: Comparison) -> None:
+def record_attribution(
+    results: Results,
+    model: str,
+    dataset: str,
+    estimates: Mapping[Method, Attribution],
+    comparison: Comparison,
+    *,
+    about: Mapping[Method, str] = METHODS,
+) -> None:
     """Estimated effects as tensors `method/effect` and `method/error` [layer, neuron], float32; exact ones, and their agreement, in the
-    JSON."""
+    JSON.
+
+    Args:
+        about: what each method does, in a few words.
+    """
     exact = {entry["name"]: entry for entry in comparison.effects.to_json()}
     for i, name in enumerate(comparison.effects.sets):
         estimated = {method: float(values[i]) for method, values in comparison.estimated.items()}
@@ -146,9 +158,10 @@ def record_attribution(results: Results, model: str, dataset: str, estimates: Ma
         "model": model,
         "dataset": dataset,
         "site": comparison.effects.site,
+        "kind": comparison.effects.kind,
         "methods": {
             method: {
-                "about": METHODS[method],
+                "about": about[method],
                 "agreement": comparison.agreement[method].to_json(),
                 "agreement_drawn": comparison.agreement_drawn[method].to_json(),
             }
@@ -211,7 +224,7 @@ def record_sets(
         "dataset": dataset,
         "site": site,
         "found_on": source["dataset"],
-        "tested_pairs_that_found": _seen(source, pairs),
+        "tested_pairs_that_found": tested_pairs_that_found(source, pairs),
     }
     results.add("sets", f"{model} · {dataset}", entry | found.to_json())
 
@@ -276,7 +289,7 @@ def record_overlap(
     results.add("overlap", f"{score} at {site}, top {fraction:.0%}", entry | compare(sets, n_layers=n_layers, d_mlp=d_mlp))
 
 
-def _seen(source: Mapping[str, Any], pairs: Sequence[PreferencePair]) -> int:
+def tested_pairs_that_found(source: Mapping[str, Any], pairs: Sequence[PreferencePair]) -> int:
     """How many of the tested pairs helped to find the neurons."""
     hashes = set(source["pair_hashes"])
     return sum(pair_hash(pair) in hashes for pair in pairs)

@@ -1,6 +1,6 @@
 """Results on disk: a run folder with `results.json`, `tensors.safetensors`, and where they came from.
 
-A run holds sections: `scores`, `discovery`, `ablation`, `overlap`. Each maps a name (a reward model, or a model and a data set) to
+A run holds sections (`SECTIONS`). Each maps a name (a reward model, or a model and a data set) to
 plain JSON; per-neuron tensors are beside it, under `section/name/…`. No pickle is written or read.
 """
 
@@ -29,7 +29,19 @@ from tl_reward.errors import InputError
 from tl_reward.pairs import PreferencePair
 
 FORMAT = 2
-SECTIONS = ("scores", "discovery", "attribution", "effects", "tension", "ablation", "sets", "overlap")
+SECTIONS = (
+    "scores",
+    "discovery",
+    "attribution",
+    "effects",
+    "tension",
+    "ablation",
+    "sets",
+    "overlap",
+    "patching",
+    "model_patching",
+    "lens",
+)
 _JSON, _TENSORS = "results.json", "tensors.safetensors"
 
 

@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from tl_reward.budget import BatchOptions, tokens_per_batch
+from tl_reward.alignment import align
+from tl_reward.budget import RunOptions, tokens_per_batch
 from tl_reward.errors import InputError
-from tl_reward.interventions import Hooks, Intervention, hooks_of
+from tl_reward.interventions import Hooks, Intervention, hooks_of, is_per_token
 from tl_reward.model import HookedRewardModel
 from tl_reward.packing import PackedBatch, group_sizes, pack
 from tl_reward.pairs import PreferencePair
@@ -54,7 +55,12 @@ def attached(model: HookedRewardModel, hooks: Hooks) -> Iterator[None]:
         yield
 
 
-def encode_for(model: HookedRewardModel, pairs: Pairs, **options: Unpack[BatchOptions]) -> EncodedPairs:
+def edited(model: HookedRewardModel, batch: Batch, options: RunOptions) -> Any:
+    """The model with the interventions of the options, for one batch."""
+    return attached(model, hooks_of(options.get("interventions", ()), batch))
+
+
+def encode_for(model: HookedRewardModel, pairs: Pairs, **options: Unpack[RunOptions]) -> EncodedPairs:
     """Tokenises pairs for a model, by `max_length` and `overlong` of the options."""
     if isinstance(pairs, EncodedPairs):
         return pairs
@@ -67,25 +73,17 @@ def encode_for(model: HookedRewardModel, pairs: Pairs, **options: Unpack[BatchOp
     return encode_pairs(pairs, model.tokenizer, max_length=limit, overlong=options.get("overlong", "drop"))
 
 
-def score(
-    model: HookedRewardModel,
-    pairs: Pairs,
-    *,
-    interventions: Condition = (),
-    progress: str | None = None,
-    **options: Unpack[BatchOptions],
-) -> Scores:
-    """The rewards of pairs, with the interventions applied. A prefix that transcripts share is run once.
+def score(model: HookedRewardModel, pairs: Pairs, *, progress: str | None = None, **options: Unpack[RunOptions]) -> Scores:
+    """The rewards of pairs, with `interventions` of the options applied. A prefix that transcripts share is run once.
 
     Args:
-        interventions: edits of the forward pass (`tl_reward.interventions`), applied in their order.
         progress: the label of a progress bar; None shows none.
-        options: how transcripts become batches (`budget.BatchOptions`).
+        options: how the model is run (`budget.RunOptions`).
 
     Raises:
         InputError: a reward is not finite (with the pairs), an edit names a place that the model does not have, a budget is too small.
     """
-    return sweep(model, pairs, [interventions], progress=progress, **options)[0]
+    return sweep(model, pairs, [()], progress=progress, **options)[0]
 
 
 def sweep(
@@ -94,22 +92,26 @@ def sweep(
     conditions: Sequence[Condition],
     *,
     progress: str | None = None,
-    **options: Unpack[BatchOptions],
+    **options: Unpack[RunOptions],
 ) -> list[Scores]:
-    """The rewards of pairs under each condition, which is a list of interventions; an empty one is the model without an edit.
+    """The rewards of pairs under each condition, a list of interventions on top of those of the options; an empty one adds no edit.
 
     The layers below a condition's first edit are run once for all conditions: a sweep over late layers costs a fraction of as many
     calls of `score`, with the same result. One condition that is not per token makes all of them run one transcript a row, so keep such
     conditions apart. Args and errors as in `score`.
     """
     encoded = encode_for(model, pairs, **options)
+    every = [*options.get("interventions", ()), *(intervention for condition in conditions for intervention in condition)]
+    paired = any(getattr(intervention, "paired", False) for intervention in every)
+    if paired:
+        align(encoded)  # says which pair cannot be aligned
+        encoded = encoded.apart()
+    groups = [row // 2 for row in range(len(encoded.rows))] if paired else None
+    made = batches_for([model], encoded, options, shared=all(map(is_per_token, every)), groups=groups, whole=paired)
     rewards = torch.zeros(len(conditions), len(encoded.rows), dtype=torch.float64)
-    per_token = all(getattr(intervention, "per_token", False) for condition in conditions for intervention in condition)
-    made = batches_for([model], encoded, options, shared=per_token)
     for batch in in_turn(made.batches, progress, model.cfg.device, times=len(conditions)):
-        hooks = [hooks_of(condition, batch) for condition in conditions]
-        with torch.inference_mode():
-            reward = _branches(model, batch, hooks, made.max_tokens)
+        with torch.inference_mode(), edited(model, batch, options):
+            reward = _branches(model, batch, [hooks_of(condition, batch) for condition in conditions], made.max_tokens)
         rewards[:, batch.row.cpu()] = reward.double().cpu()
     bad = (~rewards.isfinite()).any(0).nonzero()[:, 0].tolist()
     if bad:
@@ -169,6 +171,21 @@ def _side_by_side(conditions: Sequence[Hooks]) -> Hooks:
     return [(name, at(name)) for name in names]
 
 
+def check_comparable(model: HookedRewardModel, other: HookedRewardModel) -> None:
+    """Raises InputError where two models cannot run side by side on the same tokens, neuron by neuron."""
+    for name in ("original_architecture", "n_layers", "d_model", "d_mlp", "n_heads", "d_head", "d_vocab"):
+        ours, theirs = getattr(model.cfg, name), getattr(other.cfg, name)
+        if ours != theirs:
+            raise InputError(f"the models must have the same shape: {name} is {ours} in {_name(model)}, {theirs} in {_name(other)}")
+    one, two = model.tokenizer, other.tokenizer
+    if one is not None and two is not None and one.get_vocab() != two.get_vocab():
+        raise InputError(f"the models must have the same tokenizer: the vocabularies of {_name(model)} and {_name(other)} differ")
+
+
+def _name(model: HookedRewardModel) -> str:
+    return str(model.cfg.model_name)
+
+
 def pairs_of(encoded: EncodedPairs, rows: Sequence[int]) -> str:
     ids = [p.id for p, a, b in zip(encoded.pairs, encoded.chosen, encoded.rejected, strict=True) if {a, b} & set(rows)]
     return f"{len(ids)} pairs: {', '.join(ids[:3])}{', …' if len(ids) > 3 else ''}"
@@ -177,7 +194,7 @@ def pairs_of(encoded: EncodedPairs, rows: Sequence[int]) -> str:
 def batches_for(
     models: Sequence[HookedRewardModel],
     encoded: EncodedPairs,
-    options: BatchOptions,
+    options: RunOptions,
     *,
     shared: bool = True,
     gradients: bool = False,

@@ -25,6 +25,8 @@ _HOOK_NAMES: dict[str, str] = {
     "mlp_post": "mlp.hook_post",
     "mlp_out": "hook_mlp_out",
 }
+# Which tokens of a transcript: the last one, where the reward is read; the last assistant turn; or all.
+Where = Literal["readout", "response", "all"]
 # A unit is an MLP neuron, by one of its two readings, or an attention head.
 UnitSite = Literal["mlp_post", "mlp_gate", "attn_z"]
 UNIT_SITES: tuple[UnitSite, ...] = get_args(UnitSite)
@@ -41,6 +43,11 @@ def layer_of(hook_name: str, n_layers: int) -> int:
     if block:
         return int(block[1])
     return n_layers if hook_name.startswith(("ln_final.", "unembed.", "hook_reward")) else 0
+
+
+def check_where(where: str) -> None:
+    if where not in get_args(Where):
+        raise InputError(f"where must be one of {', '.join(get_args(Where))}, got {where!r}")
 
 
 def check_unit_site(kind: str) -> None:

@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_reward.budget import BatchOptions
+from tl_reward.budget import RunOptions
 from tl_reward.errors import InputError
+from tl_reward.interventions import is_per_token
 from tl_reward.model import HookedRewardModel
-from tl_reward.run import Batch, Pairs, attached, batches_for, encode_for, in_turn, mask_of, pairs_of, run_layers
+from tl_reward.run import Batch, Pairs, attached, batches_for, check_comparable, edited, encode_for, in_turn, mask_of, pairs_of, run_layers
 from tl_reward.sites import Site, UnitSite, unit_shape
 from tl_reward.tokens import EncodedPairs
 
@@ -45,7 +46,7 @@ def stream(
     *,
     base: HookedRewardModel | None = None,
     progress: str | None = None,
-    **options: Unpack[BatchOptions],
+    **options: Unpack[RunOptions],
 ) -> None:
     """One forward pass over every transcript; the consumer is called with the activations at each site of each batch.
 
@@ -56,15 +57,16 @@ def stream(
         InputError: an activation is not finite (with the site and the pairs), the models differ in shape, a budget is too small.
     """
     if base is not None:
-        _check_same_shape(model, base)
+        check_comparable(model, base)
     encoded = encode_for(model, pairs, **options)
     layers = {layer: [site for site in sites if site.layer == layer] for layer in range(model.cfg.n_layers)}
     missing = [site for site in sites if site.layer not in layers]
     if missing:
         raise InputError(f"layer must be in [0, {model.cfg.n_layers}), got {missing[0].layer}")
-    made = batches_for([model] if base is None else [model, base], encoded, options)
+    shared = _all_per_token(options)
+    made = batches_for([model] if base is None else [model, base], encoded, options, shared=shared)
     for batch in in_turn(made.batches, progress, model.cfg.device):
-        with torch.inference_mode():
+        with torch.inference_mode(), edited(model, batch, options):
             residual = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
             beside = base(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0) if base is not None else None
             for layer, here in layers.items():
@@ -88,7 +90,7 @@ def backpropagate(
     baseline: Baseline | None = None,
     grouping: Grouping | None = None,
     progress: str | None = None,
-    **options: Unpack[BatchOptions],
+    **options: Unpack[RunOptions],
 ) -> None:
     """The gradient of the sum of all margins, at each site of each batch: one forward and one backward pass over every transcript.
 
@@ -109,26 +111,27 @@ def backpropagate(
     encoded = encode_for(model, pairs, **options)
     sign = encoded.sides[:, 0].sum(0) - encoded.sides[:, 1].sum(0)
     of_row, whole = grouping or (None, False)
-    made = batches_for([model], encoded, options, gradients=True, groups=of_row, whole=whole)
+    made = batches_for([model], encoded, options, shared=_all_per_token(options), gradients=True, groups=of_row, whole=whole)
     for batch in in_turn(made.batches, progress, model.cfg.device, times=steps or 1):
-        clean: dict[str, Tensor] = {}
-        with torch.no_grad():
-            embedded = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
-            if steps is not None:
-                with attached(model, [(site.hook_name, _keep(clean)) for site in sites]):
-                    model(embedded, None, attention_mask=mask_of(batch), start_at_layer=0)
-        for step in range(steps or 1):
-            path = _Path(clean, (step + 0.5) / steps, steps) if steps is not None else None
-            leaves = [embedded.detach().requires_grad_()]
-            hooks = [(site.hook_name, _feed_gradient(site, consumer, batch, encoded, baseline, path, leaves)) for site in sites]
-            with attached(model, hooks):
-                reward = model(leaves[0], attention_mask=mask_of(batch), start_at_layer=0)
-                # Of these alone: weights that can be trained get no gradient.
-                (reward * sign.to(reward)[batch.row]).sum().backward(inputs=leaves)
+        with edited(model, batch, options):
+            clean: dict[str, Tensor] = {}
+            with torch.no_grad():
+                embedded = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
+                if steps is not None:
+                    with attached(model, [(site.hook_name, _keep(clean)) for site in sites]):
+                        model(embedded, None, attention_mask=mask_of(batch), start_at_layer=0)
+            for step in range(steps or 1):
+                path = _Path(clean, (step + 0.5) / steps, steps) if steps is not None else None
+                leaves = [embedded.detach().requires_grad_()]
+                hooks = [(site.hook_name, _feed_gradient(site, consumer, batch, encoded, baseline, path, leaves)) for site in sites]
+                with attached(model, hooks):
+                    reward = model(leaves[0], attention_mask=mask_of(batch), start_at_layer=0)
+                    # Of these alone: weights that can be trained get no gradient.
+                    (reward * sign.to(reward)[batch.row]).sum().backward(inputs=leaves)
 
 
 def sample_activations(
-    model: HookedRewardModel, pairs: Pairs, site: UnitSite, *, count: int = 64, seed: int = 0, **options: Unpack[BatchOptions]
+    model: HookedRewardModel, pairs: Pairs, site: UnitSite, *, count: int = 64, seed: int = 0, **options: Unpack[RunOptions]
 ) -> Float[Tensor, "sample layer neuron ..."]:
     """The activations of all neurons at tokens drawn at random, with replacement, from all transcripts, float32.
 
@@ -218,8 +221,11 @@ def _check_finite(tokens: Float[Tensor, "token ..."], name: str, batch: Batch, e
     raise InputError(f"{name} is not finite for {pairs_of(encoded, rows)}")
 
 
-def _check_same_shape(model: HookedRewardModel, base: HookedRewardModel) -> None:
-    for name in ("n_layers", "d_model", "d_mlp", "n_heads", "d_vocab"):
-        ours, theirs = getattr(model.cfg, name), getattr(base.cfg, name)
-        if ours != theirs:
-            raise InputError(f"base model must have the same shape: {name} is {ours} and {theirs}")
+def _all_per_token(options: RunOptions) -> bool:
+    """Raises InputError where an intervention patches between the transcripts of a pair: its batches are made for scores alone."""
+    given = options.get("interventions", ())
+    if any(getattr(each, "paired", False) for each in given):
+        raise InputError(
+            "an intervention that patches within a pair is for scores and sweeps; statistics and gradients are of one transcript"
+        )
+    return all(map(is_per_token, given))

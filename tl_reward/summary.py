@@ -40,7 +40,7 @@ def summary(results: Results, console: Console) -> None:
             console.print(f"ties across the cut (the choice among them is arbitrary): {ties}")
         if "regions" in entry:
             console.print(", ".join(f"{region}: {count}" for region, count in entry["regions"].items()))
-    for section, show in (("attribution", _attribution), ("effects", _effects), ("tension", _tension), ("sets", _sets)):
+    for section, show in _SHOWN:
         for name, entry in results.sections.get(section, {}).items():
             show(name, entry, console)
     for name, entry in results.sections.get("ablation", {}).items():
@@ -60,15 +60,15 @@ def summary(results: Results, console: Console) -> None:
 def _attribution(name: str, entry: dict[str, Any], console: Console) -> None:
     table = Table(
         "neuron", "sample", *entry["methods"], Column("exact [95 %]", no_wrap=True),
-        title=f"Effect of zeroing one neuron on the margin: {name}",
+        title=f"Effect of one neuron on the margin: {name}",
     )  # fmt: skip
     for row in entry["exact"][:10]:
         estimated = (f"{row['estimated'][method]:+.5f}" for method in entry["methods"])
         table.add_row(row["name"], "random" if row["drawn"] else "top", *estimated, _signed(row["margin"]))
     console.print(table)
     console.print(
-        f"The 10 largest of {len(entry['exact'])} that were zeroed, as layer.neuron at {entry['site']}. Positive: zeroing lowers the "
-        "margin, in reward units."
+        f"The 10 largest of {len(entry['exact'])} that were edited (kind: {entry['kind']}), each alone, as layer.neuron at "
+        f"{entry['site']}. Positive: the edit lowers the margin, in reward units."
     )
     for key, label in (("agreement", "top and random neurons"), ("agreement_drawn", "random neurons alone")):
         found = {method: each[key] for method, each in entry["methods"].items()}
@@ -76,7 +76,7 @@ def _attribution(name: str, entry: dict[str, Any], console: Console) -> None:
         sizes = list(next(iter(found.values()))["precision"])
         table = Table(
             "method", "Spearman", "Pearson", "same sign", *(f"precision at {k}" for k in sizes),
-            title=f"Agreement with exact ablation, {count} {label}: {name}",
+            title=f"Agreement with exact effects, {count} {label}: {name}",
         )  # fmt: skip
         for method, each in found.items():
             cells = (_short(value) for value in (each["spearman"], each["pearson"], each["sign"], *each["precision"].values()))
@@ -131,6 +131,73 @@ def _sets(name: str, entry: dict[str, Any], console: Console) -> None:
 def _caution(entry: dict[str, Any], console: Console) -> None:
     if entry["tested_pairs_that_found"]:
         console.print(f"CAUTION: {entry['tested_pairs_that_found']} of the tested pairs were used to find the neurons")
+
+
+def _patching(name: str, entry: dict[str, Any], console: Console) -> None:
+    cells = sorted(entry["cells"], key=lambda cell: -cell["noising"]["value"] - cell["denoising"]["value"])[:12]
+    table = Table(
+        "site", "layer", "tokens", Column("noising [95 %]", no_wrap=True), Column("denoising [95 %]", no_wrap=True),
+        title=f"Share of the reward gap moved within a pair: {name}",
+    )  # fmt: skip
+    for cell in cells:
+        site = cell["kind"] if cell["unit"] is None else f"{cell['kind']}, head {cell['unit']}"
+        layer = "the set" if cell["layer"] is None else str(cell["layer"])
+        table.add_row(site, layer, str(cell["where"]), _short(cell["noising"]), _short(cell["denoising"]))
+    console.print(table)
+    aligned = {key: sum(values) for key, values in entry["aligned"].items()}
+    alone = aligned["chosen_alone"] + aligned["rejected_alone"]
+    console.print(
+        f"The {len(cells)} largest of {len(entry['cells'])}, over {entry['pairs']} pairs. Patched: {aligned['aligned']:,} tokens in each "
+        f"direction, aligned from the read-out token back; {alone:,} have no counterpart."
+    )
+    if entry["agreement"]:
+        console.print(f"Attribution patching against these: Spearman {_short(entry['agreement']['spearman'])}.")
+
+
+def _model_patching(name: str, entry: dict[str, Any], console: Console) -> None:
+    table = Table(
+        "patched", "neurons", Column("accuracy [95 %]", no_wrap=True), "random", Column("recovered [95 %]", no_wrap=True), "random",
+        Column("kept [95 %]", no_wrap=True), "random", title=f"Patched from another model: {name}",
+    )  # fmt: skip
+    table.add_row("none", "0", _estimate(entry["clean"]["accuracy"]), "", "", "", "", "")
+    for point in entry["points"]:
+        cells = [
+            f"{point['fraction']:.1%}",
+            str(point["neurons"]),
+            _estimate(point["ranked"]["accuracy"]),
+            _drawn(point["random_accuracy"]),
+        ]
+        for key in ("recovered", "kept"):
+            cells += [_estimate(point[key]), _drawn(point[f"random_{key}"])]
+        table.add_row(*cells)
+    table.add_row(f"the source, {entry['source_model']}", "", _estimate(entry["source"]["accuracy"]), "", "", "", "", "")
+    console.print(table)
+    console.print(f"Recovered: of {entry['lost']} pairs that {entry['source_model']} has right and {entry['model']} by itself wrong.")
+    _caution(entry, console)
+
+
+def _lens(name: str, entry: dict[str, Any], console: Console) -> None:
+    table = Table("layers run", Column("accuracy [95 %]", no_wrap=True), "margin", "pairs decided", title=f"Reward lens: {name}")
+    last = len(entry["accuracy"]) - 1
+    for depth in sorted({round(last * i / 6) for i in range(7)}):
+        decided = sum(at <= depth for at in entry["decided_at_depth"]) / entry["pairs"]
+        table.add_row(str(depth), _estimate(entry["accuracy"][depth]), f"{entry['mean_margin'][depth]['value']:+.3f}", f"{decided:.2f}")
+    console.print(table)
+
+
+def _drawn(values: list[float | None]) -> str:
+    return ", ".join(f"{value:.2f}" for value in values if value is not None) or "–"
+
+
+_SHOWN = (
+    ("attribution", _attribution),
+    ("effects", _effects),
+    ("tension", _tension),
+    ("sets", _sets),
+    ("patching", _patching),
+    ("model_patching", _model_patching),
+    ("lens", _lens),
+)
 
 
 def _signed(value: dict[str, float]) -> str:

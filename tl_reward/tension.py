@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tl_reward.attribution import Attribution
-from tl_reward.budget import BatchOptions
+from tl_reward.budget import RunOptions
 from tl_reward.errors import InputError
 from tl_reward.methods import estimate
 from tl_reward.model import HookedRewardModel
@@ -84,7 +84,7 @@ def tension(
     site: UnitSite = "mlp_post",
     method: Method = "gradient",
     progress: str | None = None,
-    **options: Unpack[BatchOptions],
+    **options: Unpack[RunOptions],
 ) -> Tension:
     """Estimates every neuron's effect on the margin of each objective, and asks how often the two disagree.
 
@@ -92,7 +92,7 @@ def tension(
         pairs: of two objectives; each pair names its own.
         site: "mlp_post" or "mlp_gate" for neurons, "attn_z" for heads.
         method: one of `rankings.METHODS` but "direct", which has no standard error.
-        options: how transcripts become batches (`budget.BatchOptions`).
+        options: how the model is run (`budget.RunOptions`).
 
     Raises:
         InputError: the pairs name less or more than two objectives; an unsuitable method.

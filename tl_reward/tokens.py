@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tl_reward.errors import InputError
 from tl_reward.pairs import PreferencePair, Transcript, check_unique_ids
+from tl_reward.sites import Where
 
 Overlong = Literal["drop", "left", "error"]
 
@@ -102,6 +103,12 @@ class TokenBatch:
         """Each token's place in its transcript."""
         return torch.arange(self.tokens.shape[1], device=self.tokens.device)[None]
 
+    def at(self, where: Where) -> Bool[Tensor, "batch pos"]:
+        """True at the real tokens that are meant."""
+        if where == "readout":
+            return torch.arange(self.tokens.shape[1], device=self.tokens.device) == self.readout[:, None]
+        return self.response_mask if where == "response" else self.attention_mask
+
     def flat(self, activation: Float[Tensor, "batch pos ..."]) -> Float[Tensor, "token ..."]:
         """An activation of this batch at its real tokens."""
         return activation[self.attention_mask]
@@ -146,6 +153,17 @@ def _hh_turn(role: str, content: str) -> str:
     if role == "system":
         return content
     return f"\n\nHuman: {content}" if role == "user" else f"\n\nAssistant: {content}"
+
+
+def token_texts(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The text of each token. A character whose bytes are spread over several is there once and whole, at the last of them."""
+    texts, start = [], 0
+    for end in range(1, len(ids) + 1):
+        text = tokenizer.decode(list(ids[start:end]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        unfinished = text.endswith("\ufffd") and end < len(ids) and end - start < 8
+        texts.append("" if unfinished else text)
+        start = start if unfinished else end
+    return texts
 
 
 def encode(transcripts: Sequence[Transcript], tokenizer: PreTrainedTokenizerBase) -> list[Row]:

@@ -1,0 +1,59 @@
+"""A user's function runs inside the model: what it did wrong is said in one line, with the site and the line of its source."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial, wraps
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from tl_reward.errors import InputError
+
+_PACKAGE = Path(__file__).parent
+
+
+def guarded(hook_name: str, fn: Callable[..., Any]) -> Callable[..., Tensor | None]:
+    """The hook, with its result checked.
+
+    The result must be None (the hook looked on, or edited in place) or a floating-point tensor of the activation's shape, which is then
+    given the activation's precision. Anything else, and any exception, becomes an `InputError` that names the hook point and the source.
+    """
+
+    @wraps(fn)
+    def run(activation: Tensor, hook: Any) -> Tensor | None:
+        try:
+            edited = fn(activation, hook=hook)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"{hook_name}: {type(error).__name__} at {raised_at(error)}: {error}") from error
+        if edited is None:
+            return None
+        if not isinstance(edited, Tensor) or edited.shape != activation.shape or not edited.is_floating_point():
+            got = f"{list(edited.shape)} of {edited.dtype}" if isinstance(edited, Tensor) else type(edited).__name__
+            allowed = f"None or a tensor {list(activation.shape)} of {activation.dtype}"
+            raise InputError(f"{hook_name}: the edit at {defined_at(fn)} must return {allowed}, got {got}")
+        return edited.to(activation)
+
+    return run
+
+
+def raised_at(error: BaseException) -> str:
+    """The file and line in the user's code where an exception came up; the innermost one where all of it is ours."""
+    trace, place = error.__traceback__, "an unknown line"
+    while trace is not None:
+        path = Path(trace.tb_frame.f_code.co_filename)
+        place = f"{path.name}:{trace.tb_lineno}"
+        if _PACKAGE not in path.parents:
+            return place
+        trace = trace.tb_next
+    return place
+
+
+def defined_at(fn: Any) -> str:
+    """The file and line where a function begins."""
+    while isinstance(fn, partial):
+        fn = fn.func
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno}" if code else repr(fn)

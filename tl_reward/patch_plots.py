@@ -1,0 +1,222 @@
+"""Figures of patching and of the reward lens. `Results` in, plotly `Figure` out."""
+
+import html
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from tl_reward.errors import InputError
+from tl_reward.plots import LAYOUT, color_of, dash_of
+from tl_reward.results import Results
+
+DIRECTIONS = {"noising": "noising: chosen run patched", "denoising": "denoising: rejected run patched"}
+_SCALE = [[0, "#B2182B"], [0.5, "#FFFFFF"], [1, "#2166AC"]]
+_LOOKS = (
+    ("#0072B2", "solid"),
+    ("#D55E00", "dash"),
+    ("#009E73", "dot"),
+    ("#CC79A7", "dashdot"),
+    ("#E69F00", "longdash"),
+    ("#000000", "solid"),
+)
+_TOP: dict[str, Any] = LAYOUT | {"margin": LAYOUT["margin"] | {"t": 80}, "legend": LAYOUT["legend"] | {"y": 1.12}}
+
+
+def patch_profile(results: Results, name: str) -> go.Figure:
+    """The share of the reward gap that each layer's sites move, a line a site, with 95 % intervals; a panel a direction."""
+    cells = [cell for cell in results.entry("patching", name)["cells"] if cell["unit"] is None and isinstance(cell["where"], str)]
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for cell in cells:
+        if cell["layer"] is not None:
+            lines.setdefault(f"{cell['kind']}, {cell['where']} tokens", []).append(cell)
+    figure = make_subplots(rows=1, cols=2, subplot_titles=list(DIRECTIONS.values()), shared_yaxes=True, horizontal_spacing=0.04)
+    for column, direction in enumerate(DIRECTIONS, start=1):
+        for i, (label, line) in enumerate(lines.items()):
+            color, dash = _LOOKS[i % len(_LOOKS)]
+            _banded(
+                figure, [cell["layer"] for cell in line], [cell[direction] for cell in line], label, color, dash, row=1, col=column,
+                showlegend=column == 1,
+            )  # fmt: skip
+        for cell in cells:
+            if cell["layer"] is None:
+                figure.add_hline(
+                    y=cell[direction]["value"], line={"dash": "dot", "color": "#555"}, annotation_text=f"the set, {cell['where']} tokens",
+                    row=1, col=column,
+                )  # fmt: skip
+    figure.add_hline(y=0, line={"color": "#999", "width": 1})
+    figure.update_layout(**_TOP)
+    figure.update_xaxes(title="layer")
+    figure.update_yaxes(title="share of the reward gap moved", col=1)
+    return figure
+
+
+def patch_heads(results: Results, name: str) -> go.Figure:
+    """The share of the reward gap that each attention head moves; a panel a direction."""
+    cells = [cell for cell in results.entry("patching", name)["cells"] if cell["unit"] is not None]
+    if not cells:
+        raise InputError(f"patching of {name!r} has no heads; patch attn_z")
+    where = cells[0]["where"]
+    shape = (max(cell["layer"] for cell in cells) + 1, max(cell["unit"] for cell in cells) + 1)
+    values = {direction: np.zeros(shape) for direction in DIRECTIONS}
+    for cell in cells:
+        for direction in DIRECTIONS if cell["where"] == where else ():
+            values[direction][cell["layer"], cell["unit"]] = cell[direction]["value"]
+    figure = make_subplots(rows=1, cols=2, subplot_titles=list(DIRECTIONS.values()), shared_yaxes=True, horizontal_spacing=0.04)
+    for column, value in enumerate(values.values(), start=1):
+        figure.add_trace(_heat(value, hover="layer %{y}, head %{x}: %{z:.3f}<extra></extra>"), row=1, col=column)
+    _shared_scale(figure, list(values.values()), "share moved")
+    figure.update_xaxes(title=f"head ({where} tokens)", dtick=1)
+    figure.update_yaxes(title="layer", col=1)
+    return figure
+
+
+def patch_tokens(results: Results, name: str) -> go.Figure:
+    """One pair, patched one token and layer at a time: the share of its reward gap that moves; a panel a direction."""
+    entry = results.entry("patching", name)
+    cells = [cell for cell in entry["cells"] if not isinstance(cell["where"], str) and cell["unit"] is None]
+    if not cells or "tokens" not in entry:
+        raise InputError(f"patching of {name!r} is not token by token; patch one pair with tokens")
+    places = sorted({cell["where"] for cell in cells})
+    layers = max(cell["layer"] for cell in cells) + 1
+    values = {direction: np.zeros((layers, len(places))) for direction in DIRECTIONS}
+    for cell in cells:
+        for direction in DIRECTIONS:
+            values[direction][cell["layer"], places.index(cell["where"])] = cell[direction]["value"]
+    labels = [f"{as_label(token['chosen'])}<br>{as_label(token['rejected'])}" for token in entry["tokens"]]
+    figure = make_subplots(rows=2, cols=1, subplot_titles=list(DIRECTIONS.values()), shared_xaxes=True, vertical_spacing=0.08)
+    for row, value in enumerate(values.values(), start=1):
+        heat = _heat(value, hover="layer %{y}, token %{customdata}: %{z:.3f}<extra></extra>")
+        heat.customdata = np.tile(np.array(places), (layers, 1))
+        figure.add_trace(heat, row=row, col=1)
+    _shared_scale(figure, list(values.values()), "share moved")
+    figure.update_xaxes(
+        tickvals=list(range(len(places))), ticktext=labels, tickangle=-60 if len(places) > 12 else 0, tickfont={"size": 10}, row=2
+    )
+    figure.update_xaxes(title="token: chosen, and below it rejected", row=2)
+    figure.update_yaxes(title=f"layer ({cells[0]['kind']})")
+    return figure
+
+
+def model_patching_curves(results: Results, name: str) -> go.Figure:
+    """Accuracy, the share of lost pairs recovered and that of right pairs kept, over the share of neurons patched; with random bands."""
+    entry = results.entry("model_patching", name)
+    clean = entry["clean"]["accuracy"]
+    starts = {"accuracy": clean, "recovered": _exact(0.0), "kept": _exact(1.0)}
+    titles = ["pair accuracy", f"lost pairs recovered (of {entry['lost']})", "right pairs kept"]
+    figure = make_subplots(rows=1, cols=3, subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.03)
+    points = entry["points"]
+    for column, (quantity, start) in enumerate(starts.items(), start=1):
+        place = {"row": 1, "col": column}
+        found = [point["ranked"]["accuracy"] if quantity == "accuracy" else point[quantity] for point in points]
+        shown = [(100 * point["fraction"], value) for point, value in zip(points, found, strict=True) if value["value"] is not None]
+        drawn = [(100 * point["fraction"], point[f"random_{quantity}"]) for point in points]
+        banded = [(x, values) for x, values in drawn if values and values[0] is not None]
+        if banded:
+            xs = [0.0, *(x for x, _ in banded)]
+            highs, lows = ([start["value"], *(pick(values) for _, values in banded)] for pick in (max, min))
+            figure.add_scatter(
+                x=[*xs, *reversed(xs)], y=[*highs, *reversed(lows)], mode="lines", fill="toself", fillcolor="rgba(127,127,127,0.3)",
+                line={"width": 0}, name="random, layers matched (range of draws)", showlegend=column == 1, hoverinfo="skip", **place,
+            )  # fmt: skip
+        values = [start, *(value for _, value in shown)]
+        figure.add_scatter(
+            x=[0.0, *(x for x, _ in shown)], y=[value["value"] for value in values], mode="lines+markers", name="top neurons patched",
+            line={"color": color_of(entry["source_model"], 0)}, error_y=_bars(values), showlegend=column == 1, **place,
+        )  # fmt: skip
+    figure.add_hline(
+        y=entry["source"]["accuracy"]["value"], line={"dash": "dash", "color": "#555"}, annotation_text=html.escape(entry["source_model"]),
+        row=1, col=1,
+    )  # fmt: skip
+    figure.update_layout(**_TOP)
+    figure.update_xaxes(title="neurons patched (%)")
+    figure.update_yaxes(title="share of pairs", range=[-0.02, 1.02], col=1)
+    return figure
+
+
+def lens_curves(results: Results) -> go.Figure:
+    """By depth: the accuracy of the reward read there, and the share of pairs whose preference is decided; a line an entry."""
+    figure = make_subplots(rows=1, cols=2, subplot_titles=["pair accuracy", "pairs decided"], shared_yaxes=True, horizontal_spacing=0.04)
+    for i, (name, entry) in enumerate(results.section("lens").items()):
+        depths = list(range(len(entry["accuracy"])))
+        color, dash = color_of(entry["model"], i), dash_of(entry["model"])
+        _banded(figure, depths, entry["accuracy"], name, color, dash, row=1, col=1, showlegend=True)
+        decided = np.array(entry["decided_at_depth"])
+        share = [float((decided <= depth).mean()) for depth in depths]
+        figure.add_scatter(x=depths, y=share, mode="lines", name=name, line={"color": color, "dash": dash}, showlegend=False, row=1, col=2)
+    figure.add_hline(y=0.5, line={"dash": "dot", "color": "#555"}, annotation_text="chance", row=1, col=1)
+    figure.update_layout(**_TOP)
+    figure.update_xaxes(title="depth (layers that have run)")
+    figure.update_yaxes(title="share of pairs", range=[0, 1.02], col=1)
+    return figure
+
+
+def token_curves(results: Results, name: str, pair_id: str) -> go.Figure:
+    """The reward at each token of a pair's two transcripts, from where they part."""
+    shown = {pair["id"]: pair for pair in results.entry("lens", name)["shown"]}
+    if pair_id not in shown:
+        raise InputError(f"lens of {name!r} shows no pair {pair_id!r}; it shows {', '.join(shown)}")
+    pair = shown[pair_id]
+    figure = go.Figure()
+    for side, color, dash in (("chosen", "#0072B2", "solid"), ("rejected", "#D55E00", "dash")):
+        rewards, tokens = pair[side]["reward"], [as_label(token) for token in pair[side]["tokens"]]
+        figure.add_scatter(
+            x=list(range(len(rewards))), y=rewards, mode="lines+markers", name=side, line={"color": color, "dash": dash},
+            marker={"size": 4}, text=tokens, hovertemplate="%{text}: %{y:.3f}<extra>" + side + "</extra>",
+        )  # fmt: skip
+    figure.add_vline(x=pair["decided_at_token"], line={"dash": "dot", "color": "#555"}, annotation_text="decided")
+    figure.update_layout(**LAYOUT)
+    figure.update_xaxes(title="token after the shared prefix (hover for its text)", dtick=None)
+    figure.update_yaxes(title="reward so far (reward units)")
+    return figure
+
+
+def as_label(token: str) -> str:
+    """A token as plotly shows it: plotly reads markup, and drops spaces and line ends."""
+    text = token.replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥").replace(" ", "·")
+    return html.escape(text if len(text) <= 14 else text[:13] + "…", quote=False) or "∅"
+
+
+def _heat(value: np.ndarray, *, hover: str) -> go.Heatmap:
+    return go.Heatmap(z=value, coloraxis="coloraxis", hovertemplate=hover)
+
+
+def _shared_scale(figure: go.Figure, values: list[np.ndarray], title: str) -> None:
+    reach = float(np.quantile(np.abs(np.stack(values)), 0.999)) or 1.0
+    figure.update_layout(**LAYOUT | {"margin": LAYOUT["margin"] | {"t": 50}})
+    figure.update_layout(
+        coloraxis={"colorscale": _SCALE, "cmin": -reach, "cmax": reach, "colorbar": {"title": {"text": title, "side": "right"}}}
+    )
+
+
+def _banded(
+    figure: go.Figure, x: list[int], values: list[dict[str, float]], name: str, color: str, dash: str, *, showlegend: bool, **place: int
+) -> None:
+    """A line with its intervals as a band."""
+    band = [value["high"] for value in values] + [value["low"] for value in reversed(values)]
+    figure.add_scatter(
+        x=[*x, *reversed(x)], y=band, mode="lines", fill="toself", fillcolor=_faint(color), line={"width": 0}, hoverinfo="skip",
+        legendgroup=name, showlegend=False, name=name, **place,
+    )  # fmt: skip
+    figure.add_scatter(
+        x=x, y=[value["value"] for value in values], mode="lines", name=name, legendgroup=name, showlegend=showlegend,
+        line={"color": color, "dash": dash}, **place,
+    )  # fmt: skip
+
+
+def _faint(color: str) -> str:
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},0.15)"
+
+
+def _exact(value: float) -> dict[str, float]:
+    return {"value": value, "low": value, "high": value}
+
+
+def _bars(values: list[dict[str, float]]) -> dict[str, Any]:
+    return {
+        "type": "data",
+        "array": [value["high"] - value["value"] for value in values],
+        "arrayminus": [value["value"] - value["low"] for value in values],
+    }
