@@ -25,10 +25,10 @@ LEVELS = {
             "methods pair_patching model_patching",
             "tension",
             "record plots",
-            "effect_plots",
+            "effect_plots patch_plots patch_record",
             "summary dashboard",
             "demo options",
-            "commands",
+            "commands patch_commands",
             "cli tl_reward",
         ]
     )
