@@ -34,13 +34,13 @@ class FunctionIntervention:
         takes_hook = "hook" in inspect.signature(self.function).parameters
 
         @wraps(self.function)
-        def fn(activation: Tensor, hook: Any) -> Tensor | None:
+        def fn(activation: Tensor, hook: Any) -> Any:  # what it gives is checked where the hook runs
             return self.function(activation, hook=hook) if takes_hook else self.function(activation)
 
         return [(name, fn) for name in self.places]
 
 
-def intervention(*places: Site | str, per_token: bool = False) -> Callable[[Callable[..., Tensor | None]], FunctionIntervention]:
+def intervention(*places: Any, per_token: bool = False) -> Callable[[Callable[..., Tensor | None]], FunctionIntervention]:
     """Makes an intervention of a function from activation to activation.
 
         @tl_reward.intervention(Site(20, "mlp_out"), per_token=True)

@@ -1,6 +1,7 @@
 """A user's function runs inside the model: what it did wrong is said in one line, with the site and the line of its source."""
 
 import inspect
+import sysconfig
 from collections.abc import Callable
 from functools import partial, wraps
 from pathlib import Path
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from tl_reward.errors import InputError
 
-_PACKAGE = Path(__file__).parent
+# Code that is not the user's: this package, the standard library, and what is installed.
+_NOT_THEIRS = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
 
 
 def guarded(hook_name: str, fn: Callable[..., Any]) -> Callable[..., Tensor | None]:
@@ -40,12 +42,12 @@ def guarded(hook_name: str, fn: Callable[..., Any]) -> Callable[..., Tensor | No
 
 
 def raised_at(error: BaseException) -> str:
-    """The file and line in the user's code where an exception came up; the innermost one where all of it is ours."""
+    """The file and line in the user's code where an exception came up; the innermost one where none of it is the user's."""
     trace, place = error.__traceback__, "an unknown line"
     while trace is not None:
         path = Path(trace.tb_frame.f_code.co_filename)
         place = f"{path.name}:{trace.tb_lineno}"
-        if _PACKAGE not in path.parents:
+        if path.exists() and not any(folder in path.parents for folder in _NOT_THEIRS):
             return place
         trace = trace.tb_next
     return place

@@ -96,15 +96,18 @@ def reward_lens(model: HookedRewardModel, pairs: Pairs, *, progress: str | None 
     rewards = torch.zeros(depths, len(encoded.rows), dtype=torch.float64)
     curves: dict[int, Tensor] = {}
 
+    head, bias = model.W_U[:, 0].double(), model.b_U[0].double()
+
     def read(residual: Float[Tensor, "token d_model"]) -> Float[Tensor, " token"]:
-        return model.unembed(model.ln_final(residual[None]))[0, :, 0].float().cpu()
+        # Not as a matrix product, whose rounding depends on the batch: transcripts that end with the same token tie before the first layer.
+        return ((model.ln_final(residual[None])[0].double() * head).sum(1) + bias).cpu()
 
     def add(site: Site, activation: Tensor, batch: Batch, _: Tensor | None) -> None:
         depth = 0 if site.kind == "resid_pre" else site.layer + 1
         at_end = torch.stack([batch.places(i)[-1] for i in range(len(batch.row))])
-        rewards[depth, batch.row.cpu()] = read(activation[at_end]).double()
+        rewards[depth, batch.row.cpu()] = read(activation[at_end])
         if depth == depths - 1:
-            every = read(activation)
+            every = read(activation).float()
             curves.update({row: every[batch.places(i).cpu()] for i, row in enumerate(batch.row.tolist())})
 
     sites = [Site(0, "resid_pre"), *(Site(layer, "resid_post") for layer in range(model.cfg.n_layers))]

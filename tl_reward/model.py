@@ -308,9 +308,10 @@ _KEEP = ("b_Q", "b_K", "b_V", "b_O", "b_in", "b_out", "b_U", "mask", "IGNORE", "
 
 
 def _float32_head(unembed: Any, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos 1"]:
-    """The head in float32, whatever the model's precision: rewards of 8 bits would tie where the model prefers one."""
+    """The head in float32 at least, whatever the model's precision: rewards of 8 bits would tie where the model prefers one."""
     residual = unembed.hook_in(residual)
-    return unembed.hook_out(F.linear(residual.float(), unembed.W_U.T.float(), unembed.b_U.float()))
+    wide = torch.promote_types(residual.dtype, torch.float32)
+    return unembed.hook_out(F.linear(residual.to(wide), unembed.W_U.T.to(wide), unembed.b_U.to(wide)))
 
 
 def readout(

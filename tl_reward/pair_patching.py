@@ -47,7 +47,8 @@ class PairPatching:
         clean: the model without a patch.
         noised: [cell, pair]: by how much the chosen reward falls when it is patched from the rejected transcript.
         denoised: [cell, pair]: by how much the rejected reward rises when it is patched from the chosen transcript.
-        noised_estimate, denoised_estimate: the same by attribution patching, from one backward pass.
+        noised_estimate, denoised_estimate: the same by attribution patching, from one backward pass; of a set of neurons the sum over them,
+            which counts twice what reaches the reward through two of its layers.
         alignment: of each pair, which tokens were patched.
     """
 
@@ -203,7 +204,8 @@ def _estimate(
         return activation[:, partner]
 
     def add(site: Site, excess: Tensor, gradient: Tensor, batch: Batch) -> None:
-        product = excess.float() * gradient.float()  # the gradient is of chosen minus rejected rewards, so both sides have one sign
+        wide = torch.promote_types(excess.dtype, torch.float32)
+        product = excess.to(wide) * gradient.to(wide)  # the gradient is of chosen minus rejected rewards, so both sides have one sign
         for i in of_site[site]:
             cell = every[i]
             if cell.unit is not None:
@@ -212,7 +214,7 @@ def _estimate(
                 here = product[:, (neurons or NeuronSet()).by_layer()[site.layer].to(product.device)].sum(1)
             else:
                 here = product.flatten(1).sum(1)
-            found[i, batch.row.cpu()] += (within[cell.where] @ here).double().cpu()
+            found[i, batch.row.cpu()] += (within[cell.where].to(here) @ here).double().cpu()
 
     grouping = Grouping([row // 2 for row in range(len(apart.rows))], whole=True)
     backpropagate(model, apart, list(of_site), add, baseline=baseline, grouping=grouping, progress=progress, **options)

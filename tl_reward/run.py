@@ -112,7 +112,7 @@ def sweep(
     for batch in in_turn(made.batches, progress, model.cfg.device, times=len(conditions)):
         with torch.inference_mode(), edited(model, batch, options):
             reward = _branches(model, batch, [hooks_of(condition, batch) for condition in conditions], made.max_tokens)
-        rewards[:, batch.row.cpu()] = reward.double().cpu()
+        rewards[:, batch.row.cpu()] = reward.cpu()
     bad = (~rewards.isfinite()).any(0).nonzero()[:, 0].tolist()
     if bad:
         raise InputError(f"{model.cfg.model_name}: reward is not finite for {pairs_of(encoded, bad)}")
@@ -126,7 +126,7 @@ def _branches(model: HookedRewardModel, batch: Batch, hooks: Sequence[Hooks], ma
     first = [min((layer_of(name, last) for name, _ in condition), default=last) for condition in hooks]
     # Where tokens are few, copies of the batch run side by side, a condition each.
     copies = max(1, max_tokens // batch.tokens.shape[1]) if isinstance(batch, PackedBatch) else 1
-    rewards = torch.zeros(len(hooks), len(batch.row), device=batch.tokens.device)
+    rewards = torch.zeros(len(hooks), len(batch.row), dtype=torch.float64, device=batch.tokens.device)
     residual, at = batch.tokens, None
     for layer in sorted(set(first)):
         if layer > 0:
@@ -138,7 +138,7 @@ def _branches(model: HookedRewardModel, batch: Batch, hooks: Sequence[Hooks], ma
             start = torch.cat([residual] * len(group))
             with attached(model, joint):
                 reward = model(start, attention_mask=mask_of(batch), start_at_layer=at)
-            rewards[group] = reward.view(len(group), -1).float()
+            rewards[group] = reward.view(len(group), -1).double()
     return rewards
 
 

@@ -132,6 +132,7 @@ class NeuronSet:
         return self._by_layer
 
     @cached_property
+    @torch.inference_mode(False)  # made once, perhaps in inference mode, and then part of a backward pass
     def _by_layer(self) -> dict[int, Int[Tensor, " neuron"]]:
         layers: dict[int, list[int]] = {}
         for layer, neuron in self.coords:

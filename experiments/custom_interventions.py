@@ -1,0 +1,86 @@
+"""How does a reward model answer edits of your own: steering, noise, clamped neurons? Three worked interventions to start from.
+
+Command:  .venv/bin/python experiments/custom_interventions.py --model mixed --out runs/custom
+Cost:     one pass over the pairs for each edit, and one without.
+Expect:   steering by a constant raises every reward, so it moves rewards far more than margins; noise of a layer's own scale blurs
+          margins; clamping neurons to their mean on chosen transcripts removes what they tell apart.
+
+The command line takes such edits by name: tl-reward score mixed --intervention custom_interventions:halve_late_mlp --out runs/halved
+(run in this folder).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from rich.console import Console
+
+import tl_reward
+from tl_reward import NeuronSet, Site
+from tl_reward.errors import one_line_errors
+from tl_reward.record import record_scores
+from tl_reward.results import check_run_folder
+from tl_reward.summary import summary
+from tl_reward.tiny import tiny_reward_model
+
+
+@tl_reward.intervention(Site(20, "mlp_out"), per_token=True)
+def halve_late_mlp(activation):
+    return activation / 2
+
+
+def steer(model, layer, size):
+    """Adds `size` units of the reward direction to the residual stream after a layer."""
+    direction = model.W_U[:, 0] / model.W_U[:, 0].norm()
+    return tl_reward.intervention(Site(layer, "resid_post"), per_token=True)(lambda a: a + size * direction.to(a))
+
+
+def add_noise(layer, share, seed):
+    """Adds Gaussian noise of `share` of each token's own root mean square. Noise is drawn anew for every batch: not `per_token`."""
+    generator = torch.Generator().manual_seed(seed)
+
+    @tl_reward.intervention(Site(layer, "resid_post"))
+    def noise(activation):
+        scale = activation.float().pow(2).mean(-1, keepdim=True).sqrt()
+        return activation + share * scale * torch.randn(activation.shape, generator=generator).to(activation.device)
+
+    return noise
+
+
+def clamp_to_chosen(model, pairs, count):
+    """Sets the neurons that tell chosen from rejected responses apart the best to their mean on chosen transcripts."""
+    found = tl_reward.discover(model, pairs, sites=["mlp_post"])
+    neurons = NeuronSet.top(found.ranking("auroc", "mlp_post"), k=count)
+    return tl_reward.MeanAblation(neurons, found.by_side["mlp_post", "mean"][0])
+
+
+@dataclass(frozen=True)
+class Config:
+    model: str = "mixed"
+    limit: int = 40
+    out: Path = Path("runs/custom")
+    smoke: bool = False
+
+
+def main(config: Config) -> None:
+    check_run_folder(config.out)
+    find, test = (tl_reward.load_pairs("embedded", split=split, limit=6 if config.smoke else config.limit) for split in ("find", "test"))
+    model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+    late = model.cfg.n_layers * 2 // 3
+    edits = {
+        "no edit": [],
+        "steered": [steer(model, late, size=5.0)],
+        "noise": [add_noise(late, share=0.5, seed=0)],
+        "clamped": [clamp_to_chosen(model, find, count=20)],
+    }
+    results = tl_reward.Results(provenance=tl_reward.provenance(seed=0, data={"embedded, test": test}))
+    for name, interventions in edits.items():
+        record_scores(results, name, "embedded, test", tl_reward.score(model, test, interventions=interventions, progress=name))
+    print(f"Run: {results.save(config.out)}")
+    summary(results, Console(markup=False))
+
+
+if __name__ == "__main__":
+    with one_line_errors("custom_interventions"):
+        main(tyro.cli(Config, description=__doc__))
