@@ -81,7 +81,7 @@ def test_saved_and_loaded_again_the_rewards_are_the_same(mixed, tmp_path):
 
 def test_the_readmes_python_runs(real_base, capsys):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     namespace: dict = {}
     for block in blocks:
         exec(block, namespace)

@@ -204,13 +204,15 @@ def _signed(value: dict[str, float]) -> str:
     return f"{value['value']:+.5f} [{value['low']:+.5f}, {value['high']:+.5f}]"
 
 
-def _short(value: dict[str, float]) -> str:
+def _short(value: dict[str, Any]) -> str:
     if value["value"] is None:
         return "undefined"
+    if value.get("n") == 1:  # an interval over one prompt says nothing
+        return f"{value['value']:.2f}"
     return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
 
 
-def _estimate(value: dict[str, float]) -> str:
+def _estimate(value: dict[str, Any]) -> str:
     if value["value"] is None:
         return "undefined"
     return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
