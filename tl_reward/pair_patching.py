@@ -18,7 +18,7 @@ from tl_reward.pairs import PreferencePair
 from tl_reward.patching import Patch, Source, patched_tokens
 from tl_reward.run import Batch, Pairs, encode_for, sweep
 from tl_reward.scores import Estimate, Scores, bootstrap_ratio
-from tl_reward.sites import NeuronSet, Site, SiteKind, Where, check_site_kind
+from tl_reward.sites import NeuronSet, Site, SiteKind, Where, check_site_kind, unit_shape
 from tl_reward.streaming import Grouping, backpropagate
 from tl_reward.tokens import EncodedPairs, token_texts
 
@@ -127,6 +127,8 @@ def patch_pairs(
     encoded = encode_for(model, pairs, **options)
     alignment = tuple(align(encoded))
     _check_places(encoded, where)
+    if neurons is not None:
+        neurons.mask(*unit_shape(model.cfg, "mlp_post"))  # says which one the model does not have
     cells = _cells(model, kinds, where)
     sets = [Cell("mlp_post", at, None) for at in where] if neurons else []
     if not cells and not sets:
