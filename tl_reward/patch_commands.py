@@ -99,7 +99,7 @@ class PatchModels:
     top: int = 16
     """Neurons with the largest estimated gain to patch, each alone, to check the estimate."""
     random: int = 16
-    """Neurons drawn at random to patch, each alone."""
+    """Neurons drawn at random to patch, each alone. With 0 of both, the estimate is not checked."""
     seed: int = 0
     """Seed of random sets and samples."""
 
@@ -119,11 +119,12 @@ class PatchModels:
         models: dict[str, HookedRewardModel] = {name: self.running.load(path) for name, path in named((self.model, self.source)).items()}
         options, both = self.running.options, (models[target], models[source])
         estimate = gain(*both, pairs, site=self.site, progress=f"gain from {source}", **options)
-        checked = compare_gain_with_exact(
-            *both, pairs, {"gradient": estimate.effect}, site=self.site, top=self.top, random=self.random, seed=self.seed,
-            progress="one by one", **options,
-        )  # fmt: skip
-        record_gain(results, target, source, " + ".join(found_on), estimate, checked)
+        if self.top or self.random:
+            checked = compare_gain_with_exact(
+                *both, pairs, {"gradient": estimate.effect}, site=self.site, top=self.top, random=self.random, seed=self.seed,
+                progress="one by one", **options,
+            )  # fmt: skip
+            record_gain(results, target, source, " + ".join(found_on), estimate, checked)
         origin = {"dataset": " + ".join(found_on), "pair_hashes": [pair_hash(pair) for pair in pairs]}
         for dataset, part in tested.items():
             found = patch_models(
