@@ -36,16 +36,27 @@ def steer(model, layer, size):
     return tl_reward.intervention(Site(layer, "resid_post"), per_token=True)(lambda a: a + size * direction.to(a))
 
 
-def add_noise(layer, share, seed):
-    """Adds Gaussian noise of `share` of each token's own root mean square. Noise is drawn anew for every batch: not `per_token`."""
-    generator = torch.Generator().manual_seed(seed)
+class AddNoise:
+    """Adds Gaussian noise of `share` of each token's own root mean square to the residual stream after a layer.
 
-    @tl_reward.intervention(Site(layer, "resid_post"))
-    def noise(activation):
-        scale = activation.float().pow(2).mean(-1, keepdim=True).sqrt()
-        return activation + share * scale * torch.randn(activation.shape, generator=generator).to(activation.device)
+    An edit has to be the same whenever it is asked about the same token, or clean and edited runs could not be compared: which of some
+    drawn vectors a token gets follows from the token and its place.
+    """
 
-    return noise
+    per_token = True
+
+    def __init__(self, model, layer, share, seed):
+        self.name, self.share = Site(layer, "resid_post").hook_name, share
+        self.drawn = torch.randn(1009, model.cfg.d_model, generator=torch.Generator().manual_seed(seed))
+
+    def hooks(self, batch):
+        noise = self.drawn[(batch.tokens * 31 + batch.position * 17).cpu() % len(self.drawn)]
+
+        def fn(activation, hook):
+            scale = activation.float().pow(2).mean(-1, keepdim=True).sqrt()
+            return activation + self.share * scale * noise.to(activation.device)
+
+        return [(self.name, fn)]
 
 
 def clamp_to_chosen(model, pairs, count):
@@ -57,6 +68,15 @@ def clamp_to_chosen(model, pairs, count):
 
 @dataclass(frozen=True)
 class Config:
+    """Scores the embedded test pairs under each edit.
+
+    Attributes:
+        model: a folder, a hub id, or an embedded model.
+        limit: how many pairs.
+        out: the run folder to write.
+        smoke: run a tiny random model on a few pairs.
+    """
+
     model: str = "mixed"
     limit: int = 40
     out: Path = Path("runs/custom")
@@ -71,7 +91,7 @@ def main(config: Config) -> None:
     edits = {
         "no edit": [],
         "steered": [steer(model, late, size=5.0)],
-        "noise": [add_noise(late, share=0.5, seed=0)],
+        "noise": [AddNoise(model, late, share=0.5, seed=0)],
         "clamped": [clamp_to_chosen(model, find, count=20)],
     }
     results = tl_reward.Results(provenance=tl_reward.provenance(seed=0, data={"embedded, test": test}))

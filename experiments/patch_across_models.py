@@ -57,8 +57,10 @@ def main(config: Config) -> None:
     names = [f"random, for {name}" if config.smoke else name for name in (config.model, config.source)]
     found_on = f"embedded, {config.objective}, find"
     results = tl_reward.Results(provenance=tl_reward.provenance(seed=config.seed, data={found_on: find} | test))
-    gain = tl_reward.gain(*both, find, site=config.site, progress="gain")
-    checked = tl_reward.compare_gain_with_exact(*both, find, {"gradient": gain.effect}, site=config.site, top=8, random=8, progress="check")
+    gain = tl_reward.gain(*both, find, site=config.site, where=config.where, progress="gain")
+    checked = tl_reward.compare_gain_with_exact(
+        *both, find, {"gradient": gain.effect}, site=config.site, where=config.where, top=8, random=8, progress="check"
+    )
     record_gain(results, *names, found_on, gain, checked)
     for objective, pairs in test.items():
         found = tl_reward.patch_models(

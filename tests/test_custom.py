@@ -8,11 +8,13 @@ import torch
 from tl_reward.attribution import attribute
 from tl_reward.cli import main
 from tl_reward.custom import intervention, load_interventions
+from tl_reward.direct import direct_attribution
 from tl_reward.discovery import discover
 from tl_reward.effects import neuron_effects
 from tl_reward.errors import InputError
-from tl_reward.interventions import Intervention, ScaleAblation, ZeroAblation
+from tl_reward.interventions import Intervention, MeanAblation, ScaleAblation, ZeroAblation
 from tl_reward.lens import reward_lens
+from tl_reward.patching import HeadPatch
 from tl_reward.readers import load_pairs
 from tl_reward.results import Results
 from tl_reward.run import score, sweep
@@ -119,6 +121,53 @@ def test_precision_is_the_activations_own(tiny):
     assert abs(score(half, PAIRS, interventions=[edit]).chosen - score(tiny, PAIRS, interventions=[edit]).chosen).max() < 0.2
 
 
+def test_edits_past_the_last_layer_are_for_scores(tiny):
+    head = HeadPatch(tiny_reward_model(seed=1))
+    assert abs(score(tiny, PAIRS, interventions=[head]).chosen - score(tiny, PAIRS).chosen).max() > 1e-3
+    for run in (reward_lens, direct_attribution):
+        with pytest.raises(InputError, match=r"an edit at unembed\.hook_in, past the last layer, is for scores"):
+            run(tiny, PAIRS, interventions=[head])
+
+
+def test_neurons_that_an_edit_holds_constant_still_have_a_gradient(tiny):
+    mean = discover(tiny, PAIRS).ranking("mean", "mlp_post")
+    clamp = intervention(Site(1, "mlp_post"), per_token=True)(lambda a: mean[1].expand_as(a))
+    found = attribute(tiny, PAIRS, interventions=[clamp]).effect
+    every = NeuronSet((1, neuron) for neuron in range(48))
+    same = attribute(tiny, PAIRS, interventions=[MeanAblation(every, mean)]).effect
+    torch.testing.assert_close(found[1], same[1], atol=1e-5, rtol=1e-4)
+    assert found[1].abs().max() > 1e-4
+
+
+class Raises:
+    def hooks(self, batch):
+        return [("blocks.0.hook_mlp_out", None), *{}[1]]
+
+
+class WrongNames:
+    def hooks(self, batch):
+        return [(Site(0, "mlp_out"), lambda a, hook: a)]
+
+
+@pytest.mark.parametrize(
+    ("interventions", "says"),
+    [
+        ([Raises()], r"Raises.hooks: KeyError at test_custom.py:\d+: 1"),
+        ([WrongNames()], "must give pairs of a hook point's name and a function, got Site"),
+        ([lambda a: a], r"must have hooks\(batch\), got function; make one of a function with @tl_reward.intervention"),
+        (ZeroAblation(NEURONS), "interventions must be a list of them, got ZeroAblation"),
+    ],
+    ids=["raises", "names", "function", "no list"],
+)
+def test_what_is_no_intervention_is_said(tiny, interventions, says):
+    with pytest.raises(InputError, match=says):
+        score(tiny, PAIRS, interventions=interventions)
+
+
+def test_a_builtin_can_be_an_edit(tiny):
+    assert score(tiny, PAIRS, interventions=[intervention(Site(1, "mlp_post"), per_token=True)(torch.relu)]).chosen.shape == (4,)
+
+
 EDITS = '''
     import tl_reward
     from tl_reward import Site, NeuronSet
@@ -155,6 +204,7 @@ def test_by_name_from_the_command_line(folder, tiny, capsys):
     given = ["--intervention", "my_edits:halve", "my_edits:zero"]
     assert main(["score", "model", *options, *given, "--out", "run"]) == 0
     (entry,) = Results.load("run").sections["scores"]
+    assert entry.startswith("model + halve + zero · ")  # not called as the model without edits
     expected = score(tiny, PAIRS, interventions=[halve, ZeroAblation(NeuronSet([(0, 3)]))])
     assert Results.load("run").tensor("scores", entry, "chosen").tolist() == pytest.approx(list(expected.chosen), abs=1e-4)
     capsys.readouterr()

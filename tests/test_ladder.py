@@ -21,7 +21,7 @@ LEVELS = {
             "budget training tiny",
             "run",
             "streaming patching",
-            "discovery attribution direct ablation effects lens",
+            "discovery attribution direct ablation effects lens path_patching",
             "methods pair_patching model_patching",
             "tension",
             "record plots",

@@ -110,6 +110,20 @@ def test_gain_is_exact_on_a_linear_model():
     assert checked.agreement["gradient"].spearman.value == pytest.approx(1) and checked.effects.kind == "patch"
 
 
+def test_gain_at_some_tokens_is_exact_on_a_linear_model_too():
+    model, other = linear_model(), linear_model()
+    torch.manual_seed(3)
+    for block in other.blocks:
+        block.mlp.W_in.data += 0.05 * torch.randn_like(block.mlp.W_in)
+    neurons = NeuronSet((layer, neuron) for layer in range(3) for neuron in range(0, 48, 16))
+    for where in ("readout", "response"):
+        found = gain(model, other, PAIRS, where=where, max_length=512)
+        edit = patch_edit(model, other, where=where)
+        exact = neuron_effects(model, PAIRS, neurons, kind="patch", edit=edit, max_length=512).margin.mean(1)
+        assert [-found.effect[place].item() for place in neurons] == pytest.approx(exact, abs=1e-5)
+        assert abs(exact).max() > 1e-4
+
+
 def scores_of(margins: list[float]) -> Scores:
     names = tuple(map(str, range(len(margins))))
     return Scores(names, np.array(margins), np.zeros(len(margins)), names, ("",) * len(margins))
@@ -159,5 +173,9 @@ def test_models_that_do_not_fit_are_refused(tiny):
     unfolded.ln_final.w.data *= 2
     with pytest.raises(InputError, match="the final norm of llama is not folded into its head"):
         patch_between(tiny, unfolded)
+    with pytest.raises(InputError, match="the final norm of llama is not folded into its head"):
+        HeadPatch(unfolded)
+    with pytest.raises(InputError, match="the baseline must be another model"):
+        gain(tiny, tiny, PAIRS)
     with pytest.raises(InputError, match=r"model's shape \[2, 48\], got \[3, 48\]"):
         patch_models(tiny, tiny_reward_model(seed=1), PAIRS, torch.zeros(3, 48))

@@ -103,7 +103,7 @@ def test_lens_curves_and_token_curves(results):
 
 def test_the_page_shows_them_all_and_hostile_tokens_stay_text(results):
     page = build_page(results)
-    assert page.count('class="plot"') == 4 + 2 + 1 + 1 + 5
+    assert page.count('class="plot"') == (1 + 2) + 1 + 2 + 1 + (1 + 5)
     assert "CAUTION: 1 of 4 tested pairs" in page and "attribution patching from helpful" in page
     assert "<script>a" not in page and "<!-- b" not in page and "<br>&" not in page.replace("<br>&lt;", "")
     block = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.DOTALL)

@@ -7,17 +7,19 @@ from test_attribution import linear_model
 
 from tl_reward.alignment import Alignment, align
 from tl_reward.attribution import attribute
+from tl_reward.custom import intervention
 from tl_reward.effects import set_effects, singles
 from tl_reward.errors import InputError
 from tl_reward.interventions import ZeroAblation
 from tl_reward.model import HookedRewardModel
 from tl_reward.pair_patching import aligned_tokens, patch_pairs
 from tl_reward.pairs import PreferencePair, parse_transcript
-from tl_reward.patching import Patch, PathPatch, Source
+from tl_reward.patching import Patch, Source
+from tl_reward.path_patching import PathPatch
 from tl_reward.readers import load_pairs
 from tl_reward.run import encode_for, score, sweep
 from tl_reward.sites import NeuronSet, Site
-from tl_reward.tiny import byte_tokenizer
+from tl_reward.tiny import byte_tokenizer, tiny_reward_model
 from tl_reward.tokens import EncodedPairs, Row
 
 PAIRS = load_pairs("embedded", split="find", limit=4)
@@ -146,7 +148,10 @@ def test_cells_are_single_patches_and_order_and_budget_do_not_matter(tiny):
     single = score(tiny, PAIRS, interventions=[Patch(Source(tiny), NeuronSet([(1, 2)]), "attn_z", where="readout", within_pair=True)])
     assert found.noised[at[0]] == pytest.approx(clean.chosen - single.chosen, abs=1e-5)
     assert found.denoised[at[0]] == pytest.approx(single.rejected - clean.rejected, abs=1e-5)
-    assert found.to_json()["aligned"]["aligned"] == [each.aligned for each in found.alignment]
+    entry = found.to_json()
+    assert entry["aligned"]["aligned"] == [each.aligned for each in found.alignment] and entry["ids"] == [pair.id for pair in PAIRS]
+    counts = {cell["where"]: cell["tokens"] for cell in entry["cells"]}
+    assert counts == {"all": [sum(each.aligned for each in found.alignment)] * 2, "readout": [len(PAIRS)] * 2}
 
 
 def test_attribution_patching_is_exact_on_a_linear_model():
@@ -206,27 +211,76 @@ def test_a_path_is_what_its_parts_give_by_hand(hooked, kind, through):
     post_norm = hooked.cfg.original_architecture in ("Gemma2ForCausalLM", "Olmo2ForCausalLM")
     if units and post_norm:
         with pytest.raises(InputError, match="where a norm follows them"):
-            PathPatch(Source(hooked), Source(hooked), sender, **options)
+            PathPatch(hooked, Source(hooked), sender, **options)
         return
-    found = score(hooked, pair, interventions=[PathPatch(Source(hooked), Source(hooked), sender, **options)])
+    found = score(hooked, pair, interventions=[PathPatch(hooked, Source(hooked), sender, **options)])
     for got, (mine, other) in ((found.chosen[0], ids), (found.rejected[0], ids[::-1])):
         assert got == pytest.approx(naive_path(hooked, mine, other, Site(0, kind), through, units), abs=1e-4)
 
 
 def test_the_direct_path_of_the_last_layer_is_all_that_it_does(hooked):
     last = Site(hooked.cfg.n_layers - 1, "mlp_out")
-    path = PathPatch(Source(hooked), Source(hooked), last, within_pair=True)
+    path = PathPatch(hooked, Source(hooked), last, within_pair=True)
     whole = Patch(Source(hooked), [last], within_pair=True)
     one, other = sweep(hooked, UNEQUAL, [[path], [whole]], max_length=512)
     assert one.chosen == pytest.approx(other.chosen, abs=1e-4) and one.rejected == pytest.approx(other.rejected, abs=1e-4)
 
 
-def test_patches_combine_with_ablations(tiny):
-    patch, zero = Patch(Source(tiny), [Site(1, "attn_out")], within_pair=True), ZeroAblation(NeuronSet([(1, 7), (1, 30)]))
-    both = score(tiny, PAIRS, interventions=[zero, patch])
-    (swept,) = sweep(tiny, PAIRS, [[patch]], interventions=[zero])
-    assert swept.chosen == pytest.approx(both.chosen, abs=1e-5)
-    assert abs(both.chosen - score(tiny, PAIRS, interventions=[patch]).chosen).max() > 1e-3
+EARLY = ZeroAblation(NeuronSet((0, neuron) for neuron in range(48)))
+
+
+def shifted(size: float):
+    return intervention(Site(1, "resid_pre"), per_token=True)(lambda activation: activation + size)
+
+
+@pytest.mark.parametrize("kind", ["patch", "direct path", "path through"])
+def test_a_patch_is_of_the_model_as_the_edits_before_it_leave_it(tiny, kind):
+    made = {
+        "patch": lambda: Patch(Source(tiny), [Site(1, "attn_out")], within_pair=True),
+        "direct path": lambda: PathPatch(tiny, Source(tiny), Site(0, "mlp_out"), within_pair=True),
+        "path through": lambda: PathPatch(tiny, Source(tiny), Site(0, "attn_out"), through=1, within_pair=True),
+    }[kind]
+    # Weights that write nothing are the same edit as the ablation.
+    pruned = tiny_reward_model()
+    pruned.blocks[0].mlp.W_out.data.zero_()
+    own = PathPatch(
+        pruned, Source(pruned), *((made().sender, made().through) if kind != "patch" else (Site(0, "mlp_out"),)), within_pair=True
+    )
+    edit = Patch(Source(pruned), [Site(1, "attn_out")], within_pair=True) if kind == "patch" else own
+    expected = score(pruned, PAIRS, interventions=[edit])
+    shared = made()  # one source, asked in the background and in a condition
+    for found in (
+        score(tiny, PAIRS, interventions=[EARLY, made()]),
+        sweep(tiny, PAIRS, [[made()]], interventions=[EARLY])[0],
+        sweep(tiny, PAIRS, [(), [EARLY, made()]])[1],
+        sweep(tiny, PAIRS, [[shared], [EARLY, shared]])[1],
+    ):
+        assert found.chosen == pytest.approx(expected.chosen, abs=1e-5) and found.rejected == pytest.approx(expected.rejected, abs=1e-5)
+    assert kind == "direct path" or abs(expected.chosen - score(tiny, PAIRS, interventions=[made()]).chosen).max() > 1e-3
+
+
+def test_paths_add_up_and_leave_other_edits_alone(tiny):
+    paths = [PathPatch(tiny, Source(tiny), Site(layer, "mlp_out"), within_pair=True) for layer in (0, 1)]
+    both = PathPatch(tiny, Source(tiny), Site(0, "mlp_out"), within_pair=True), ZeroAblation(NeuronSet([(1, 7), (1, 30)]))
+    clean, one, other, together, zero, edited = sweep(tiny, PAIRS, [(), [paths[0]], [paths[1]], paths, [both[1]], list(both)])
+    assert abs(together.chosen - one.chosen).max() > 1e-3 and abs(together.chosen - other.chosen).max() > 1e-3
+    assert abs(edited.chosen - one.chosen).max() > 1e-3 and abs(edited.chosen - zero.chosen).max() > 1e-3
+    for size in (0.0, 2.0):  # a path from the model itself changes nothing, under an edit of the layer on the path too
+        itself = PathPatch(tiny, Source(tiny), Site(0, "mlp_out"), through=1)
+        with_path, without = sweep(tiny, PAIRS, [[itself], ()], interventions=[shifted(size)])
+        assert with_path.chosen == pytest.approx(without.chosen, abs=1e-5)
+    assert clean.chosen == pytest.approx(score(tiny, PAIRS).chosen, abs=1e-5)
+
+
+def test_an_edit_in_place_does_not_reach_the_source(tiny):
+    def double(activation):
+        activation *= 2
+
+    edit = intervention(Site(1, "resid_pre"), per_token=True)(double)
+    plain = score(tiny, PAIRS, interventions=[edit])
+    patched = score(tiny, PAIRS, interventions=[edit, Patch(Source(tiny), [Site(0, "resid_post")])])
+    assert patched.chosen == pytest.approx(plain.chosen, abs=1e-5)
+    assert attribute(tiny, PAIRS, interventions=[edit]).effect.abs().sum() > 0
 
 
 def test_tokens_of_a_pair_are_those_that_are_aligned(tiny):
@@ -241,16 +295,30 @@ def test_bad_patches_are_refused_in_one_line(tiny):
         Patch(Source(tiny), [Site(0, "mlp_out")], where="prompt")
     with pytest.raises(InputError, match="hook_reward cannot be patched"):
         Patch(Source(tiny), ["hook_reward"])
-    with pytest.raises(InputError, match=r"pair one: where must be in \[-25, 25\).*got -27"):
-        patch_pairs(tiny, UNEQUAL[2:], where=(-27,))
+    for at in (-2, 3, -27):
+        with pytest.raises(InputError, match=rf"pair one: a place must be in \[-1, -1\].*got {at}"):
+            patch_pairs(tiny, UNEQUAL[2:], where=(at,))
+    with pytest.raises(InputError, match=r"where must be in \[-25, 25\), a transcript's places, got -27"):
+        score(tiny, UNEQUAL[2:], interventions=[Patch(Source(tiny), [Site(0, "mlp_out")], where=-27, within_pair=True)])
+    with pytest.raises(InputError, match="places must be a NeuronSet or a list of sites"):
+        Patch(Source(tiny), "blocks.0.hook_mlp_out")
+    with pytest.raises(InputError, match=r"neuron must be in \[0, 48\), got 48"):
+        PathPatch(tiny, Source(tiny), NeuronSet([(0, 48)]))
+    with pytest.raises(InputError, match="where must be one of readout, response, all, got 'prompt'"):
+        PathPatch(tiny, Source(tiny), Site(0, "mlp_out"), where="prompt")
+    with pytest.raises(InputError, match="does nothing unless use_hook_mlp_in is on"):
+        score(tiny, PAIRS, interventions=[Patch(Source(tiny), ["blocks.0.hook_mlp_in"])])
+    late = intervention(Site(0, "mlp_out"))(lambda a: a)
+    with pytest.raises(InputError, match="state per_token = True; FunctionIntervention does not"):
+        score(tiny, PAIRS, interventions=[late, Patch(Source(tiny), [Site(0, "mlp_out")], within_pair=True)])
     with pytest.raises(InputError, match=r"no hook point .blocks\.7\.hook_mlp_out.*nearest: blocks"):
         score(tiny, PAIRS, interventions=[Patch(Source(tiny), [Site(7, "mlp_out")])])
     with pytest.raises(InputError, match=r"must go through a layer in \[1, 2\), got 0"):
-        PathPatch(Source(tiny), Source(tiny), Site(0, "mlp_out"), through=0)
+        PathPatch(tiny, Source(tiny), Site(0, "mlp_out"), through=0)
     with pytest.raises(InputError, match="sender of a path must be attn_out, mlp_out or neurons of one layer, got 'resid_post'"):
-        PathPatch(Source(tiny), Source(tiny), Site(0, "resid_post"))
+        PathPatch(tiny, Source(tiny), Site(0, "resid_post"))
     with pytest.raises(InputError, match="must be in one layer, got neurons of 2"):
-        PathPatch(Source(tiny), Source(tiny), NeuronSet([(0, 1), (1, 1)]))
+        PathPatch(tiny, Source(tiny), NeuronSet([(0, 1), (1, 1)]))
     with pytest.raises(InputError, match="nothing to patch"):
         patch_pairs(tiny, PAIRS, kinds=())
     edit = Patch(Source(tiny), [Site(0, "mlp_out")], within_pair=True)

@@ -188,7 +188,7 @@ def test_a_users_own_hook_in_place_acts_once_in_every_condition(tiny):
         assert swept.chosen == pytest.approx(one_by_one(model, encoded, condition)[list(encoded.chosen)], abs=1e-4)
 
 
-@pytest.mark.parametrize("place", ["hook_attn_scores", "hook_pattern", "hook_result"])
+@pytest.mark.parametrize("place", ["hook_attn_scores", "hook_pattern"])
 def test_an_edit_inside_attention_cannot_promise_to_be_per_token(tiny, place):
     with pytest.raises(InputError, match="per_token must be False"):
         score(tiny, PAIRS, interventions=[Scaled(f"blocks.0.attn.{place}", 0.0, per_token=True)])

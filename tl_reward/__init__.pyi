@@ -17,7 +17,8 @@ from .model_patching import ModelPatching, compare_gain_with_exact, gain, patch_
 from .overlap import compare, depth_thirds, regions
 from .pair_patching import PairPatching, patch_pairs
 from .pairs import Message, PreferencePair
-from .patching import HeadPatch, Patch, PathPatch, Source, patch_between
+from .patching import HeadPatch, Patch, Source, patch_between
+from .path_patching import PathPatch
 from .readers import load_pairs
 from .results import Results, provenance
 from .run import score, sweep

@@ -13,10 +13,10 @@ from tl_reward.alignment import align, partners
 from tl_reward.budget import RunOptions
 from tl_reward.errors import InputError
 from tl_reward.model import HookedRewardModel
-from tl_reward.patching import patch_between
+from tl_reward.patching import patch_between, spread
 from tl_reward.results import pair_hash
 from tl_reward.run import Batch, Pairs, encode_for
-from tl_reward.sites import Site, UnitShape, UnitSite, unit_shape
+from tl_reward.sites import Site, UnitShape, UnitSite, Where, check_where, unit_shape
 from tl_reward.statistics import CHUNK
 from tl_reward.streaming import Baseline, Grouping, backpropagate
 from tl_reward.tokens import EncodedPairs
@@ -56,6 +56,7 @@ def attribute(
     site: UnitSite = "mlp_post",
     baseline: Literal["zero", "pair"] | HookedRewardModel | Float[Tensor, "layer neuron ..."] = "zero",
     steps: int | None = None,
+    where: Where = "all",
     progress: str | None = None,
     **options: Unpack[RunOptions],
 ) -> Attribution:
@@ -73,10 +74,12 @@ def attribute(
         steps: with a number, integrated gradients: the mean gradient on the path on which all neurons go together from the baseline to
             what they are. Against zero, effects then add up to the margin minus that of the model without any neuron, as steps grow
             (but not where a norm follows the MLP, as in Gemma-2 and OLMo-2: it undoes the growth).
+        where: the tokens at which the neuron is what it is beyond the baseline; at all others it stays.
         options: how the model is run (`budget.RunOptions`).
 
     Raises:
-        InputError: an activation or a gradient is not finite; a budget is too small; less than 1 step; a baseline of another shape.
+        InputError: an activation or a gradient is not finite; a budget is too small; less than 1 step; a baseline of another shape; a pair
+            without a shared prefix, where the baseline is the pair.
     """
     shape = unit_shape(model.cfg, site)
     encoded = encode_for(model, pairs, **options)
@@ -92,7 +95,8 @@ def attribute(
         sums.update(place.layer, excess, gradient, batch)
 
     sites = [Site(layer, site) for layer in range(shape.layers)]
-    against = _baseline(baseline, sites, model)
+    check_where(where)
+    against = _at(where, _baseline(baseline, sites, model))
     backpropagate(model, encoded, sites, add, steps=steps, baseline=against, grouping=grouping, progress=progress, **options)
     hashes = tuple(pair_hash(pair) for pair in encoded.pairs)
     return Attribution(sums.mean().float(), sums.standard_error().float(), hashes, sums.prompts)
@@ -149,6 +153,18 @@ class _PromptSums:
         return (variance.clamp(min=0) * self.prompts / (self.prompts - 1)).sqrt() / self._pairs.sum()
 
 
+def _at(where: Where, baseline: Baseline | None) -> Baseline | None:
+    """The baseline at some tokens, and the activation itself at all others."""
+    if where == "all":
+        return baseline
+
+    def fn(site: Site, activation: Tensor, batch: Batch) -> Tensor:
+        other = baseline(site, activation, batch) if baseline else torch.zeros_like(activation)
+        return torch.where(spread(batch.at(where), activation), other, activation)
+
+    return fn
+
+
 def _baseline(baseline: str | Tensor | HookedRewardModel, sites: list[Site], model: HookedRewardModel) -> Baseline | None:
     if isinstance(baseline, Tensor):
         shape = [*unit_shape(model.cfg, sites[0].kind), *([model.cfg.d_head] if sites[0].kind == "attn_z" else [])]
@@ -156,6 +172,8 @@ def _baseline(baseline: str | Tensor | HookedRewardModel, sites: list[Site], mod
             raise InputError(f"baseline must have the model's shape {shape}, got {list(baseline.shape)}")
         return lambda site, activation, batch: baseline[site.layer].to(activation)
     if isinstance(baseline, HookedRewardModel):
+        if baseline is model:
+            raise InputError("the baseline must be another model than the one whose neurons are attributed")
         source, names = patch_between(model, baseline), [site.hook_name for site in sites]
         return lambda site, activation, batch: source.activations(batch, names)[site.hook_name].to(activation)
     if baseline not in ("zero", "pair"):

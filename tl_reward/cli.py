@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from tl_reward import zoo
 from tl_reward.commands import Ablate, Attribute, Compare, Discover, Effects, Tension
 from tl_reward.errors import one_line_errors
-from tl_reward.options import Data, Output, Running, console, merged, named, print_run
+from tl_reward.options import Data, Output, Running, console, merged, print_run
 from tl_reward.patch_commands import Lens, Patch, PatchModels
 from tl_reward.results import Results, provenance
 from tl_reward.training import TrainingConfig
@@ -75,7 +75,7 @@ class Score:
         self.output.check()
         data = self.data.load(split="test", embedded="test")
         results = Results(provenance=provenance(data=data))
-        for name, source in named(self.models).items():
+        for name, source in self.running.named(self.models).items():
             model = self.running.load(source)
             for dataset, pairs in data.items():
                 scores = score(model, pairs, progress=f"{name}: {dataset}", **self.running.options)

@@ -44,7 +44,7 @@ class Discover:
         pairs = [pair for part in data.values() for pair in part]
         options = self.running.precision
         base = HookedRewardModel.from_base(self.base, **options) if self.base else None
-        for name, source in named(self.models).items():
+        for name, source in self.running.named(self.models).items():
             model = self.running.load(source)
             found = discover(model, pairs, base=base, sites=self.sites, progress=f"{name}: neurons", **self.running.options)
             record_discovery(results, name, " + ".join(data), found)
@@ -82,7 +82,7 @@ class Attribute:
         self.output.check()
         data = self.data.load(split="test", embedded="test")
         results = Results(provenance=provenance(seed=self.seed, data=data))
-        for name, source in named(self.models).items():
+        for name, source in self.running.named(self.models).items():
             model = self.running.load(source)
             for dataset, pairs in data.items():
                 label, options = f"{name}: {dataset}", self.running.options
@@ -131,9 +131,10 @@ class Effects:
             raise InputError("give either --neurons or --sets")
         if self.sets is not None and self.kind != "zero":
             raise InputError(f"sets are zeroed; kind {self.kind} is for --neurons")
-        name = next(iter(named((self.model,))))
+        (plain,), (name,) = named((self.model,)), self.running.named((self.model,))
         given = NeuronSet.parse(self.neurons) if self.neurons else None
-        found = sets_of(Results.load(self.sets), name) if self.sets else None
+        source_run = Results.load(self.sets) if self.sets else None
+        found = sets_of(source_run, self.running.recorded(source_run, plain)) if source_run else None
         data = self.data.load(split="test", embedded="test")
         source = replace(self.data, pairs=self.source).load(split="test", embedded="test")
         results = Results(provenance=provenance(seed=self.seed, data=data | source))
@@ -193,7 +194,7 @@ class Tension:
         data = self.data.load(split="test", embedded="find")
         pairs = [pair for part in data.values() for pair in part]
         results = Results(provenance=provenance(data=data))
-        for name, source in named(self.models).items():
+        for name, source in self.running.named(self.models).items():
             model = self.running.load(source)
             found = tension(model, pairs, site=self.site, method=self.method, progress=name, **self.running.options)
             record_tension(results, name, " + ".join(data), found, fraction=self.fraction)
@@ -230,8 +231,9 @@ class Ablate:
         self.output.check()
         for fraction in self.fractions:
             check_fraction(fraction)
-        name = next(iter(named((self.model,))))
-        found = ranking_of(Results.load(self.ranking), name, self.score, self.site)
+        (plain,), (name,) = named((self.model,)), self.running.named((self.model,))
+        run = Results.load(self.ranking)
+        found = ranking_of(run, self.running.recorded(run, plain), self.score, self.site)
         data = self.data.load(split="test", embedded="test")
         results = Results(provenance=provenance(seed=self.seed, data=data))
         model = self.running.load(self.model)

@@ -31,7 +31,10 @@ class FunctionIntervention:
         return self.function(*args, **kwargs)
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
-        takes_hook = "hook" in inspect.signature(self.function).parameters
+        try:
+            takes_hook = "hook" in inspect.signature(self.function).parameters
+        except ValueError:  # a builtin
+            takes_hook = False
 
         @wraps(self.function)
         def fn(activation: Tensor, hook: Any) -> Any:  # what it gives is checked where the hook runs

@@ -27,7 +27,7 @@ class DirectAttribution:
         head: what each attention head writes there.
         embedding: of the read-out token, and of its position.
         bias: of all layers and of the final norm.
-        remainder: what float error leaves.
+        remainder: what float error leaves, and what `interventions` of the options write into the residual stream themselves.
         largest_remainder: of a single transcript, in size.
         pairs: the hash of each pair that it comes from.
     """
@@ -91,7 +91,7 @@ def direct_attribution(
         seen.clear()
 
     each = [Site(layer, kind) for layer in range(cfg.n_layers) for kind in ("attn_z", "mlp_post")]
-    stream(model, encoded, [Site(0, "resid_pre"), *each, end], add, progress=progress, **options)
+    stream(model, encoded, [Site(0, "resid_pre"), *each, end], add, whole=True, progress=progress, **options)
     sums = (value.float() for value in (neuron, head, embedding, bias, remainder, rewards))
     return DirectAttribution(*sums, largest, tuple(pair_hash(pair) for pair in encoded.pairs))
 

@@ -15,23 +15,27 @@ from tl_reward.errors import InputError
 _NOT_THEIRS = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
 
 
-def guarded(hook_name: str, fn: Callable[..., Any]) -> Callable[..., Tensor | None]:
+def guarded(hook_name: str, fn: Callable[..., Any], *, copy: bool = True) -> Callable[..., Tensor | None]:
     """The hook, with its result checked.
 
     The result must be None (the hook looked on, or edited in place) or a floating-point tensor of the activation's shape, which is then
     given the activation's precision. Anything else, and any exception, becomes an `InputError` that names the hook point and the source.
+
+    Args:
+        copy: the function gets a copy, so that an edit in place reaches no other run.
     """
 
     @wraps(fn)
     def run(activation: Tensor, hook: Any) -> Tensor | None:
+        given = activation.clone() if copy else activation
         try:
-            edited = fn(activation, hook=hook)
+            edited = fn(given, hook=hook)
         except InputError:
             raise
         except Exception as error:
             raise InputError(f"{hook_name}: {type(error).__name__} at {raised_at(error)}: {error}") from error
         if edited is None:
-            return None
+            return given if copy else None
         if not isinstance(edited, Tensor) or edited.shape != activation.shape or not edited.is_floating_point():
             got = f"{list(edited.shape)} of {edited.dtype}" if isinstance(edited, Tensor) else type(edited).__name__
             allowed = f"None or a tensor {list(activation.shape)} of {activation.dtype}"
@@ -47,7 +51,7 @@ def raised_at(error: BaseException) -> str:
     while trace is not None:
         path = Path(trace.tb_frame.f_code.co_filename)
         place = f"{path.name}:{trace.tb_lineno}"
-        if path.exists() and not any(folder in path.parents for folder in _NOT_THEIRS):
+        if not str(path).startswith("<frozen") and not any(folder in path.parents for folder in _NOT_THEIRS):
             return place
         trace = trace.tb_next
     return place

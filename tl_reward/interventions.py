@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_reward.errors import InputError
-from tl_reward.guard import guarded
+from tl_reward.guard import guarded, raised_at
 from tl_reward.packing import PackedBatch
 from tl_reward.sites import NeuronSet, Site, UnitSite, check_unit_site
 from tl_reward.tokens import TokenBatch
@@ -30,6 +30,8 @@ class Intervention(Protocol):
     and its hooks get a `PackedBatch`: one row of tokens, without padding, [copies, token, …]. Without that promise, hooks get one
     transcript a row.
 
+    An edit must be a function of what it sees: one that draws at random has to draw the same for the same token (`ResampleAblation` does).
+
     Which tokens a batch has in readout, response or all is `batch.at(where)`; no token has two roles, so an edit of some tokens alone may
     still state `per_token`.
     """
@@ -41,7 +43,7 @@ class Intervention(Protocol):
 Edit = Callable[[NeuronSet], Intervention]
 
 
-def is_per_token(intervention: Intervention) -> bool:
+def is_per_token(intervention: Any) -> bool:
     return getattr(intervention, "per_token", False)
 
 
@@ -167,7 +169,24 @@ def edits(neurons: NeuronSet, site: UnitSite, edit: Callable[[Tensor, int], Tens
 
 def hooks_of(interventions: Sequence[Intervention], batch: TokenBatch | PackedBatch) -> Hooks:
     """The hooks of several interventions, in their order. One that fails says where, in an `InputError`."""
-    return [(name, guarded(name, fn)) for intervention in interventions for name, fn in intervention.hooks(batch)]
+    return [pair for intervention in interventions for pair in _own_hooks(intervention, batch)]
+
+
+def _own_hooks(intervention: Any, batch: TokenBatch | PackedBatch) -> Hooks:
+    kind = type(intervention).__name__
+    if not callable(getattr(intervention, "hooks", None)):
+        raise InputError(f"an intervention must have hooks(batch), got {kind}; make one of a function with @tl_reward.intervention(site)")
+    try:
+        made = [(name, fn) for name, fn in intervention.hooks(batch)]
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{kind}.hooks: {type(error).__name__} at {raised_at(error)}: {error}") from error
+    wrong = [name for name, fn in made if not isinstance(name, str) or not callable(fn)]
+    if wrong:
+        raise InputError(f"{kind}.hooks must give pairs of a hook point's name and a function, got {type(wrong[0]).__name__}")
+    ours = type(intervention).__module__.startswith(f"{__package__}.") and kind != "FunctionIntervention"
+    return [(name, guarded(name, fn, copy=not ours)) for name, fn in made]  # ours never edit in place
 
 
 def random_like(neurons: NeuronSet, d_mlp: int, *, draws: int, seed: int) -> list[NeuronSet]:

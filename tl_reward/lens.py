@@ -111,7 +111,7 @@ def reward_lens(model: HookedRewardModel, pairs: Pairs, *, progress: str | None 
             curves.update({row: every[batch.places(i).cpu()] for i, row in enumerate(batch.row.tolist())})
 
     sites = [Site(0, "resid_pre"), *(Site(layer, "resid_post") for layer in range(model.cfg.n_layers))]
-    stream(model, encoded, sites, add, progress=progress, **options)
+    stream(model, encoded, sites, add, whole=True, progress=progress, **options)
     sides = [rewards[:, list(rows)].tolist() for rows in (encoded.chosen, encoded.rejected)]
     return RewardLens(
         scores=tuple(Scores.of(encoded.pairs, a, b, encoded.dropped) for a, b in zip(*sides, strict=True)),

@@ -107,6 +107,7 @@ def gain(
     pairs: Pairs,
     *,
     site: UnitSite = "mlp_post",
+    where: Where = "all",
     steps: int | None = None,
     progress: str | None = None,
     **options: Unpack[RunOptions],
@@ -116,9 +117,10 @@ def gain(
     All neurons from one forward and one backward pass of the model, and one forward pass of the source.
 
     Args:
+        where: the tokens that would be patched.
         steps: with a number, the mean gradient on the path from the source's activations to the model's own (`attribute`).
     """
-    found = attribute(model, pairs, site=site, baseline=source, steps=steps, progress=progress, **options)
+    found = attribute(model, pairs, site=site, baseline=source, steps=steps, where=where, progress=progress, **options)
     return Attribution(-found.effect, found.error, found.pairs, found.prompts)
 
 
@@ -129,6 +131,7 @@ def compare_gain_with_exact(
     gains: dict[str, Float[Tensor, "layer neuron"]],
     *,
     site: UnitSite = "mlp_post",
+    where: Where = "all",
     top: int = 16,
     random: int = 16,
     seed: int = 0,
@@ -140,7 +143,7 @@ def compare_gain_with_exact(
         raise InputError("at least one estimate is needed, got none")
     return compare_with_exact(
         model, pairs, {name: -value for name, value in gains.items()}, top=top, random=random, seed=seed,
-        kind="patch", site=site, edit=patch_edit(model, source, site=site), progress=progress, **options,
+        kind="patch", site=site, edit=patch_edit(model, source, site=site, where=where), progress=progress, **options,
     )  # fmt: skip
 
 

@@ -103,6 +103,23 @@ class Running:
 
         return HookedRewardModel.from_pretrained(source, **self.precision)
 
+    def label(self, model: str) -> str:
+        """What run folders and plots call a model: one that is edited is not called as the one that is not."""
+        return " + ".join([model, *(name.partition(":")[2] for name in self.intervention)])
+
+    def named(self, models: Sequence[str]) -> dict[str, str]:
+        """Where each model is, by its label. Says no to interventions that do not load before any model does."""
+        from tl_reward.custom import load_interventions
+
+        load_interventions(self.intervention)
+        return {self.label(name): source for name, source in named(models).items()}
+
+    def recorded(self, run: Results, model: str) -> str:
+        """What a run calls this model: edited as it is now, or else unedited."""
+        listed = [entry["model"] for part in ("attribution", "tension") for entry in run.sections.get(part, {}).values()]
+        label = self.label(model)
+        return label if label in {*run.sections.get("discovery", {}), *listed} else model
+
     @property
     def options(self) -> "RunOptions":
         from tl_reward.custom import load_interventions

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_reward.agreement import Agreement, measure_agreement
@@ -15,7 +15,7 @@ from tl_reward.budget import RunOptions
 from tl_reward.errors import InputError
 from tl_reward.model import HookedRewardModel
 from tl_reward.pairs import PreferencePair
-from tl_reward.patching import Patch, Source, patched_tokens
+from tl_reward.patching import Patch, Source, pair_tokens
 from tl_reward.run import Batch, Pairs, encode_for, sweep
 from tl_reward.scores import Estimate, Scores, bootstrap_ratio
 from tl_reward.sites import NeuronSet, Site, SiteKind, Where, check_site_kind, unit_shape
@@ -49,7 +49,8 @@ class PairPatching:
         denoised: [cell, pair]: by how much the rejected reward rises when it is patched from the chosen transcript.
         noised_estimate, denoised_estimate: the same by attribution patching, from one backward pass; of a set of neurons the sum over them,
             which counts twice what reaches the reward through two of its layers.
-        alignment: of each pair, which tokens were patched.
+        alignment: of each pair, which tokens stand for each other.
+        tokens: of each cell, how many tokens it replaced, over all chosen (0) and all rejected (1) transcripts.
     """
 
     cells: tuple[Cell, ...]
@@ -59,6 +60,7 @@ class PairPatching:
     noised_estimate: Float[np.ndarray, "cell pair"]
     denoised_estimate: Float[np.ndarray, "cell pair"]
     alignment: tuple[Alignment, ...]
+    tokens: Int[np.ndarray, "cell side"]
 
     def moved(self, direction: Direction) -> Float[np.ndarray, "cell pair"]:
         return self.noised if direction == "noising" else self.denoised
@@ -74,17 +76,17 @@ class PairPatching:
         return measure_agreement(estimated.mean(1), exact.mean(1))
 
     def to_json(self) -> dict[str, Any]:
-        columns = zip(self.cells, self.share("noising"), self.share("denoising"), self.noised, self.denoised, strict=True)
-        estimates = zip(self.noised_estimate, self.denoised_estimate, strict=True)
+        columns = zip(self.cells, self.share("noising"), self.share("denoising"), self.noised, self.denoised, self.tokens, strict=True)
         aligned = np.array(self.alignment)
         return {
             "pairs": len(self.clean),
+            "ids": list(self.clean.ids),
             "clean": self.clean.to_json(),
             "cells": [
                 cell._asdict()
                 | {"noising": noising._asdict(), "denoising": denoising._asdict(), "noised": float(a.mean()), "denoised": float(b.mean())}
-                | {"estimated": {"noising": gap_share(c, self.clean).value, "denoising": gap_share(d, self.clean).value}}
-                for (cell, noising, denoising, a, b), (c, d) in zip(columns, estimates, strict=True)
+                | {"tokens": count.tolist()}
+                for cell, noising, denoising, a, b, count in columns
             ],
             "agreement": self.agreement().to_json() if len(self.cells) >= 3 else None,
             "aligned": {name: aligned[:, i].tolist() for i, name in enumerate(Alignment._fields)},
@@ -126,7 +128,7 @@ def patch_pairs(
     """
     encoded = encode_for(model, pairs, **options)
     alignment = tuple(align(encoded))
-    _check_places(encoded, where)
+    _check_places(encoded, alignment, where)
     if neurons is not None:
         neurons.mask(*unit_shape(model.cfg, "mlp_post"))  # says which one the model does not have
     cells = _cells(model, kinds, where)
@@ -136,16 +138,18 @@ def patch_pairs(
     source = Source(model)
     patches = [_patch(source, cell) for cell in cells]
     patches += [Patch(source, neurons, where=cell.where, within_pair=True) for cell in sets if neurons is not None]
-    clean, *patched = sweep(model, encoded, [(), *([patch] for patch in patches)], progress=progress, **options)
+    # First, since it takes less long to refuse an edit that gradients do not go with.
     estimate = _estimate(model, encoded, cells, sets, neurons, progress=f"{progress}, estimate" if progress else None, **options)
+    clean, *patched = sweep(model, encoded, [(), *([patch] for patch in patches)], progress=progress, **options)
     return PairPatching(
         cells=(*cells, *sets),
         clean=clean,
         noised=np.stack([clean.chosen - scores.chosen for scores in patched]),
         denoised=np.stack([scores.rejected - clean.rejected for scores in patched]),
-        noised_estimate=estimate[:, 0],
-        denoised_estimate=estimate[:, 1],
+        noised_estimate=estimate.moved[:, 0],
+        denoised_estimate=estimate.moved[:, 1],
         alignment=alignment,
+        tokens=estimate.tokens,
     )
 
 
@@ -180,11 +184,12 @@ def _estimate(
     *,
     progress: str | None,
     **options: Unpack[RunOptions],
-) -> Float[np.ndarray, "cell side pair"]:
+) -> "_Estimate":
     """Attribution patching (Nanda 2023): the difference to the counterpart times the gradient, summed over the patched tokens."""
     apart = encoded.apart()
     every = [*cells, *sets]
     found = torch.zeros(len(every), len(apart.rows), dtype=torch.float64)
+    tokens: dict[str | int, Int[np.ndarray, " row"]] = {cell.where: np.zeros(len(apart.rows), dtype=int) for cell in every}
     of_site: dict[Site, list[int]] = {}
     for i, cell in enumerate(every):
         layers = [cell.layer] if cell.layer is not None else list((neurons or NeuronSet()).by_layer())
@@ -199,7 +204,9 @@ def _estimate(
         if batch is not seen:
             seen, partner = batch, partners(batch)
             rows = batch.occurrences(torch.eye(len(batch.row), device=batch.row.device))
-            within = {cell.where: rows * patched_tokens(batch, cell.where, within_pair=True) for cell in every}
+            within = {at: rows * pair_tokens(batch, at).patched for at in dict.fromkeys(cell.where for cell in every)}
+            for at, mask in within.items():
+                tokens[at][batch.row.cpu().numpy()] = mask.sum(1).long().cpu().numpy()
 
     def baseline(site: Site, activation: Tensor, batch: Batch) -> Tensor:
         look_at(batch)
@@ -220,14 +227,20 @@ def _estimate(
 
     grouping = Grouping([row // 2 for row in range(len(apart.rows))], whole=True)
     backpropagate(model, apart, list(of_site), add, baseline=baseline, grouping=grouping, progress=progress, **options)
-    return found.unflatten(1, (-1, 2)).transpose(1, 2).numpy()
+    counts = np.stack([tokens[cell.where].reshape(-1, 2).sum(0) for cell in every])
+    return _Estimate(found.unflatten(1, (-1, 2)).transpose(1, 2).numpy(), counts)
 
 
-def _check_places(encoded: EncodedPairs, where: Sequence[Where | int]) -> None:
-    for at in where:
-        if isinstance(at, str):
-            continue
-        for pair, *rows in zip(encoded.pairs, encoded.chosen, encoded.rejected, strict=True):
-            shortest = min(len(encoded.rows[row].ids) for row in rows)
-            if not -shortest <= at < shortest:
-                raise InputError(f"pair {pair.id}: where must be in [-{shortest}, {shortest}), its shorter transcript's places, got {at}")
+class _Estimate(NamedTuple):
+    moved: Float[np.ndarray, "cell side pair"]
+    tokens: Int[np.ndarray, "cell side"]
+
+
+def _check_places(encoded: EncodedPairs, alignment: Sequence[Alignment], where: Sequence[Where | int]) -> None:
+    for at in [at for at in where if isinstance(at, int)]:
+        for pair, aligned in zip(encoded.pairs, alignment, strict=True):
+            if not -aligned.aligned <= at < 0:
+                raise InputError(
+                    f"pair {pair.id}: a place must be in [-{aligned.aligned}, -1], counted from the read-out token back to where both "
+                    f"transcripts have one after their shared prefix, got {at}"
+                )

@@ -41,11 +41,11 @@ class Patch:
 
         self.output.check()
         neurons = NeuronSet.parse(self.neurons) if self.neurons else None
-        if self.tokens is not None and not self.kinds:
-            raise InputError("--tokens needs a kind of site, got none")
+        if self.tokens is not None and (not self.kinds or self.kinds[0] == "attn_z" or self.neurons):
+            raise InputError("--tokens patches one kind of site whole, not heads or neurons: give it as the first of --kinds")
         data = self._one_pair(self.data.load(split="test", embedded="test"))
         results = Results(provenance=provenance(data=data))
-        for name, source in named(self.models).items():
+        for name, source in self.running.named(self.models).items():
             model = self.running.load(source)
             for dataset, pairs in data.items():
                 options, label = self.running.options, f"{name}: {dataset}"
@@ -110,19 +110,20 @@ class PatchModels:
         self.output.check()
         for fraction in self.fractions:
             check_fraction(fraction)
-        target, source = named((self.model, self.source))
+        plain, source = named((self.model, self.source))
+        (target,) = self.running.named((self.model,))
         tested = self.data.load(split="test", embedded="test")
         finding = replace(self.data, pairs=self.find, objective=self.find_objective, limit=self.find_limit, split=None, subset=None)
         found_on = finding.load(split="train", embedded="find")
         pairs = [pair for part in found_on.values() for pair in part]
         results = Results(provenance=provenance(seed=self.seed, data=tested | found_on))
         models: dict[str, HookedRewardModel] = {name: self.running.load(path) for name, path in named((self.model, self.source)).items()}
-        options, both = self.running.options, (models[target], models[source])
-        estimate = gain(*both, pairs, site=self.site, progress=f"gain from {source}", **options)
+        options, both = self.running.options, (models[plain], models[source])
+        estimate = gain(*both, pairs, site=self.site, where=self.where, progress=f"gain from {source}", **options)
         if self.top or self.random:
             checked = compare_gain_with_exact(
-                *both, pairs, {"gradient": estimate.effect}, site=self.site, top=self.top, random=self.random, seed=self.seed,
-                progress="one by one", **options,
+                *both, pairs, {"gradient": estimate.effect}, site=self.site, where=self.where, top=self.top, random=self.random,
+                seed=self.seed, progress="one by one", **options,
             )  # fmt: skip
             record_gain(results, target, source, " + ".join(found_on), estimate, checked)
         origin = {"dataset": " + ".join(found_on), "pair_hashes": [pair_hash(pair) for pair in pairs]}
@@ -157,7 +158,7 @@ class Lens:
         self.output.check()
         data = self.data.load(split="test", embedded="test")
         results = Results(provenance=provenance(data=data))
-        for name, source in named(self.models).items():
+        for name, source in self.running.named(self.models).items():
             model = self.running.load(source)
             for dataset, pairs in data.items():
                 found = reward_lens(model, pairs, progress=f"{name}: {dataset}", **self.running.options)

@@ -52,16 +52,15 @@ def patch_profile(results: Results, name: str) -> go.Figure:
     return figure
 
 
-def patch_heads(results: Results, name: str) -> go.Figure:
-    """The share of the reward gap that each attention head moves; a panel a direction."""
-    cells = [cell for cell in results.entry("patching", name)["cells"] if cell["unit"] is not None]
+def patch_heads(results: Results, name: str, where: str = "all") -> go.Figure:
+    """The share of the reward gap that each attention head moves, at some tokens; a panel a direction."""
+    cells = [cell for cell in results.entry("patching", name)["cells"] if cell["unit"] is not None and cell["where"] == where]
     if not cells:
-        raise InputError(f"patching of {name!r} has no heads; patch attn_z")
-    where = cells[0]["where"]
+        raise InputError(f"patching of {name!r} has no heads at {where} tokens; patch attn_z")
     shape = (max(cell["layer"] for cell in cells) + 1, max(cell["unit"] for cell in cells) + 1)
     values = {direction: np.zeros(shape) for direction in DIRECTIONS}
     for cell in cells:
-        for direction in DIRECTIONS if cell["where"] == where else ():
+        for direction in DIRECTIONS:
             values[direction][cell["layer"], cell["unit"]] = cell[direction]["value"]
     figure = make_subplots(rows=1, cols=2, subplot_titles=list(DIRECTIONS.values()), shared_yaxes=True, horizontal_spacing=0.04)
     for column, value in enumerate(values.values(), start=1):
@@ -167,7 +166,7 @@ def token_curves(results: Results, name: str, pair_id: str) -> go.Figure:
         )  # fmt: skip
     figure.add_vline(x=pair["decided_at_token"], line={"dash": "dot", "color": "#555"}, annotation_text="decided")
     figure.update_layout(**LAYOUT)
-    figure.update_xaxes(title="token after the shared prefix (hover for its text)", dtick=None)
+    figure.update_xaxes(title="token after the shared prefix (hover for its text)")
     figure.update_yaxes(title="reward so far (reward units)")
     return figure
 

@@ -7,7 +7,7 @@ sweep share everything below the first layer that they edit: the clean model run
 import difflib
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, Unpack
 
 import torch
@@ -31,6 +31,12 @@ Batch = TokenBatch | PackedBatch
 Condition = Sequence[Intervention]
 
 
+# Hook points that TransformerLens runs only where a model is told to.
+_SWITCHED = {"attn_in": "use_attn_in", "mlp_in": "use_hook_mlp_in", "result": "use_attn_result"} | dict.fromkeys(
+    ("q_input", "k_input", "v_input"), "use_split_qkv_input"
+)
+
+
 class Batching(NamedTuple):
     """Batches, and the number of tokens that one may hold."""
 
@@ -51,13 +57,31 @@ def attached(model: HookedRewardModel, hooks: Hooks) -> Iterator[None]:
             raise InputError(
                 f"no hook point {name!r} in {model.cfg.model_name}, whose layers are [0, {model.cfg.n_layers}); nearest: {', '.join(near)}"
             )
+        point = name.rsplit("hook_", 1)[-1]
+        if point in _SWITCHED and not getattr(model.cfg, _SWITCHED[point]):
+            raise InputError(f"{name} does nothing unless {_SWITCHED[point]} is on: model.set_{_SWITCHED[point]}(True)")
     with model.hooks(fwd_hooks=hooks):
         yield
 
 
-def edited(model: HookedRewardModel, batch: Batch, options: RunOptions) -> Any:
-    """The model with the interventions of the options, for one batch."""
-    return attached(model, hooks_of(options.get("interventions", ()), batch))
+def interventions_of(options: RunOptions) -> Sequence[Any]:
+    given: Any = options.get("interventions", ())
+    if not isinstance(given, Sequence):
+        raise InputError(f"interventions must be a list of them, got {type(given).__name__}")
+    return given
+
+
+@contextmanager
+def edited(model: HookedRewardModel, batch: Batch, interventions: Sequence[Intervention]) -> Iterator[Hooks]:
+    """The model with some interventions, for one batch, and their hooks. Each is asked for its hooks under those before it, so that one
+    that runs the model itself (a patch) sees their edits."""
+    hooks: Hooks = []
+    with ExitStack() as stack:
+        for intervention in interventions:
+            own = hooks_of([intervention], batch)
+            stack.enter_context(attached(model, own))
+            hooks += own
+        yield hooks
 
 
 def encode_for(model: HookedRewardModel, pairs: Pairs, **options: Unpack[RunOptions]) -> EncodedPairs:
@@ -101,23 +125,33 @@ def sweep(
     conditions apart. Args and errors as in `score`.
     """
     encoded = encode_for(model, pairs, **options)
-    every = [*options.get("interventions", ()), *(intervention for condition in conditions for intervention in condition)]
+    every = [*interventions_of(options), *(intervention for condition in conditions for intervention in condition)]
     paired = any(getattr(intervention, "paired", False) for intervention in every)
     if paired:
+        others = [type(intervention).__name__ for intervention in every if not is_per_token(intervention)]
+        if others:
+            raise InputError(f"patching within a pair goes with interventions that state per_token = True; {others[0]} does not")
         align(encoded)  # says which pair cannot be aligned
         encoded = encoded.apart()
     groups = [row // 2 for row in range(len(encoded.rows))] if paired else None
     made = batches_for([model], encoded, options, shared=all(map(is_per_token, every)), groups=groups, whole=paired)
     rewards = torch.zeros(len(conditions), len(encoded.rows), dtype=torch.float64)
     for batch in in_turn(made.batches, progress, model.cfg.device, times=len(conditions)):
-        with torch.inference_mode(), edited(model, batch, options):
-            reward = _branches(model, batch, [hooks_of(condition, batch) for condition in conditions], made.max_tokens)
+        with torch.inference_mode(), edited(model, batch, interventions_of(options)):
+            reward = _branches(model, batch, [_hooks(model, condition, batch) for condition in conditions], made.max_tokens)
         rewards[:, batch.row.cpu()] = reward.cpu()
     bad = (~rewards.isfinite()).any(0).nonzero()[:, 0].tolist()
     if bad:
         raise InputError(f"{model.cfg.model_name}: reward is not finite for {pairs_of(encoded, bad)}")
     chosen, rejected = rewards[:, list(encoded.chosen)].tolist(), rewards[:, list(encoded.rejected)].tolist()
     return [Scores.of(encoded.pairs, a, b, encoded.dropped) for a, b in zip(chosen, rejected, strict=True)]
+
+
+def _hooks(model: HookedRewardModel, condition: Condition, batch: Batch) -> Hooks:
+    if len(condition) == 1:
+        return hooks_of(condition, batch)
+    with edited(model, batch, condition) as hooks:
+        return hooks
 
 
 def _branches(model: HookedRewardModel, batch: Batch, hooks: Sequence[Hooks], max_tokens: int) -> Float[Tensor, "condition row"]:
@@ -173,7 +207,7 @@ def _side_by_side(conditions: Sequence[Hooks]) -> Hooks:
 
 def check_comparable(model: HookedRewardModel, other: HookedRewardModel) -> None:
     """Raises InputError where two models cannot run side by side on the same tokens, neuron by neuron."""
-    for name in ("original_architecture", "n_layers", "d_model", "d_mlp", "n_heads", "d_head", "d_vocab"):
+    for name in ("original_architecture", "n_layers", "d_model", "d_mlp", "n_heads", "n_key_value_heads", "d_head", "d_vocab", "n_ctx"):
         ours, theirs = getattr(model.cfg, name), getattr(other.cfg, name)
         if ours != theirs:
             raise InputError(f"the models must have the same shape: {name} is {ours} in {_name(model)}, {theirs} in {_name(other)}")

@@ -9,10 +9,23 @@ from torch import Tensor
 
 from tl_reward.budget import RunOptions
 from tl_reward.errors import InputError
-from tl_reward.interventions import is_per_token
+from tl_reward.interventions import Hooks, is_per_token
 from tl_reward.model import HookedRewardModel
-from tl_reward.run import Batch, Pairs, attached, batches_for, check_comparable, edited, encode_for, in_turn, mask_of, pairs_of, run_layers
-from tl_reward.sites import Site, UnitSite, unit_shape
+from tl_reward.run import (
+    Batch,
+    Pairs,
+    attached,
+    batches_for,
+    check_comparable,
+    edited,
+    encode_for,
+    in_turn,
+    interventions_of,
+    mask_of,
+    pairs_of,
+    run_layers,
+)
+from tl_reward.sites import Site, UnitSite, layer_of, unit_shape
 from tl_reward.tokens import EncodedPairs
 
 # Site, its activations [token …] without padding, the batch, and the base model's activations there if one runs beside.
@@ -45,6 +58,7 @@ def stream(
     consumer: Consumer,
     *,
     base: HookedRewardModel | None = None,
+    whole: bool = False,
     progress: str | None = None,
     **options: Unpack[RunOptions],
 ) -> None:
@@ -52,6 +66,9 @@ def stream(
 
     A prefix that transcripts share comes once: `batch.occurrences` says how often each token stands for itself. With `base`, another
     model of the same shape reads the same tokens, layer by layer beside the first, and the consumer gets its activations as well.
+
+    Args:
+        whole: the consumer computes rewards from the residual stream itself, so that an edit past the last layer is refused.
 
     Raises:
         InputError: an activation is not finite (with the site and the pairs), the models differ in shape, a budget is too small.
@@ -66,7 +83,9 @@ def stream(
     shared = _all_per_token(options)
     made = batches_for([model] if base is None else [model, base], encoded, options, shared=shared)
     for batch in in_turn(made.batches, progress, model.cfg.device):
-        with torch.inference_mode(), edited(model, batch, options):
+        with torch.inference_mode(), edited(model, batch, interventions_of(options)) as hooks:
+            if whole:
+                _refuse_late(hooks, model.cfg.n_layers)
             residual = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
             beside = base(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0) if base is not None else None
             for layer, here in layers.items():
@@ -113,7 +132,7 @@ def backpropagate(
     of_row, whole = grouping or (None, False)
     made = batches_for([model], encoded, options, shared=_all_per_token(options), gradients=True, groups=of_row, whole=whole)
     for batch in in_turn(made.batches, progress, model.cfg.device, times=steps or 1):
-        with edited(model, batch, options):
+        with edited(model, batch, interventions_of(options)):
             clean: dict[str, Tensor] = {}
             with torch.no_grad():
                 embedded = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
@@ -165,7 +184,7 @@ def side_weights(encoded: EncodedPairs, batch: Batch) -> Float[Tensor, "objectiv
 
 def _keep(kept: dict[str, Tensor]) -> Any:
     def fn(activation: Tensor, hook: Any) -> None:
-        kept[hook.name] = activation
+        kept[hook.name] = activation.clone()  # an edit in place further on must not reach it
 
     return fn
 
@@ -203,12 +222,20 @@ def _feed_gradient(
 
         # On a path, a site's activations are set, whatever the layers below now give.
         seen = (clean - (1 - path.share) * excess).requires_grad_() if path else activation
-        seen.register_hook(gradient)
-        if path:
+        own = path is not None or not seen.requires_grad  # an edit may have set it to a constant
+        if own:
+            seen = seen.detach().requires_grad_()
             leaves.append(seen)
-        return seen if path else None
+        seen.register_hook(gradient)
+        return seen if own else None
 
     return fn
+
+
+def _refuse_late(hooks: Hooks, n_layers: int) -> None:
+    late = [name for name, _ in hooks if layer_of(name, n_layers) == n_layers]
+    if late:
+        raise InputError(f"an edit at {late[0]}, past the last layer, is for scores; this reads the reward from the residual stream itself")
 
 
 def _check_finite(tokens: Float[Tensor, "token ..."], name: str, batch: Batch, encoded: EncodedPairs) -> None:
@@ -223,7 +250,7 @@ def _check_finite(tokens: Float[Tensor, "token ..."], name: str, batch: Batch, e
 
 def _all_per_token(options: RunOptions) -> bool:
     """Raises InputError where an intervention patches between the transcripts of a pair: its batches are made for scores alone."""
-    given = options.get("interventions", ())
+    given = interventions_of(options)
     if any(getattr(each, "paired", False) for each in given):
         raise InputError(
             "an intervention that patches within a pair is for scores and sweeps; statistics and gradients are of one transcript"

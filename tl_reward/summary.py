@@ -147,8 +147,8 @@ def _patching(name: str, entry: dict[str, Any], console: Console) -> None:
     aligned = {key: sum(values) for key, values in entry["aligned"].items()}
     alone = aligned["chosen_alone"] + aligned["rejected_alone"]
     console.print(
-        f"The {len(cells)} largest of {len(entry['cells'])}, over {entry['pairs']} pairs. Patched: {aligned['aligned']:,} tokens in each "
-        f"direction, aligned from the read-out token back; {alone:,} have no counterpart."
+        f"The {len(cells)} largest of {len(entry['cells'])}, over {entry['pairs']} pairs. Aligned from the read-out token back: "
+        f"{aligned['aligned']:,} tokens on each side; {alone:,} have no counterpart."
     )
     if entry["agreement"]:
         console.print(f"Attribution patching against these: Spearman {_short(entry['agreement']['spearman'])}.")

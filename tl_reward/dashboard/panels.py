@@ -121,19 +121,21 @@ def _effect_panels(results: Results) -> Iterator[Panel]:
 def _patch_panels(results: Results) -> Iterator[Panel]:
     have = results.sections
     for name, entry in have.get("patching", {}).items():
-        yield Panel(
-            f"What suffices to move the reward? {name}",
-            f"Each of {entry['pairs']} pairs, one transcript's run patched from the other's, layer by layer. Share of the gap between the "
-            "pair's rewards that moves, with 95 % intervals over prompts: 1 is all of it. Noising: the chosen run patched from the "
-            f"rejected one; denoising: the other way round. {_aligned(entry)}{_patch_agreement(entry)}",
-            patch_plots.patch_profile(results, name),
-            460,
-        )
-        if any(cell["unit"] is not None for cell in entry["cells"]):
+        cells = entry["cells"]
+        if any(cell["unit"] is None and isinstance(cell["where"], str) and cell["layer"] is not None for cell in cells):
             yield Panel(
-                f"Which heads? {name}",
-                "The same for each attention head by itself; blue moves the reward towards the other transcript's.",
-                patch_plots.patch_heads(results, name),
+                f"What suffices to move the reward? {name}",
+                f"Each of {entry['pairs']} pairs, one transcript's run patched from the other's, layer by layer. Share of the gap between "
+                "the pair's rewards that moves, with 95 % intervals over prompts: 1 is all of it. Noising: the chosen run patched from "
+                f"the rejected one; denoising: the other way round. {_aligned(entry)}{_patch_agreement(entry)}",
+                patch_plots.patch_profile(results, name),
+                460,
+            )
+        for where in dict.fromkeys(cell["where"] for cell in cells if cell["unit"] is not None):
+            yield Panel(
+                f"Which heads? {name}, {where} tokens",
+                "Share of the reward gap that each attention head moves by itself; blue moves the reward towards the other transcript's.",
+                patch_plots.patch_heads(results, name, where),
                 480,
             )
         if "tokens" in entry:
@@ -177,8 +179,8 @@ def _aligned(entry: dict[str, Any]) -> str:
     aligned = entry["aligned"]
     alone = sum(aligned["chosen_alone"]) + sum(aligned["rejected_alone"])
     return (
-        f"Patched: {sum(aligned['aligned']):,} tokens in each direction, aligned from the read-out token back; {alone:,} tokens of the "
-        "longer responses have no counterpart. "
+        f"Aligned from the read-out token back: {sum(aligned['aligned']):,} tokens on each side; {alone:,} tokens of the longer responses "
+        "have no counterpart and stay as they are. "
     )
 
 
