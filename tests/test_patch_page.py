@@ -80,9 +80,12 @@ def test_curves_between_models_start_at_the_clean_one_and_band_only_where_drawn(
     assert entry["tested_pairs_that_found"] == 1
     traces = patch_plots.model_patching_curves(results, name).data
     top = [trace for trace in traces if trace.name == "top neurons patched"]
-    assert [trace.y[0] for trace in top] == [entry["clean"]["accuracy"]["value"], 0, 1]
-    assert list(top[0].y[1:]) == [point["ranked"]["accuracy"]["value"] for point in entry["points"]]
-    assert max(next(trace for trace in traces if trace.fill == "toself").x) == 10
+    assert [trace.y[0] for trace in top] == [0, 1] and list(top[1].y[1:]) == [point["kept"]["value"] for point in entry["points"]]
+    band, line = patch_plots.patched_accuracy(results, "mixed", "helpful").data
+    assert list(line.y) == [e["accuracy"]["value"] for e in (entry["clean"], *(point["ranked"] for point in entry["points"]))]
+    assert max(band.x) == 10 and band.fill == "toself"
+    with pytest.raises(InputError, match="nothing is patched from 'none' into 'mixed'"):
+        patch_plots.patched_accuracy(results, "mixed", "none")
 
 
 def test_lens_curves_and_token_curves(results):
@@ -103,11 +106,11 @@ def test_lens_curves_and_token_curves(results):
 
 def test_the_page_shows_them_all_and_hostile_tokens_stay_text(results):
     page = build_page(results)
-    assert page.count('class="plot"') == (1 + 2) + 1 + 2 + 1 + (1 + 5)
+    assert page.count('class="plot"') == (1 + 2) + 1 + 2 + 2 + (1 + 5)
     assert "CAUTION: 1 of 4 tested pairs" in page and "attribution patching from helpful" in page
     assert "<script>a" not in page and "<!-- b" not in page and "<br>&" not in page.replace("<br>&lt;", "")
     block = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.DOTALL)
-    assert block is not None and len(json.loads(block.group(1))) == 13
+    assert block is not None and len(json.loads(block.group(1))) == 14
     assert patch_plots.as_label("<b> x\n") == "&lt;b&gt;·x⏎" and patch_plots.as_label("x" * 20_000) == "x" * 13 + "…"
 
 

@@ -98,40 +98,59 @@ def patch_tokens(results: Results, name: str) -> go.Figure:
     return figure
 
 
-def model_patching_curves(results: Results, name: str) -> go.Figure:
-    """Accuracy, the share of lost pairs recovered and that of right pairs kept, over the share of neurons patched; with random bands."""
-    entry = results.entry("model_patching", name)
-    clean = entry["clean"]["accuracy"]
-    starts = {"accuracy": clean, "recovered": _exact(0.0), "kept": _exact(1.0)}
-    titles = ["pair accuracy", f"lost pairs recovered (of {entry['lost']})", "right pairs kept"]
-    figure = make_subplots(rows=1, cols=3, subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.03)
-    points = entry["points"]
-    for column, (quantity, start) in enumerate(starts.items(), start=1):
-        place = {"row": 1, "col": column}
-        found = [point["ranked"]["accuracy"] if quantity == "accuracy" else point[quantity] for point in points]
-        shown = [(100 * point["fraction"], value) for point, value in zip(points, found, strict=True) if value["value"] is not None]
-        drawn = [(100 * point["fraction"], point[f"random_{quantity}"]) for point in points]
-        banded = [(x, values) for x, values in drawn if values and values[0] is not None]
-        if banded:
-            xs = [0.0, *(x for x, _ in banded)]
-            highs, lows = ([start["value"], *(pick(values) for _, values in banded)] for pick in (max, min))
-            figure.add_scatter(
-                x=[*xs, *reversed(xs)], y=[*highs, *reversed(lows)], mode="lines", fill="toself", fillcolor="rgba(127,127,127,0.3)",
-                line={"width": 0}, name="random, layers matched (range of draws)", showlegend=column == 1, hoverinfo="skip", **place,
-            )  # fmt: skip
-        values = [start, *(value for _, value in shown)]
-        figure.add_scatter(
-            x=[0.0, *(x for x, _ in shown)], y=[value["value"] for value in values], mode="lines+markers", name="top neurons patched",
-            line={"color": color_of(entry["source_model"], 0)}, error_y=_bars(values), showlegend=column == 1, **place,
-        )  # fmt: skip
-    figure.add_hline(
-        y=entry["source"]["accuracy"]["value"], line={"dash": "dash", "color": "#555"}, annotation_text=html.escape(entry["source_model"]),
-        row=1, col=1,
+def patched_accuracy(results: Results, model: str, source_model: str) -> go.Figure:
+    """Pair accuracy over the share of neurons patched from a source, a panel a data set: what is restored on one, and costs on another."""
+    section = results.section("model_patching")
+    entries = [entry for entry in section.values() if (entry["model"], entry["source_model"]) == (model, source_model)]
+    if not entries:
+        raise InputError(f"nothing is patched from {source_model!r} into {model!r}; the run has {', '.join(section)}")
+    figure = make_subplots(
+        rows=1, cols=len(entries), subplot_titles=[html.escape(entry["dataset"]) for entry in entries], shared_yaxes=True,
+        horizontal_spacing=0.03,
     )  # fmt: skip
+    for column, entry in enumerate(entries, start=1):
+        _patched_curve(figure, entry, "accuracy", entry["clean"]["accuracy"], column)
+        figure.add_hline(
+            y=entry["source"]["accuracy"]["value"], line={"dash": "dash", "color": "#555"}, annotation_text=html.escape(source_model),
+            row=1, col=column,
+        )  # fmt: skip
+    figure.update_layout(**_TOP)
+    figure.update_xaxes(title="neurons patched (%)")
+    figure.update_yaxes(title="pair accuracy", range=[-0.02, 1.02], col=1)
+    return figure
+
+
+def model_patching_curves(results: Results, name: str) -> go.Figure:
+    """The share of lost pairs recovered, and that of right pairs kept, over the share of neurons patched; with random bands."""
+    entry = results.entry("model_patching", name)
+    titles = [f"lost pairs recovered (of {entry['lost']})", "right pairs kept"]
+    figure = make_subplots(rows=1, cols=2, subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.03)
+    for column, (quantity, start) in enumerate({"recovered": 0.0, "kept": 1.0}.items(), start=1):
+        _patched_curve(figure, entry, quantity, {"value": start, "low": start, "high": start}, column)
     figure.update_layout(**_TOP)
     figure.update_xaxes(title="neurons patched (%)")
     figure.update_yaxes(title="share of pairs", range=[-0.02, 1.02], col=1)
     return figure
+
+
+def _patched_curve(figure: go.Figure, entry: dict[str, Any], quantity: str, start: dict[str, float], column: int) -> None:
+    place, points = {"row": 1, "col": column}, entry["points"]
+    drawn = [(100 * point["fraction"], point[f"random_{quantity}"]) for point in points]
+    banded = [(x, values) for x, values in drawn if values and values[0] is not None]
+    if banded:
+        xs = [0.0, *(x for x, _ in banded)]
+        highs, lows = ([start["value"], *(pick(values) for _, values in banded)] for pick in (max, min))
+        figure.add_scatter(
+            x=[*xs, *reversed(xs)], y=[*highs, *reversed(lows)], mode="lines", fill="toself", fillcolor="rgba(127,127,127,0.3)",
+            line={"width": 0}, name="random, layers matched (range of draws)", showlegend=column == 1, hoverinfo="skip", **place,
+        )  # fmt: skip
+    found = [point["ranked"]["accuracy"] if quantity == "accuracy" else point[quantity] for point in points]
+    shown = [(100 * point["fraction"], value) for point, value in zip(points, found, strict=True) if value["value"] is not None]
+    values = [start, *(value for _, value in shown)]
+    figure.add_scatter(
+        x=[0.0, *(x for x, _ in shown)], y=[value["value"] for value in values], mode="lines+markers", name="top neurons patched",
+        line={"color": color_of(entry["source_model"], 0)}, error_y=_bars(values), showlegend=column == 1, **place,
+    )  # fmt: skip
 
 
 def lens_curves(results: Results) -> go.Figure:
@@ -207,10 +226,6 @@ def _banded(
 def _faint(color: str) -> str:
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.15)"
-
-
-def _exact(value: float) -> dict[str, float]:
-    return {"value": value, "low": value, "high": value}
 
 
 def _bars(values: list[dict[str, float]]) -> dict[str, Any]:

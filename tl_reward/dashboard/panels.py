@@ -146,9 +146,17 @@ def _patch_panels(results: Results) -> Iterator[Panel]:
                 patch_plots.patch_tokens(results, name),
                 560,
             )
+    for model, source in dict.fromkeys((entry["model"], entry["source_model"]) for entry in have.get("model_patching", {}).values()):
+        yield Panel(
+            f"What does {source} restore in {model}, and what does it cost?",
+            f"Pair accuracy of {model} with the top neurons' activations set to what they are in {source} on the same tokens, with 95 % "
+            "intervals over prompts. Bands: layer-matched random sets. The dashed line is the source itself.",
+            patch_plots.patched_accuracy(results, model, source),
+            440,
+        )
     for name, entry in have.get("model_patching", {}).items():
         yield Panel(
-            f"What does the other model's set of neurons give back, and cost? {name}",
+            f"Which pairs does it give back, and which does it take? {name}",
             f"{entry['site']} of the top neurons, by {entry['ranking']} on {entry['found_on']} ({_apart(entry)}), set to what they are in "
             f"{entry['source_model']} on the same tokens (where: {entry['where']}). Recovered: of the {entry['lost']} pairs that "
             f"{entry['source_model']} has right and {entry['model']} by itself wrong. Kept: of those that {entry['model']} has right. "
