@@ -67,8 +67,8 @@ def _attribution(name: str, entry: dict[str, Any], console: Console) -> None:
         table.add_row(row["name"], "random" if row["drawn"] else "top", *estimated, _signed(row["margin"]))
     console.print(table)
     console.print(
-        f"The {min(10, len(entry['exact']))} largest of {len(entry['exact'])} that were edited (kind: {entry['kind']}), each alone, as layer.neuron at "
-        f"{entry['site']}. Positive: the edit lowers the margin, in reward units."
+        f"The {min(10, len(entry['exact']))} largest of {len(entry['exact'])} that were edited, each alone (kind: {entry['kind']}), as "
+        f"layer.neuron at {entry['site']}. Positive: the edit lowers the margin, in reward units."
     )
     for key, label in (("agreement", "top and random neurons"), ("agreement_drawn", "random neurons alone")):
         found = {method: each[key] for method, each in entry["methods"].items()}
