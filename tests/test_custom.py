@@ -14,10 +14,10 @@ from tl_reward.effects import neuron_effects
 from tl_reward.errors import InputError
 from tl_reward.interventions import Intervention, MeanAblation, ScaleAblation, ZeroAblation
 from tl_reward.lens import reward_lens
-from tl_reward.patching import HeadPatch
+from tl_reward.patching import HeadPatch, Patch, Source, check_source
 from tl_reward.readers import load_pairs
 from tl_reward.results import Results
-from tl_reward.run import score, sweep
+from tl_reward.run import encode_for, score, sweep
 from tl_reward.sites import NeuronSet, Site
 from tl_reward.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
 
@@ -139,6 +139,32 @@ def test_neurons_that_an_edit_holds_constant_still_have_a_gradient(tiny):
     assert found[1].abs().max() > 1e-4
 
 
+def test_an_edit_of_the_read_out_token_alone(tiny):
+    last = Site(1, "resid_post")
+    for per_token in (True, False):
+        edit = intervention(last, where="readout", per_token=per_token)(torch.zeros_like)
+        found = score(tiny, PAIRS, interventions=[edit])
+        assert found.chosen == pytest.approx(0, abs=1e-6) and found.rejected == pytest.approx(0, abs=1e-6)
+    lens = reward_lens(tiny, PAIRS, interventions=[intervention(last, where="response", per_token=True)(torch.zeros_like)])
+    encoded = encode_for(tiny, PAIRS)
+    for curve, row in zip(lens.curves, encoded.chosen, strict=True):
+        start = encoded.rows[row].response_start
+        assert curve.chosen[start:].abs().max() < 1e-6 < curve.chosen[:start].abs().min()
+    with pytest.raises(InputError, match="where must be one of readout, response, all, got 'last'"):
+        intervention(last, where="last")
+
+
+def test_a_source_forgets_a_place_that_it_does_not_have(tiny):
+    source = Source(tiny)
+    for wrong in ("blocks.1.hook_rsid_post", Site(7, "resid_post")):
+        with pytest.raises(InputError, match=r"no hook point .*nearest: blocks"):
+            Patch(source, [wrong])
+    patched = score(tiny, PAIRS, interventions=[Patch(source, [Site(1, "resid_post")])])
+    assert patched.chosen == pytest.approx(score(tiny, PAIRS).chosen, abs=1e-5)
+    with pytest.raises(InputError, match="source must be Source"):
+        check_source(tiny)
+
+
 class Raises:
     def hooks(self, batch):
         return [("blocks.0.hook_mlp_out", None), *{}[1]]
@@ -149,15 +175,22 @@ class WrongNames:
         return [(Site(0, "mlp_out"), lambda a, hook: a)]
 
 
+class NoList:
+    def hooks(self, batch):
+        return {"blocks.0.hook_mlp_out": lambda a, hook: a}
+
+
 @pytest.mark.parametrize(
     ("interventions", "says"),
     [
         ([Raises()], r"Raises.hooks: KeyError at test_custom.py:\d+: 1"),
-        ([WrongNames()], "must give pairs of a hook point's name and a function, got Site"),
+        ([WrongNames()], r"must give pairs of a hook point's name and a function, got \(Site"),
+        ([NoList()], "must give a list of pairs, of a hook point's name and a function, got dict"),
+        ([intervention(Site(0, "mlp_out"))(lambda a, pos: a)], r"blocks.0.hook_mlp_out: TypeError at test_custom.py:\d+: .*pos"),
         ([lambda a: a], r"must have hooks\(batch\), got function; make one of a function with @tl_reward.intervention"),
         (ZeroAblation(NEURONS), "interventions must be a list of them, got ZeroAblation"),
     ],
-    ids=["raises", "names", "function", "no list"],
+    ids=["raises", "names", "dict", "arguments", "function", "no list"],
 )
 def test_what_is_no_intervention_is_said(tiny, interventions, says):
     with pytest.raises(InputError, match=says):
@@ -213,13 +246,15 @@ def test_by_name_from_the_command_line(folder, tiny, capsys):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("halve", "an intervention is named module:name, such as edits:halve; got 'halve'"),
+        ("halve", "an intervention is named module:name, such as edits:halve for halve in edits.py; got 'halve'"),
+        ("./my_edits.py:halve", "an intervention is named module:name"),
+        ("my_edits.py:halve", "an intervention is named module:name"),
         ("my_edits:", "module:name"),
         ("missing_edits:halve", "No module named 'missing_edits'; modules are looked for in"),
         ("broken_edits:x", "ZeroDivisionError at broken_edits.py:2: division by zero"),
         ("my_edits:double", "my_edits has no 'double'; its interventions: halve"),
         ("my_edits:number", "my_edits:number must be an intervention, with hooks(batch), or give one when called; got int"),
-        ("my_edits:needs", "when called without arguments"),
+        ("my_edits:needs", "is no intervention, and gives none when called without arguments"),
     ],
 )
 def test_names_that_are_none(folder, name, says, capsys):

@@ -10,8 +10,12 @@ import pytest
 import torch
 
 from tl_reward.cli import main
+from tl_reward.discovery import discover
+from tl_reward.effects import neuron_effects
 from tl_reward.model import HookedRewardModel
+from tl_reward.readers import load_pairs
 from tl_reward.results import Results
+from tl_reward.sites import NeuronSet
 from tl_reward.tiny import byte_tokenizer, tiny_hf_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,6 +95,14 @@ def test_from_tension_to_the_sets_that_it_found(folders, tmp_path, capsys):
     assert entry["sets"]["top helpful-only"]["neurons"] == len(found["top"]["helpful-only"])
     heads = ["--site", "attn_z", "--limit", "6"]
     assert main(["effects", model, "--device", "cpu", "--neurons", "1.2", "--kind", "resample", *heads, "--out", at["heads"]]) == 0
+    test, find = (load_pairs("embedded", split="test", objective=objective, limit=6) for objective in ("harmless", "helpful"))
+    other = ["--kind", "mean", "--source", "embedded", "--source-objective", "helpful", "--objective", "harmless", "--limit", "6"]
+    assert main(["effects", model, "--device", "cpu", "--neurons", "1.2", *other, "--out", str(tmp_path / "other")]) == 0
+    (found,) = Results.load(tmp_path / "other").sections["effects"].values()
+    tiny = HookedRewardModel.from_pretrained(model, device="cpu")
+    mean = discover(tiny, find, sites=["mlp_post"]).ranking("mean", "mlp_post")
+    expected = neuron_effects(tiny, test, NeuronSet([(1, 2)]), kind="mean", mean=mean).mean_margin()[0].value
+    assert found["effects"][0]["margin"]["value"] == pytest.approx(expected, abs=1e-5)
     options = ["--device", "cpu", "--top", "2", "--random", "4", *heads]
     assert main(["attribute", model, *options, "--out", at["attribution"]]) == 0
     curve = ["--ranking", at["attribution"], "--score", "attribution", "--fractions", "0.25", "--draws", "1", *heads]

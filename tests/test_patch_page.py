@@ -81,7 +81,8 @@ def test_curves_between_models_start_at_the_clean_one_and_band_only_where_drawn(
     traces = patch_plots.model_patching_curves(results, name).data
     top = [trace for trace in traces if trace.name == "top neurons patched"]
     assert [trace.y[0] for trace in top] == [0, 1] and list(top[1].y[1:]) == [point["kept"]["value"] for point in entry["points"]]
-    band, line = patch_plots.patched_accuracy(results, "mixed", "helpful").data
+    band, random, line = patch_plots.patched_accuracy(results, "mixed", "helpful").data
+    assert random.y[1] == pytest.approx(sum(entry["points"][0]["random_accuracy"]) / 2)
     assert list(line.y) == [e["accuracy"]["value"] for e in (entry["clean"], *(point["ranked"] for point in entry["points"]))]
     assert max(band.x) == 10 and band.fill == "toself"
     with pytest.raises(InputError, match="nothing is patched from 'none' into 'mixed'"):

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from tl_reward.errors import InputError
 from tl_reward.options import Data, Output, Running, merged, named
-from tl_reward.pairs import PreferencePair
+from tl_reward.pairs import Objective, PreferencePair
 from tl_reward.rankings import AblationKind, Method, RankingName
 from tl_reward.results import Results, provenance
 from tl_reward.sites import UNIT_SITES, NeuronSet, UnitSite, check_fraction
@@ -114,7 +114,10 @@ class Effects:
     kind: AblationKind = "zero"
     """Set neurons to 0 (zero), to their mean (mean), to what they are at tokens drawn at random (resample), or to half (halve)."""
     source: tuple[str, ...] = ()
-    """Pairs that means and drawn tokens come from: files, hub ids or "embedded". Default: the tested ones."""
+    """Pairs that means and drawn tokens come from, such as helpful ones for a test on harmless ones: files, hub ids or "embedded".
+    Default: the tested ones."""
+    source_objective: Objective | None = None
+    """Of these, keep pairs of this objective."""
     site: UnitSite = "mlp_post"
     """What the numbers count: neurons (mlp_post, mlp_gate) or attention heads (attn_z)."""
     draws: int = 3
@@ -136,7 +139,8 @@ class Effects:
         source_run = Results.load(self.sets) if self.sets else None
         found = sets_of(source_run, self.running.recorded(source_run, plain)) if source_run else None
         data = self.data.load(split="test", embedded="test")
-        source = replace(self.data, pairs=self.source).load(split="test", embedded="test")
+        drawn_from = replace(self.data, pairs=self.source, objective=self.source_objective, subset=None)
+        source = drawn_from.load(split="test", embedded="test")
         results = Results(provenance=provenance(seed=self.seed, data=data | source))
         model = self.running.load(self.model)
         drawn = [pair for part in source.values() for pair in part]

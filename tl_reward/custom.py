@@ -9,13 +9,14 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tl_reward.errors import InputError
 from tl_reward.guard import defined_at, raised_at
 from tl_reward.interventions import Hooks, Intervention
 from tl_reward.packing import PackedBatch
-from tl_reward.sites import Site
+from tl_reward.sites import Site, Where, check_where
 from tl_reward.tokens import TokenBatch
 
 
@@ -25,6 +26,7 @@ class FunctionIntervention:
 
     function: Callable[..., Tensor | None]
     places: tuple[str, ...]
+    where: Where
     per_token: bool
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor | None:
@@ -36,14 +38,24 @@ class FunctionIntervention:
         except ValueError:  # a builtin
             takes_hook = False
 
+        mask = batch.at(self.where)
+
         @wraps(self.function)
         def fn(activation: Tensor, hook: Any) -> Any:  # what it gives is checked where the hook runs
-            return self.function(activation, hook=hook) if takes_hook else self.function(activation)
+            given = activation.clone()  # may be edited in place
+            edited = self.function(given, hook=hook) if takes_hook else self.function(given)
+            edited = given if edited is None else edited
+            if self.where == "all" or not isinstance(edited, Tensor) or edited.shape != activation.shape:
+                return edited
+            return torch.where(mask.view(*mask.shape, *[1] * (activation.ndim - 2)), edited.to(activation), activation)
 
         return [(name, fn) for name in self.places]
 
 
-def intervention(*places: Any, per_token: bool = False) -> Callable[[Callable[..., Tensor | None]], FunctionIntervention]:
+Edited = Callable[..., Tensor | None]
+
+
+def intervention(*places: Any, where: Where = "all", per_token: bool = False) -> Callable[[Edited], FunctionIntervention]:
     """Makes an intervention of a function from activation to activation.
 
         @tl_reward.intervention(Site(20, "mlp_out"), per_token=True)
@@ -55,16 +67,19 @@ def intervention(*places: Any, per_token: bool = False) -> Callable[[Callable[..
 
     Args:
         places: sites, or names of hook points.
-        per_token: what the function does to a token depends on nothing but that token. Then transcripts that share a prefix share its
-            computation (see `Intervention`).
+        where: the tokens at which the edit counts: "readout", "response" or "all". Do not pick them by their index: rows are padded on
+            the right, and with `per_token` a batch is one row of many transcripts.
+        per_token: what the function does to a token depends on nothing but that token: no mean over `pos`, no index into it. Then
+            transcripts that share a prefix share its computation (see `Intervention`).
     """
     if not places:
         raise InputError("an intervention needs a place: a Site, or the name of a hook point, got none")
     wrong = [place for place in places if not isinstance(place, (Site, str))]
     if wrong:
         raise InputError(f"a place must be a Site or the name of a hook point, got {type(wrong[0]).__name__} (forgot the brackets?)")
+    check_where(where)
     names = tuple(place.hook_name if isinstance(place, Site) else place for place in places)
-    return lambda function: FunctionIntervention(function, names, per_token)
+    return lambda function: FunctionIntervention(function, names, where, per_token)
 
 
 def load_interventions(names: Sequence[str]) -> list[Intervention]:
@@ -80,8 +95,8 @@ def load_interventions(names: Sequence[str]) -> list[Intervention]:
 
 def _load(name: str) -> Intervention:
     module_name, _, attribute = name.partition(":")
-    if not module_name or not attribute.isidentifier():
-        raise InputError(f"an intervention is named module:name, such as edits:halve; got {name!r}")
+    if not attribute.isidentifier() or not all(part.isidentifier() for part in module_name.split(".")) or module_name.endswith(".py"):
+        raise InputError(f"an intervention is named module:name, such as edits:halve for halve in edits.py; got {name!r}")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -99,7 +114,10 @@ def _load(name: str) -> Intervention:
         try:
             found = found()
         except Exception as error:
-            raise InputError(f"{name} ({defined_at(found)}): {type(error).__name__} when called without arguments: {error}") from error
+            raise InputError(
+                f"{name} ({defined_at(found)}) is no intervention, and gives none when called without arguments ({error}); make one of a "
+                "function with @tl_reward.intervention(site)"
+            ) from error
     if not isinstance(found, Intervention):
         raise InputError(f"{name} must be an intervention, with hooks(batch), or give one when called; got {type(found).__name__}")
     return found

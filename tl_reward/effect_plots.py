@@ -64,7 +64,7 @@ def agreement_bars(results: Results, name: str) -> go.Figure:
                 error_y=_interval(values), marker={"color": color, "pattern": {"shape": shape, "solidity": 0.15}}, row=1, col=column,
             )  # fmt: skip
     figure.update_layout(**LAYOUT | {"margin": LAYOUT["margin"] | {"t": 70}, "legend": LAYOUT["legend"] | {"y": 1.12}}, barmode="group")
-    figure.update_yaxes(title="agreement with exact ablation", col=1)
+    figure.update_yaxes(title="agreement with exact effects", col=1)
     return figure
 
 

@@ -33,7 +33,7 @@ def guarded(hook_name: str, fn: Callable[..., Any], *, copy: bool = True) -> Cal
         except InputError:
             raise
         except Exception as error:
-            raise InputError(f"{hook_name}: {type(error).__name__} at {raised_at(error)}: {error}") from error
+            raise InputError(f"{hook_name}: {type(error).__name__} at {raised_at(error, fn)}: {error}") from error
         if edited is None:
             return given if copy else None
         if not isinstance(edited, Tensor) or edited.shape != activation.shape or not edited.is_floating_point():
@@ -45,8 +45,9 @@ def guarded(hook_name: str, fn: Callable[..., Any], *, copy: bool = True) -> Cal
     return run
 
 
-def raised_at(error: BaseException) -> str:
-    """The file and line in the user's code where an exception came up; the innermost one where none of it is the user's."""
+def raised_at(error: BaseException, fn: Any = None) -> str:
+    """The file and line in the user's code where an exception came up; where none of it is the user's, that where `fn` is defined, if
+    given, or the innermost one."""
     trace, place = error.__traceback__, "an unknown line"
     while trace is not None:
         path = Path(trace.tb_frame.f_code.co_filename)
@@ -54,7 +55,7 @@ def raised_at(error: BaseException) -> str:
         if not str(path).startswith("<frozen") and not any(folder in path.parents for folder in _NOT_THEIRS):
             return place
         trace = trace.tb_next
-    return place
+    return defined_at(fn) if fn is not None else place
 
 
 def defined_at(fn: Any) -> str:

@@ -167,7 +167,7 @@ def edits(neurons: NeuronSet, site: UnitSite, edit: Callable[[Tensor, int], Tens
     return [(Site(layer, site).hook_name, at(layer, index)) for layer, index in neurons.by_layer().items()]
 
 
-def hooks_of(interventions: Sequence[Intervention], batch: TokenBatch | PackedBatch) -> Hooks:
+def hooks_of(interventions: Sequence[Any], batch: TokenBatch | PackedBatch) -> Hooks:
     """The hooks of several interventions, in their order. One that fails says where, in an `InputError`."""
     return [pair for intervention in interventions for pair in _own_hooks(intervention, batch)]
 
@@ -177,16 +177,19 @@ def _own_hooks(intervention: Any, batch: TokenBatch | PackedBatch) -> Hooks:
     if not callable(getattr(intervention, "hooks", None)):
         raise InputError(f"an intervention must have hooks(batch), got {kind}; make one of a function with @tl_reward.intervention(site)")
     try:
-        made = [(name, fn) for name, fn in intervention.hooks(batch)]
+        made = intervention.hooks(batch)
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{kind}.hooks: {type(error).__name__} at {raised_at(error)}: {error}") from error
-    wrong = [name for name, fn in made if not isinstance(name, str) or not callable(fn)]
-    if wrong:
-        raise InputError(f"{kind}.hooks must give pairs of a hook point's name and a function, got {type(wrong[0]).__name__}")
-    ours = type(intervention).__module__.startswith(f"{__package__}.") and kind != "FunctionIntervention"
-    return [(name, guarded(name, fn, copy=not ours)) for name, fn in made]  # ours never edit in place
+        place = raised_at(error, intervention.hooks)
+        raise InputError(f"{kind}.hooks: {type(error).__name__} at {place}: {error}") from error
+    if not isinstance(made, list):
+        raise InputError(f"{kind}.hooks must give a list of pairs, of a hook point's name and a function, got {type(made).__name__}")
+    for pair in made:
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], str) or not callable(pair[1]):
+            raise InputError(f"{kind}.hooks must give pairs of a hook point's name and a function, got {str(pair)[:60]}")
+    ours = type(intervention).__module__.startswith(f"{__package__}.")  # they never edit in place
+    return [(name, guarded(name, fn, copy=not ours)) for name, fn in made]
 
 
 def random_like(neurons: NeuronSet, d_mlp: int, *, draws: int, seed: int) -> list[NeuronSet]:

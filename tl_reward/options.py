@@ -32,8 +32,8 @@ class Data:
     subset: str | None = None
     """Keep pairs of this subset."""
     split: str | None = None
-    """Split of a hub data set, or of a file whose rows name theirs. The embedded pairs have find and test. Default: train to train,
-    find to discover, test to score and ablate."""
+    """Split of a hub data set, or of a file whose rows name theirs. The embedded pairs have find and test. Default: train to train;
+    find where neurons are found (discover, tension); test elsewhere."""
     data_dir: str | None = None
     """Folder within a hub data set."""
     limit: int | None = None

@@ -9,7 +9,7 @@ from tyro.conf import Positional
 
 from tl_reward.errors import InputError
 from tl_reward.options import Data, Output, Running, named
-from tl_reward.pairs import PreferencePair
+from tl_reward.pairs import Objective, PreferencePair
 from tl_reward.results import Results, pair_hash, provenance
 from tl_reward.sites import NeuronSet, SiteKind, UnitSite, Where, check_fraction
 
@@ -33,7 +33,7 @@ class Patch:
     neurons: tuple[str, ...] = ()
     """Neurons to patch together besides, as layer.number, such as 20.131."""
     tokens: str | None = None
-    """Instead: the id of one pair, to patch at the first of the kinds, one token and layer at a time."""
+    """The id of one pair, to patch it alone at the first of the kinds, one token and layer at a time."""
 
     def run(self) -> None:
         from tl_reward.pair_patching import aligned_tokens, patch_pairs
@@ -84,7 +84,7 @@ class PatchModels:
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
     find: tuple[str, ...] = ("embedded",)
     """Pairs that rank the neurons: files, hub ids or "embedded" (whose split find is taken)."""
-    find_objective: str | None = None
+    find_objective: Objective | None = None
     """Of these, keep pairs of this objective."""
     find_limit: int | None = None
     """Of these, keep the first rows of each file, this many."""
@@ -97,7 +97,7 @@ class PatchModels:
     where: Where = "all"
     """Tokens whose activations are replaced."""
     top: int = 16
-    """Neurons with the largest estimated gain to patch, each alone, to check the estimate."""
+    """Neurons with the largest estimated gain or loss to patch, each alone, to check the estimate."""
     random: int = 16
     """Neurons drawn at random to patch, each alone. With 0 of both, the estimate is not checked."""
     seed: int = 0
@@ -149,7 +149,7 @@ class Lens:
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
     show: int = 3
-    """Pairs of each source to keep token by token, for the page."""
+    """Pairs of each data set to keep token by token, for the page."""
 
     def run(self) -> None:
         from tl_reward.lens import reward_lens

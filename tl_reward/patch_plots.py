@@ -144,6 +144,11 @@ def _patched_curve(figure: go.Figure, entry: dict[str, Any], quantity: str, star
             x=[*xs, *reversed(xs)], y=[*highs, *reversed(lows)], mode="lines", fill="toself", fillcolor="rgba(127,127,127,0.3)",
             line={"width": 0}, name="random, layers matched (range of draws)", showlegend=column == 1, hoverinfo="skip", **place,
         )  # fmt: skip
+        means = [start["value"], *(float(np.mean(values)) for _, values in banded)]
+        figure.add_scatter(
+            x=xs, y=means, mode="lines+markers", line={"color": "#777777", "dash": "dot"}, marker={"symbol": "x-thin-open", "size": 7},
+            name="their mean", showlegend=column == 1, **place,
+        )  # fmt: skip
     found = [point["ranked"]["accuracy"] if quantity == "accuracy" else point[quantity] for point in points]
     shown = [(100 * point["fraction"], value) for point, value in zip(points, found, strict=True) if value["value"] is not None]
     values = [start, *(value for _, value in shown)]

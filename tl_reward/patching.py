@@ -15,7 +15,7 @@ from tl_reward.alignment import partners
 from tl_reward.errors import InputError
 from tl_reward.interventions import Hooks, edits
 from tl_reward.model import HookedRewardModel
-from tl_reward.run import Batch, attached, check_comparable, mask_of
+from tl_reward.run import Batch, attached, check_comparable, check_hook_point, mask_of
 from tl_reward.sites import NeuronSet, Site, UnitSite, Where, check_unit_site, check_where, layer_of, unit_shape
 
 Places = NeuronSet | Sequence[Site | str]
@@ -36,7 +36,9 @@ class Source:
     _tokens: dict[Where | int, "PairTokens"] = field(default_factory=dict, repr=False)
 
     def expect(self, names: Sequence[str]) -> None:
-        """Hook points that will be asked for."""
+        """Hook points that will be asked for. Raises InputError where the model lacks one."""
+        for name in names:
+            check_hook_point(self.model, name)
         self._names |= dict.fromkeys(names)
 
     def activations(self, batch: Batch, names: Sequence[str]) -> dict[str, Float[Tensor, "batch pos ..."]]:
@@ -45,6 +47,10 @@ class Source:
         edits_now = [handle.hook.id for point in self.model.hook_points() for handle in point.fwd_hooks]
         same = bool(self._state) and self._state[0] is batch and self._state[1] == edits_now
         if not same or not set(names) <= set(self._kept):
+            if int(batch.tokens.max()) >= self.model.cfg.d_vocab:
+                raise InputError(
+                    "the source has a smaller vocabulary than the patched model; patch_between(model, other) says what differs"
+                )
             n_layers = self.model.cfg.n_layers
             past_layers = any(layer_of(name, n_layers) == n_layers for name in self._names)
             kept: dict[str, Tensor] = {}
@@ -100,6 +106,7 @@ class Patch:
     per_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        check_source(self.source)
         check_tokens(self.where, self.within_pair)
         if isinstance(self.places, NeuronSet):
             self.places.mask(*unit_shape(self.source.model.cfg, self.site))
@@ -175,6 +182,11 @@ def patch_between(model: HookedRewardModel, other: HookedRewardModel) -> Source:
 def check_folded(model: HookedRewardModel) -> None:
     if not (getattr(model.ln_final, "w", torch.ones(1)) == 1).all():
         raise InputError(f"the final norm of {model.cfg.model_name} is not folded into its head; load it with tl_reward.load")
+
+
+def check_source(source: Any) -> None:
+    if not isinstance(source, Source):
+        raise InputError(f"source must be Source(model) or patch_between(model, other), got {type(source).__name__}")
 
 
 def check_tokens(where: Where | int, within_pair: bool) -> None:

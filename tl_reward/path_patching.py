@@ -10,7 +10,7 @@ from tl_reward.errors import InputError
 from tl_reward.interventions import Hooks
 from tl_reward.layers import output_norms
 from tl_reward.model import HookedRewardModel
-from tl_reward.patching import Source, check_tokens, read, spread
+from tl_reward.patching import Source, check_source, check_tokens, read, spread
 from tl_reward.run import Batch, run_layers
 from tl_reward.sites import NeuronSet, Site, UnitSite, Where, check_unit_site, unit_shape
 
@@ -42,6 +42,7 @@ class PathPatch:
 
     def __post_init__(self) -> None:
         check_unit_site(self.site)
+        check_source(self.source)
         check_tokens(self.where, self.within_pair)
         cfg, at = self.model.cfg, self._at()
         if not 0 <= at.layer < cfg.n_layers:

@@ -52,16 +52,21 @@ def attached(model: HookedRewardModel, hooks: Hooks) -> Iterator[None]:
         InputError: the model has no hook point of that name.
     """
     for name, _ in hooks:
-        if name not in model.hook_dict:
-            near = difflib.get_close_matches(name, model.hook_dict, n=3)
-            raise InputError(
-                f"no hook point {name!r} in {model.cfg.model_name}, whose layers are [0, {model.cfg.n_layers}); nearest: {', '.join(near)}"
-            )
-        point = name.rsplit("hook_", 1)[-1]
-        if point in _SWITCHED and not getattr(model.cfg, _SWITCHED[point]):
-            raise InputError(f"{name} does nothing unless {_SWITCHED[point]} is on: model.set_{_SWITCHED[point]}(True)")
+        check_hook_point(model, name)
     with model.hooks(fwd_hooks=hooks):
         yield
+
+
+def check_hook_point(model: HookedRewardModel, name: str) -> None:
+    """Raises InputError where a model has no hook point of that name, or one that never runs."""
+    if name not in model.hook_dict:
+        near = difflib.get_close_matches(name, model.hook_dict, n=3)
+        raise InputError(
+            f"no hook point {name!r} in {model.cfg.model_name}, whose layers are [0, {model.cfg.n_layers}); nearest: {', '.join(near)}"
+        )
+    point = name.rsplit("hook_", 1)[-1]
+    if point in _SWITCHED and not getattr(model.cfg, _SWITCHED[point]):
+        raise InputError(f"{name} does nothing unless {_SWITCHED[point]} is on: model.set_{_SWITCHED[point]}(True)")
 
 
 def interventions_of(options: RunOptions) -> Sequence[Any]:
@@ -72,7 +77,7 @@ def interventions_of(options: RunOptions) -> Sequence[Any]:
 
 
 @contextmanager
-def edited(model: HookedRewardModel, batch: Batch, interventions: Sequence[Intervention]) -> Iterator[Hooks]:
+def edited(model: HookedRewardModel, batch: Batch, interventions: Sequence[Any]) -> Iterator[Hooks]:
     """The model with some interventions, for one batch, and their hooks. Each is asked for its hooks under those before it, so that one
     that runs the model itself (a patch) sees their edits."""
     hooks: Hooks = []

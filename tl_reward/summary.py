@@ -69,6 +69,7 @@ def _attribution(name: str, entry: dict[str, Any], console: Console) -> None:
     console.print(
         f"The {min(10, len(entry['exact']))} largest of {len(entry['exact'])} that were edited, each alone (kind: {entry['kind']}), as "
         f"layer.neuron at {entry['site']}. Positive: the edit lowers the margin, in reward units."
+        + (" The gain of patching a neuron is minus that." if entry["kind"] == "patch" else "")
     )
     for key, label in (("agreement", "top and random neurons"), ("agreement_drawn", "random neurons alone")):
         found = {method: each[key] for method, each in entry["methods"].items()}
@@ -125,6 +126,10 @@ def _sets(name: str, entry: dict[str, Any], console: Console) -> None:
         random = "; ".join(", ".join(f"{value:.2f}" for value in values) or "–" for values in drawn)
         table.add_row(label, str(point["neurons"]), *cells(point["ranked"]), random, _short(point["relative_drop"]))
     console.print(table)
+    console.print(
+        "Random sets: the accuracy of each draw of as many neurons of the same layers, objective by objective. Share lost: of the clean "
+        "accuracy over all pairs; negative where zeroing raises it."
+    )
     _caution(entry, console)
 
 
@@ -147,7 +152,8 @@ def _patching(name: str, entry: dict[str, Any], console: Console) -> None:
     aligned = {key: sum(values) for key, values in entry["aligned"].items()}
     alone = aligned["chosen_alone"] + aligned["rejected_alone"]
     console.print(
-        f"The {len(cells)} largest of {len(entry['cells'])}, over {entry['pairs']} pairs. Aligned from the read-out token back: "
+        f"The {len(cells)} of {len(entry['cells'])} patches that move most, pairs: {entry['pairs']}. Noising: the chosen run patched from "
+        "the rejected one; denoising: the other way round. Tokens: -1 is the read-out. Aligned from there back: "
         f"{aligned['aligned']:,} tokens on each side; {alone:,} have no counterpart."
     )
     if entry["agreement"]:
@@ -155,25 +161,24 @@ def _patching(name: str, entry: dict[str, Any], console: Console) -> None:
 
 
 def _model_patching(name: str, entry: dict[str, Any], console: Console) -> None:
-    table = Table(
-        "patched", "neurons", Column("accuracy [95 %]", no_wrap=True), "random", Column("recovered [95 %]", no_wrap=True), "random",
-        Column("kept [95 %]", no_wrap=True), "random", title=f"Patched from another model: {name}",
-    )  # fmt: skip
-    table.add_row("none", "0", _estimate(entry["clean"]["accuracy"]), "", "", "", "", "")
+    table = Table("patched", "accuracy", "recovered", "kept", title=f"Patched from another model: {name}")
+    table.add_row("none", _short(entry["clean"]["accuracy"]), "", "")
     for point in entry["points"]:
-        cells = [
-            f"{point['fraction']:.1%}",
-            str(point["neurons"]),
-            _estimate(point["ranked"]["accuracy"]),
-            _drawn(point["random_accuracy"]),
-        ]
-        for key in ("recovered", "kept"):
-            cells += [_estimate(point[key]), _drawn(point[f"random_{key}"])]
-        table.add_row(*cells)
-    table.add_row(f"the source, {entry['source_model']}", "", _estimate(entry["source"]["accuracy"]), "", "", "", "", "")
+        table.add_row(f"top {point['fraction']:.1%} ({point['neurons']:,})", *(_short(v) for v in _figures_of(point)))
+        if point["random_accuracy"]:
+            table.add_row("  random", *(_drawn(point[f"random_{key}"]) for key in ("accuracy", "recovered", "kept")))
+    table.add_row("the source itself", _short(entry["source"]["accuracy"]), "", "")
     console.print(table)
-    console.print(f"Recovered: of {entry['lost']} pairs that {entry['source_model']} has right and {entry['model']} by itself wrong.")
+    console.print(
+        f"Recovered: of the {entry['lost']} pairs that {entry['source_model']} has right and {entry['model']} by itself wrong, the share "
+        f"right when patched. Kept: the same of the pairs that {entry['model']} by itself has right. Random: each draw of as many neurons "
+        "of the same layers."
+    )
     _caution(entry, console)
+
+
+def _figures_of(point: dict[str, Any]) -> list[dict[str, Any]]:
+    return [point["ranked"]["accuracy"], point["recovered"], point["kept"]]
 
 
 def _lens(name: str, entry: dict[str, Any], console: Console) -> None:
@@ -183,6 +188,10 @@ def _lens(name: str, entry: dict[str, Any], console: Console) -> None:
         decided = sum(at <= depth for at in entry["decided_at_depth"]) / entry["pairs"]
         table.add_row(str(depth), _estimate(entry["accuracy"][depth]), f"{entry['mean_margin'][depth]['value']:+.3f}", f"{decided:.2f}")
     console.print(table)
+    console.print(
+        f"The reward head, read from the residual stream after some of the {last} layers. Decided: the margin keeps the sign of the last "
+        "row from there on."
+    )
 
 
 def _drawn(values: list[float | None]) -> str:

@@ -102,7 +102,7 @@ def tension(
         by_objective.setdefault(pair.objective or "none", []).append(pair)
     if len(by_objective) != 2 or "none" in by_objective:
         got = ", ".join(f"{len(part)} pairs of {name}" for name, part in sorted(by_objective.items())) or "no pairs"
-        raise InputError(f"tension needs pairs of exactly two objectives, each naming its own, got {got}")
+        raise InputError(f"tension needs pairs of exactly two objectives, each naming its own, got {got} (a limit keeps the first rows)")
     if method == "direct":
         raise InputError("method direct has no standard error; choose gradient, integrated, mean or pair")
     effects = {
