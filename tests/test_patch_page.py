@@ -84,7 +84,7 @@ def test_curves_between_models_start_at_the_clean_one_and_band_only_where_drawn(
     band, random, line = patch_plots.patched_accuracy(results, "mixed", "helpful").data
     assert random.y[1] == pytest.approx(sum(entry["points"][0]["random_accuracy"]) / 2)
     assert list(line.y) == [e["accuracy"]["value"] for e in (entry["clean"], *(point["ranked"] for point in entry["points"]))]
-    assert max(band.x) == 10 and band.fill == "toself"
+    assert max(band.x) == 1 and band.fill == "toself" and list(line.x) == [0, 1, 2]
     with pytest.raises(InputError, match="nothing is patched from 'none' into 'mixed'"):
         patch_plots.patched_accuracy(results, "mixed", "none")
 

@@ -135,10 +135,13 @@ def model_patching_curves(results: Results, name: str) -> go.Figure:
 
 def _patched_curve(figure: go.Figure, entry: dict[str, Any], quantity: str, start: dict[str, float], column: int) -> None:
     place, points = {"row": 1, "col": column}, entry["points"]
-    drawn = [(100 * point["fraction"], point[f"random_{quantity}"]) for point in points]
+    # Shares are steps, evenly spaced: on a linear axis all but the largest would be one.
+    labels = ["0", *(f"{100 * point['fraction']:g}" for point in points)]
+    figure.update_xaxes(tickvals=list(range(len(labels))), ticktext=labels, **place)
+    drawn = [(step, point[f"random_{quantity}"]) for step, point in enumerate(points, start=1)]
     banded = [(x, values) for x, values in drawn if values and values[0] is not None]
     if banded:
-        xs = [0.0, *(x for x, _ in banded)]
+        xs = [0, *(x for x, _ in banded)]
         highs, lows = ([start["value"], *(pick(values) for _, values in banded)] for pick in (max, min))
         figure.add_scatter(
             x=[*xs, *reversed(xs)], y=[*highs, *reversed(lows)], mode="lines", fill="toself", fillcolor="rgba(127,127,127,0.3)",
@@ -147,13 +150,13 @@ def _patched_curve(figure: go.Figure, entry: dict[str, Any], quantity: str, star
         means = [start["value"], *(float(np.mean(values)) for _, values in banded)]
         figure.add_scatter(
             x=xs, y=means, mode="lines+markers", line={"color": "#777777", "dash": "dot"}, marker={"symbol": "x-thin-open", "size": 7},
-            name="their mean", showlegend=column == 1, **place,
+            name="mean of the random draws", showlegend=column == 1, **place,
         )  # fmt: skip
     found = [point["ranked"]["accuracy"] if quantity == "accuracy" else point[quantity] for point in points]
-    shown = [(100 * point["fraction"], value) for point, value in zip(points, found, strict=True) if value["value"] is not None]
+    shown = [(step, value) for step, value in enumerate(found, start=1) if value["value"] is not None]
     values = [start, *(value for _, value in shown)]
     figure.add_scatter(
-        x=[0.0, *(x for x, _ in shown)], y=[value["value"] for value in values], mode="lines+markers", name="top neurons patched",
+        x=[0, *(x for x, _ in shown)], y=[value["value"] for value in values], mode="lines+markers", name="top neurons patched",
         line={"color": color_of(entry["source_model"], 0)}, error_y=_bars(values), showlegend=column == 1, **place,
     )  # fmt: skip
 
