@@ -72,6 +72,7 @@ def test_the_token_map_has_a_place_for_each_aligned_token(results):
         assert noising.z[cell["layer"], len(entry["tokens"]) + cell["where"]] == cell["noising"]["value"]
     labels = patch_plots.patch_tokens(results, "mixed · pair hostile").layout.xaxis2.ticktext
     assert not any(re.search(r"<(?!br>)", label) for label in labels) and any("&lt;" in label for label in labels)
+    assert len(labels) == len(entry["tokens"]) == len(noising.customdata[0])
 
 
 def test_curves_between_models_start_at_the_clean_one_and_band_only_where_drawn(results):

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from tl_reward.errors import InputError
-from tl_reward.plots import LAYOUT, color_of, dash_of
+from tl_reward.plots import LAYOUT, color_of, dash_of, layer_ticks
 from tl_reward.results import Results
 
 DIRECTIONS = {"noising": "noising: chosen run patched", "denoising": "denoising: rejected run patched"}
@@ -47,7 +47,7 @@ def patch_profile(results: Results, name: str) -> go.Figure:
                 )  # fmt: skip
     figure.add_hline(y=0, line={"color": "#999", "width": 1})
     figure.update_layout(**_TOP)
-    figure.update_xaxes(title="layer")
+    figure.update_xaxes(title="layer", dtick=layer_ticks(1 + max((cell["layer"] or 0 for cell in cells), default=0)))
     figure.update_yaxes(title="share of the reward gap moved", col=1)
     return figure
 
@@ -67,7 +67,7 @@ def patch_heads(results: Results, name: str, where: str = "all") -> go.Figure:
         figure.add_trace(_heat(value, hover="layer %{y}, head %{x}: %{z:.3f}<extra></extra>"), row=1, col=column)
     _shared_scale(figure, list(values.values()), "share moved")
     figure.update_xaxes(title=f"head ({where} tokens)", dtick=1)
-    figure.update_yaxes(title="layer", col=1)
+    figure.update_yaxes(title="layer", col=1, dtick=layer_ticks(shape[0]))
     return figure
 
 
@@ -86,15 +86,16 @@ def patch_tokens(results: Results, name: str) -> go.Figure:
     labels = [f"{as_label(token['chosen'])}<br>{as_label(token['rejected'])}" for token in entry["tokens"]]
     figure = make_subplots(rows=2, cols=1, subplot_titles=list(DIRECTIONS.values()), shared_xaxes=True, vertical_spacing=0.08)
     for row, value in enumerate(values.values(), start=1):
-        heat = _heat(value, hover="layer %{y}, token %{customdata}: %{z:.3f}<extra></extra>")
-        heat.customdata = np.tile(np.array(places), (layers, 1))
+        heat = _heat(value, hover="layer %{y}, %{customdata}: %{z:.3f}<extra></extra>")
+        heat.customdata = np.tile(np.array([f"token {at}<br>{label}" for at, label in zip(places, labels, strict=True)]), (layers, 1))
         figure.add_trace(heat, row=row, col=1)
     _shared_scale(figure, list(values.values()), "share moved")
+    shown = list(range(len(places)))[:: -(-len(places) // 60)]  # more labels would overlap; the hover has them all
     figure.update_xaxes(
-        tickvals=list(range(len(places))), ticktext=labels, tickangle=-60 if len(places) > 12 else 0, tickfont={"size": 10}, row=2
+        tickvals=shown, ticktext=[labels[i] for i in shown], tickangle=-60 if len(shown) > 12 else 0, tickfont={"size": 10}, row=2
     )
     figure.update_xaxes(title="token: chosen, and below it rejected", row=2)
-    figure.update_yaxes(title=f"layer ({cells[0]['kind']})")
+    figure.update_yaxes(title=f"layer ({cells[0]['kind']})", dtick=layer_ticks(layers))
     return figure
 
 
@@ -173,7 +174,9 @@ def lens_curves(results: Results) -> go.Figure:
         figure.add_scatter(x=depths, y=share, mode="lines", name=name, line={"color": color, "dash": dash}, showlegend=False, row=1, col=2)
     figure.add_hline(y=0.5, line={"dash": "dot", "color": "#555"}, annotation_text="chance", row=1, col=1)
     figure.update_layout(**_TOP)
-    figure.update_xaxes(title="depth (layers that have run)")
+    figure.update_xaxes(
+        title="depth (layers that have run)", dtick=layer_ticks(max(len(e["accuracy"]) for e in results.section("lens").values()))
+    )
     figure.update_yaxes(title="share of pairs", range=[0, 1.02], col=1)
     return figure
 

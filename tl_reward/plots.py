@@ -98,7 +98,7 @@ def neuron_map(results: Results, model: str, score: str = "mean", site: str = "m
     )
     figure.update_layout(**LAYOUT)
     figure.update_xaxes(title="rank of the neuron in its layer")
-    figure.update_yaxes(title="layer", dtick=_layer_ticks(len(ordered)))
+    figure.update_yaxes(title="layer", dtick=layer_ticks(len(ordered)))
     return figure
 
 
@@ -116,7 +116,7 @@ def layer_profile(results: Results, name: str | None = None) -> go.Figure:
     even = sum(map(len, entry["top"].values())) / len(entry["top"]) / entry["n_layers"]
     figure.add_hline(y=even, line={"dash": "dot", "color": "#555"}, annotation_text="evenly spread")
     figure.update_layout(**LAYOUT)
-    figure.update_xaxes(title="layer", dtick=_layer_ticks(entry["n_layers"]))
+    figure.update_xaxes(title="layer", dtick=layer_ticks(entry["n_layers"]))
     figure.update_yaxes(title=f"neurons in the top {entry['fraction']:.0%}", rangemode="tozero")
     return figure
 
@@ -211,7 +211,7 @@ def _overlap(results: Results, name: str | None) -> dict[str, Any]:
     return entries[name] if name else next(iter(entries.values()))
 
 
-def _layer_ticks(n_layers: int) -> int:
+def layer_ticks(n_layers: int) -> int:
     return max(1, n_layers // 10)
 
 
