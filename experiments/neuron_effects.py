@@ -2,7 +2,8 @@
 
 Command:  .venv/bin/python experiments/neuron_effects.py --model mixed --out runs/effects
 Cost:     three passes to estimate the effect of every neuron, then about a third of a pass for each neuron and kind of ablation.
-Expect:   the kinds agree on which neurons matter and less on how much: zero is far from what some neurons ever are.
+Expect:   a table for each kind of ablation, the largest effects first: some neurons are never near zero, and zeroing says more of them
+          than taking them from another token does.
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,7 @@
 
 Command:  .venv/bin/python experiments/patch_across_models.py --model mixed --source helpful --out runs/patched-models
 Cost:     four passes to rank the neurons; then (1 + draws) passes over the test pairs for each share.
-Expect:   the top percent recovers more lost helpful pairs than layer-matched random sets, and costs harmless pairs.
+Expect:   small shares recover more of the lost pairs than layer-matched random sets do; what they cost on the other objective is beside.
 """
 
 from dataclasses import dataclass
