@@ -10,8 +10,10 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from tl_reward import zoo
 from tl_reward.direct import direct_attribution
 from tl_reward.model import HookedRewardModel
+from tl_reward.patching import HeadPatch, Patch, Source, patch_between
 from tl_reward.readers import load_pairs
 from tl_reward.run import score
+from tl_reward.sites import Site
 from tl_reward.tokens import render
 
 pytestmark = pytest.mark.real
@@ -71,6 +73,18 @@ def test_direct_attribution_sums_to_the_reward(mixed):
     total = found.neuron.sum((1, 2)) + found.head.sum((1, 2)) + found.embedding + found.bias
     assert total.tolist() == pytest.approx([rewards.chosen.mean(), rewards.rejected.mean()], abs=1e-4)
     assert found.largest_remainder < 1e-4
+
+
+def test_patches_between_and_within_the_real_models(mixed):
+    helpful = HookedRewardModel.from_pretrained("helpful", device="cpu")
+    places = ["hook_embed", *(Site(layer, kind) for layer in range(30) for kind in ("attn_out", "mlp_out"))]
+    everything = [Patch(patch_between(mixed, helpful), places), HeadPatch(helpful)]
+    itself = [Patch(Source(mixed), places)]
+    swap = [Patch(Source(mixed), [Site(29, "resid_post")], where="readout", within_pair=True)]
+    clean, same, swapped = (score(mixed, PAIRS, interventions=edits) for edits in ([], itself, swap))
+    patched, expected = score(mixed, PAIRS, interventions=everything), score(helpful, PAIRS)
+    assert patched.chosen == pytest.approx(expected.chosen, abs=1e-4) and patched.rejected == pytest.approx(expected.rejected, abs=1e-4)
+    assert same.margin == pytest.approx(clean.margin, abs=1e-5) and swapped.margin == pytest.approx(-clean.margin, abs=1e-4)
 
 
 def test_saved_and_loaded_again_the_rewards_are_the_same(mixed, tmp_path):
