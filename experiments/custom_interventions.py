@@ -4,9 +4,6 @@ Command:  .venv/bin/python experiments/custom_interventions.py --model mixed --o
 Cost:     one pass over the pairs for each edit, and one without.
 Expect:   steering by a constant raises every reward, so it moves rewards far more than margins; noise of a layer's own scale blurs
           margins; clamping neurons to their mean on chosen transcripts removes what they tell apart.
-
-The command line takes such edits by name: tl-reward score mixed --intervention custom_interventions:halve_late_mlp --out runs/halved
-(run in this folder).
 """
 
 from dataclasses import dataclass
@@ -25,11 +22,6 @@ from tl_reward.summary import summary
 from tl_reward.tiny import tiny_reward_model
 
 
-@tl_reward.intervention(Site(20, "mlp_out"), per_token=True)
-def halve_late_mlp(activation):
-    return activation / 2
-
-
 def steer(model, layer, size):
     """Adds `size` units of the reward direction to the residual stream after a layer."""
     direction = model.W_U[:, 0] / model.W_U[:, 0].norm()
@@ -37,11 +29,8 @@ def steer(model, layer, size):
 
 
 class AddNoise:
-    """Adds Gaussian noise of `share` of each token's own root mean square to the residual stream after a layer.
-
-    An edit has to be the same whenever it is asked about the same token, or clean and edited runs could not be compared: which of some
-    drawn vectors a token gets follows from the token and its place.
-    """
+    """Adds Gaussian noise of `share` of each token's root mean square to the residual stream after a layer. Which drawn vector a token
+    gets follows from it and its place: an edit that differs from run to run could not be compared."""
 
     per_token = True
 
@@ -68,14 +57,7 @@ def clamp_to_chosen(model, pairs, count):
 
 @dataclass(frozen=True)
 class Config:
-    """Scores the embedded test pairs under each edit.
-
-    Attributes:
-        model: a folder, a hub id, or an embedded model.
-        limit: how many pairs.
-        out: the run folder to write.
-        smoke: run a tiny random model on a few pairs.
-    """
+    """Scores the first `limit` embedded test pairs under each edit. smoke: with a tiny random model, on a few pairs."""
 
     model: str = "mixed"
     limit: int = 40

@@ -21,7 +21,7 @@ _LOOKS = (
     ("#E69F00", "longdash"),
     ("#000000", "solid"),
 )
-_TOP: dict[str, Any] = LAYOUT | {"margin": LAYOUT["margin"] | {"t": 80}, "legend": LAYOUT["legend"] | {"y": 1.12}}
+_TOP: dict[str, Any] = LAYOUT | {"margin": LAYOUT["margin"] | {"t": 90}, "legend": LAYOUT["legend"] | {"y": 1.14}}
 
 
 def patch_profile(results: Results, name: str) -> go.Figure:
@@ -106,8 +106,8 @@ def patched_accuracy(results: Results, model: str, source_model: str) -> go.Figu
     if not entries:
         raise InputError(f"nothing is patched from {source_model!r} into {model!r}; the run has {', '.join(section)}")
     figure = make_subplots(
-        rows=1, cols=len(entries), subplot_titles=[html.escape(entry["dataset"]) for entry in entries], shared_yaxes=True,
-        horizontal_spacing=0.03,
+        rows=1, cols=len(entries), shared_yaxes=True, horizontal_spacing=0.03,
+        subplot_titles=[html.escape(entry["dataset"]).replace(", ", "<br>") for entry in entries],
     )  # fmt: skip
     for column, entry in enumerate(entries, start=1):
         _patched_curve(figure, entry, "accuracy", entry["clean"]["accuracy"], column)
