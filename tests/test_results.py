@@ -200,7 +200,8 @@ def test_no_run_folder(name: str, tmp_path: Path):
 
 def test_sections_have_known_names():
     with pytest.raises(
-        InputError, match="section must be one of scores, discovery, attribution, effects, tension, ablation, sets, overlap, got 'notes'"
+        InputError,
+        match="section must be one of scores, discovery, attribution, effects, tension, ablation, sets, overlap, patching, model_patching, lens, got 'notes'",
     ):
         Results().add("notes", "a", {})
 
