@@ -91,11 +91,11 @@ def effect_intervals(results: Results, name: str, *, k: int = 30) -> go.Figure:
     return figure
 
 
-def tension_scatter(results: Results, name: str, *, most: int = 3000) -> go.Figure:
+def tension_scatter(results: Results, name: str, *, most: int = 2000) -> go.Figure:
     """Each neuron's effect on one objective's margin against that on the other's: the clear ones by quadrant, and the rest in grey.
 
     Args:
-        most: neurons in grey, those with the largest effects.
+        most: points drawn, those with the largest effects; the legend counts all.
     """
     entry = results.entry("tension", name)
     x_name, y_name = entry["objectives"]
@@ -106,11 +106,12 @@ def tension_scatter(results: Results, name: str, *, most: int = 3000) -> go.Figu
     largest = [tuple(int(i) for i in np.unravel_index(flat, x.shape)) for flat in np.argsort(-size, axis=None, kind="stable")[:most]]
     groups = {"not clear on both": ([place for place in largest if place not in clear], ("#BBBBBB", "circle-open"))}
     for label, coords in entry["quadrants"].items():
-        groups[label] = ([tuple(place) for place in coords], _look(label, x_name, y_name))
+        own = {tuple(place) for place in coords}
+        groups[label] = ([place for place in largest if place in own], _look(label, x_name, y_name))
     for label, (places, (color, symbol)) in groups.items():
-        figure.add_scattergl(
+        figure.add_scatter(
             x=np.array([x[place] for place in places]), y=np.array([y[place] for place in places]), mode="markers",
-            name=f"{label} ({len(places)})" if label in entry["quadrants"] else label,
+            name=f"{label} ({len(entry['quadrants'][label]):,})" if label in entry["quadrants"] else label,
             marker={"color": color, "symbol": symbol, "size": 6 if label in entry["quadrants"] else 4},
             text=[f"neuron {layer}.{neuron}" for layer, neuron in places],
             hovertemplate="%{text}<br>%{x:.5f}, %{y:.5f}<extra></extra>",

@@ -104,7 +104,7 @@ def _effect_panels(results: Results) -> Iterator[Panel]:
             f"Which neurons serve one objective at the other's cost? {name}",
             f"Each neuron's effect on both margins ({entry['method']} at {entry['site']}). Coloured: clear on both, at a false discovery "
             f"rate of 5 % each. In conflict: {_conflict(entry['conflict'])}; of the clear ones {_conflict(entry['conflict_clear'])}. "
-            " Chance: signs shuffled among the neurons of each layer.",
+            "Chance: signs shuffled among the neurons of each layer. The 2,000 neurons with the largest effects are drawn.",
             effect_plots.tension_scatter(results, name),
             520,
         )
