@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from tl_reward.errors import InputError
-from tl_reward.plots import LAYOUT, color_of, dash_of, layer_ticks
+from tl_reward.plots import LAYOUT, color_of, layer_ticks
 from tl_reward.results import Results
 
 DIRECTIONS = {"noising": "noising: chosen run patched", "denoising": "denoising: rejected run patched"}
@@ -163,11 +163,14 @@ def _patched_curve(figure: go.Figure, entry: dict[str, Any], quantity: str, star
 
 
 def lens_curves(results: Results) -> go.Figure:
-    """By depth: the accuracy of the reward read there, and the share of pairs whose preference is decided; a line an entry."""
+    """By depth: the accuracy of the reward read there, and the share of pairs whose preference is decided.
+
+    A colour is a model, a dash a data set."""
     figure = make_subplots(rows=1, cols=2, subplot_titles=["pair accuracy", "pairs decided"], shared_yaxes=True, horizontal_spacing=0.04)
+    datasets = list(dict.fromkeys(entry["dataset"] for entry in results.section("lens").values()))
     for i, (name, entry) in enumerate(results.section("lens").items()):
         depths = list(range(len(entry["accuracy"])))
-        color, dash = color_of(entry["model"], i), dash_of(entry["model"])
+        color, dash = color_of(entry["model"], i), ("solid", "dash", "dot", "dashdot")[datasets.index(entry["dataset"]) % 4]
         _banded(figure, depths, entry["accuracy"], name, color, dash, row=1, col=1, showlegend=True)
         decided = np.array(entry["decided_at_depth"])
         share = [float((decided <= depth).mean()) for depth in depths]
