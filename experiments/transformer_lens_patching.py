@@ -1,7 +1,7 @@
 """How are TransformerLens' own patching helpers used on a reward model, and do they agree with ours?
 
 Command:  .venv/bin/python experiments/transformer_lens_patching.py --model mixed
-Cost:     one run of a short transcript for each layer and token: half a minute.
+Cost:     one run of a short transcript for each layer and token.
 Expect:   the two agree to float error. TransformerLens patches one direction of one pair of equal length; `patch_pairs` both directions
           of many pairs of any length.
 """
