@@ -1,60 +1,137 @@
-"""One self-contained HTML page from a run: figures, captions, a table. No network, and no model."""
+"""A run as one HTML file that needs no network and no model: its data in blocks (`blocks.py`), and what draws them (front/)."""
 
+import base64
 import html
 import json
 import os
+import shutil
 import tempfile
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tl_reward import plots
-from tl_reward.dashboard.panels import default_statistic, panels_of
+from plotly.utils import PlotlyJSONEncoder
+
+from tl_reward.columns import Column, columns_of, exact_effects
+from tl_reward.dashboard import evidence
+from tl_reward.dashboard.blocks import array_block, halves, json_block
+from tl_reward.dashboard.panels import panels_of
 from tl_reward.errors import InputError
 from tl_reward.results import Results
 
-_CSP = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+FORMAT = 1
+# Beyond this a page becomes a folder: the file, and its data beside it, read when they are asked for.
+LARGEST_FILE = 30_000_000
+SCRIPTS = ("data", "state", "draw", "map", "tension", "profile", "table", "neuron", "live", "main")
+_CSP = (
+    "default-src 'none'; script-src 'unsafe-inline' blob:{scripts}; style-src 'unsafe-inline'; img-src data: blob:; "
+    "connect-src {connect}; base-uri 'none'; form-action 'none'"
+)
 
 
 def write_page(results: Results, path: str | Path, *, title: str = "Reward model neurons", overwrite: bool = False) -> Path:
-    """Writes the page, all of it or nothing. Raises InputError where the file exists and `overwrite` is off."""
+    """Writes the page, all of it or nothing. One of more than 30 MB keeps its data in a folder beside it, `NAME.data`.
+
+    Raises:
+        InputError: the file exists and `overwrite` is off; the run has nothing to show.
+    """
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise InputError(f"{path} exists; choose another file, or replace it with overwrite (--overwrite)")
-    page = build_page(results, title=title)
+    data = path.with_suffix(".data")
+    if not overwrite and (path.exists() or data.exists()):
+        raise InputError(f"{path if path.exists() else data} exists; choose another file, or replace it with overwrite (--overwrite)")
+    blocks = _blocks(results, title)
+    whole = sum(map(len, blocks.values())) <= LARGEST_FILE
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, suffix=".html")
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(page)
-    Path(scratch).chmod(0o644)
-    Path(scratch).replace(path)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.stem}-", dir=path.parent))
+    try:
+        if not whole:
+            (scratch / "data").mkdir(mode=0o755)
+            for name, block in blocks.items():
+                (scratch / "data" / f"{name}.js").write_text(f'tlRewardBlock("{name}", "{block}");\n', encoding="ascii")
+        page = _document(blocks if whole else {}, title, live=False, folder=None if whole else data.name)
+        (scratch / "page").write_text(page, encoding="utf-8")
+        shutil.rmtree(data, ignore_errors=True)
+        if not whole:
+            os.replace(scratch / "data", data)
+        os.replace(scratch / "page", path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return path
 
 
-def build_page(results: Results, *, title: str = "Reward model neurons") -> str:
-    """The page as text. Sections that the run lacks are left out."""
-    panels = list(panels_of(results))
-    if not panels:
-        raise InputError("this run has nothing to show")
-    figures = [{"data": figure["data"], "layout": figure["layout"]} for figure in (p.figure.to_plotly_json() for p in panels)]
-    document = (files("tl_reward.dashboard") / "page.html").read_text(encoding="utf-8")
-    plotly_js = (files("plotly") / "package_data" / "plotly.min.js").read_text(encoding="utf-8")
-    sections = "\n".join(
-        f"<section><h2>{html.escape(p.title)}</h2><p>{html.escape(p.caption)}</p>"
-        f'<div class="plot" id="plot-{i}" style="height:{p.height}px" role="img" aria-label="{html.escape(p.title)}"></div></section>'
-        for i, p in enumerate(panels)
-    )
+def build_page(results: Results, *, title: str = "Reward model neurons", live: bool = False) -> str:
+    """The page as text, whatever its size.
+
+    Args:
+        live: it is served beside a model (`tl_reward.serve`), which it asks for rewards.
+    """
+    return _document(_blocks(results, title, live=live), title, live=live, folder=None)
+
+
+def _document(blocks: Mapping[str, str], title: str, *, live: bool, folder: str | None) -> str:
+    front = files("tl_reward.dashboard") / "front"
+    csp = _CSP.format(scripts=" 'self' file:" if folder else "", connect="'self'" if live else "'none'")
     parts = {
-        "CSP": _CSP,
+        "CSP": csp,
         "TITLE": html.escape(title),
-        "PROVENANCE": html.escape(_provenance(results)),
-        "SECTIONS": sections + _table(results),
-        "FIGURES": _json_block(figures),
-        "PLOTLY": plotly_js,
+        "FOLDER": html.escape(folder or ""),
+        "STYLE": (front / "page.css").read_text(encoding="utf-8"),
+        "BLOCKS": "\n".join(f'<script type="text/plain" id="block-{name}">{block}</script>' for name, block in blocks.items()),
+        "SCRIPT": "\n".join((front / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
     }
     # One pass over the template: what is put in is never searched for further marks.
-    pieces = document.split("%%")
+    pieces = (front / "page.html").read_text(encoding="utf-8").split("%%")
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+
+
+def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, str]:
+    columns, panels, found = columns_of(results), list(panels_of(results)), list(evidence.details(results))
+    if not columns and not panels and not found:
+        raise InputError("this run has nothing to show")
+    shapes = {column.model: column.values.shape for column in columns} | {each.entry["model"]: each.entry["shape"] for each in found}
+    blocks: dict[str, str] = {"plotly": _plotly()}
+    manifest = {
+        "format": FORMAT,
+        "title": title,
+        "live": live,
+        "provenance": _provenance(results),
+        "models": [{"name": name, "layers": int(layers), "width": int(width)} for name, (layers, width) in shapes.items()],
+        "columns": [_column(column, i, blocks) for i, column in enumerate(columns)],
+        "tensions": evidence.tensions(results),
+        "overlaps": evidence.overlaps(results),
+        "exact": exact_effects(results),
+        "details": [each.entry for each in found],
+        "missing": evidence.missing(results, next(iter(shapes), "MODEL")),
+        "panels": [{"title": panel.title, "caption": panel.caption, "height": panel.height} for panel in panels],
+    }
+    for each in found:
+        blocks |= each.blocks
+    blocks["panels"] = json_block([_figure(panel.figure) for panel in panels])
+    return {"manifest": json_block(manifest)} | blocks
+
+
+def _column(column: Column, number: int, blocks: dict[str, str]) -> dict[str, Any]:
+    """Says what a column is, and puts its numbers into blocks."""
+    entry: dict[str, Any] = column._asdict() | {"values": f"column-{number}", "error": None}
+    values, entry["scale"] = halves(column.values)
+    blocks[f"column-{number}"] = array_block(values)
+    if column.error is not None:
+        errors, entry["errorScale"] = halves(column.error)
+        entry["error"] = f"error-{number}"
+        blocks[f"error-{number}"] = array_block(errors)
+    return entry
+
+
+def _figure(figure: Any) -> dict[str, Any]:
+    whole = json.loads(json.dumps(figure.to_plotly_json(), cls=PlotlyJSONEncoder, allow_nan=False))
+    whole["layout"].pop("template", None)  # the page has its own, for light and dark
+    return {"data": whole["data"], "layout": whole["layout"]}
+
+
+def _plotly() -> str:
+    (name,) = [item for item in (files("tl_reward.dashboard") / "vendor").iterdir() if item.name.endswith(".js.gz")]
+    return base64.b64encode(name.read_bytes()).decode("ascii")
 
 
 def _provenance(results: Results) -> str:
@@ -64,32 +141,3 @@ def _provenance(results: Results) -> str:
     listed = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
     seed = "" if source.get("seed") is None else f"seed {source['seed']} · "
     return f"{source.get('command', '')} · {source.get('created', '')} · {seed}commit {commit} · {listed}"
-
-
-def _table(results: Results) -> str:
-    if "discovery" not in results.sections:
-        return ""
-    site, score = default_statistic(next(iter(results.sections["discovery"].values()))["computed"])
-    rows = plots.top_neurons(results, score=score, site=site)
-    models = [key for key in rows[0] if key not in ("layer", "neuron")]
-    head = "".join(f"<th>{html.escape(m)}: {score}</th><th>{html.escape(m)}: rank</th>" for m in models)
-    body = "".join(
-        f"<tr><td>{row['layer']}</td><td>{row['neuron']}</td>"
-        + "".join(f"<td>{row[m]['score']:.4g}</td><td>{row[m]['rank']}</td>" for m in models)
-        + "</tr>"
-        for row in rows
-    )
-    return (
-        f"<section><h2>Top neurons</h2><p>The 20 neurons that rank highest in any model, by {score} at {site}.</p>"
-        f"<table><thead><tr><th>layer</th><th>neuron</th>{head}</tr></thead><tbody>{body}</tbody></table></section>"
-    )
-
-
-def _json_block(value: Any) -> str:
-    """JSON that cannot end its script element, open a comment, or break a line, whatever text is in it."""
-    from plotly.utils import PlotlyJSONEncoder
-
-    text = json.dumps(value, cls=PlotlyJSONEncoder, allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text

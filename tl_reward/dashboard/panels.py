@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import plotly.graph_objects as go
 
-from tl_reward import effect_plots, patch_plots, plots
+from tl_reward import plots
 from tl_reward.results import Results
 
 
@@ -60,13 +60,13 @@ def panels_of(results: Results) -> Iterator[Panel]:
     yield from _effect_panels(results)
     yield from _patch_panels(results)
     for model, entry in have.get("discovery", {}).items():
-        site, score = default_statistic(entry["computed"])
-        yield Panel(
-            f"Every neuron of the {model} model",
-            f"{score} of {site} over all tokens of {entry['pairs']} pairs of {entry['dataset']}. Each row is a layer, its neurons "
-            "sorted by score; hover to read a neuron's number.",
-            plots.neuron_map(results, model, score, site),
-        )
+        if "attn_z/norm" in entry["computed"]:
+            yield Panel(
+                f"Every attention head of the {model} model",
+                f"Mean norm of attn_z over all tokens of {entry['pairs']} pairs of {entry['dataset']}. Each row is a layer, its "
+                "heads sorted; hover to read a head's number.",
+                plots.neuron_map(results, model, "norm", "attn_z"),
+            )
 
 
 def _effect_panels(results: Results) -> Iterator[Panel]:
@@ -81,7 +81,7 @@ def _effect_panels(results: Results) -> Iterator[Panel]:
             "lowers the margin. "
             f"Spearman correlation {_interval(best['agreement']['spearman'])} over all {sample}; "
             f"{_interval(best['agreement_drawn']['spearman'])} over these alone.",
-            effect_plots.attribution_scatter(results, name),
+            plots.attribution_scatter(results, name),
             480,
         )
         about = "; ".join(f"{method}: {each['about']}" for method, each in entry["methods"].items())
@@ -89,31 +89,31 @@ def _effect_panels(results: Results) -> Iterator[Panel]:
             f"Which method can be trusted? {name}",
             f"Agreement of estimated effects with exact ones, for {sample}, with 95 % intervals over neurons. Precision at k: of the k "
             f"largest estimates, the share among the k largest exact effects (k is a quarter of the neurons compared). {about}.",
-            effect_plots.agreement_bars(results, name),
+            plots.agreement_bars(results, name),
         )
     for name, entry in have.get("effects", {}).items():
         yield Panel(
             f"What does each neuron do? {name}",
             f"Exact effect of ablating each alone (kind: {entry['kind']}) on the mean margin of {entry['pairs']} pairs, with 95 % "
             "intervals over prompts. Right of the dotted line, ablating it lowers the margin.",
-            effect_plots.effect_intervals(results, name),
+            plots.effect_intervals(results, name),
             max(320, 120 + 22 * min(30, len(entry["effects"]))),
         )
     for name, entry in have.get("tension", {}).items():
-        yield Panel(
-            f"Which neurons serve one objective at the other's cost? {name}",
-            f"Each neuron's effect on both margins ({entry['method']} at {entry['site']}). Coloured: clear on both, at a false discovery "
-            f"rate of 5 % each. In conflict: {_conflict(entry['conflict'])}; of the clear ones {_conflict(entry['conflict_clear'])}. "
-            "Chance: signs shuffled among the neurons of each layer. The 2,000 neurons with the largest effects are drawn.",
-            effect_plots.tension_scatter(results, name),
-            520,
-        )
+        if entry["site"] == "attn_z":  # neurons have a plot that answers to clicks
+            yield Panel(
+                f"Which heads serve one objective at the other's cost? {name}",
+                f"Each head's effect on both margins ({entry['method']} at {entry['site']}). Coloured: clear on both, at a false discovery "
+                f"rate of 5 % each. {in_conflict(entry)}",
+                plots.tension_scatter(results, name),
+                520,
+            )
     for name, entry in have.get("sets", {}).items():
         yield Panel(
             f"What breaks when each set is zeroed? {name}",
             f"Pair accuracy with 95 % intervals; crosses are random sets of as many neurons in each layer. Sets found on "
             f"{entry['found_on']} ({_apart(entry)}).",
-            effect_plots.set_bars(results, name),
+            plots.set_bars(results, name),
             480,
         )
 
@@ -128,14 +128,14 @@ def _patch_panels(results: Results) -> Iterator[Panel]:
                 f"Each of {entry['pairs']} pairs, one transcript's run patched from the other's, layer by layer. Share of the gap between "
                 "the pair's rewards that moves, with 95 % intervals over prompts: 1 is all of it. Noising: the chosen run patched from "
                 f"the rejected one; denoising: the other way round. {_aligned(entry)}{_patch_agreement(entry)}",
-                patch_plots.patch_profile(results, name),
+                plots.patch_profile(results, name),
                 460,
             )
         for where in dict.fromkeys(cell["where"] for cell in cells if cell["unit"] is not None):
             yield Panel(
                 f"Which heads? {name}, {where} tokens",
                 "Share of the reward gap that each attention head moves by itself; blue moves the reward towards the other transcript's.",
-                patch_plots.patch_heads(results, name, where),
+                plots.patch_heads(results, name, where),
                 480,
             )
         if "tokens" in entry:
@@ -143,7 +143,7 @@ def _patch_panels(results: Results) -> Iterator[Panel]:
                 f"Which tokens? {name}",
                 "One pair, one token and layer at a time. Tokens stand for each other from the read-out token back; on the axis the chosen "
                 "one's, and below it the rejected one's.",
-                patch_plots.patch_tokens(results, name),
+                plots.patch_tokens(results, name),
                 560,
             )
     for model, source in dict.fromkeys((entry["model"], entry["source_model"]) for entry in have.get("model_patching", {}).values()):
@@ -151,7 +151,7 @@ def _patch_panels(results: Results) -> Iterator[Panel]:
             f"What does {source} restore in {model}, and what does it cost?",
             f"Pair accuracy of {model} with the top neurons' activations set to what they are in {source} on the same tokens, with 95 % "
             "intervals over prompts. Bands: layer-matched random sets. The dashed line is the source itself.",
-            patch_plots.patched_accuracy(results, model, source),
+            plots.patched_accuracy(results, model, source),
             440,
         )
     for name, entry in have.get("model_patching", {}).items():
@@ -161,7 +161,7 @@ def _patch_panels(results: Results) -> Iterator[Panel]:
             f"{entry['source_model']} on the same tokens (where: {entry['where']}). Recovered: of the {entry['lost']} pairs that "
             f"{entry['source_model']} has right and {entry['model']} by itself wrong. Kept: of those that {entry['model']} has right. "
             "Bands: layer-matched random sets.",
-            patch_plots.model_patching_curves(results, name),
+            plots.model_patching_curves(results, name),
             440,
         )
     if "lens" in have:
@@ -169,7 +169,7 @@ def _patch_panels(results: Results) -> Iterator[Panel]:
             "At which layer is a preference decided?",
             "The reward head, read from the residual stream before the first layer (depth 0) and after each one. Left: pair accuracy. "
             "Right: share of pairs whose preference no longer changes from that depth on. 95 % intervals over prompts.",
-            patch_plots.lens_curves(results),
+            plots.lens_curves(results),
             440,
         )
     for name, entry in have.get("lens", {}).items():
@@ -178,7 +178,7 @@ def _patch_panels(results: Results) -> Iterator[Panel]:
                 f"After which token? {name}, pair {shown['id']}",
                 "The reward read at every token, where the two transcripts part. The model was trained to be read at the last one alone; "
                 "the dotted line is where the preference takes its final sign.",
-                patch_plots.token_curves(results, name, shown["id"]),
+                plots.token_curves(results, name, shown["id"]),
                 480,
             )
 
@@ -196,6 +196,14 @@ def _patch_agreement(entry: dict[str, Any]) -> str:
     if entry["agreement"] is None:
         return ""
     return f"Attribution patching ranks these patches with a Spearman correlation of {_interval(entry['agreement']['spearman'])}."
+
+
+def in_conflict(entry: dict[str, Any]) -> str:
+    """How many neurons of a tension serve one objective at the other's cost, beside chance."""
+    return (
+        f"In conflict: {_conflict(entry['conflict'])}; of those clear on both margins {_conflict(entry['conflict_clear'])}. Chance: signs "
+        "shuffled among the neurons of each layer."
+    )
 
 
 def _conflict(value: dict[str, float]) -> str:
@@ -234,9 +242,3 @@ def _apart(entry: dict[str, Any]) -> str:
     """Whether neurons were found on pairs that now test them."""
     both = entry["tested_pairs_that_found"]
     return f"{'none' if both == 0 else f'CAUTION: {both}'} of {entry['clean']['pairs']} tested pairs among them"
-
-
-def default_statistic(computed: list[str]) -> tuple[str, str]:
-    """The site and statistic to show: the study's magnitude, the mean of the activation module's output, where it was computed."""
-    site, score = ("mlp_gate/mean" if "mlp_gate/mean" in computed else computed[0]).split("/")
-    return site, score

@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tl_reward.plots import COLORS, LAYOUT, SYMBOLS, color_of
+from tl_reward.plots.runs import COLORS, LAYOUT, SYMBOLS, color_of
 from tl_reward.results import Results
 
 _ZERO = {"line": {"dash": "dot", "color": "#555"}}

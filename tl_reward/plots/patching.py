@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from tl_reward.errors import InputError
-from tl_reward.plots import LAYOUT, color_of, layer_ticks
+from tl_reward.plots.runs import LAYOUT, color_of, layer_ticks
 from tl_reward.results import Results
 
 DIRECTIONS = {"noising": "noising: chosen run patched", "denoising": "denoising: rejected run patched"}

@@ -1,0 +1,40 @@
+"""Data inside a page: gzip and base64, so that no text of a run is ever markup. What reads them is front/data.js."""
+
+import base64
+import gzip
+import json
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Num
+
+# Half precision keeps three digits over nine orders of size; a scale per column puts the largest number here.
+_LARGEST_HALF = 32768.0
+
+
+def packed(data: bytes) -> str:
+    """gzip, then base64. The same data give the same text."""
+    return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode("ascii")
+
+
+def json_block(value: Any) -> str:
+    """Raises ValueError for a NaN or an infinity."""
+    return packed(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
+
+
+def array_block(values: Num[np.ndarray, "..."]) -> str:
+    """Little-endian numbers, the first byte of each, then the second of each, and so on: bytes of a kind compress better together."""
+    values = np.ascontiguousarray(values)
+    columns = values.astype(values.dtype.newbyteorder("<")).view(np.uint8).reshape(-1, values.dtype.itemsize)
+    return packed(np.ascontiguousarray(columns.T).tobytes())
+
+
+def halves(values: Float[np.ndarray, "..."]) -> tuple[Float[np.ndarray, "..."], float]:
+    """float16 numbers, and what to multiply them with. Numbers of less than a billionth of the largest lose digits.
+
+    >>> halves(np.array([0.5, -0.25]))
+    (array([ 32768., -16384.], dtype=float16), 1.52587890625e-05)
+    """
+    finite = np.abs(values[np.isfinite(values)])
+    scale = float(finite.max()) / _LARGEST_HALF if finite.size and finite.max() > 0 else 1.0
+    return (values / scale).astype(np.float16), scale

@@ -1,0 +1,94 @@
+// Elements and figures. Text of the run becomes text of the page, and never markup: not in elements, and not in plotly's labels.
+
+const CONFIG = { responsive: true, displaylogo: false, showSendToCloud: false };
+const COLORS = { helpful: "#0072B2", harmless: "#D55E00", mixed: "#009E73" };
+const DARK_COLORS = { helpful: "#56B4E9", harmless: "#E69F00", mixed: "#2CC295" };
+const SPARE = ["#CC79A7", "#56B4E9", "#E69F00", "#999999"];
+const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
+const SYMBOLS = ["circle", "square", "diamond", "cross", "x", "triangle-up"];
+
+const isDark = () => document.documentElement.dataset.theme === "dark";
+const theme = () =>
+  isDark()
+    ? { text: "#e9e9e9", grid: "#343a42", guide: "#a9aeb5", middle: "#22262c", positive: "#4EA3F1", negative: "#F0695A", faint: "#6b7178" }
+    : { text: "#1a1a1a", grid: "#e3e3e3", guide: "#555555", middle: "#FFFFFF", positive: "#2166AC", negative: "#B2182B", faint: "#AAAAAA" };
+const divergent = () => [[0, theme().negative], [0.5, theme().middle], [1, theme().positive]];
+const colorOf = (name, index) => (isDark() ? DARK_COLORS : COLORS)[name] ?? SPARE[index % SPARE.length];
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) {
+    if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) made.setAttribute(key, value === true ? "" : value);
+  }
+  made.append(...children.filter((child) => child !== null && child !== undefined));
+  return made;
+}
+
+// plotly reads some tags and entities in its labels: what comes from the run is escaped.
+const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+const short = (text, most = 40) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+const count = (number) => number.toLocaleString("en-US");
+
+// Three significant digits.
+function figure(value) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (value === 0) return "0";
+  const size = Math.abs(value);
+  return (size >= 1e-4 && size < 1e6 ? Number(value.toPrecision(3)).toString() : value.toExponential(2)).replace("-", "−");
+}
+
+const drawn = new Map();
+
+async function plot(box, traces, layout = {}) {
+  const colors = theme();
+  const whole = structuredClone(layout);
+  const own = {
+    margin: { l: 70, r: 20, t: 30, b: 60 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest",
+    font: { family: "system-ui, sans-serif", size: 13, color: colors.text }, legend: { orientation: "h", y: 1.02, yanchor: "bottom", x: 0 },
+    colorway: [COLORS.helpful, COLORS.harmless, COLORS.mixed, ...SPARE], barcornerradius: 0,
+  };
+  for (const [key, value] of Object.entries(own)) whole[key] = value && typeof value === "object" && !Array.isArray(value) ? { ...value, ...whole[key] } : whole[key] ?? value;
+  const axes = new Set(["xaxis", "yaxis", ...Object.keys(whole).filter((key) => /^[xy]axis\d*$/.test(key))]);
+  for (const axis of axes) whole[axis] = { gridcolor: colors.grid, zerolinecolor: colors.guide, linecolor: colors.grid, automargin: true, ...whole[axis] };
+  await Plotly.react(box, traces, whole, CONFIG);
+  box.dataset.drawn = "yes";
+}
+
+// Draws when the reader comes near, and again when something changes that it depends on.
+function whenVisible(box, draw) {
+  const entry = { draw, near: false, stale: true };
+  drawn.set(box, entry);
+  const watch = new IntersectionObserver((seen) => {
+    entry.near = seen.some((each) => each.isIntersecting);
+    if (entry.near && entry.stale) refresh(box);
+  }, { rootMargin: "300px" });
+  watch.observe(box);
+}
+
+async function refresh(box) {
+  const entry = drawn.get(box);
+  entry.stale = !entry.near;
+  if (!entry.near) return;
+  try {
+    await entry.draw(box);
+  } catch (error) {
+    failed(error);
+  }
+}
+
+const redrawAll = () => drawn.forEach((_, box) => refresh(box));
+
+function panel(title, caption, { id, height = 420, controls = [] } = {}) {
+  const box = element("div", { class: "plot", id: id ? `plot-${id}` : null, style: `height:${height}px`, role: "img", "aria-label": title });
+  const text = element("p", {}, caption);
+  const section = element("section", id ? { id: `section-${id}` } : {}, element("h2", {}, title), text, ...controls, box);
+  return { section, box, text };
+}
+
+function failed(error) {
+  const box = document.getElementById("failed");
+  box.hidden = false;
+  box.textContent = `This page could not be drawn: ${error.message}`;
+  console.error(error);
+}

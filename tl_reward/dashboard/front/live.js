@@ -1,0 +1,86 @@
+// A pair of one's own, and edits of neurons, sent to the model behind the page. The page's address holds the token that it asks with.
+
+const token = new URLSearchParams(location.search).get("token") ?? "";
+const tab = String(Math.random()).slice(2);
+let edits = [];
+let asking = null;
+
+async function ask(path, body) {
+  const answer = await fetch(path, {
+    method: body ? "POST" : "GET", headers: { Authorization: `Bearer ${token}`, ...(body ? { "Content-Type": "application/json" } : {}) },
+    body: body ? JSON.stringify(body) : null, signal: asking?.signal,
+  });
+  const found = await answer.json().catch(() => ({ error: `the server answered with status ${answer.status}` }));
+  if (!answer.ok) throw new Error(found.error ?? `status ${answer.status}`);
+  return found;
+}
+
+function liveView(root) {
+  const text = (id, label, value) => element("label", {}, label, element("textarea", { id, dir: "auto" }, value));
+  const model = element("select", { id: "live-model" });
+  const neurons = element("input", { id: "live-neurons", placeholder: "such as 12.345 20.131", spellcheck: "false" });
+  const kind = element("select", { id: "live-kind" },
+    ...Object.entries({ zero: "set to 0", mean: "set to their mean", scale: "multiply by", patch: "take from the other response" }).map(([value, label]) => element("option", { value }, label)));
+  const factor = element("input", { id: "live-factor", type: "number", step: "any", value: "0.5", "aria-label": "factor" });
+  const watched = element("input", { id: "live-neuron", placeholder: "layer.neuron" });
+  const list = element("ul", { id: "live-edits" });
+  const status = element("p", { id: "live-status", "aria-live": "polite" });
+  const results = element("div", { id: "live-results" });
+  const show = () => list.replaceChildren(...edits.map((edit, i) => element("li", {}, element("label", { class: "row" },
+    Object.assign(element("input", { type: "checkbox", onchange: (event) => { edit.on = event.target.checked; run(); } }), { checked: edit.on }),
+    `${edit.neurons.map(nameOf).join(", ")}: ${kind.querySelector(`[value=${edit.kind}]`).textContent}${edit.kind === "scale" ? ` ${edit.factor}` : ""}`),
+    element("button", { type: "button", onclick: () => { edits.splice(i, 1); show(); run(); } }, "remove"))));
+  const add = () => {
+    const found = neurons.value.trim().split(/[\s,]+/).map((name) => /^(\d+)\.(\d+)$/.exec(name));
+    if (!neurons.value.trim() || found.some((each) => !each)) {
+      status.textContent = "A neuron is written layer.neuron, such as 12.345.";
+      return;
+    }
+    edits.push({ neurons: found.map((each) => [+each[1], +each[2]]), kind: kind.value, factor: Number(factor.value), on: true });
+    show();
+    run();
+  };
+  const run = async () => {
+    asking?.abort();
+    const mine = (asking = new AbortController());
+    const watch = /^(\d+)\.(\d+)$/.exec(watched.value.trim());
+    const on = edits.filter((edit) => edit.on).map((edit) => ({ neurons: edit.neurons, kind: edit.kind, ...(edit.kind === "scale" ? { factor: edit.factor } : {}) }));
+    status.textContent = "Computing…";
+    try {
+      const found = await ask("/api/score", {
+        model: model.value, prompt: root.querySelector("#live-prompt").value, chosen: root.querySelector("#live-chosen").value,
+        rejected: root.querySelector("#live-rejected").value, edits: on, neuron: watch ? [+watch[1], +watch[2]] : null, top: 20, tab,
+      });
+      if (mine !== asking) return;
+      status.textContent = `Margin ${figure(found.clean.margin)}${found.edited ? `, edited ${figure(found.edited.margin)}` : ""}.`;
+      results.replaceChildren(...liveResults(found, model.value, watch?.[0]));
+    } catch (error) {
+      if (mine === asking && error.name !== "AbortError") status.textContent = `Not computed: ${error.message}`;
+    }
+  };
+  root.append(element("section", { class: "live" }, element("h2", {}, "Your own pair"),
+    element("p", {}, "Rewards of two responses to one prompt, with and without edits of neurons. The prompt is one question, or a transcript in turns of Human and Assistant."),
+    element("form", { onsubmit: (event) => { event.preventDefault(); run(); } },
+      element("label", {}, "Reward model", model), text("live-prompt", "Prompt", "How do I keep bread fresh?"),
+      element("div", { class: "pair" }, text("live-chosen", "Chosen response", "Wrap it in a cloth and keep it in a bread box, or freeze what you will not eat in two days."), text("live-rejected", "Rejected response", "I don't know. Ask somebody else.")),
+      element("label", {}, "Show the activations of neuron", watched), element("p", {}, element("button", { type: "submit", id: "live-run" }, "Score"))),
+    element("h3", {}, "Edits"), element("div", { class: "pager" }, element("label", { class: "row" }, "Neurons", neurons), element("label", { class: "row" }, "Edit", kind), factor, element("button", { type: "button", id: "live-add", onclick: add }, "Add")), list, status, results));
+  ask("/api/models").then((found) => model.replaceChildren(...found.models.map((each) => element("option", {}, each.name))))
+    .catch((error) => { status.textContent = `No model: ${error.message}`; });
+}
+
+function liveResults(found, model, watched) {
+  const row = (label, value) => element("tr", {}, element("th", { class: "text", scope: "row" }, label), ...["chosen", "rejected", "margin"].map((key) => element("td", { "data-of": `${label} ${key}` }, value[key].toFixed(5))));
+  const parts = [element("table", { id: "live-rewards" }, element("thead", {}, element("tr", {}, element("th"), ...["chosen", "rejected", "margin"].map((key) => element("th", { scope: "col" }, `${key} (reward units)`)))),
+    element("tbody", {}, row("clean", found.clean), ...(found.edited ? [row("edited", found.edited)] : [])))];
+  for (const run of ["clean", "edited"]) for (const side of ["chosen", "rejected"]) {
+    const values = found[side][run];
+    if (!values) continue;
+    const peak = values.reduce((most, value) => (Math.abs(value) > Math.abs(most) ? value : most), 0);
+    const levels = Int8Array.from(values, (value) => (peak ? Math.round((value / Math.abs(peak)) * 127) : 0));
+    parts.push(element("h3", {}, `Neuron ${watched} on the ${side} response, ${run}: peak ${figure(peak)}`), tokenLine(found[side], levels, Math.abs(peak) / 127, 0));
+  }
+  parts.push(element("h3", {}, "Neurons that move this margin most"), element("p", { class: "hint" }, "Estimated from one backward pass, on the model without edits. Positive: the neuron raises the margin."),
+    element("ol", { class: "words" }, ...found.top.map((each) => element("li", {}, element("a", { href: addressOf({ ...state, view: "neuron", model: shapeOf(model) ? model : state.model, neuron: [each.layer, each.neuron] }) }, `${each.layer}.${each.neuron}`), ` ${figure(each.effect)}, peak activation ${figure(each.peak)}`))));
+  return parts;
+}

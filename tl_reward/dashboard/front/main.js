@@ -1,0 +1,108 @@
+// Puts the page together.
+
+function fillControls() {
+  const model = document.getElementById("model"), metric = document.getElementById("metric"), search = document.getElementById("search");
+  model.replaceChildren(...manifest.models.map((each) => element("option", { value: each.name }, each.name)));
+  model.addEventListener("change", () => go({ model: model.value }));
+  metric.addEventListener("change", () => go({ metric: metric.value }));
+  const show = () => {
+    model.value = state.model;
+    metric.replaceChildren(...columnsOf(state.model).map((each) => element("option", { value: each.key, title: each.about }, `${each.key} (${each.unit})`)));
+    metric.value = state.metric;
+  };
+  subscribe(["model", "metric"], show);
+  search.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    const found = /^\s*(?:L\s*)?(\d+)\s*[.N:\s]\s*(\d+)\s*$/i.exec(search.value), shape = shapeOf(state.model);
+    if (found && shape && +found[1] < shape.layers && +found[2] < shape.width) {
+      go({ view: "neuron", neuron: [+found[1], +found[2]] });
+      search.setAttribute("aria-invalid", "false");
+    } else {
+      search.setAttribute("aria-invalid", "true");
+      say(shape ? `No such neuron: layers are 0 to ${shape.layers - 1}, neurons 0 to ${shape.width - 1}, written layer.neuron` : "This run has no neurons");
+      document.getElementById("search-help").textContent = document.getElementById("said").textContent;
+    }
+  });
+  document.getElementById("skip").addEventListener("click", (event) => { event.preventDefault(); search.focus(); });
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "/" && !/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) { event.preventDefault(); search.focus(); }
+  });
+}
+
+function themeButton() {
+  const button = document.getElementById("theme"), system = matchMedia("(prefers-color-scheme: dark)"), choices = ["system", "light", "dark"];
+  let choice = "system";
+  const apply = () => {
+    document.documentElement.dataset.theme = choice === "system" ? (system.matches ? "dark" : "light") : choice;
+    button.textContent = `Theme: ${choice}`;
+    redrawAll();
+    if (state.view === "neuron") drawNeuron(document.getElementById("neuron")).catch(failed);
+  };
+  button.addEventListener("click", () => { choice = choices[(choices.indexOf(choice) + 1) % choices.length]; apply(); });
+  system.addEventListener("change", apply);
+  document.documentElement.dataset.theme = system.matches ? "dark" : "light";
+}
+
+function views() {
+  const show = () => {
+    for (const name of ["overview", "neuron", "live"]) document.getElementById(name).hidden = state.view !== name;
+    for (const name of ["overview", "live"]) {
+      const link = document.getElementById(`to-${name}`);
+      link.href = addressOf({ ...state, view: name });
+      if (state.view === name) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+    }
+    document.title = state.view === "neuron" ? `${nameOf(state.neuron)} · ${manifest.title}` : manifest.title;
+  };
+  subscribe(["view", "neuron", "model", "metric"], show);
+  subscribe(["view", "neuron"], () => window.scrollTo(0, 0));
+}
+
+function fillOverview(root) {
+  if (manifest.columns.length) root.append(mapPanel(), tensionPanel(), profilePanel());
+  root.append(...overlapPanels());
+  if (manifest.columns.length) root.append(tablePanel());
+  manifest.panels.forEach((entry, i) => {
+    const { section, box } = panel(entry.title, entry.caption, { id: i, height: entry.height });
+    whenVisible(box, async () => {
+      const { data, layout } = (await jsonBlock("panels"))[i];
+      // Black and dark grey are colours of a light page.
+      const colors = { "#000000": theme().text, "#555": theme().guide, "#444": theme().guide };
+      const themed = (value) => JSON.parse(JSON.stringify(value), (_, each) => colors[each] ?? each);
+      await plot(box, themed(data), themed(layout));
+    });
+    root.append(section);
+  });
+  if (manifest.missing.length) {
+    const items = manifest.missing.map((each) => element("li", {}, `${each.what}: `, element("code", {}, each.command)));
+    root.append(element("section", {}, element("h2", {}, "Not in this run"), element("p", {}, "To add it, compute it and name both run folders to tl-reward dashboard."), element("ul", { class: "missing" }, ...items)));
+  }
+}
+
+function loadPlotly() {
+  return blockBytes("plotly").then((bytes) => new Promise((resolve, reject) => {
+    const script = element("script", { src: URL.createObjectURL(new Blob([bytes], { type: "text/javascript" })) });
+    script.onload = resolve;
+    script.onerror = () => reject(new Error("plotly.js did not load"));
+    document.head.append(script);
+  }));
+}
+
+async function main() {
+  manifest = await jsonBlock("manifest");
+  document.getElementById("provenance").textContent = manifest.provenance;
+  document.getElementById("to-live").hidden = !manifest.live;
+  themeButton();
+  fillControls();
+  views();
+  await loadPlotly();
+  neuronView(document.getElementById("neuron"));
+  if (manifest.live) liveView(document.getElementById("live"));
+  fillOverview(document.getElementById("overview"));
+  window.addEventListener("hashchange", follow);
+  follow();
+  performance.mark("ready");
+  document.documentElement.dataset.ready = "yes";
+}
+
+main().catch(failed);

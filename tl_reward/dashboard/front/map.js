@@ -1,0 +1,87 @@
+// Every neuron at once: layers up, neurons along; where a pixel stands for several, it shows the one farthest from the neutral value.
+
+const PIXELS = 480;
+let byRank = false;
+
+function mapPanel() {
+  const order = element("input", { type: "checkbox", id: "map-rank", onchange: (event) => { byRank = event.target.checked; refresh(box); } });
+  const controls = [element("label", { class: "row" }, order, "sort each layer by value")];
+  const { section, box, text } = panel("Every neuron", "", { id: "map", height: 520, controls });
+  whenVisible(box, () => drawMap(box, text));
+  subscribe(["model", "metric"], () => refresh(box));
+  return section;
+}
+
+async function drawMap(box, text) {
+  const shown = { model: state.model, metric: state.metric };
+  const column = await columnOf(columnEntry(state.model, state.metric));
+  if (shown.model !== state.model || shown.metric !== state.metric) return; // somebody was faster
+  const { layers, width } = shapeOf(state.model);
+  const order = byRank ? rankOrder(column, layers, width) : null;
+  const reach = column.exceededBy(0.001) || column.exceededBy(0) || 1;
+  text.textContent =
+    `${column.about} Colour: blue is above ${figure(column.neutral)}, red below; the scale ends at the 99.9th percentile of sizes, ` +
+    `${figure(reach)} ${column.unit}. Each pixel shows the neuron of its place that is farthest from ${figure(column.neutral)}. Click to open it; drag to zoom.`;
+  let pixels = pool(column, layers, width, order, 0, width);
+  const trace = (pooled) => ({
+    type: "heatmap", z: pooled.z, x: pooled.x, customdata: pooled.text, hovertemplate: "%{customdata}<extra></extra>",
+    colorscale: divergent(), zmin: column.neutral - reach, zmax: column.neutral + reach, zmid: column.neutral,
+    colorbar: { title: { text: plain(column.unit), side: "right" }, thickness: 14 },
+  });
+  await plot(box, [trace(pixels)], {
+    xaxis: { title: { text: byRank ? "rank of the neuron in its layer" : "neuron" }, range: [-0.5, width - 0.5], zeroline: false },
+    yaxis: { title: { text: "layer" }, range: [-0.5, layers - 0.5], dtick: Math.max(1, Math.floor(layers / 10)), zeroline: false },
+    uirevision: `${state.model} ${byRank}`,
+  });
+  box.removeAllListeners?.("plotly_click");
+  box.removeAllListeners?.("plotly_relayout");
+  box.on("plotly_click", (event) => {
+    const [layer, bin] = event.points[0].pointIndex;
+    go({ view: "neuron", neuron: placeOf(pixels.winner[layer][bin], state.model) });
+  });
+  box.on("plotly_relayout", () => {
+    const [low, high] = box.layout.xaxis.range, from = Math.max(0, Math.floor(low + 0.5)), to = Math.min(width, Math.ceil(high + 0.5));
+    if (to <= from || (from === pixels.from && to === pixels.to)) return;
+    pixels = pool(column, layers, width, order, from, to);
+    const { z, x, customdata } = trace(pixels);
+    Plotly.restyle(box, { z: [z], x: [x], customdata: [customdata] });
+  });
+}
+
+// The neurons of each layer, from the largest value to the smallest.
+function rankOrder(column, layers, width) {
+  return once(`order ${column.values}`, () => {
+    const order = new Uint32Array(layers * width);
+    for (let layer = 0; layer < layers; layer++) {
+      const own = Uint32Array.from({ length: width }, (_, neuron) => layer * width + neuron);
+      order.set(sorted(column, own, true), layer * width);
+    }
+    return order;
+  });
+}
+
+function pool(column, layers, width, order, from, to) {
+  const bins = Math.min(PIXELS, to - from), step = (to - from) / bins;
+  const edges = Array.from({ length: bins + 1 }, (_, bin) => from + Math.round(bin * step));
+  const z = [], text = [], winner = [];
+  for (let layer = 0; layer < layers; layer++) {
+    const values = new Float32Array(bins), winners = new Uint32Array(bins), labels = new Array(bins);
+    for (let bin = 0; bin < bins; bin++) {
+      let best = -1, farthest = -1;
+      for (let at = edges[bin]; at < edges[bin + 1]; at++) {
+        const i = order ? order[layer * width + at] : layer * width + at;
+        const distance = column.distance(column.bits[i]);
+        if (distance > farthest) [best, farthest] = [i, distance];
+      }
+      winners[bin] = best;
+      values[bin] = column.at(best);
+      const many = edges[bin + 1] - edges[bin];
+      labels[bin] = `neuron ${layer}.${best - layer * width}<br>${figure(values[bin])} ${column.unit}${many > 1 ? ` (farthest of ${many})` : ""}`;
+    }
+    z.push(values);
+    text.push(labels);
+    winner.push(winners);
+  }
+  const x = edges.slice(0, -1).map((edge, bin) => (edge + edges[bin + 1] - 1) / 2);
+  return { z, x, text, winner, from, to };
+}
