@@ -20,15 +20,15 @@ LEVELS = {
             "model custom",
             "budget training tiny",
             "run",
-            "streaming patching",
-            "discovery attribution direct ablation effects lens path_patching",
-            "methods pair_patching model_patching",
+            "streaming patching weights",
+            "discovery attribution direct ablation effects lens path_patching example_passes",
+            "methods pair_patching model_patching examples",
             "tension",
-            "record plots",
-            "effect_plots patch_plots patch_record",
+            "record columns",
+            "patch_record example_record plots",
             "summary dashboard",
             "demo options",
-            "commands patch_commands",
+            "commands patch_commands example_commands",
             "cli tl_reward",
         ]
     )
@@ -93,7 +93,7 @@ def test_every_level_names_a_file():
 
 def test_the_source_is_read():
     # Guards the tests of this file: they pass where nothing is found.
-    assert {"tl_reward.plots", "tl_reward.results"} <= own_imports("tl_reward.dashboard.page")
+    assert {"tl_reward.columns", "tl_reward.results"} <= own_imports("tl_reward.dashboard.page")
     assert {"tl_reward.checkpoints", "tl_reward.architectures", "transformer_lens"} <= imports("tl_reward.model")
     assert "tl_reward.demo" in own_imports("tl_reward.cli")  # inside a function
     assert {"tl_reward.errors", "tl_reward.pairs"} <= reached("tl_reward.plots")

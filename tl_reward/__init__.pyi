@@ -9,6 +9,7 @@ from .discovery import Discovery, discover
 from .effects import Comparison, Effects, compare_with_exact, neuron_effects, set_effects
 from .entropy import Selectivity, selectivity
 from .errors import InputError
+from .examples import Examples, collect_examples
 from .interventions import Intervention, MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
 from .lens import RewardLens, reward_lens
 from .methods import estimate
@@ -39,6 +40,7 @@ __all__ = [
     "Discovery",
     "Effects",
     "Estimate",
+    "Examples",
     "HeadPatch",
     "HookedRewardModel",
     "InputError",
@@ -67,6 +69,7 @@ __all__ = [
     "ablation_curve",
     "align",
     "attribute",
+    "collect_examples",
     "compare",
     "compare_gain_with_exact",
     "compare_with_exact",

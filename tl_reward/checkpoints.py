@@ -8,8 +8,17 @@ from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from tl_reward import architectures, zoo
 from tl_reward.errors import InputError
@@ -65,6 +74,28 @@ def load_with_fresh_head(name_or_path: str | Path, *, seed: int, dtype: torch.dt
     return Checkpoint(hf_model, _tokenizer(folder, name), name)
 
 
+def load_unembedding(
+    name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, hub: dict[str, Any] | None = None
+) -> Float[Tensor, "d_model vocab"]:
+    """The output embedding of a causal language model with its final norm's weight folded in, and a layer norm's centring: logits are the
+    residual stream over the norm's scale, times this. (Left out: the norm's bias, and Gemma-2's cap of logits, which keeps their order.)
+
+    Raises:
+        InputError: no model there, an unsupported architecture, weights in other files than safetensors, or missing ones.
+    """
+    name = str(name_or_path)
+    folder = _local_folder(name, hub or {})
+    hf_config = _hf_config(folder, name)
+    architectures.architecture_of(hf_config)
+    hf_model = _hf_model(folder, hf_config, dtype, name, kind=AutoModelForCausalLM)
+    # In the place of the reward head, so that the table of the architecture knows all of it.
+    inside = {key: value for key, value in hf_model.state_dict().items() if key.startswith(f"{hf_model.base_model_prefix}.")}
+    head = hf_model.get_output_embeddings().weight.detach()
+    state = architectures.to_lens(inside | {"score.weight": head}, hf_config, dtype, copy=False)
+    folded = state["ln_final.w"].float()[:, None] * state["unembed.W_U"].float()
+    return (folded - folded.mean(0) if "ln_final.b" in state else folded).to(dtype)
+
+
 def check_reward_head(hf_config: Any, name: str, class_name: str | None = None) -> None:
     """Raises InputError for an unsupported architecture, another head than a sequence classifier's, or more than one output."""
     architectures.architecture_of(hf_config)
@@ -101,11 +132,16 @@ def _hf_config(folder: Path, name: str) -> Any:
         raise InputError(f"{name}: no model found ({_reason(error)})") from None
 
 
-def _hf_model(folder: Path, hf_config: Any, dtype: torch.dtype, name: str, may_lack: frozenset[str] | set[str] = frozenset()) -> Any:
+def _hf_model(
+    folder: Path,
+    hf_config: Any,
+    dtype: torch.dtype,
+    name: str,
+    may_lack: frozenset[str] | set[str] = frozenset(),
+    kind: Any = AutoModelForSequenceClassification,
+) -> Any:
     try:
-        model, info = AutoModelForSequenceClassification.from_pretrained(
-            folder, config=hf_config, dtype=dtype, use_safetensors=True, output_loading_info=True
-        )
+        model, info = kind.from_pretrained(folder, config=hf_config, dtype=dtype, use_safetensors=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise InputError(f"{name}: weights could not be loaded ({_reason(error)})") from None
     # Hugging Face fills what a file lacks with random numbers.

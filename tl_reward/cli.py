@@ -1,6 +1,9 @@
 """Open up reward models: score preference pairs, find neurons, ablate them, and see the result on one page."""
 
+import shlex
+import sys
 import warnings
+import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +15,7 @@ from tyro.conf import Positional
 from tl_reward import zoo
 from tl_reward.commands import Ablate, Attribute, Compare, Discover, Effects, Tension
 from tl_reward.errors import one_line_errors
+from tl_reward.example_commands import Examples
 from tl_reward.options import Data, Output, Running, console, merged, print_run
 from tl_reward.patch_commands import Lens, Patch, PatchModels
 from tl_reward.results import Results, provenance
@@ -33,7 +37,18 @@ class Demo:
         page = run_demo(self.out, overwrite=self.overwrite)
         print_run(self.out)
         console.print(f"\nPage: {page.resolve()}", soft_wrap=True)
-        console.print("Open it in a browser; it needs no network.")
+        console.print(how_to_open(page), soft_wrap=True)
+
+
+def how_to_open(page: Path) -> str:
+    """Where there is a terminal and a browser, the command that opens the page; else what to do with it."""
+    if console.is_terminal:
+        try:
+            webbrowser.get()
+        except webbrowser.Error:
+            return "No browser was found here: copy the file to a machine that has one. It needs no network."
+        return f"Open it: {Path(sys.executable).name} -m webbrowser -t {shlex.quote(page.resolve().as_uri())}"
+    return "Open it in a browser; it needs no network."
 
 
 @dataclass(frozen=True)
@@ -109,6 +124,7 @@ Command = (
     | Annotated[Attribute, tyro.conf.subcommand("attribute")]
     | Annotated[Effects, tyro.conf.subcommand("effects")]
     | Annotated[Tension, tyro.conf.subcommand("tension")]
+    | Annotated[Examples, tyro.conf.subcommand("examples")]
     | Annotated[Ablate, tyro.conf.subcommand("ablate")]
     | Annotated[Patch, tyro.conf.subcommand("patch")]
     | Annotated[PatchModels, tyro.conf.subcommand("patch-models")]

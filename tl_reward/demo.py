@@ -4,24 +4,37 @@ from pathlib import Path
 
 from tl_reward import zoo
 from tl_reward.ablation import ablation_curve
+from tl_reward.attribution import attribute
+from tl_reward.checkpoints import load_unembedding
 from tl_reward.dashboard import write_page
 from tl_reward.discovery import discover
+from tl_reward.effects import compare_with_exact
+from tl_reward.example_record import neurons_to_show, record_examples
+from tl_reward.examples import collect_examples
 from tl_reward.model import HookedRewardModel
 from tl_reward.readers import EMBEDDED, load_pairs
-from tl_reward.record import record_ablation, record_discovery, record_overlap, record_scores
+from tl_reward.record import (
+    record_ablation,
+    record_attribution,
+    record_discovery,
+    record_overlap,
+    record_scores,
+    record_tension,
+)
 from tl_reward.results import Results, check_run_folder, provenance
-from tl_reward.run import score
 from tl_reward.statistics import StatisticName
+from tl_reward.tension import tension
 
 OBJECTIVES = ("helpful", "harmless")
 # The study's magnitude: the signed mean of the activation module's output.
 SCORE: StatisticName = "mean"
 SITE = "mlp_gate"
 FRACTIONS = (0.05, 0.1, 0.2)
+SHOWN = 500  # neurons whose examples the page shows token by token
 
 
 def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
-    """Scores, finds neurons, compares and ablates; writes a run folder with its page, and returns the page's path.
+    """Scores, finds neurons, estimates their effects, compares and ablates; writes a run folder with its page, and returns the page's path.
 
     Neurons are found on one half of the embedded pairs, and everything is tested on the other. As in the study, each model's neurons
     are found on pairs of its own objective, and the mixed model's on both.
@@ -29,29 +42,36 @@ def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
     check_run_folder(output, overwrite=overwrite)
     find = {objective: load_pairs(EMBEDDED, objective=objective, split="find") for objective in OBJECTIVES}
     test = {objective: load_pairs(EMBEDDED, objective=objective, split="test") for objective in OBJECTIVES}
+    tested = [pair for objective in OBJECTIVES for pair in test[objective]]
     data = {f"embedded {o}, find": find[o] for o in OBJECTIVES} | {f"embedded {o}, test": test[o] for o in OBJECTIVES}
     results = Results(provenance=provenance(seed=seed, data=data))
-    base = HookedRewardModel.from_base(zoo.BASE)
+    base, unembedding = HookedRewardModel.from_base(zoo.BASE), load_unembedding(zoo.BASE)
     for name in zoo.REWARD_MODELS:
         model = HookedRewardModel.from_pretrained(zoo.ADAPTERS / name)  # not a folder of that name that happens to be here
         own = OBJECTIVES if name == "mixed" else (name,)
-        found_on = f"embedded {' and '.join(own)}, find"
         found = discover(model, [p for o in own for p in find[o]], base=base, progress=f"{name}: neurons")
-        record_discovery(results, name, found_on, found)
-        for objective in OBJECTIVES:
+        record_discovery(results, name, f"embedded {' and '.join(own)}, find", found)
+        record_tension(results, name, "embedded, test", tension(model, tested, progress=f"{name}: effects"), fraction=0.02)
+        if name == "mixed":
+            effects = attribute(model, tested, progress=f"{name}: effects on all pairs")
+            checked = compare_with_exact(
+                model, tested, {"gradient": effects.effect}, top=6, random=10, seed=seed, progress=f"{name}: neurons zeroed one by one"
+            )
+            record_attribution(results, name, "embedded, test", {"gradient": effects}, checked)
+        examples = collect_examples(
+            model, tested, neurons_to_show(results, name, most=SHOWN), unembedding=unembedding, seed=seed, progress=f"{name}: examples"
+        )
+        record_examples(results, name, "embedded, test", examples)
+        for objective, scores in examples.scores.by_objective().items():
             dataset = f"embedded {objective}, test"
-            if name != "mixed":
-                record_scores(results, name, dataset, score(model, test[objective], progress=f"{name}: scores, {objective} pairs"))
-                continue
-            curve = ablation_curve(
-                model, test[objective], found.ranking(SCORE, SITE), fractions=FRACTIONS, draws=2, seed=seed,
-                progress=f"{name}: scores with and without neurons, {objective} pairs",
-            )  # fmt: skip
-            record_scores(results, name, dataset, curve.clean)
-            record_ablation(
-                results, name, dataset, curve, score=SCORE, site=SITE,
-                found=results.sections["discovery"][name], pairs=test[objective],
-            )  # fmt: skip
+            record_scores(results, name, dataset, scores)
+            if name == "mixed":
+                curve = ablation_curve(
+                    model, test[objective], found.ranking(SCORE, SITE), fractions=FRACTIONS, draws=2, seed=seed,
+                    progress=f"{name}: without neurons, {objective} pairs",
+                )  # fmt: skip
+                entry = results.sections["discovery"][name]
+                record_ablation(results, name, dataset, curve, score=SCORE, site=SITE, found=entry, pairs=test[objective])
     record_overlap(results, results, scores=[SCORE], sites=[SITE], fraction=0.1)
     results.save(output, overwrite=overwrite)
     return write_page(results, output / "dashboard.html")

@@ -1,0 +1,80 @@
+"""What drives a reward model's neurons: at which transcripts, tokens and words is each strongest?
+
+Command:  .venv/bin/python experiments/collect_examples.py --model mixed --ranking runs/tension --out runs/examples
+Cost:     two forward passes over every transcript, for all neurons at once; a run that was cut short goes on where it was.
+Expect:   of every neuron the five transcripts with its largest activations; of those shown in detail also its activation at every token
+          of ten transcripts, its distribution by objective and side, and the words and neurons nearest to it by its weights.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+import tl_reward
+from tl_reward import zoo
+from tl_reward.checkpoints import load_unembedding
+from tl_reward.errors import InputError, one_line_errors
+from tl_reward.example_record import neurons_to_show, record_examples
+from tl_reward.examples import NeuronSite, collect_examples
+from tl_reward.readers import short_name
+from tl_reward.results import check_run_folder
+from tl_reward.sites import NeuronSet, Where
+from tl_reward.tiny import tiny_reward_model
+
+
+@dataclass(frozen=True)
+class Config:
+    """Collects the examples of the neurons that a run ranks highest.
+
+    Attributes:
+        model: a folder, a hub id, or an embedded model.
+        ranking: a run folder of tension, attribution, effects or discovery of that model.
+        most: neurons to show in detail.
+        base: the language model that it was trained from, for the words that neurons raise.
+        pairs: a file, a hub id, or "embedded".
+        where: the tokens over which peaks are taken.
+        site: "mlp_post" is act(gate) * up, "mlp_gate" is act(gate).
+        out: the run folder to write.
+        smoke: run a tiny random model on a few pairs, and show some of its neurons.
+    """
+
+    model: str = "mixed"
+    ranking: Path | None = None
+    most: int = 500
+    base: str = zoo.BASE
+    pairs: str = "embedded"
+    split: str = "test"
+    where: Where = "response"
+    site: NeuronSite = "mlp_post"
+    seed: int = 0
+    out: Path = Path("runs/examples")
+    smoke: bool = False
+
+
+def main(config: Config) -> None:
+    check_run_folder(config.out)
+    if config.ranking is None and not config.smoke:
+        raise InputError("give a run folder that ranks neurons, with --ranking")
+    ranked = tl_reward.Results.load(config.ranking) if config.ranking else None
+    neurons = neurons_to_show(ranked, config.model, most=config.most) if ranked else NeuronSet([(0, 3), (1, 7), (1, 30)])
+    pairs = tl_reward.load_pairs(config.pairs, split=config.split, limit=8 if config.smoke else None)
+    dataset = f"{short_name(config.pairs)}, {config.split}"
+    results = tl_reward.Results(provenance=tl_reward.provenance(seed=config.seed, data={dataset: pairs}))
+    model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+    label = f"random, for {config.model}" if config.smoke else config.model
+    unembedding = None if config.smoke else load_unembedding(config.base)
+    checkpoint = config.out.with_name(f"{config.out.name}.partial")
+    found = collect_examples(
+        model, pairs, neurons, site=config.site, where=config.where, unembedding=unembedding, checkpoint=checkpoint,
+        seed=config.seed, progress=label,
+    )  # fmt: skip
+    record_examples(results, label, dataset, found)
+    print(f"Run: {results.save(config.out)}")
+    for (layer, neuron), words in zip(neurons, found.words_in.text, strict=True):
+        print(f"{layer}.{neuron}: reads {', '.join(map(repr, words[:5]))}")
+
+
+if __name__ == "__main__":
+    with one_line_errors("collect_examples"):
+        main(tyro.cli(Config, description=__doc__))
