@@ -22,13 +22,13 @@ LEVELS = {
             "run",
             "streaming patching weights",
             "discovery attribution direct ablation effects lens path_patching example_passes",
-            "methods pair_patching model_patching examples",
+            "methods pair_patching model_patching live examples",
             "tension",
             "record columns",
             "patch_record example_record plots",
             "summary dashboard",
-            "demo options",
-            "commands patch_commands example_commands",
+            "demo serve options",
+            "commands patch_commands serve_commands example_commands",
             "cli tl_reward",
         ]
     )

@@ -1,12 +1,12 @@
 """Figures and panels of patching and of the lens: they draw the recorded numbers, and tokens stay text."""
 
-import json
 import re
 from pathlib import Path
 
 import pytest
+from page_runs import document
 
-from tl_reward import patch_plots
+from tl_reward import plots
 from tl_reward.cli import main
 from tl_reward.dashboard import build_page
 from tl_reward.errors import InputError
@@ -15,6 +15,7 @@ from tl_reward.model_patching import compare_gain_with_exact, gain, patch_models
 from tl_reward.pair_patching import aligned_tokens, patch_pairs
 from tl_reward.pairs import PreferencePair, parse_transcript
 from tl_reward.patch_record import record_gain, record_lens, record_model_patching, record_patching
+from tl_reward.plots.patching import as_label
 from tl_reward.readers import load_pairs
 from tl_reward.results import Results, pair_hash
 from tl_reward.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
@@ -49,7 +50,7 @@ def results():
 
 def test_profiles_and_heads_draw_the_shares(results):
     cells = results.entry("patching", "mixed · pairs")["cells"]
-    figure = patch_plots.patch_profile(results, "mixed · pairs")
+    figure = plots.patch_profile(results, "mixed · pairs")
     lines = [trace for trace in figure.data if trace.fill != "toself"]
     for line in lines:
         direction = "noising" if line.xaxis == "x" else "denoising"
@@ -57,7 +58,7 @@ def test_profiles_and_heads_draw_the_shares(results):
         own = [cell for cell in cells if (cell["kind"], cell["where"]) == (kind, where)]
         assert list(line.y) == [cell[direction]["value"] for cell in own] and list(line.x) == [0, 1]
     assert len(lines) == 4
-    noising, denoising = patch_plots.patch_heads(results, "mixed · pairs").data
+    noising, denoising = plots.patch_heads(results, "mixed · pairs").data
     for cell in cells:
         if cell["unit"] is not None and cell["where"] == "all":
             assert noising.z[cell["layer"], cell["unit"]] == cell["noising"]["value"]
@@ -66,11 +67,11 @@ def test_profiles_and_heads_draw_the_shares(results):
 
 def test_the_token_map_has_a_place_for_each_aligned_token(results):
     entry = results.entry("patching", "mixed · pair hostile")
-    noising, _ = patch_plots.patch_tokens(results, "mixed · pair hostile").data
+    noising, _ = plots.patch_tokens(results, "mixed · pair hostile").data
     assert noising.z.shape == (2, len(entry["tokens"]))
     for cell in entry["cells"]:
         assert noising.z[cell["layer"], len(entry["tokens"]) + cell["where"]] == cell["noising"]["value"]
-    labels = patch_plots.patch_tokens(results, "mixed · pair hostile").layout.xaxis2.ticktext
+    labels = plots.patch_tokens(results, "mixed · pair hostile").layout.xaxis2.ticktext
     assert not any(re.search(r"<(?!br>)", label) for label in labels) and any("&lt;" in label for label in labels)
     assert len(labels) == len(entry["tokens"]) == len(noising.customdata[0])
 
@@ -79,41 +80,41 @@ def test_curves_between_models_start_at_the_clean_one_and_band_only_where_drawn(
     (name,) = results.section("model_patching")
     entry = results.entry("model_patching", name)
     assert entry["tested_pairs_that_found"] == 1
-    traces = patch_plots.model_patching_curves(results, name).data
+    traces = plots.model_patching_curves(results, name).data
     top = [trace for trace in traces if trace.name == "top neurons patched"]
     assert [trace.y[0] for trace in top] == [0, 1] and list(top[1].y[1:]) == [point["kept"]["value"] for point in entry["points"]]
-    band, random, line = patch_plots.patched_accuracy(results, "mixed", "helpful").data
+    band, random, line = plots.patched_accuracy(results, "mixed", "helpful").data
     assert random.y[1] == pytest.approx(sum(entry["points"][0]["random_accuracy"]) / 2)
     assert list(line.y) == [e["accuracy"]["value"] for e in (entry["clean"], *(point["ranked"] for point in entry["points"]))]
     assert max(band.x) == 1 and band.fill == "toself" and list(line.x) == [0, 1, 2]
     with pytest.raises(InputError, match="nothing is patched from 'none' into 'mixed'"):
-        patch_plots.patched_accuracy(results, "mixed", "none")
+        plots.patched_accuracy(results, "mixed", "none")
 
 
 def test_lens_curves_and_token_curves(results):
     entry = results.entry("lens", "mixed · pairs")
-    lines = [trace for trace in patch_plots.lens_curves(results).data if trace.fill != "toself"]
+    lines = [trace for trace in plots.lens_curves(results).data if trace.fill != "toself"]
     assert list(lines[0].y) == [value["value"] for value in entry["accuracy"]] and lines[1].y[-1] == 1
-    chosen, rejected = patch_plots.token_curves(results, "mixed · pairs", "hostile").data
+    chosen, rejected = plots.token_curves(results, "mixed · pairs", "hostile").data
     shown = entry["shown"][-1]
     assert list(chosen.y) == shown["chosen"]["reward"] and len(rejected.text) == len(shown["rejected"]["tokens"])
     assert "".join(shown["chosen"]["tokens"]).endswith("script>a</script>\u2028<br>&\n")  # "<" is shared
     with pytest.raises(InputError, match="shows no pair 'none'; it shows"):
-        patch_plots.token_curves(results, "mixed · pairs", "none")
+        plots.token_curves(results, "mixed · pairs", "none")
     with pytest.raises(InputError, match="has no heads"):
-        patch_plots.patch_heads(results, "mixed · pair hostile")
+        plots.patch_heads(results, "mixed · pair hostile")
     with pytest.raises(InputError, match="is not token by token"):
-        patch_plots.patch_tokens(results, "mixed · pairs")
+        plots.patch_tokens(results, "mixed · pairs")
 
 
 def test_the_page_shows_them_all_and_hostile_tokens_stay_text(results):
     page = build_page(results)
-    assert page.count('class="plot"') == (1 + 2) + 1 + 2 + 2 + (1 + 5)
-    assert "CAUTION: 1 of 4 tested pairs" in page and "attribution patching from helpful" in page
-    assert "<script>a" not in page and "<!-- b" not in page and "<br>&" not in page.replace("<br>&lt;", "")
-    block = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.DOTALL)
-    assert block is not None and len(json.loads(block.group(1))) == 14
-    assert patch_plots.as_label("<b> x\n") == "&lt;b&gt;·x⏎" and patch_plots.as_label("x" * 20_000) == "x" * 13 + "…"
+    panels, figures = document(page, "manifest")["panels"], document(page, "panels")
+    assert len(panels) == len(figures) == (1 + 2) + 1 + 2 + 2 + (1 + 5)
+    captions = " ".join(panel["title"] + panel["caption"] for panel in panels)
+    assert "CAUTION: 1 of 4 tested pairs" in captions and "attribution patching from helpful" in captions
+    assert "<script>" not in str(figures) and "<!--" not in str(figures)
+    assert as_label("<b> x\n") == "&lt;b&gt;·x⏎" and as_label("x" * 20_000) == "x" * 13 + "…"
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

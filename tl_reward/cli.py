@@ -19,6 +19,7 @@ from tl_reward.example_commands import Examples
 from tl_reward.options import Data, Output, Running, console, merged, print_run
 from tl_reward.patch_commands import Lens, Patch, PatchModels
 from tl_reward.results import Results, provenance
+from tl_reward.serve_commands import Serve
 from tl_reward.training import TrainingConfig
 
 
@@ -131,6 +132,7 @@ Command = (
     | Annotated[Lens, tyro.conf.subcommand("lens")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
     | Annotated[Dashboard, tyro.conf.subcommand("dashboard")]
+    | Annotated[Serve, tyro.conf.subcommand("serve")]
 )
 
 

@@ -76,6 +76,34 @@ def regions(one: NeuronSet, other: NeuronSet, names: tuple[str, str] = ("helpful
     return {f"{names[0]}-only": one - other, f"{names[1]}-only": other - one, "shared": one & other}
 
 
+class Region(NamedTuple):
+    """How many neurons are in just these sets and in no other, and how many would be if the sets were independent within each layer."""
+
+    observed: int
+    expected: float
+
+
+def independent_regions(sets: Mapping[str, NeuronSet], *, n_layers: int, d_mlp: int) -> dict[str, Region]:
+    """Every combination of sets, the largest first; those that nothing is in, and nothing would be, are left out.
+
+    >>> a, b = NeuronSet([(0, 0), (0, 1)]), NeuronSet([(0, 1)])
+    >>> independent_regions({"a": a, "b": b}, n_layers=1, d_mlp=4)["a and b"]
+    Region(observed=1, expected=0.5)
+    """
+    masks = np.stack([neurons.mask(n_layers, d_mlp).numpy() for neurons in sets.values()])
+    share = masks.mean(2)
+    found = {}
+    for size in range(1, len(sets) + 1):
+        for inside in combinations(range(len(sets)), size):
+            chosen = np.isin(np.arange(len(sets)), inside)
+            observed = int((masks == chosen[:, None, None]).all(0).sum())
+            expected = float(np.where(chosen[:, None], share, 1 - share).prod(0).sum() * d_mlp)
+            names = [name for name, own in zip(sets, chosen, strict=True) if own]
+            if observed or expected >= 0.5:
+                found[f"{names[0]} only" if size == 1 else " and ".join(names)] = Region(observed, expected)
+    return dict(sorted(found.items(), key=lambda item: -item[1].observed))
+
+
 def compare(sets: Mapping[str, NeuronSet], *, n_layers: int, d_mlp: int) -> dict[str, Any]:
     """Every pair of reward models, the depth of each one's neurons, and the regions where helpful and harmless are among them."""
     result: dict[str, Any] = {

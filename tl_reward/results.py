@@ -32,6 +32,7 @@ FORMAT = 2
 SECTIONS = (
     "scores",
     "discovery",
+    "examples",
     "attribution",
     "effects",
     "tension",
@@ -173,7 +174,7 @@ def check_run_folder(folder: str | Path, *, overwrite: bool = False) -> None:
     if not overwrite:
         raise InputError(f"{folder} exists; choose another folder, or replace it with overwrite (--overwrite)")
     contents = {item.name for item in folder.iterdir()} if folder.is_dir() else {folder.name}
-    foreign = sorted(contents - {_JSON, _TENSORS, "dashboard.html"})
+    foreign = sorted(contents - {_JSON, _TENSORS, "dashboard.html", "dashboard.data"})
     if foreign:
         raise InputError(f"{folder} is not overwritten: it holds {', '.join(foreign[:3])}, which no run does")
 
