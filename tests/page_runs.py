@@ -13,6 +13,8 @@ from tl_reward.ablation import ablate_sets, ablation_curve
 from tl_reward.attribution import attribute
 from tl_reward.discovery import discover
 from tl_reward.effects import compare_with_exact, neuron_effects
+from tl_reward.example_record import neurons_to_show, record_examples
+from tl_reward.examples import collect_examples
 from tl_reward.readers import load_pairs
 from tl_reward.record import (
     record_ablation,
@@ -78,6 +80,8 @@ def tiny_run() -> Results:
     record_tension(results, "mixed", "some pairs", tension(model, BOTH), fraction=0.1)
     sets, source = sets_of(results, "mixed")
     record_sets(results, "mixed", "some pairs", ablate_sets(model, BOTH, sets, draws=2), site="mlp_post", source=source, pairs=BOTH)
+    shown = neurons_to_show(results, "mixed", most=20)
+    record_examples(results, "mixed", "some pairs", collect_examples(model, BOTH, shown))
     return results
 
 

@@ -413,13 +413,22 @@ def test_activations_that_float16_cannot_hold_are_float32():
 HOSTILE = "</script><script>alert('x')</script> & \"né 🙂\" \x00 {{7*7}}"
 
 
+def test_examples_of_other_neurons_add_to_a_run(tiny):
+    runs = [Results(), Results()]
+    for run, shown in zip(runs, (NeuronSet([(1, 7)]), NeuronSet([(0, 3)])), strict=True):
+        record_examples(run, "tiny", "some", collect_examples(tiny, PAIRS[:2], shown))
+    assert list(Results.merge(runs).section("examples")) == ["tiny · some: 1.7", "tiny · some: 0.3"]
+
+
 def test_the_record_holds_it_all(tiny, tmp_path):
     pairs = [*PAIRS, said("<b>", HOSTILE, HOSTILE, "No.", "helpful")]
     found = collect_examples(tiny, pairs, NEURONS, unembedding=tiny.W_E.T)
     results = Results()
     record_examples(results, "tiny", "some", found)
     loaded = Results.load(results.save(tmp_path / "run"))
-    entry = loaded.entry("examples", "tiny · some")
+    (name,) = loaded.section("examples")
+    entry = loaded.entry("examples", name)
+    assert name == f"tiny · some: {len(NEURONS)} neurons"
     assert entry["neurons"] == NEURONS.to_json() and entry["site"] == "mlp_post" and entry["where"] == "response"
     assert entry["kinds"] == ["top"] * 5 + ["75 %", "50 %", "25 %"] + ["random"] * 2
     assert entry["pairs"] == len(pairs) == len(entry["pair_hashes"]) and entry["tokens"] == found.tokens
@@ -431,14 +440,14 @@ def test_the_record_holds_it_all(tiny, tmp_path):
     assert "".join(shared["tokens"][shared["response_start"] :]).strip() == "Yes!"
 
     def tensor(key, kind, shape):
-        value = loaded.tensor("examples", "tiny · some", key)
+        value = loaded.tensor("examples", name, key)
         assert (value.dtype, tuple(value.shape)) == (kind, shape), key
         return value
 
     i32, i64, f32, n = torch.int32, torch.int64, torch.float32, len(NEURONS)
     top, index = tensor("top/transcript", i32, (5, 2, 48)), tensor("shown/transcript", i32, (n, 10))
     assert int(max(top.max(), index.max())) == len(entry["transcripts"]) - 1
-    start, flat = tensor("shown/start", i64, (n, 10)), loaded.tensor("examples", "tiny · some", "shown/activation")
+    start, flat = tensor("shown/start", i64, (n, 10)), loaded.tensor("examples", name, "shown/activation")
     lengths = [len(entry["transcripts"][i]["tokens"]) for i in index.flatten().tolist()]
     assert flat.dtype == torch.float16 and start.flatten().tolist() == [sum(lengths[:i]) for i in range(len(lengths))]
     assert len(flat) == sum(lengths)

@@ -75,7 +75,7 @@ def test_rewards_and_edits_are_those_of_the_package(chromium, address, model, me
         page.click("#live-run")
         assert rewards(page, "clean") == expected(model)
         assert page.locator("#live-results .tokens").count() == 2
-        assert page.locator("#live-results .tokens").first.inner_text().strip().startswith("Human: " + PROMPT)
+        assert page.locator("#live-results .tokens").first.inner_text().startswith("⏎⏎Human: " + PROMPT)
         neurons = NeuronSet([(0, 3), (1, 7)])
         for kind, edit in (("zero", ZeroAblation(neurons)), ("mean", MeanAblation(neurons, mean)), ("scale", ScaleAblation(neurons, -2.5))):
             page.fill("#live-neurons", "0.3, 1.7")

@@ -93,8 +93,9 @@ def test_saved_and_loaded_again_the_rewards_are_the_same(mixed, tmp_path):
     assert score(again, PAIRS).chosen == pytest.approx(score(mixed, PAIRS).chosen, abs=1e-4)
 
 
-def test_the_readmes_python_runs(real_base, capsys):
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+def test_the_python_of_the_readme_and_the_guide_runs(real_base, capsys):
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/guide.md"))
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert len(blocks) == 5
     namespace: dict = {}
     for block in blocks:

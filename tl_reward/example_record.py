@@ -53,7 +53,9 @@ def record_examples(results: Results, model: str, dataset: str, found: Examples)
         "cosine/neuron": found.cosine_neuron.int(),
         "cosine/value": found.cosine,
     }
-    results.add("examples", f"{model} · {dataset}", entry, tensors)
+    # Named by what is shown, so that runs which show different neurons can be merged.
+    shown = f"{len(found.neurons)} neurons" if len(found.neurons) > 3 else ", ".join(f"{layer}.{neuron}" for layer, neuron in found.neurons)
+    results.add("examples", f"{model} · {dataset}{': ' if shown else ''}{shown}", entry, tensors)
 
 
 def _words(words: Words) -> list[list[list[Any]]]:

@@ -118,6 +118,11 @@ class NeuronSet:
     def __contains__(self, coord: object) -> bool:
         return coord in self.coords
 
+    def _repr_html_(self) -> str:
+        named = ", ".join(f"{layer}.{neuron}" for layer, neuron in self.coords[:12])
+        more = ", …" if len(self) > 12 else ""
+        return f"<b>{len(self):,} neurons in {len(self.by_layer())} layers</b><br>{named}{more}"
+
     def __or__(self, other: "NeuronSet") -> "NeuronSet":
         return NeuronSet({*self.coords, *other.coords})
 

@@ -1,5 +1,6 @@
 """What a run knows of single neurons and of sets of them, as plain data for the page; and how to compute what it does not know."""
 
+import shlex
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -102,9 +103,10 @@ def _rounded(values: np.ndarray) -> Any:
     return [[float(f"{value:.5g}") for value in row] for row in values.tolist()]
 
 
-def missing(results: Results, model: str) -> list[dict[str, str]]:
-    """What the page would show of that model and the run has not, with the command that computes it."""
+def missing(results: Results, model: str | None) -> list[dict[str, str]]:
+    """What the page would show of that model (or of one that was scored) and the run has not, with the command that computes it."""
     have = results.sections
+    model = shlex.quote(model or next((entry["model"] for entry in have.get("scores", {}).values()), "MODEL"))
     wanted = {
         "scores": ("whether the model prefers the chosen responses", f"score {model}"),
         "tension": ("what each neuron does to the helpful and to the harmless margin", f"tension {model}"),

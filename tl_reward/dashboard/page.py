@@ -102,7 +102,7 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
         "overlaps": evidence.overlaps(results),
         "exact": exact_effects(results),
         "details": [each.entry for each in found],
-        "missing": evidence.missing(results, next(iter(shapes), "MODEL")),
+        "missing": evidence.missing(results, next(iter(shapes), None)),
         "panels": [{"title": panel.title, "caption": panel.caption, "height": panel.height} for panel in panels],
     }
     for each in found:

@@ -32,9 +32,7 @@ async function drawNeuron(root) {
   const parts = [head, await numbersSection(index)];
   const effects = await effectsSection(index, name);
   if (effects) parts.push(effects);
-  const about = manifest.details.filter((each) => each.model === model);
-  for (const each of about) parts.push(...(await detailSections(each, neuron)));
-  if (!about.length) parts.push(absent("Which texts drive it", `tl-reward examples ${model} --neurons ${name} --out runs/examples-${name}`));
+  parts.push(...(await detailSections(neuron)));
   if (!still()) return;
   for (const box of root.querySelectorAll(".plot")) { drawn.delete(box); Plotly.purge(box); }
   root.replaceChildren(...parts);
@@ -42,7 +40,7 @@ async function drawNeuron(root) {
   say(`Neuron ${name} of the ${model} model`);
 }
 
-const absent = (what, command) => element("section", {}, element("h2", {}, what), element("p", {}, "Not in this run. To compute it: ", element("code", {}, command), ", then ", element("code", {}, "tl-reward dashboard"), " with that run folder."));
+const absent = (what, command) => element("section", {}, element("h2", {}, what), element("p", {}, "Not in this run. To add it: ", ...howTo(command)));
 
 async function numbersSection(index) {
   const keys = [...new Set(sameShape(state.model).flatMap((name) => columnsOf(name).map((each) => each.key)))];
@@ -100,17 +98,24 @@ async function drawEffects(box, rows) {
   });
 }
 
-async function detailSections(about, neuron) {
-  const found = await jsonBlock(`examples-${about.number}`);
-  const at = found.neurons.findIndex((each) => nameOf(each) === nameOf(neuron));
-  const of = `${about.dataset}, ${about.site}, ${about.where === "all" ? "all" : `${about.where}`} tokens`;
-  if (at < 0) {
-    const command = `tl-reward examples ${about.model} --neurons ${nameOf(neuron)} --out runs/examples-${nameOf(neuron)}`;
-    return [await plainExamples(about, found, neuron, of, command)];
+async function detailSections(neuron) {
+  const name = nameOf(neuron), command = `tl-reward examples ${quoted(state.model)} --neurons ${name} --out runs/examples-${name}`;
+  const abouts = manifest.details.filter((each) => each.model === state.model), sections = [];
+  for (const about of abouts) {
+    const found = await jsonBlock(`examples-${about.number}`);
+    const at = found.neurons.findIndex((each) => nameOf(each) === name);
+    if (at < 0) continue;
+    const activation = await arrayBlock(`activations-${about.number}`, Int8Array), of = tokensOf(about);
+    sections.push(histogramSection(found, at, of), examplesSection(found, at, activation, of), wordsSection(found, at), neighboursSection(found, at));
   }
-  const activation = await arrayBlock(`activations-${about.number}`, Int8Array);
-  return [histogramSection(found, at, of), examplesSection(found, at, activation, of), wordsSection(found, at), neighboursSection(found, at)];
+  if (sections.length) return sections;
+  return [abouts.length ? await plainExamples(abouts[0], neuron, command) : absent("Which texts drive it?", command)];
 }
+
+const tokensOf = (about) => `${about.dataset}, ${about.site}, ${about.where} tokens`;
+const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
+// How to add to the page what a command computes.
+const howTo = (command) => [element("code", {}, command), ", then ", element("code", {}, `tl-reward dashboard RUN ${command.split(" ").at(-1)} --out page.html`), " (RUN: this page's run folder; --pairs names other pairs than the embedded ones)."];
 
 function histogramSection(found, at, of) {
   const toggle = element("input", { type: "checkbox", onchange: (event) => { logCounts = event.target.checked; refresh(box); } });
@@ -164,10 +169,12 @@ function exampleOf(transcript, kind, peak, levels, where) {
 function tokenLine(transcript, levels, unit, first) {
   const line = element("p", { class: "tokens", dir: "auto" });
   const marked = largestFrom(levels, first);
+  let begun = false; // line breaks before the text would push it down
   transcript.tokens.forEach((token, i) => {
     if (i === transcript.response_start) line.append(element("span", { class: "start", role: "img", "aria-label": "the response starts" }));
     const span = element("span", { title: `about ${figure(levels[i] * unit)}`, style: tint(levels[i] / 127), class: i === marked ? "peak" : null });
-    span.textContent = token;
+    begun ||= /[^\n]/.test(token);
+    span.textContent = begun ? token : token.replaceAll("\n", "⏎");
     if (/[\u202a-\u202e\u2066-\u2069]/.test(token)) span.style.unicodeBidi = "isolate"; // else it would turn what follows around
     line.append(span);
   });
@@ -191,11 +198,12 @@ function tint(share) {
   return `background:rgb(${mixed.join(",")});color:${text}`;
 }
 
-async function plainExamples(about, found, neuron, of, command) {
+async function plainExamples(about, neuron, command) {
+  const found = await jsonBlock(`examples-${about.number}`);
   const top = await arrayBlock(`top-${about.number}`, about.bytes === 2 ? Int16Array : Int32Array);
   const [layers, width] = about.shape, size = layers * width, i = neuron[0] * width + neuron[1];
   const section = element("section", { id: "section-examples" }, element("h2", {}, "Which texts drive it?"),
-    element("p", {}, `The transcripts with the largest peaks (${of}). For its activation token by token, its histogram, words and neighbours: `, element("code", {}, command), ", then ", element("code", {}, "tl-reward dashboard"), " with that run folder."));
+    element("p", {}, `The transcripts with the largest peaks (${tokensOf(about)}). For its activation token by token, its histogram, words and neighbours: `, ...howTo(command)));
   for (let j = 0; j < about.most; j++) {
     const which = top[j * size + i];
     if (which >= 0) {
