@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: install demo test check bench format clean
+.PHONY: install demo test check bench bench-page format clean
 
 install: .venv/installed
 
@@ -27,6 +27,10 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/python -m pytest
+
+# How fast the page of the demo's run is; needs Chromium.
+bench-page: install
+	$(BIN)/python benchmarks/page.py --run runs/demo
 
 format: install
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""How fast is the page? Opening it, a click on a neuron, and hovering, in headless Chromium, beside the figure that plotly writes by itself.
+"""How fast is the page? Opening it, a click on a neuron, and hovering, in headless Chromium, beside the figure that plotly writes.
 
 Command:  .venv/bin/python benchmarks/page.py --run runs/demo
 Cost:     about 2 minutes.
@@ -24,8 +24,8 @@ from tl_reward.dashboard import write_page
 from tl_reward.results import Results
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from browser import ARGUMENTS  # noqa: E402
-from page_runs import random_run  # noqa: E402
+from browser import ARGUMENTS
+from page_runs import random_run
 
 # When things happened, by the page's own clock: an event's time is when the browser got it, and a frame after a change shows it.
 WATCH = """
@@ -37,7 +37,8 @@ new MutationObserver((changes) => changes.forEach(({ target }) => {
   if (target.id === "plot-map" && target.dataset?.drawn) frame("drawn");
   if (target.id === "neuron" && target.dataset?.shown) frame("shown");
 })).observe(document, { subtree: true, attributes: true, attributeFilter: ["data-drawn", "data-shown"] });
-new MutationObserver(() => document.querySelector(".hoverlayer .hovertext") && frame("hover")).observe(document, { subtree: true, childList: true });
+new MutationObserver(() => document.querySelector(".hoverlayer .hovertext") && frame("hover"))
+  .observe(document, { subtree: true, childList: true });
 """
 
 
