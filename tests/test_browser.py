@@ -45,7 +45,7 @@ def test_every_plot_of_a_whole_run_is_drawn(chromium, tmp_path):
         plots = [box for box in page.locator(".plot").all() if box.is_visible()]
         assert len(plots) == page.locator("#overview section .plot").count() >= 14
         assert all(box.locator(".main-svg").count() for box in plots)
-        assert page.locator("#section-tension").is_visible()
+        assert page.locator("#section-tension-0").is_visible()
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
@@ -84,15 +84,18 @@ def test_a_zoomed_map_shows_every_neuron_of_its_part(chromium, address):
 
 def test_a_click_on_the_tension_plot_opens_its_neuron(chromium, address):
     with opened(chromium, address + "#overview?rm=mixed") as page:
-        page.locator("#plot-tension").scroll_into_view_if_needed()
-        page.wait_for_selector("#plot-tension[data-drawn]")
+        page.locator("#plot-tension-2").scroll_into_view_if_needed()
+        page.wait_for_selector("#plot-tension-2[data-drawn]")
         x, y, index = page.evaluate(
-            "() => { const trace = document.getElementById('plot-tension').data[2]; return [trace.x[0], trace.y[0], trace.customdata[0]]; }"
+            """() => {
+                const trace = document.getElementById('plot-tension-2').data[2];
+                return [trace.x[0], trace.y[0], trace.customdata[0]];
+            }"""
         )
         effects = [column("mixed", f"effect on {objective} margin").flatten()[index] for objective in ("harmless", "helpful")]
-        units = page.evaluate("document.getElementById('plot-tension').layout.xaxis.ticktext.length")
+        units = page.evaluate("document.getElementById('plot-tension-2').layout.xaxis.ticktext.length")
         assert units >= 3 and np.sign(x) == np.sign(effects[0]) and np.sign(y) == np.sign(effects[1])
-        click_at(page, "#plot-tension", x, y)
+        click_at(page, "#plot-tension-2", x, y)
         page.wait_for_selector(f'#neuron[data-shown="{index // WIDTH}.{index % WIDTH}"]')
 
 

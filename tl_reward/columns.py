@@ -34,7 +34,6 @@ class Column(NamedTuple):
     values: Float[np.ndarray, "layer neuron"]
     neutral: float = 0.0
     error: Float[np.ndarray, "layer neuron"] | None = None
-    objective: str | None = None
 
 
 def columns_of(results: Results) -> list[Column]:
@@ -43,7 +42,8 @@ def columns_of(results: Results) -> list[Column]:
 
 
 def exact_effects(results: Results) -> list[dict[str, Any]]:
-    """Every edit of one neuron alone: what it took off the margin, with its interval over prompts."""
+    """Every edit of one neuron alone, with intervals over prompts: what an ablation took off the margin, so that a neuron which raises
+    it has a positive effect; and what a patch (kind "patch") added to it."""
     return [*_exact(results, "attribution", "exact"), *_exact(results, "effects", "effects")]
 
 
@@ -53,6 +53,8 @@ def _exact(results: Results, section: str, rows: str) -> Iterator[dict[str, Any]
             if entry["site"] == "attn_z" or len(row["neurons"]) != 1:
                 continue
             margins = {"all": row["margin"]} | row["by_objective"]
+            if entry["kind"] == "patch":
+                margins = {where: _negative(margin) for where, margin in margins.items()}
             yield {
                 "model": entry["model"],
                 "neuron": row["neurons"][0],
@@ -63,19 +65,27 @@ def _exact(results: Results, section: str, rows: str) -> Iterator[dict[str, Any]
             }
 
 
+def _negative(estimate: dict[str, Any]) -> dict[str, Any]:
+    return estimate | {"value": -estimate["value"], "low": -estimate["high"], "high": -estimate["low"]}
+
+
 def _tension(results: Results) -> Iterator[Column]:
     for name, entry in _mlp(results, "tension"):
         for objective in entry["objectives"]:
             yield Column(
                 entry["model"],
-                f"effect on {objective} margin{_other(results, 'tension', entry)}",
+                tension_key(results, entry, objective),
                 f"Estimated effect on the mean margin of {entry['pairs'][objective]} {objective} pairs of {entry['dataset']}, by "
                 f"{entry['method']} at {entry['site']}. Positive: the neuron raises the margin.",
                 "reward units",
                 results.tensor("tension", name, f"{objective}/effect").numpy(),
                 error=_finite(results.tensor("tension", name, f"{objective}/error").numpy()),
-                objective=objective,
             )
+
+
+def tension_key(results: Results, entry: dict[str, Any], objective: str) -> str:
+    """The column of an entry of the section "tension"."""
+    return f"effect on {objective} margin{_other(results, 'tension', entry)}"
 
 
 def _attribution(results: Results) -> Iterator[Column]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tl_reward.columns import tension_key
 from tl_reward.dashboard.blocks import array_block, json_block
 from tl_reward.dashboard.panels import in_conflict
 from tl_reward.results import Results
@@ -20,7 +21,7 @@ class Details(NamedTuple):
 
 
 def tensions(results: Results) -> list[dict[str, Any]]:
-    """The two margins of each mixed model, and the sets that its neurons were sorted into. Keys are those of `columns.columns_of`."""
+    """The two margins of each mixed model, and the sets that its neurons were sorted into. `keys` are those of its columns."""
     found = []
     for name, entry in results.sections.get("tension", {}).items():
         if entry["site"] == "attn_z":
@@ -31,6 +32,7 @@ def tensions(results: Results) -> list[dict[str, Any]]:
                 "model": entry["model"],
                 "conflict": in_conflict(entry),
                 "objectives": entry["objectives"],
+                "keys": [tension_key(results, entry, objective) for objective in entry["objectives"]],
                 "about": f"{entry['dataset']}, by {entry['method']} at {entry['site']}",
                 "fraction": entry["fraction"],
                 "sets": {label: flat(coords, width) for label, coords in entry["top"].items() if coords},

@@ -104,33 +104,33 @@ def activation_histogram(results: Results, model: str, neuron: tuple[int, int]) 
 def neuron_effects(results: Results, neuron: tuple[int, int]) -> go.Figure:
     """What a neuron adds to the mean margin, in every reward model that the run has effects of: estimated (open, with 1.96 standard errors)
     and exact (filled, with bootstrap intervals)."""
-    rows = [
-        (c.model, c.key, float(c.values[neuron]), 1.96 * float(c.error[neuron]) if c.error is not None else 0.0)
-        for c in columns_of(results)
-        if c.unit == "reward units" and neuron[0] < c.values.shape[0] and neuron[1] < c.values.shape[1]
-    ]
-    figure = go.Figure()
-    for i, model in enumerate(dict.fromkeys(row[0] for row in rows)):
-        own = [row for row in rows if row[0] == model]
-        figure.add_scatter(
-            x=[row[2] for row in own], y=[f"{row[0]}: {row[1]}" for row in own], mode="markers", name=f"{model}, estimated",
-            error_x={"type": "data", "array": [row[3] for row in own]},
-            marker={"color": color_of(model, i), "symbol": f"{SYMBOLS.get(model, 'cross')}-open", "size": 9},
-        )  # fmt: skip
-        exact = [row for row in exact_effects(results) if row["model"] == model and row["neuron"] == list(neuron)]
-        margins = [(row["kind"], where, margin) for row in exact for where, margin in row["margins"].items()]
-        if margins:
-            figure.add_scatter(
-                x=[m["value"] for *_, m in margins], y=[f"{model}: {kind} ablation, {where} pairs, exact" for kind, where, _ in margins],
-                mode="markers", name=f"{model}, exact",
-                error_x={
-                    "type": "data", "array": [m["high"] - m["value"] for *_, m in margins],
-                    "arrayminus": [m["value"] - m["low"] for *_, m in margins],
-                },
-                marker={"color": color_of(model, i), "symbol": SYMBOLS.get(model, "cross"), "size": 9},
-            )  # fmt: skip
-    if not figure.data:
+    rows: list[tuple[str, str, str, float, float, float]] = []  # model, kind of evidence, label, value, low, high
+    for c in columns_of(results):
+        if c.unit == "reward units" and neuron[0] < c.values.shape[0] and neuron[1] < c.values.shape[1]:
+            value, spread = float(c.values[neuron]), 1.96 * float(c.error[neuron]) if c.error is not None else 0.0
+            rows.append((c.model, "estimated", c.key, value, value - spread, value + spread))
+    for each in exact_effects(results):
+        if each["neuron"] == list(neuron):
+            what = "added by patching" if each["kind"] == "patch" else f"{each['kind']} ablation"
+            for where, margin in each["margins"].items():
+                label = f"{what}, {where} pairs of {each['dataset']}"
+                rows.append((each["model"], "exact", label, margin["value"], margin["low"], margin["high"]))
+    if not rows:
         raise InputError(f"this run has no effects of neuron {neuron[0]}.{neuron[1]}; see tl-reward tension and tl-reward attribute")
+    figure = go.Figure()
+    models = list(dict.fromkeys(row[0] for row in rows))
+    for model, evidence in dict.fromkeys(row[:2] for row in rows):
+        own = [row for row in rows if row[:2] == (model, evidence)]
+        symbol = SYMBOLS.get(model, "cross") + ("-open" if evidence == "estimated" else "")
+        figure.add_scatter(
+            x=[value for *_, value, _, _ in own], y=[f"{model}: {label}, {evidence}" for _, _, label, *_ in own], mode="markers",
+            name=f"{model}, {evidence}",
+            error_x={
+                "type": "data", "array": [high - value for *_, value, _, high in own],
+                "arrayminus": [value - low for *_, value, low, _ in own],
+            },
+            marker={"color": color_of(model, models.index(model)), "symbol": symbol, "size": 9},
+        )  # fmt: skip
     figure.add_vline(x=0, line={"dash": "dot", "color": "#555"})
     figure.update_layout(**LAYOUT)
     figure.update_xaxes(title="effect on the margin (reward units)")

@@ -59,7 +59,7 @@ function views() {
 }
 
 function fillOverview(root) {
-  if (manifest.columns.length) root.append(mapPanel(), tensionPanel(), profilePanel());
+  if (manifest.columns.length) root.append(mapPanel(), ...tensionPanels(), profilePanel());
   root.append(...overlapPanels());
   if (manifest.columns.length) root.append(tablePanel());
   manifest.panels.forEach((entry, i) => {

@@ -69,12 +69,12 @@ async function effectsSection(index, name) {
     }
     for (const found of manifest.exact.filter((each) => each.model === model && nameOf(each.neuron) === name))
       for (const [objective, margin] of Object.entries(found.margins))
-        rows.push({ model, label: `${found.kind} ablation, ${objective === "all" ? `all ${found.pairs} pairs` : `${objective} pairs`} of ${found.dataset}, exact`, ...margin, exact: true });
+        rows.push({ model, label: `${found.kind === "patch" ? "added by patching" : `${found.kind} ablation`}, ${objective === "all" ? `all ${found.pairs} pairs` : `${objective} pairs`} of ${found.dataset}, exact, n ${margin.n}`, ...margin, exact: true });
   }
   if (!rows.length) return null;
   const caption =
     "What it adds to the mean margin (chosen minus rejected reward), with 95 % intervals over prompts. Right of 0, the margin falls when the neuron is " +
-    "ablated. Filled marks are exact: the neuron was edited alone and every pair scored again. Open ones are estimates.";
+    "ablated; rows of patching say what the patch adds. Filled marks are exact: the neuron was edited alone and every pair scored again. Open ones are estimates.";
   const { section, box } = panel("What does it do to the reward?", caption, { height: 130 + 26 * rows.length });
   whenVisible(box, () => drawEffects(box, rows));
   return section;

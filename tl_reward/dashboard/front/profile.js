@@ -109,12 +109,15 @@ async function drawOverlap(box, entry, number) {
 
 // Sets that the table can show, of the model's shape: { key, label, has(index) }.
 function setsOf(model) {
-  const found = [], shape = shapeOf(model), tension = tensionOf(model);
-  for (const [kind, sets] of Object.entries(tension ? { top: tension.sets, "clear on both": tension.quadrants } : {}))
-    for (const [label, members] of Object.entries(sets)) {
-      const inside = new Set(members);
-      found.push({ key: `tension:${kind}:${label}`, label: `${label} (${kind}), ${count(members.length)}`, has: (i) => inside.has(i) });
-    }
+  const found = [], shape = shapeOf(model);
+  manifest.tensions.forEach((tension, number) => {
+    if (tension.model !== model) return;
+    for (const [kind, sets] of Object.entries({ top: tension.sets, "clear on both": tension.quadrants }))
+      for (const [label, members] of Object.entries(sets)) {
+        const inside = new Set(members);
+        found.push({ key: `tension:${number}:${kind}:${label}`, label: `${label} (${kind}), ${count(members.length)}`, has: (i) => inside.has(i) });
+      }
+  });
   manifest.overlaps.forEach((entry, number) => {
     if (entry.layers !== shape.layers || entry.width !== shape.width || Object.keys(entry.sets).length > 6) return;
     const names = Object.keys(entry.sets), masks = membership(entry);

@@ -3,16 +3,15 @@
 const POINTS = 2000;
 const CELLS = 90;
 
-function tensionPanel() {
-  const { section, box, text } = panel("Does a neuron serve both objectives?", "", { id: "tension", height: 560 });
-  const show = () => (section.hidden = !tensionOf(state.model));
-  show();
-  whenVisible(box, () => tensionOf(state.model) && drawTension(box, text));
-  subscribe(["model"], () => { show(); refresh(box); });
-  return section;
+function tensionPanels() {
+  return manifest.tensions.map((entry, number) => {
+    const { section, box, text } = panel("Does a neuron serve both objectives?", "", { id: `tension-${number}`, height: 560 });
+    const show = () => (section.hidden = entry.model !== state.model);
+    whenVisible(box, () => drawTension(box, text, entry));
+    subscribe(["model"], show);
+    return section;
+  });
 }
-
-const tensionOf = (model) => manifest.tensions.find((each) => each.model === model);
 
 // Effects differ by orders of size: the axis is linear up to a typical effect, and logarithmic beyond.
 class Stretched {
@@ -33,10 +32,9 @@ class Stretched {
   }
 }
 
-async function drawTension(box, text) {
-  const model = state.model, entry = tensionOf(model);
-  const [x, y] = await Promise.all(entry.objectives.map((objective) => columnOf(manifest.columns.find((each) => each.model === model && each.objective === objective))));
-  if (model !== state.model) return;
+async function drawTension(box, text, entry) {
+  const model = entry.model;
+  const [x, y] = await Promise.all(entry.keys.map((key) => columnOf(columnEntry(model, key))));
   const across = new Stretched(x), up = new Stretched(y), total = x.length;
   const counts = Array.from({ length: CELLS }, () => new Float32Array(CELLS));
   const sizes = new Float64Array(total);
