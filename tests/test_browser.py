@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from browser import browser, click_at, opened, scroll_through
 from page_runs import NAMES, TEXTS, random_run, tiny_run
 
@@ -33,7 +34,7 @@ def address(tmp_path_factory):
 def column(model, key):
     """The numbers that the page has: three digits."""
     (found,) = [each for each in columns_of(RUN) if (each.model, each.key) == (model, key)]
-    values, scale = halves(found.values)
+    values, scale = halves(found.values)  # of effects: their neutral value is 0
     np.testing.assert_allclose(values.astype(np.float64) * scale, found.values, rtol=1e-3, atol=1e-8)
     return values.astype(np.float64) * scale
 
@@ -207,16 +208,71 @@ def test_hostile_texts_are_shown_as_they_are_and_run_nothing(chromium, address):
 
 
 def test_hostile_names_run_nothing(chromium, tmp_path):
-    evil = "<img src=x onerror='window.hacked = 1'></script><!--<script>"
+    evil = "<a href='https://evil.example'>a</a><img src=x onerror='window.hacked = 1'></script><!--<script>"
     run = random_run(2, 20, models=(evil, "other"), shown=3)
+    scores = next(iter(tiny_run().sections["scores"].values())) | {"model": evil, "dataset": evil}
+    run.add("scores", f"{evil} · {evil}", scores, {side: torch.randn(6) for side in ("chosen", "rejected")})
     with opened(chromium, write_page(run, tmp_path / "page.html", title=evil).as_uri()) as page:
         scroll_through(page)
         assert page.evaluate("window.hacked") is None and page.inner_text("h1") == evil
+        assert page.locator(".plot a").count() == 0 and "href" in page.locator("#plot-1").text_content()
         assert page.locator("#model option").all_inner_texts() == [evil, "other"]
         page.goto(page.url.split("#")[0] + "#L0N1")
         page.wait_for_selector('#neuron[data-shown="0.1"]')
         scroll_through(page)
         assert page.evaluate("window.hacked") is None
+
+
+def test_the_outlined_token_has_the_peak_also_where_the_prompt_is_louder(chromium, tmp_path):
+    run = random_run(2, 20, shown=3)
+    activation = run.tensors["examples/mixed · random numbers/shown/activation"].reshape(3, 10, 5)
+    activation[:, :, 0] = 2000.0  # the prompt's first token
+    run.tensors["examples/mixed · random numbers/shown/peak"] = activation[:, :, 2:].abs().amax(2).float()
+    with opened(chromium, write_page(run, tmp_path / "page.html").as_uri() + "#L0N1") as page:
+        page.wait_for_selector("#section-examples .example")
+        marked = page.evaluate(
+            """() => [...document.querySelectorAll('#section-examples .tokens')].map((line) => {
+                const tokens = [...line.querySelectorAll('span:not(.start)')];
+                return [tokens.findIndex((each) => each.classList.contains('peak')), tokens[0].title];
+            })"""
+        )
+        assert marked == [[2 + int(values[2:].abs().argmax()), "about 2000"] for values in activation[1]]
+
+
+def test_a_filter_with_or_equal_filters_and_a_strange_one_is_marked(chromium, address):
+    with opened(chromium, address + "#overview?rm=mixed") as page:
+        box = page.locator(f'#table input[data-key="{EFFECT}"]')
+        box.fill(">= 0.01")
+        expected = int((column("mixed", EFFECT) >= 0.01).sum())
+        page.wait_for_function(f"() => document.getElementById('table-status').textContent.startsWith('{expected:,} of')")
+        box.fill("about 3")
+        assert box.get_attribute("aria-invalid") == "true"
+
+
+def test_what_one_model_has_and_another_lacks(chromium, tmp_path):
+    run, other = random_run(3, 30, models=("mixed",), shown=3), random_run(2, 20, models=("constructor",), shown=3)
+    examples = {key: value for key, value in other.tensors.items() if key.startswith("examples/")}
+    run.sections["examples"] |= other.sections["examples"]  # of a model without a number for each neuron
+    run.tensors |= examples
+    run.add("overlap", "of another shape", {
+        "fraction": 0.1, "score": "mean", "site": "mlp_gate", "n_layers": 2, "d_mlp": 20, "top": {"a": [[0, 1]], "b": [[0, 1], [1, 2]]},
+        "pairs": [], "depth": {}, "ties_at_cut": {},
+    })  # fmt: skip
+    tension = "tension/mixed · random numbers"
+    run.tensors[f"{tension}/helpful/effect"] = torch.zeros(3, 30)
+    with opened(chromium, write_page(run, tmp_path / "a #1?.html").as_uri()) as page:
+        scroll_through(page)
+        kept = page.locator("#table-set option").nth(1).get_attribute("value")
+        page.select_option("#table-set", kept)
+        page.wait_for_function("() => document.getElementById('table-status').textContent.startsWith('3 of 90')")
+        page.select_option("#model", "constructor")
+        page.wait_for_selector("#section-map[hidden]", state="attached")
+        assert "set=" not in page.url
+        page.fill("#search", "0.1")
+        page.press("#search", "Enter")
+        page.wait_for_selector('#neuron[data-shown="0.1"] .example')
+        scroll_through(page)
+        assert "null" not in page.inner_text("#neuron")
 
 
 def test_numbers_on_a_neurons_page(chromium, address):

@@ -414,10 +414,12 @@ HOSTILE = "</script><script>alert('x')</script> & \"né 🙂\" \x00 {{7*7}}"
 
 
 def test_examples_of_other_neurons_add_to_a_run(tiny):
-    runs = [Results(), Results()]
-    for run, shown in zip(runs, (NeuronSet([(1, 7)]), NeuronSet([(0, 3)])), strict=True):
-        record_examples(run, "tiny", "some", collect_examples(tiny, PAIRS[:2], shown))
-    assert list(Results.merge(runs).section("examples")) == ["tiny · some: 1.7", "tiny · some: 0.3"]
+    shown = ([(1, 7)], [(0, 3)], [(0, i) for i in range(4)], [(0, i) for i in range(1, 5)])
+    runs = [Results() for _ in shown]
+    for run, coords in zip(runs, shown, strict=True):
+        record_examples(run, "tiny", "some", collect_examples(tiny, PAIRS[:2], NeuronSet(coords)))
+    names = list(Results.merge(runs).section("examples"))
+    assert len(set(names)) == 4 and names[0] == "tiny · some, response tokens at mlp_post: 1.7"
 
 
 def test_the_record_holds_it_all(tiny, tmp_path):
@@ -428,7 +430,7 @@ def test_the_record_holds_it_all(tiny, tmp_path):
     loaded = Results.load(results.save(tmp_path / "run"))
     (name,) = loaded.section("examples")
     entry = loaded.entry("examples", name)
-    assert name == f"tiny · some: {len(NEURONS)} neurons"
+    assert name.startswith(f"tiny · some, response tokens at mlp_post: {len(NEURONS)} neurons ")
     assert entry["neurons"] == NEURONS.to_json() and entry["site"] == "mlp_post" and entry["where"] == "response"
     assert entry["kinds"] == ["top"] * 5 + ["75 %", "50 %", "25 %"] + ["random"] * 2
     assert entry["pairs"] == len(pairs) == len(entry["pair_hashes"]) and entry["tokens"] == found.tokens

@@ -35,7 +35,8 @@ def mean():
 def address(model, mean):
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    app = make_app({"mixed": model}, build_page(tiny_run(), live=True), means={"mixed": mean}, token=TOKEN, port=port)
+    page = build_page(tiny_run(), live=True)
+    app = make_app({"mixed": model}, page, sources={"mixed": "tiny"}, means={"mixed": mean}, token=TOKEN, port=port)
     server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

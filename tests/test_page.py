@@ -38,7 +38,7 @@ def test_the_numbers_of_every_neuron_are_there_to_three_digits(whole):
     assert [entry["key"] for entry in entries] == [column.key for column in columns]
     for column, entry in zip(columns, entries, strict=True):
         planes = np.frombuffer(block(whole, entry["values"]), np.uint8).reshape(2, -1)
-        values = planes.T.copy().view("<f2")[:, 0].astype(np.float64) * entry["scale"]
+        values = planes.T.copy().view("<f2")[:, 0].astype(np.float64) * entry["scale"] + entry["neutral"]
         np.testing.assert_allclose(values, column.values.flatten(), rtol=5e-4, atol=1e-9 * np.abs(column.values).max())
 
 
@@ -84,6 +84,7 @@ def test_token_activations_are_kept_to_a_127th_of_the_largest():
     activation = run.tensor("examples", "mixed · random numbers", "shown/activation").float().numpy()
     for i, example in np.ndindex(3, 10):
         start = found["starts"][i][example]
+        assert found["largest"][i][example] == pytest.approx(np.abs(activation[(i * 10 + example) * 5 :][:5]).max(), rel=1e-4)
         exact = activation[(i * 10 + example) * 5 :][:5]
         np.testing.assert_allclose(levels[start : start + 5] / 127 * np.abs(exact).max(), exact, atol=np.abs(exact).max() / 250)
 
@@ -95,6 +96,13 @@ def test_write_page_is_atomic_and_does_not_overwrite(tmp_path):
     with pytest.raises(InputError, match="nothing to show"):
         write_page(Results(), tmp_path / "empty.html")
     assert [item.name for item in tmp_path.iterdir()] == ["page.html"]
+    with pytest.raises(InputError, match=r"such as page\.html"):
+        write_page(tiny_run(), tmp_path / "page.data")
+    (tmp_path / "page.data").mkdir()
+    (tmp_path / "page.data" / "precious.txt").write_text("kept")
+    with pytest.raises(InputError, match="no page's data folder"):
+        write_page(tiny_run(), path, overwrite=True)
+    assert (tmp_path / "page.data" / "precious.txt").read_text() == "kept"
 
 
 def test_a_large_page_is_a_folder_and_a_small_one_in_its_place_leaves_none(tmp_path, monkeypatch):

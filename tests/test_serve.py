@@ -185,7 +185,9 @@ def test_cancelled_work_ends_before_the_next_layer_and_leaves_no_hook(tiny):
 def running(models: dict[str, Any]) -> Iterator[httpx.Client]:
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    app = server.make_app(models, "<p>the page</p>", means={"tiny": MEAN}, token=TOKEN, port=port)
+    app = server.make_app(
+        models, "<p>the page</p>", sources={name: f"from {name}" for name in models}, means={"tiny": MEAN}, token=TOKEN, port=port
+    )
     own = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", ws="none"))
     thread = threading.Thread(target=own.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -227,7 +229,10 @@ def test_the_page_wants_the_token(client):
 
 def test_models_are_listed(client):
     shape = {"n_layers": 2, "d_mlp": 48}
-    listed = [{"name": "tiny", "has_mean": True} | shape, {"name": "bare", "has_mean": False} | shape]
+    listed = [
+        {"name": "tiny", "source": "from tiny", "has_mean": True} | shape,
+        {"name": "bare", "source": "from bare", "has_mean": False} | shape,
+    ]
     assert client.get("/api/models").json() == {"models": listed}
 
 
@@ -266,7 +271,7 @@ def test_large_bodies_are_refused(client):
 
 def by_hand(model: Any, *messages: Any) -> list[Any]:
     """What the app sends to a POST whose messages, in reverse, are these; the Content-Length says 10."""
-    app = server.make_app({"tiny": model}, "", means={}, token=TOKEN, port=80)
+    app = server.make_app({"tiny": model}, "", sources={"tiny": ""}, means={}, token=TOKEN, port=80)
     headers = [(b"host", b"127.0.0.1:80"), (b"authorization", f"Bearer {TOKEN}".encode()), (b"content-length", b"10")]
     scope = {"type": "http", "method": "POST", "path": "/api/score", "query_string": b"", "headers": headers, "http_version": "1.1"}
     left, sent = list(messages), []
@@ -479,7 +484,7 @@ def test_the_server_prints_its_address_and_ends_with_ctrl_c(tiny, capsys):
 
     thread = threading.Thread(target=visit)
     thread.start()
-    server.serve({"tiny": tiny}, "<p>here</p>", means={})
+    server.serve({"tiny": tiny}, "<p>here</p>", sources={"tiny": ""}, means={})
     thread.join()
     address, page = found
     assert address.startswith("http://127.0.0.1:") and page.text == "<p>here</p>"
@@ -488,7 +493,7 @@ def test_the_server_prints_its_address_and_ends_with_ctrl_c(tiny, capsys):
 
 def test_a_port_that_is_taken_is_said(tiny):
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError, match=r"port \d+ of 127\.0\.0\.1: .*in use"):
-        server.serve({"tiny": tiny}, "", means={}, port=taken.getsockname()[1])
+        server.serve({"tiny": tiny}, "", sources={"tiny": ""}, means={}, port=taken.getsockname()[1])
 
 
 def run_of(folder: Path, model: str, *, neurons: int = 48) -> Path:
@@ -511,7 +516,7 @@ def test_the_command_serves_the_models_of_the_run(tmp_path, tiny, monkeypatch):
     assert options["means"]["mixed"] == pytest.approx(MEAN + 0.5, abs=1e-6)
     Serve((run,), models=("some/model",)).run()
     assert served[1][0][0] == {"model": tiny} and served[1][1]["means"] == {} and loaded[1] == "some/model"
-    with pytest.raises(InputError, match=r"the run's mixed has layers and neurons \[2, 40\], the model given has \[2, 48\]"):
+    with pytest.raises(InputError, match=r"the run's mixed has \(2, 40\) layers and neurons, the one at .* has \(2, 48\)"):
         Serve((run_of(tmp_path / "narrow", "mixed", neurons=40),)).run()
     with pytest.raises(InputError, match=r"none of the embedded models \(helpful, harmless, mixed\); give its models as --models"):
         Serve((run_of(tmp_path / "other", "mine"),)).run()

@@ -11,8 +11,8 @@ from tl_reward.results import Results
 # Of a discovery, at one site: statistics, and how the sides differ. A page that held all of them would not be small.
 _STATISTICS = {
     "mean": "mean activation over all tokens",
-    "rms": "root mean square activation over all tokens",
-    "change": "root mean square difference of the activation from the base model's, over all tokens",
+    "rms": "root mean square of the activation over all tokens",
+    "change": "root mean square, over all tokens, of the activation minus the base model's",
 }
 _MLP_SITES = ("mlp_gate", "mlp_post")
 
@@ -25,6 +25,7 @@ class Column(NamedTuple):
         unit: of the values.
         neutral: the value that says nothing: the middle of the colour scale.
         error: standard errors, or None.
+        prompts: how many different ones the standard errors are over.
     """
 
     model: str
@@ -34,6 +35,7 @@ class Column(NamedTuple):
     values: Float[np.ndarray, "layer neuron"]
     neutral: float = 0.0
     error: Float[np.ndarray, "layer neuron"] | None = None
+    prompts: int | None = None
 
 
 def columns_of(results: Results) -> list[Column]:
@@ -80,6 +82,7 @@ def _tension(results: Results) -> Iterator[Column]:
                 "reward units",
                 results.tensor("tension", name, f"{objective}/effect").numpy(),
                 error=_finite(results.tensor("tension", name, f"{objective}/error").numpy()),
+                prompts=entry["prompts"][objective],
             )
 
 
@@ -101,6 +104,7 @@ def _attribution(results: Results) -> Iterator[Column]:
                 "reward units",
                 -effect if patched else effect,
                 error=_finite(results.tensor("attribution", name, f"{method}/error").numpy()),
+                prompts=next((row["margin"]["n"] for row in entry["exact"]), None),
             )
 
 
@@ -111,7 +115,13 @@ def _statistics(results: Results) -> Iterator[Column]:
             for statistic, about in _STATISTICS.items():
                 if f"{site}/{statistic}" in entry["computed"]:
                     values = results.tensor("discovery", model, f"{site}/{statistic}").mean(0).numpy()
-                    yield Column(model, f"{statistic} of {site}", f"The {about}: {found}.", "activation", values)
+                    yield Column(
+                        model,
+                        f"{statistic} of {site}",
+                        f"The {about}, averaged over the chosen and the rejected side: {found}.",
+                        "activation",
+                        values,
+                    )
             if site in entry["contrast"]:
                 yield Column(
                     model,

@@ -1,5 +1,7 @@
 """How the examples of neurons enter a run, and which neurons of a run are worth showing."""
 
+import hashlib
+import json
 from collections.abc import Iterator
 from itertools import chain, zip_longest
 from typing import Any
@@ -54,8 +56,10 @@ def record_examples(results: Results, model: str, dataset: str, found: Examples)
         "cosine/value": found.cosine,
     }
     # Named by what is shown, so that runs which show different neurons can be merged.
-    shown = f"{len(found.neurons)} neurons" if len(found.neurons) > 3 else ", ".join(f"{layer}.{neuron}" for layer, neuron in found.neurons)
-    results.add("examples", f"{model} · {dataset}{': ' if shown else ''}{shown}", entry, tensors)
+    digest = hashlib.sha256(json.dumps(found.neurons.to_json()).encode()).hexdigest()[:6]
+    names = ", ".join(f"{layer}.{neuron}" for layer, neuron in found.neurons)
+    shown = names if len(found.neurons) <= 3 else f"{len(found.neurons)} neurons {digest}"
+    results.add("examples", f"{model} · {dataset}, {found.where} tokens at {found.site}: {shown}", entry, tensors)
 
 
 def _words(words: Words) -> list[list[list[Any]]]:

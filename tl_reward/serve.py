@@ -174,11 +174,20 @@ class _Turns:
                 return await asyncio.to_thread(work, job.stopped.is_set)
 
 
-def make_app(models: Mapping[str, HookedRewardModel], page: str, *, means: Mapping[str, Tensor], token: str, port: int) -> FastAPI:
+def make_app(
+    models: Mapping[str, HookedRewardModel],
+    page: str,
+    *,
+    sources: Mapping[str, str],
+    means: Mapping[str, Tensor],
+    token: str,
+    port: int,
+) -> FastAPI:
     """The live page and its API. Every error of the API is {"error": "one line"}.
 
     Args:
         page: the HTML that GET / answers with.
+        sources: where each model came from, so that its user sees which one answers.
         means: each neuron's mean at "mlp_post", [layer, neuron], of the models that the run has it of.
         token: what the page's address and the API's Authorization header must hold.
         port: the port of 127.0.0.1 that the app is reached at.
@@ -198,7 +207,8 @@ def make_app(models: Mapping[str, HookedRewardModel], page: str, *, means: Mappi
     @app.get("/api/models")
     async def list_models() -> Response:
         shapes = {name: {"n_layers": model.cfg.n_layers, "d_mlp": model.cfg.d_mlp} for name, model in models.items()}
-        return JSONResponse({"models": [{"name": name, "has_mean": name in means} | shape for name, shape in shapes.items()]})
+        about = [{"name": name, "source": sources[name], "has_mean": name in means} | shape for name, shape in shapes.items()]
+        return JSONResponse({"models": about})
 
     @app.post("/api/score")
     async def score(request: Request) -> Response:
@@ -218,7 +228,9 @@ def make_app(models: Mapping[str, HookedRewardModel], page: str, *, means: Mappi
     return app
 
 
-def serve(models: Mapping[str, HookedRewardModel], page: str, *, means: Mapping[str, Tensor], port: int = 0) -> None:
+def serve(
+    models: Mapping[str, HookedRewardModel], page: str, *, sources: Mapping[str, str], means: Mapping[str, Tensor], port: int = 0
+) -> None:
     """Serves the live page on 127.0.0.1 until Ctrl-C, and prints its address. Port 0: any that is free.
 
     Raises:
@@ -229,7 +241,7 @@ def serve(models: Mapping[str, HookedRewardModel], page: str, *, means: Mapping[
     except OSError as refused:
         raise InputError(f"port {port} of 127.0.0.1: {refused.strerror}; --port 0 takes one that is free") from None
     port, token = listener.getsockname()[1], secrets.token_urlsafe(24)
-    app = make_app(models, page, means=means, token=token, port=port)
+    app = make_app(models, page, sources=sources, means=means, token=token, port=port)
     print(f"Live page: http://127.0.0.1:{port}/?token={token}\nCtrl-C ends it.", flush=True)
     # No access log: it would print the token.
     config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="off", ws="none", proxy_headers=False)

@@ -8,8 +8,9 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from tl_reward import zoo
+from tl_reward.columns import columns_of
 from tl_reward.errors import InputError
-from tl_reward.options import Running, merged, named
+from tl_reward.options import Running, console, merged, named
 from tl_reward.results import Results
 
 
@@ -45,12 +46,14 @@ class Serve:
         page = build_page(results, live=True)
         running = Running(dtype=self.dtype, device=self.device)
         models = {name: running.load(source) for name, source in sources.items()}
+        for name, model in models.items():
+            shape, told = (model.cfg.n_layers, model.cfg.d_mlp), shape_of(results, name)
+            if told not in (None, shape):
+                raise InputError(f"the run's {name} has {told} layers and neurons, the one at {sources[name]} has {shape}; give --models")
+        own = {name: "embedded" if source == str(zoo.ADAPTERS / name) else source for name, source in sources.items()}
+        console.print(f"Models: {', '.join(f'{name} ({source})' for name, source in own.items())}", soft_wrap=True)
         means = {name: mean for name in models if (mean := mean_of(results, name)) is not None}
-        for name, mean in means.items():
-            shape = [models[name].cfg.n_layers, models[name].cfg.d_mlp]
-            if list(mean.shape) != shape:
-                raise InputError(f"the run's {name} has layers and neurons {list(mean.shape)}, the model given has {shape}")
-        serve(models, page, means=means, port=self.port)
+        serve(models, page, sources=own, means=means, port=self.port)
 
 
 def embedded_models(results: Results) -> dict[str, str]:
@@ -61,6 +64,12 @@ def embedded_models(results: Results) -> dict[str, str]:
     if not found:
         raise InputError(f"this run is about none of the embedded models ({', '.join(zoo.REWARD_MODELS)}); give its models as --models")
     return found
+
+
+def shape_of(results: Results, model: str) -> tuple[int, int] | None:
+    """Layers and neurons of a model in the run; None where the run does not tell."""
+    shapes = [column.values.shape for column in columns_of(results) if column.model == model]
+    return (int(shapes[0][0]), int(shapes[0][1])) if shapes else None
 
 
 def mean_of(results: Results, model: str) -> Tensor | None:

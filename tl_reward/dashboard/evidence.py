@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Int8, Int64
 
 from tl_reward.columns import tension_key
 from tl_reward.dashboard.blocks import array_block, json_block
@@ -76,28 +77,53 @@ def details(results: Results) -> Iterator[Details]:
             "correlated": [tensor("correlated/neuron").tolist(), _rounded(tensor("correlated/value"))],
             "cosine": [tensor("cosine/neuron").tolist(), _rounded(tensor("cosine/value"))],
         }
-        activation, starts = _eighths(tensor("shown/activation").astype(np.float32), tensor("shown/start"), shown, lengths)
-        document |= {"starts": starts.tolist()}
+        first = np.array([_first_meant(entry["where"], transcript) for transcript in entry["transcripts"]] or [0])
+        found = _levels(tensor("shown/activation").astype(np.float32), tensor("shown/start"), shown, lengths, first)
+        document |= {"starts": found.start.tolist(), "largest": _rounded(found.largest), "peak_at": found.peak_at.tolist()}
         small = len(lengths) < 2**15
         blocks = {
             f"examples-{i}": json_block(document),
-            f"activations-{i}": array_block(activation),
+            f"activations-{i}": array_block(found.level),
             f"top-{i}": array_block(top.astype(np.int16 if small else np.int32)),
         }
         about = {key: entry[key] for key in ("model", "dataset", "site", "where", "pairs")}
         yield Details(about | {"number": i, "most": len(top), "bytes": 2 if small else 4, "shape": list(top.shape[1:])}, blocks)
 
 
-def _eighths(flat: np.ndarray, starts: np.ndarray, shown: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Token activations as 8-bit shares of the largest one of each example: enough for a colour. The peak itself is there in full."""
-    pieces, places, at = [], np.full(shown.shape, -1, dtype=np.int64), 0
+class _Levels(NamedTuple):
+    """Token activations as 127ths of the largest size in each example: enough for a colour. All of one example after the other.
+
+    Attributes:
+        start: where an example begins, -1 for none.
+        largest: the size that 127 stands for.
+        peak_at: the token of the largest size among those that the peak is of.
+    """
+
+    level: Int8[np.ndarray, " token"]
+    start: Int64[np.ndarray, "shown example"]
+    largest: Float64[np.ndarray, "shown example"]
+    peak_at: Int64[np.ndarray, "shown example"]
+
+
+def _levels(flat: np.ndarray, starts: np.ndarray, shown: np.ndarray, lengths: np.ndarray, first: np.ndarray) -> _Levels:
+    pieces, at = [np.zeros(0, dtype=np.int8)], 0
+    result = _Levels(pieces[0], *(np.full(shown.shape, -1, dtype=dtype) for dtype in (np.int64, np.float64, np.int64)))
     for place in np.ndindex(*shown.shape):
-        if shown[place] >= 0:
-            values = flat[starts[place] : starts[place] + lengths[shown[place]]]
-            largest = np.abs(values).max(initial=0)
+        which = shown[place]
+        if which >= 0:
+            values = flat[starts[place] : starts[place] + lengths[which]]
+            largest = np.abs(values).max()
+            result.start[place], result.largest[place] = at, largest
+            result.peak_at[place] = first[which] + np.abs(values[first[which] :]).argmax()
             pieces.append(np.round(values / largest * 127 if largest else values).astype(np.int8))
-            places[place], at = at, at + len(values)
-    return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int8), places
+            at += len(values)
+    return result._replace(level=np.concatenate(pieces))
+
+
+def _first_meant(where: str, transcript: dict[str, Any]) -> int:
+    """The first token that a peak may be at."""
+    starts: dict[str, int] = {"all": 0, "readout": len(transcript["tokens"]) - 1, "response": transcript["response_start"]}
+    return starts[where]
 
 
 def _rounded(values: np.ndarray) -> Any:

@@ -34,10 +34,14 @@ def write_page(results: Results, path: str | Path, *, title: str = "Reward model
     """Writes the page, all of it or nothing. One of more than 30 MB keeps its data in a folder beside it, `NAME.data`.
 
     Raises:
-        InputError: the file exists and `overwrite` is off; the run has nothing to show.
+        InputError: the file exists and `overwrite` is off; a folder of that name holds something else; the run has nothing to show.
     """
     path = Path(path)
     data = path.with_suffix(".data")
+    if path == data:
+        raise InputError(f"{path} is what a page's data folder is called; choose another name, such as {path.with_suffix('.html').name}")
+    if data.is_dir() and {item.suffix for item in data.iterdir()} - {".js"}:
+        raise InputError(f"{data} is in the way: it is no page's data folder")
     if not overwrite and (path.exists() or data.exists()):
         raise InputError(f"{path if path.exists() else data} exists; choose another file, or replace it with overwrite (--overwrite)")
     blocks = _blocks(results, title)
@@ -114,7 +118,7 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
 def _column(column: Column, number: int, blocks: dict[str, str]) -> dict[str, Any]:
     """Says what a column is, and puts its numbers into blocks."""
     entry: dict[str, Any] = column._asdict() | {"values": f"column-{number}", "error": None}
-    values, entry["scale"] = halves(column.values)
+    values, entry["scale"] = halves(column.values - column.neutral)
     blocks[f"column-{number}"] = array_block(values)
     if column.error is not None:
         errors, entry["errorScale"] = halves(column.error)

@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from tl_reward.columns import Column, columns_of, exact_effects
 from tl_reward.errors import InputError
 from tl_reward.overlap import independent_regions
-from tl_reward.plots.runs import LAYOUT, SYMBOLS, color_of, dash_of, layer_ticks
+from tl_reward.plots.runs import LAYOUT, SYMBOLS, color_of, dash_of, layer_ticks, plain
 from tl_reward.results import Results
 from tl_reward.sites import NeuronSet
 
@@ -29,7 +29,7 @@ def quantity_map(results: Results, model: str, quantity: str | None = None) -> g
             colorbar={"title": {"text": column.unit, "side": "right"}},
         )
     )
-    figure.update_layout(**LAYOUT | {"title": f"{model}: {column.key}", "margin": LAYOUT["margin"] | {"t": 60}})
+    figure.update_layout(**LAYOUT | {"title": plain(f"{model}: {column.key}"), "margin": LAYOUT["margin"] | {"t": 60}})
     figure.update_xaxes(title="neuron")
     figure.update_yaxes(title="layer", dtick=layer_ticks(len(column.values)))
     return figure
@@ -42,13 +42,13 @@ def layer_sums(results: Results, quantity: str | None = None) -> go.Figure:
     figure = go.Figure()
     for i, column in enumerate(found or [_column(results, None, key)]):
         figure.add_scatter(
-            y=(column.values.astype(np.float64) - column.neutral).sum(1), name=column.model, mode="lines+markers",
+            y=(column.values.astype(np.float64) - column.neutral).sum(1), name=plain(column.model), mode="lines+markers",
             line={"color": color_of(column.model, i), "dash": dash_of(column.model)},
             marker={"symbol": SYMBOLS.get(column.model, "cross")},
         )  # fmt: skip
     figure.update_layout(**LAYOUT)
     figure.update_xaxes(title="layer")
-    figure.update_yaxes(title=f"sum of {key}")
+    figure.update_yaxes(title=f"sum of {plain(key)}")
     return figure
 
 
@@ -66,7 +66,7 @@ def region_bars(results: Results, name: str | None = None) -> go.Figure:
     for key, label, color, shape in (("observed", "observed", "#0072B2", ""), ("expected", "chance, layers matched", "#999999", "/")):
         values = [getattr(region, key) for region in found.values()]
         figure.add_bar(
-            x=list(found), y=values, name=label, text=[f"{value:,.0f}" for value in values], textposition="outside",
+            x=[*map(plain, found)], y=values, name=label, text=[f"{value:,.0f}" for value in values], textposition="outside",
             marker={"color": color, "pattern": {"shape": shape, "solidity": 0.15}},
         )  # fmt: skip
     figure.update_layout(**LAYOUT, barmode="group")
@@ -104,11 +104,12 @@ def activation_histogram(results: Results, model: str, neuron: tuple[int, int]) 
 def neuron_effects(results: Results, neuron: tuple[int, int]) -> go.Figure:
     """What a neuron adds to the mean margin, in every reward model that the run has effects of: estimated (open, with 1.96 standard errors)
     and exact (filled, with bootstrap intervals)."""
-    rows: list[tuple[str, str, str, float, float, float]] = []  # model, kind of evidence, label, value, low, high
+    rows: list[tuple[str, str, str, float, float | None, float | None]] = []  # model, kind of evidence, label, value, low, high
     for c in columns_of(results):
         if c.unit == "reward units" and neuron[0] < c.values.shape[0] and neuron[1] < c.values.shape[1]:
-            value, spread = float(c.values[neuron]), 1.96 * float(c.error[neuron]) if c.error is not None else 0.0
-            rows.append((c.model, "estimated", c.key, value, value - spread, value + spread))
+            value, spread = float(c.values[neuron]), 1.96 * float(c.error[neuron]) if c.error is not None else None
+            reach = (None, None) if spread is None else (value - spread, value + spread)
+            rows.append((c.model, "estimated", c.key if spread is not None else f"{c.key} (no interval)", value, *reach))
     for each in exact_effects(results):
         if each["neuron"] == list(neuron):
             what = "added by patching" if each["kind"] == "patch" else f"{each['kind']} ablation"
@@ -123,11 +124,11 @@ def neuron_effects(results: Results, neuron: tuple[int, int]) -> go.Figure:
         own = [row for row in rows if row[:2] == (model, evidence)]
         symbol = SYMBOLS.get(model, "cross") + ("-open" if evidence == "estimated" else "")
         figure.add_scatter(
-            x=[value for *_, value, _, _ in own], y=[f"{model}: {label}, {evidence}" for _, _, label, *_ in own], mode="markers",
-            name=f"{model}, {evidence}",
+            x=[value for *_, value, _, _ in own], y=[plain(f"{model}: {label}, {evidence}") for _, _, label, *_ in own], mode="markers",
+            name=plain(f"{model}, {evidence}"),
             error_x={
-                "type": "data", "array": [high - value for *_, value, _, high in own],
-                "arrayminus": [value - low for *_, value, low, _ in own],
+                "type": "data", "array": [None if high is None else high - value for *_, value, _, high in own],
+                "arrayminus": [None if low is None else value - low for *_, value, low, _ in own],
             },
             marker={"color": color_of(model, models.index(model)), "symbol": symbol, "size": 9},
         )  # fmt: skip

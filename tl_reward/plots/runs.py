@@ -1,5 +1,6 @@
 """Figures of a run: `Results` in, plotly `Figure` out. Nothing is shown or written here."""
 
+import html
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,8 @@ def accuracy_bars(results: Results) -> go.Figure:
     for i, model in enumerate(dict.fromkeys(model for model, _ in entries)):
         values = [entries[model, d]["accuracy"] if (model, d) in entries else None for d in datasets]
         figure.add_bar(
-            name=model,
-            x=datasets,
+            name=plain(model),
+            x=[plain(dataset) for dataset in datasets],
             y=[v and v["value"] for v in values],
             error_y={
                 "type": "data",
@@ -56,7 +57,7 @@ def margin_histogram(results: Results) -> go.Figure:
     entries = _scored(results)
     datasets = list(dict.fromkeys(dataset for _, dataset in entries))
     models = list(dict.fromkeys(model for model, _ in entries))
-    figure = make_subplots(rows=1, cols=len(datasets), subplot_titles=datasets, shared_yaxes=True, horizontal_spacing=0.04)
+    figure = make_subplots(rows=1, cols=len(datasets), subplot_titles=[*map(plain, datasets)], shared_yaxes=True, horizontal_spacing=0.04)
     margins = {
         (m, d): (results.tensor("scores", f"{m} · {d}", "chosen") - results.tensor("scores", f"{m} · {d}", "rejected")).numpy()
         for m, d in entries
@@ -70,7 +71,7 @@ def margin_histogram(results: Results) -> go.Figure:
             share = np.histogram(margins[model, dataset], edges)[0] / len(margins[model, dataset])
             line = {"color": color_of(model, i), "dash": dash_of(model), "shape": "hvh", "width": 2}
             figure.add_scatter(
-                x=(edges[1:] + edges[:-1]) / 2, y=share, name=model, legendgroup=model, showlegend=j == 0, mode="lines",
+                x=(edges[1:] + edges[:-1]) / 2, y=share, name=plain(model), legendgroup=model, showlegend=j == 0, mode="lines",
                 line=line, row=1, col=j + 1,
             )  # fmt: skip
     figure.add_vline(x=0, line={"dash": "dot", "color": "#555"})
@@ -110,7 +111,7 @@ def layer_profile(results: Results, name: str | None = None) -> go.Figure:
         counts = np.bincount([layer for layer, _ in coords], minlength=entry["n_layers"])
         style = {"color": color_of(model, i), "dash": dash_of(model)}
         figure.add_scatter(
-            x=np.arange(entry["n_layers"]), y=counts, name=model, mode="lines+markers", line=style,
+            x=np.arange(entry["n_layers"]), y=counts, name=plain(model), mode="lines+markers", line=style,
             marker={"symbol": SYMBOLS.get(model, "cross")},
         )  # fmt: skip
     even = sum(map(len, entry["top"].values())) / len(entry["top"]) / entry["n_layers"]
@@ -124,7 +125,7 @@ def layer_profile(results: Results, name: str | None = None) -> go.Figure:
 def overlap_bars(results: Results, name: str | None = None) -> go.Figure:
     """Jaccard index of the top neurons of each pair of reward models, beside chance."""
     entry = _overlap(results, name)
-    names = [f"{pair['a']} – {pair['b']}" for pair in entry["pairs"]]
+    names = [plain(f"{pair['a']} – {pair['b']}") for pair in entry["pairs"]]
     figure = go.Figure()
     for key, label, color, shape in (
         ("jaccard", "observed", "#0072B2", ""),
@@ -147,7 +148,7 @@ def ablation_curves(results: Results, quantity: str = "accuracy") -> go.Figure:
     if quantity not in ("accuracy", "mean_margin"):
         raise InputError(f"quantity must be accuracy or mean_margin, got {quantity!r}")
     entries = results.section("ablation")
-    figure = make_subplots(rows=1, cols=len(entries), subplot_titles=list(entries), shared_yaxes=True, horizontal_spacing=0.04)
+    figure = make_subplots(rows=1, cols=len(entries), subplot_titles=[*map(plain, entries)], shared_yaxes=True, horizontal_spacing=0.04)
     drawn = "random_accuracy" if quantity == "accuracy" else "random_margin"
     for i, (name, entry) in enumerate(entries.items()):
         clean = entry["clean"][quantity]
@@ -171,7 +172,7 @@ def ablation_curves(results: Results, quantity: str = "accuracy") -> go.Figure:
                 "type": "data", "array": [v["high"] - v["value"] for v in ranked],
                 "arrayminus": [v["value"] - v["low"] for v in ranked],
             },
-            name=f"top neurons zeroed: {name}", showlegend=False, **place,
+            name=f"top neurons zeroed: {plain(name)}", showlegend=False, **place,
         )  # fmt: skip
     if quantity == "accuracy":
         figure.add_hline(y=0.5, line={"dash": "dot", "color": "#555"})
@@ -209,6 +210,11 @@ def _overlap(results: Results, name: str | None) -> dict[str, Any]:
     """The overlap entry of that name, or the first one."""
     entries = results.section("overlap")
     return entries[name] if name else next(iter(entries.values()))
+
+
+def plain(text: str) -> str:
+    """A name from a run, for a figure: plotly reads some tags in its labels, links among them."""
+    return html.escape(text, quote=False)
 
 
 def layer_ticks(n_layers: int) -> int:

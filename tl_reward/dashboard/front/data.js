@@ -11,7 +11,7 @@ function blockText(name) {
   return new Promise((resolve, reject) => {
     waiting.set(name, resolve);
     const script = document.createElement("script");
-    script.src = `${folder}/${name}.js`;
+    script.src = `${encodeURIComponent(folder)}/${name}.js`;
     script.onerror = () => reject(new Error(`${folder}/${name}.js is missing: the page and this folder belong together`));
     document.head.append(script);
   });
@@ -71,7 +71,7 @@ class Column {
     Object.assign(this, entry, { bits, length: bits.length });
   }
   at(i) {
-    return HALF[this.bits[i]] * this.scale;
+    return HALF[this.bits[i]] * this.scale + this.neutral;
   }
   // How many neurons have each of the 65,536 numbers.
   get counts() {
@@ -82,7 +82,7 @@ class Column {
     });
   }
   distance(bits) {
-    return Math.abs(HALF[bits] * this.scale - this.neutral);
+    return Math.abs(HALF[bits] * this.scale);
   }
   // The distance from the neutral value that a share of the neurons exceeds.
   exceededBy(share) {

@@ -13,7 +13,7 @@ const theme = () =>
     ? { text: "#e9e9e9", grid: "#343a42", guide: "#a9aeb5", middle: "#22262c", positive: "#4EA3F1", negative: "#F0695A", faint: "#6b7178" }
     : { text: "#1a1a1a", grid: "#e3e3e3", guide: "#555555", middle: "#FFFFFF", positive: "#2166AC", negative: "#B2182B", faint: "#AAAAAA" };
 const divergent = () => [[0, theme().negative], [0.5, theme().middle], [1, theme().positive]];
-const colorOf = (name, index) => (isDark() ? DARK_COLORS : COLORS)[name] ?? SPARE[index % SPARE.length];
+const colorOf = (name, index) => (Object.hasOwn(COLORS, name) ? (isDark() ? DARK_COLORS : COLORS)[name] : SPARE[Math.max(0, index) % SPARE.length]);
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);

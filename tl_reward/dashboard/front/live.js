@@ -45,15 +45,16 @@ function liveView(root) {
     const mine = (asking = new AbortController());
     const watch = /^(\d+)\.(\d+)$/.exec(watched.value.trim());
     const on = edits.filter((edit) => edit.on).map((edit) => ({ neurons: edit.neurons, kind: edit.kind, ...(edit.kind === "scale" ? { factor: edit.factor } : {}) }));
+    const asked = model.value;
     status.textContent = "Computing…";
     try {
       const found = await ask("/api/score", {
-        model: model.value, prompt: root.querySelector("#live-prompt").value, chosen: root.querySelector("#live-chosen").value,
+        model: asked, prompt: root.querySelector("#live-prompt").value, chosen: root.querySelector("#live-chosen").value,
         rejected: root.querySelector("#live-rejected").value, edits: on, neuron: watch ? [+watch[1], +watch[2]] : null, top: 20, tab,
       });
       if (mine !== asking) return;
       status.textContent = `Margin ${figure(found.clean.margin)}${found.edited ? `, edited ${figure(found.edited.margin)}` : ""}.`;
-      results.replaceChildren(...liveResults(found, model.value, watch?.[0]));
+      results.replaceChildren(...liveResults(found, asked, watch?.[0]));
     } catch (error) {
       if (mine === asking && error.name !== "AbortError") status.textContent = `Not computed: ${error.message}`;
     }
@@ -65,9 +66,12 @@ function liveView(root) {
       element("div", { class: "pair" }, text("live-chosen", "Chosen response", "Wrap it in a cloth and keep it in a bread box, or freeze what you will not eat in two days."), text("live-rejected", "Rejected response", "I don't know. Ask somebody else.")),
       element("label", {}, "Show the activations of neuron", watched), element("p", {}, element("button", { type: "submit", id: "live-run" }, "Score"))),
     element("h3", {}, "Edits"), element("div", { class: "pager" }, element("label", { class: "row" }, "Neurons", neurons), element("label", { class: "row" }, "Edit", kind), factor, element("button", { type: "button", id: "live-add", onclick: add }, "Add")), list, status, results));
-  ask("/api/models").then((found) => model.replaceChildren(...found.models.map((each) => element("option", {}, each.name))))
+  ask("/api/models").then((found) => model.replaceChildren(...found.models.map((each) => element("option", { value: each.name, title: each.source }, `${each.name} (${each.source})`))))
     .catch((error) => { status.textContent = `No model: ${error.message}`; });
 }
+
+// A model that the page has nothing of has no pages of neurons either.
+const liveLink = (model, neuron) => (shapeOf(model) ? element("a", { href: linkTo(neuron, model) }, nameOf(neuron)) : nameOf(neuron));
 
 function liveResults(found, model, watched) {
   const row = (label, value) => element("tr", {}, element("th", { class: "text", scope: "row" }, label), ...["chosen", "rejected", "margin"].map((key) => element("td", { "data-of": `${label} ${key}` }, value[key].toFixed(5))));
@@ -76,11 +80,11 @@ function liveResults(found, model, watched) {
   for (const run of ["clean", "edited"]) for (const side of ["chosen", "rejected"]) {
     const values = found[side][run];
     if (!values) continue;
-    const peak = values.reduce((most, value) => (Math.abs(value) > Math.abs(most) ? value : most), 0);
-    const levels = Int8Array.from(values, (value) => (peak ? Math.round((value / Math.abs(peak)) * 127) : 0));
-    parts.push(element("h3", {}, `Neuron ${watched} on the ${side} response, ${run}: peak ${figure(peak)}`), tokenLine(found[side], levels, Math.abs(peak) / 127, 0));
+    const peakAt = largestFrom(values, found[side].response_start), largest = Math.abs(values[largestFrom(values, 0)]);
+    const levels = Int8Array.from(values, (value) => (largest ? Math.round((value / largest) * 127) : 0));
+    parts.push(element("h3", {}, `Neuron ${watched} on the ${side} response, ${run}: peak ${figure(values[peakAt])}`), tokenLine(found[side], levels, largest / 127, peakAt));
   }
   parts.push(element("h3", {}, "Neurons that move this margin most"), element("p", { class: "hint" }, "Estimated from one backward pass, on the model without edits. Positive: the neuron raises the margin."),
-    element("ol", { class: "words" }, ...found.top.map((each) => element("li", {}, element("a", { href: addressOf({ ...state, view: "neuron", model: shapeOf(model) ? model : state.model, neuron: [each.layer, each.neuron] }) }, `${each.layer}.${each.neuron}`), ` ${figure(each.effect)}, peak activation ${figure(each.peak)}`))));
+    element("ol", { class: "words" }, ...found.top.map((each) => element("li", {}, liveLink(model, [each.layer, each.neuron]), ` ${figure(each.effect)}, peak activation ${figure(each.peak)}`))));
   return parts;
 }

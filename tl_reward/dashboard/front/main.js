@@ -2,6 +2,7 @@
 
 function fillControls() {
   const model = document.getElementById("model"), metric = document.getElementById("metric"), search = document.getElementById("search");
+  const help = document.getElementById("search-help"), usual = help.textContent;
   model.replaceChildren(...manifest.models.map((each) => element("option", { value: each.name }, each.name)));
   model.addEventListener("change", () => go({ model: model.value }));
   metric.addEventListener("change", () => go({ metric: metric.value }));
@@ -17,10 +18,11 @@ function fillControls() {
     if (found && shape && +found[1] < shape.layers && +found[2] < shape.width) {
       go({ view: "neuron", neuron: [+found[1], +found[2]] });
       search.setAttribute("aria-invalid", "false");
+      help.textContent = usual;
     } else {
       search.setAttribute("aria-invalid", "true");
       say(shape ? `No such neuron: layers are 0 to ${shape.layers - 1}, neurons 0 to ${shape.width - 1}, written layer.neuron` : "This run has no neurons");
-      document.getElementById("search-help").textContent = document.getElementById("said").textContent;
+      help.textContent = document.getElementById("said").textContent;
     }
   });
   document.getElementById("skip").addEventListener("click", (event) => { event.preventDefault(); search.focus(); });

@@ -7,8 +7,8 @@ function mapPanel() {
   const order = element("input", { type: "checkbox", id: "map-rank", onchange: (event) => { byRank = event.target.checked; refresh(box); } });
   const controls = [element("label", { class: "row" }, order, "sort each layer by value")];
   const { section, box, text } = panel("Every neuron", "", { id: "map", height: 520, controls });
-  whenVisible(box, () => drawMap(box, text));
-  subscribe(["model", "metric"], () => refresh(box));
+  whenVisible(box, () => state.metric && drawMap(box, text));
+  subscribe(["model", "metric"], () => { section.hidden = !state.metric; refresh(box); });
   return section;
 }
 
@@ -22,7 +22,13 @@ async function drawMap(box, text) {
   text.textContent =
     `${column.about} Colour: blue is above ${figure(column.neutral)}, red below; the scale ends at the 99.9th percentile of sizes, ` +
     `${figure(reach)} ${column.unit}. Each pixel shows the neuron of its place that is farthest from ${figure(column.neutral)}. Click to open it; drag to zoom.`;
-  let pixels = pool(column, layers, width, order, 0, width);
+  // What the reader has zoomed to stays, also for another quantity of the same model.
+  const view = `${state.model} ${byRank}`;
+  const inView = () => {
+    const [low, high] = box.layout?.uirevision === view ? box.layout.xaxis.range : [-0.5, width - 0.5];
+    return [Math.max(0, Math.floor(low + 0.5)), Math.min(width, Math.ceil(high + 0.5))];
+  };
+  let pixels = pool(column, layers, width, order, ...inView());
   const trace = (pooled) => ({
     type: "heatmap", z: pooled.z, x: pooled.x, customdata: pooled.text, hovertemplate: "%{customdata}<extra></extra>",
     colorscale: divergent(), zmin: column.neutral - reach, zmax: column.neutral + reach, zmid: column.neutral,
@@ -31,7 +37,7 @@ async function drawMap(box, text) {
   await plot(box, [trace(pixels)], {
     xaxis: { title: { text: byRank ? "rank of the neuron in its layer" : "neuron" }, range: [-0.5, width - 0.5], zeroline: false },
     yaxis: { title: { text: "layer" }, range: [-0.5, layers - 0.5], dtick: Math.max(1, Math.floor(layers / 10)), zeroline: false },
-    uirevision: `${state.model} ${byRank}`,
+    uirevision: view,
   });
   box.removeAllListeners?.("plotly_click");
   box.removeAllListeners?.("plotly_relayout");
@@ -40,7 +46,7 @@ async function drawMap(box, text) {
     go({ view: "neuron", neuron: placeOf(pixels.winner[layer][bin], state.model) });
   });
   box.on("plotly_relayout", () => {
-    const [low, high] = box.layout.xaxis.range, from = Math.max(0, Math.floor(low + 0.5)), to = Math.min(width, Math.ceil(high + 0.5));
+    const [from, to] = inView();
     if (to <= from || (from === pixels.from && to === pixels.to)) return;
     pixels = pool(column, layers, width, order, from, to);
     const { z, x, customdata } = trace(pixels);

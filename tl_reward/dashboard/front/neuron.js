@@ -35,7 +35,7 @@ async function drawNeuron(root) {
   parts.push(...(await detailSections(neuron)));
   if (!still()) return;
   for (const box of root.querySelectorAll(".plot")) { drawn.delete(box); Plotly.purge(box); }
-  root.replaceChildren(...parts);
+  root.replaceChildren(...parts.filter(Boolean));
   root.dataset.shown = name;
   say(`Neuron ${name} of the ${model} model`);
 }
@@ -57,7 +57,7 @@ async function numbersSection(index) {
   if (!rows.length) return null;
   const table = element("table", { id: "neuron-numbers" }, element("thead", {}, element("tr", {}, element("th", { class: "text" }, "quantity"), ...names.map((name) => element("th", { scope: "col" }, name)))), element("tbody", {}, ...rows));
   const { layers, width } = shapeOf(state.model);
-  return element("section", {}, element("h2", {}, "In numbers"), element("p", {}, `In brackets, its rank among all ${count(layers * width)} neurons of that model; 1 is the largest value.`), element("div", { class: "wide" }, table));
+  return element("section", {}, element("h2", {}, "In numbers"), element("p", {}, `In brackets, its rank among all ${count(layers * width)} neurons of that model by these numbers, which are kept to three digits; 1 is the largest.`), element("div", { class: "wide" }, table));
 }
 
 async function effectsSection(index, name) {
@@ -65,7 +65,8 @@ async function effectsSection(index, name) {
   for (const model of sameShape(state.model)) {
     for (const entry of columnsOf(model).filter((each) => each.unit === "reward units")) {
       const column = await columnOf(entry), error = await column.errorAt(index), value = column.at(index);
-      rows.push({ model, label: `${entry.key}, estimated`, value, low: error === null ? value : value - 1.96 * error, high: error === null ? value : value + 1.96 * error, exact: false });
+      const label = `${entry.key}, estimated${error === null ? ", no interval" : `, n ${entry.prompts}`}`;
+      rows.push({ model, label, value, low: error === null ? null : value - 1.96 * error, high: error === null ? null : value + 1.96 * error, exact: false });
     }
     for (const found of manifest.exact.filter((each) => each.model === model && nameOf(each.neuron) === name))
       for (const [objective, margin] of Object.entries(found.margins))
@@ -73,7 +74,7 @@ async function effectsSection(index, name) {
   }
   if (!rows.length) return null;
   const caption =
-    "What it adds to the mean margin (chosen minus rejected reward), with 95 % intervals over prompts. Right of 0, the margin falls when the neuron is " +
+    "What it adds to the mean margin (chosen minus rejected reward), with 95 % intervals over n prompts. Right of 0, the margin falls when the neuron is " +
     "ablated; rows of patching say what the patch adds. Filled marks are exact: the neuron was edited alone and every pair scored again. Open ones are estimates.";
   const { section, box } = panel("What does it do to the reward?", caption, { height: 130 + 26 * rows.length });
   whenVisible(box, () => drawEffects(box, rows));
@@ -86,7 +87,7 @@ async function drawEffects(box, rows) {
     const own = rows.map((row, at) => ({ ...row, at })).filter((row) => row.model === name && row.exact === exact);
     return {
       type: "scatter", mode: "markers", name: plain(`${name}, ${exact ? "exact" : "estimated"}`), x: own.map((row) => row.value), y: own.map((row) => row.at),
-      error_x: { type: "data", symmetric: false, array: own.map((row) => row.high - row.value), arrayminus: own.map((row) => row.value - row.low), thickness: 1.5, color: colorOf(name, i) },
+      error_x: { type: "data", symmetric: false, array: own.map((row) => row.high === null ? null : row.high - row.value), arrayminus: own.map((row) => row.low === null ? null : row.value - row.low), thickness: 1.5, color: colorOf(name, i) },
       marker: { color: colorOf(name, i), size: 9, symbol: SYMBOLS[i % SYMBOLS.length] + (exact ? "" : "-open") },
       text: own.map((row) => plain(row.label)), hovertemplate: "%{text}<br>%{x:.4g}<extra></extra>", showlegend: own.length > 0,
     };
@@ -150,25 +151,20 @@ function examplesSection(found, at, activation, of) {
     const which = found.shown[at][j];
     if (which < 0) return;
     const transcript = found.transcripts[which], start = found.starts[at][j], peak = found.peaks[at][j];
-    section.append(exampleOf(transcript, kind === "top" ? `top ${j + 1}` : kind === "random" ? "random" : `${kind} quantile`, peak, activation.subarray(start, start + transcript.tokens.length), found.where));
+    section.append(exampleOf(transcript, kind === "top" ? `top ${j + 1}` : kind === "random" ? "random" : `${kind} quantile`, peak, activation.subarray(start, start + transcript.tokens.length), found.largest[at][j], found.peak_at[at][j]));
   });
   return section;
 }
 
-function exampleOf(transcript, kind, peak, levels, where) {
+function exampleOf(transcript, kind, peak, levels, largest, marked) {
   const sides = transcript.sides.map((side, i) => `${side}${transcript.objectives[i] ? ` (${transcript.objectives[i]})` : ""} in ${transcript.pairs[i]}`);
   const head = [kind, `peak ${figure(peak)}`, `reward ${figure(transcript.reward)}`, short([...new Set(sides)].join(", "), 160)].join(" · ");
-  // Full colour is the largest size in the transcript, which may be in the prompt; the peak is that of the tokens that are meant.
-  const first = { all: 0, readout: levels.length - 1 }[where] ?? transcript.response_start;
-  const unit = Math.abs(peak) / (Math.abs(levels[largestFrom(levels, first)]) || 127);
-  return element("div", { class: "example" }, element("h4", { dir: "auto" }, head), tokenLine(transcript, levels, unit, first));
+  return element("div", { class: "example" }, element("h4", { dir: "auto" }, head), tokenLine(transcript, levels, largest / 127, marked));
 }
 
-// Tokens coloured by their activations, of which `levels` are shares in 127ths of the largest; one level is `unit`. The token of the largest
-// size from `first` on is outlined.
-function tokenLine(transcript, levels, unit, first) {
+// Tokens coloured by their activations, of which `levels` are shares in 127ths of the largest; one level is `unit`. One token is outlined.
+function tokenLine(transcript, levels, unit, marked) {
   const line = element("p", { class: "tokens", dir: "auto" });
-  const marked = largestFrom(levels, first);
   let begun = false; // line breaks before the text would push it down
   transcript.tokens.forEach((token, i) => {
     if (i === transcript.response_start) line.append(element("span", { class: "start", role: "img", "aria-label": "the response starts" }));
@@ -181,9 +177,9 @@ function tokenLine(transcript, levels, unit, first) {
   return line;
 }
 
-function largestFrom(levels, first) {
+function largestFrom(values, first) {
   let largest = first;
-  for (let i = first; i < levels.length; i++) if (Math.abs(levels[i]) > Math.abs(levels[largest])) largest = i;
+  for (let i = first; i < values.length; i++) if (Math.abs(values[i]) > Math.abs(values[largest])) largest = i;
   return largest;
 }
 
@@ -218,7 +214,7 @@ function wordsSection(found, at) {
   const list = (words) => element("ol", { class: "words" }, ...words.map(([token, value]) => element("li", {}, element("code", { dir: "auto" }, visible(token)), ` ${figure(value)}`)));
   const parts = [element("div", {}, element("h3", {}, "It reads"), element("p", { class: "hint" }, `Tokens whose embedding, through the layer's norm, gives the ${found.words_in_of} weights the largest product.`), list(found.words_in[at]))];
   if (found.words_out) {
-    parts.push(element("div", {}, element("h3", {}, "It raises"), element("p", { class: "hint" }, "Tokens whose logit its output raises most in the base language model, per unit of activation."), list(found.words_out[at].raised)));
+    parts.push(element("div", {}, element("h3", {}, "It raises"), element("p", { class: "hint" }, "Tokens whose logit its output raises most in the base language model, per unit of mlp_post."), list(found.words_out[at].raised)));
     parts.push(element("div", {}, element("h3", {}, "It lowers"), element("p", { class: "hint" }, "Tokens whose logit its output lowers most."), list(found.words_out[at].lowered)));
   } else parts.push(element("p", { class: "hint" }, "What it writes in words needs the base language model: tl-reward examples with --base."));
   return element("section", {}, element("h2", {}, "Words"), element("div", { class: "numbers" }, ...parts));

@@ -4,8 +4,8 @@ const SHARE = 0.01;
 
 function profilePanel() {
   const { section, box, text } = panel("Where in the model?", "", { id: "profile", height: 380 });
-  whenVisible(box, () => drawProfile(box, text));
-  subscribe(["model", "metric"], () => refresh(box));
+  whenVisible(box, () => state.metric && drawProfile(box, text));
+  subscribe(["model", "metric"], () => { section.hidden = !state.metric; refresh(box); });
   return section;
 }
 
@@ -47,13 +47,24 @@ function showInTable(filter) {
   document.getElementById("section-table").scrollIntoView();
 }
 
+// The models whose neurons an overlap is of: the chosen one if it can be.
+const modelOf = (entry) => {
+  const fits = manifest.models.filter((each) => each.layers === entry.layers && each.width === entry.width && columnsOf(each.name).length);
+  return (fits.find((each) => each.name === state.model) ?? fits[0])?.name;
+};
+const MOST_SETS = 6, MOST_REGIONS = 24;
+
 // A panel for each recorded overlap: how many neurons are in just these sets, beside what independent sets would have.
 function overlapPanels() {
-  return manifest.overlaps.filter((each) => Object.keys(each.sets).length <= 6).map((entry, number) => {
+  return manifest.overlaps.map((entry, number) => {
     const names = Object.keys(entry.sets);
+    if (names.length > MOST_SETS) {
+      return element("section", {}, element("h2", {}, "Which top neurons are shared?"), element("p", {}, `Of ${entry.about}: ${names.length} sets have too many combinations to draw; pairs of them are compared below.`));
+    }
     const caption =
       `Of ${entry.about}, how many are top neurons of just the marked ones, and of none beside. Hatched bars: what sets that are independent within ` +
-      "each layer, of the same sizes there, would give. Click a bar to see its neurons in the table.";
+      `each layer, of the same sizes there, would give.${2 ** names.length - 1 > MOST_REGIONS ? ` The ${MOST_REGIONS} largest combinations.` : ""}` +
+      (modelOf(entry) ? " Click a bar to see its neurons in the table." : "");
     const made = panel("Which top neurons are shared?", caption, { id: `overlap-${number}`, height: 300 + 26 * names.length });
     whenVisible(made.box, () => drawOverlap(made.box, entry, number));
     return made.section;
@@ -81,7 +92,7 @@ async function drawOverlap(box, entry, number) {
     for (let i = layer * entry.width; i < (layer + 1) * entry.width; i++) names.forEach((_, k) => (shares[k] += masks[i] & (1 << k) ? 1 / entry.width : 0));
     for (let mask = 1; mask < regions; mask++) expected[mask] += shares.reduce((product, share, k) => product * (mask & (1 << k) ? share : 1 - share), entry.width);
   }
-  const order = Array.from({ length: regions - 1 }, (_, i) => i + 1).filter((mask) => observed[mask] || expected[mask] >= 0.5).sort((a, b) => observed[b] - observed[a]).slice(0, 24);
+  const order = Array.from({ length: regions - 1 }, (_, i) => i + 1).filter((mask) => observed[mask] || expected[mask] >= 0.5).sort((a, b) => observed[b] - observed[a]).slice(0, MOST_REGIONS);
   const x = order.map((_, i) => i), labels = order.map((mask) => plain(regionName(names, mask)));
   const bars = (values, look) => ({ type: "bar", x, y: values, text: values.map((value) => count(Math.round(value))), textposition: "outside", cliponaxis: false, ...look });
   const dots = (inside) => ({
@@ -103,12 +114,12 @@ async function drawOverlap(box, entry, number) {
   box.removeAllListeners?.("plotly_click");
   box.on("plotly_click", (event) => {
     const mask = order[event.points[0].x];
-    if (mask) showInTable({ layer: null, set: `overlap:${number}:${mask}` });
+    if (mask && modelOf(entry)) showInTable({ model: modelOf(entry), layer: null, set: `overlap:${number}:${mask}` });
   });
 }
 
 // Sets that the table can show, of the model's shape: { key, label, has(index) }.
-function setsOf(model) {
+const setsOf = (model) => once(`sets ${model}`, () => {
   const found = [], shape = shapeOf(model);
   manifest.tensions.forEach((tension, number) => {
     if (tension.model !== model) return;
@@ -119,10 +130,10 @@ function setsOf(model) {
       }
   });
   manifest.overlaps.forEach((entry, number) => {
-    if (entry.layers !== shape.layers || entry.width !== shape.width || Object.keys(entry.sets).length > 6) return;
+    if (entry.layers !== shape.layers || entry.width !== shape.width || Object.keys(entry.sets).length > MOST_SETS) return;
     const names = Object.keys(entry.sets), masks = membership(entry);
     for (let wanted = 1; wanted < 1 << names.length; wanted++)
       found.push({ key: `overlap:${number}:${wanted}`, label: `${regionName(names, wanted)} (top by ${entry.name})`, has: (i) => masks[i] === wanted });
   });
   return found;
-}
+});

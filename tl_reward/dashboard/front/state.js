@@ -26,7 +26,7 @@ function addressOf(wanted) {
     if (wanted.set) query.set("set", wanted.set);
     if (wanted.sort) query.set("sort", wanted.sort);
     if (wanted.page) query.set("page", wanted.page);
-    for (const [key, range] of Object.entries(wanted.ranges)) query.append("range", `${key}=${range}`);
+    for (const [key, range] of Object.entries(wanted.ranges)) query.append("range", `${key}|${range}`);
   }
   const text = query.toString();
   return `#${place}${text ? `?${text}` : ""}`;
@@ -49,11 +49,12 @@ function readAddress(hash) {
   } else if (place === "live" && manifest.live) wanted.view = "live";
   const layer = query.get("layer");
   if (layer !== null && shape && /^\d+$/.test(layer) && +layer < shape.layers) wanted.layer = +layer;
-  wanted.set = query.get("set") ?? "";
+  const set = query.get("set") ?? "";
+  wanted.set = model && setsOf(model).some((each) => each.key === set) ? set : "";
   wanted.sort = query.get("sort") ?? "";
   wanted.page = Math.max(0, parseInt(query.get("page") ?? "0", 10) || 0);
   for (const range of query.getAll("range")) {
-    const cut = range.lastIndexOf("=");
+    const cut = range.lastIndexOf("|");
     if (cut > 0) wanted.ranges[range.slice(0, cut)] = range.slice(cut + 1);
   }
   return wanted;
@@ -72,9 +73,11 @@ function go(changes, { quiet = false } = {}) {
 const linkTo = (neuron, model = state.model) => addressOf({ ...state, view: "neuron", neuron, model });
 
 function follow() {
+  document.getElementById("failed").hidden = true;
   const wanted = readAddress(location.hash);
   const changed = Object.keys(wanted).filter((key) => JSON.stringify(wanted[key]) !== JSON.stringify(state[key]));
   Object.assign(state, wanted);
+  if (location.hash && addressOf(state) !== location.hash) history.replaceState(null, "", addressOf(state)); // what it named and the run lacks
   for (const { keys, redraw } of subscribers) if (keys.some((key) => changed.includes(key))) redraw(changed);
 }
 

@@ -20,13 +20,19 @@ function tablePanel() {
   const status = element("p", { id: "table-status" });
   const table = element("table", { id: "table" }, element("thead"), element("tbody"));
   const step = (by) => go({ page: Math.max(0, state.page + by) }, { quiet: true });
+  table.addEventListener("keydown", (event) => {
+    const links = [...table.querySelectorAll("tbody a")], at = links.indexOf(document.activeElement);
+    const next = at < 0 ? undefined : links[at + { ArrowDown: 1, ArrowUp: -1 }[event.key]];
+    if (next) { event.preventDefault(); next.focus(); }
+  });
   const pager = element("div", { class: "pager" },
     element("button", { type: "button", id: "table-back", onclick: () => step(-1) }, "Previous page"),
     element("button", { type: "button", id: "table-on", onclick: () => step(1) }, "Next page"),
   );
   const section = element("section", { id: "section-table" }, element("h2", {}, "Table of neurons"), element("p", {}, caption), controls, status, element("div", { class: "wide" }, table), pager);
   const draw = (changed) => {
-    if (state.view !== "overview" || !state.model) return;
+    section.hidden = !state.metric;
+    if (state.view !== "overview" || !state.metric) return;
     if (changed.includes("model") || !table.tHead.rows.length) drawHead(table);
     if (changed.includes("model") || !set.options.length) {
       set.replaceChildren(element("option", { value: "" }, "all neurons"), ...setsOf(state.model).map((each) => element("option", { value: each.key }, short(each.label, 70))));

@@ -17,7 +17,7 @@ function tensionPanels() {
 class Stretched {
   constructor(column) {
     this.unit = column.exceededBy(0.3) || column.exceededBy(0) || 1;
-    this.reach = Math.asinh(column.exceededBy(0) / this.unit) * 1.05;
+    this.reach = Math.asinh(column.exceededBy(0) / this.unit) * 1.05 || 1;
   }
   place(value) {
     return Math.asinh(value / this.unit);
@@ -71,7 +71,7 @@ async function drawTension(box, text, entry) {
   text.textContent =
     `Each neuron's estimated effect on both mean margins of the ${model} model (${entry.about}). Right: it raises the ${entry.objectives[0]} margin; up: the ` +
     `${entry.objectives[1]} margin; lower right and upper left it serves one at the other's cost. Grey cells count all ${count(total)} neurons (darker: more, on a ` +
-    `logarithmic scale); the ${count(POINTS)} farthest out are points, coloured and shaped by whether they are among the top ${Math.round(entry.fraction * 1000) / 10} % of ` +
+    `logarithmic scale); the ${count(Math.min(POINTS, total))} farthest out are points, coloured and shaped by whether they are among the top ${Math.round(entry.fraction * 1000) / 10} % of ` +
     `each margin's supporters, or of both (shared). ${entry.conflict} Axes are linear near 0 and logarithmic beyond. Click a point to open its neuron.`;
   await plot(box, traces, {
     xaxis: across.axis(`effect on the ${plain(entry.objectives[0])} margin (reward units)`),
