@@ -208,7 +208,7 @@ def test_hostile_texts_are_shown_as_they_are_and_run_nothing(chromium, address):
 
 
 def test_hostile_names_run_nothing(chromium, tmp_path):
-    evil = "<a href='https://evil.example'>a</a><img src=x onerror='window.hacked = 1'></script><!--<script>"
+    evil = "$x$ <a href='https://evil.example'>a</a><img src=x onerror='window.hacked = 1'></script><!--<script>"
     run = random_run(2, 20, models=(evil, "other"), shown=3)
     scores = next(iter(tiny_run().sections["scores"].values())) | {"model": evil, "dataset": evil}
     run.add("scores", f"{evil} · {evil}", scores, {side: torch.randn(6) for side in ("chosen", "rejected")})

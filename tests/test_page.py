@@ -77,7 +77,7 @@ def test_text_of_a_run_is_nowhere_markup():
     assert [transcript["tokens"][2] for transcript in shown] == list(TEXTS)
 
 
-def test_token_activations_are_kept_to_a_127th_of_the_largest():
+def test_token_activations_are_kept_to_a_63rd_of_the_largest():
     run = random_run(2, 20, shown=3)
     text = build_page(run)
     found, levels = document(text, "examples-0"), np.frombuffer(block(text, "activations-0"), np.int8)
@@ -86,7 +86,7 @@ def test_token_activations_are_kept_to_a_127th_of_the_largest():
         start = found["starts"][i][example]
         assert found["largest"][i][example] == pytest.approx(np.abs(activation[(i * 10 + example) * 5 :][:5]).max(), rel=1e-4)
         exact = activation[(i * 10 + example) * 5 :][:5]
-        np.testing.assert_allclose(levels[start : start + 5] / 127 * np.abs(exact).max(), exact, atol=np.abs(exact).max() / 250)
+        np.testing.assert_allclose(levels[start : start + 5] / 63 * np.abs(exact).max(), exact, atol=np.abs(exact).max() / 125)
 
 
 def test_write_page_is_atomic_and_does_not_overwrite(tmp_path):

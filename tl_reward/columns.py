@@ -11,7 +11,6 @@ from tl_reward.results import Results
 # Of a discovery, at one site: statistics, and how the sides differ. A page that held all of them would not be small.
 _STATISTICS = {
     "mean": "mean activation over all tokens",
-    "rms": "root mean square of the activation over all tokens",
     "change": "root mean square, over all tokens, of the activation minus the base model's",
 }
 _MLP_SITES = ("mlp_gate", "mlp_post")

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from tl_reward import zoo
 from tl_reward.ablation import ablation_curve
-from tl_reward.attribution import attribute
 from tl_reward.checkpoints import load_unembedding
 from tl_reward.dashboard import write_page
 from tl_reward.discovery import discover
@@ -30,7 +29,7 @@ OBJECTIVES = ("helpful", "harmless")
 SCORE: StatisticName = "mean"
 SITE = "mlp_gate"
 FRACTIONS = (0.05, 0.1, 0.2)
-SHOWN = 500  # neurons whose examples the page shows token by token
+SHOWN = 250  # neurons of each model whose examples the page shows token by token
 
 
 def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
@@ -51,13 +50,15 @@ def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
         own = OBJECTIVES if name == "mixed" else (name,)
         found = discover(model, [p for o in own for p in find[o]], base=base, progress=f"{name}: neurons")
         record_discovery(results, name, f"embedded {' and '.join(own)}, find", found)
-        record_tension(results, name, "embedded, test", tension(model, tested, progress=f"{name}: effects"), fraction=0.02)
+        pull = tension(model, tested, progress=f"{name}: effects")
+        record_tension(results, name, "embedded, test", pull, fraction=0.02)
         if name == "mixed":
-            effects = attribute(model, tested, progress=f"{name}: effects on all pairs")
-            checked = compare_with_exact(
-                model, tested, {"gradient": effects.effect}, top=6, random=10, seed=seed, progress=f"{name}: neurons zeroed one by one"
-            )
-            record_attribution(results, name, "embedded, test", {"gradient": effects}, checked)
+            for objective, effects in pull.effects.items():
+                checked = compare_with_exact(
+                    model, test[objective], {"gradient": effects.effect}, top=6, random=6, seed=seed,
+                    progress=f"{name}: neurons zeroed one by one, {objective} pairs",
+                )  # fmt: skip
+                record_attribution(results, name, f"embedded {objective}, test", {"gradient": effects}, checked)
         examples = collect_examples(
             model, tested, neurons_to_show(results, name, most=SHOWN), unembedding=unembedding, seed=seed, progress=f"{name}: examples"
         )

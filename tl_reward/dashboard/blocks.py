@@ -29,12 +29,18 @@ def array_block(values: Num[np.ndarray, "..."]) -> str:
     return packed(np.ascontiguousarray(columns.T).tobytes())
 
 
-def halves(values: Float[np.ndarray, "..."]) -> tuple[Float[np.ndarray, "..."], float]:
+def halves(values: Float[np.ndarray, "..."], *, bits: int = 10) -> tuple[Float[np.ndarray, "..."], float]:
     """float16 numbers, and what to multiply them with. Numbers of less than a billionth of the largest lose digits.
+
+    Args:
+        bits: of the fraction that are kept, of 10, which is three digits; those left out are 0, and cost nothing once they are packed.
 
     >>> halves(np.array([0.5, -0.25]))
     (array([ 32768., -16384.], dtype=float16), 1.52587890625e-05)
     """
     finite = np.abs(values[np.isfinite(values)])
     scale = float(finite.max()) / _LARGEST_HALF if finite.size and finite.max() > 0 else 1.0
-    return (values / scale).astype(np.float16), scale
+    whole = (values / scale).astype(np.float16)
+    drop = 10 - bits
+    kept = (whole.view(np.uint16).astype(np.uint32) + (1 << drop >> 1)) >> drop << drop  # to the nearest
+    return kept.astype(np.uint16).view(np.float16), scale

@@ -69,7 +69,9 @@ def details(results: Results) -> Iterator[Details]:
         lengths = np.array([len(transcript["tokens"]) for transcript in entry["transcripts"]] or [0])
         shown, top = tensor("shown/transcript"), tensor("top/transcript")
         document = {
-            **{key: entry[key] for key in ("splits", "neurons", "kinds", "transcripts", "words_in_of", "words_in", "words_out", "where")},
+            **{key: entry[key] for key in ("splits", "neurons", "kinds", "transcripts", "words_in_of", "where")},
+            "words_in": [_short(words) for words in entry["words_in"]],
+            "words_out": entry["words_out"] and [{side: _short(words) for side, words in each.items()} for each in entry["words_out"]],
             "shown": shown.tolist(),
             "peaks": _rounded(peak),
             "edges": _rounded(tensor("histogram/edge")[:, [0, -1]]),
@@ -91,11 +93,11 @@ def details(results: Results) -> Iterator[Details]:
 
 
 class _Levels(NamedTuple):
-    """Token activations as 127ths of the largest size in each example: enough for a colour. All of one example after the other.
+    """Token activations as 63rds of the largest size in each example: enough for a colour. All of one example after the other.
 
     Attributes:
         start: where an example begins, -1 for none.
-        largest: the size that 127 stands for.
+        largest: the size that 63 stands for.
         peak_at: the token of the largest size among those that the peak is of.
     """
 
@@ -115,7 +117,7 @@ def _levels(flat: np.ndarray, starts: np.ndarray, shown: np.ndarray, lengths: np
             largest = np.abs(values).max()
             result.start[place], result.largest[place] = at, largest
             result.peak_at[place] = first[which] + np.abs(values[first[which] :]).argmax()
-            pieces.append(np.round(values / largest * 127 if largest else values).astype(np.int8))
+            pieces.append(np.round(values / largest * 63 if largest else values).astype(np.int8))
             at += len(values)
     return result._replace(level=np.concatenate(pieces))
 
@@ -124,6 +126,11 @@ def _first_meant(where: str, transcript: dict[str, Any]) -> int:
     """The first token that a peak may be at."""
     starts: dict[str, int] = {"all": 0, "readout": len(transcript["tokens"]) - 1, "response": transcript["response_start"]}
     return starts[where]
+
+
+def _short(words: list[list[Any]]) -> list[list[Any]]:
+    """Tokens with three digits of their numbers."""
+    return [[token, float(f"{value:.3g}")] for token, value in words]
 
 
 def _rounded(values: np.ndarray) -> Any:

@@ -117,14 +117,20 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
 
 def _column(column: Column, number: int, blocks: dict[str, str]) -> dict[str, Any]:
     """Says what a column is, and puts its numbers into blocks."""
-    entry: dict[str, Any] = column._asdict() | {"values": f"column-{number}", "error": None}
+    entry: dict[str, Any] = column._asdict() | {"error": None}
     values, entry["scale"] = halves(column.values - column.neutral)
-    blocks[f"column-{number}"] = array_block(values)
+    entry["values"] = _put(blocks, f"column-{number}", array_block(values))
     if column.error is not None:
-        errors, entry["errorScale"] = halves(column.error)
-        entry["error"] = f"error-{number}"
-        blocks[f"error-{number}"] = array_block(errors)
+        errors, entry["errorScale"] = halves(column.error, bits=6)  # two digits
+        entry["error"] = _put(blocks, f"error-{number}", array_block(errors))
     return entry
+
+
+def _put(blocks: dict[str, str], name: str, block: str) -> str:
+    """Puts a block under that name, and returns the name; that of an equal one where there is one."""
+    same = next((other for other, each in blocks.items() if each == block), name)
+    blocks[same] = block
+    return same
 
 
 def _figure(figure: Any) -> dict[str, Any]:

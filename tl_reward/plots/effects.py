@@ -61,7 +61,8 @@ def agreement_bars(results: Results, name: str) -> go.Figure:
             values = [value if value and value["value"] is not None else None for value in values]
             figure.add_bar(
                 x=methods, y=[value and value["value"] for value in values], name=label, legendgroup=label, showlegend=column == 1,
-                error_y=_interval(values), marker={"color": color, "pattern": {"shape": shape, "solidity": 0.15}}, row=1, col=column,
+                error_y=_interval(values), row=1, col=column,
+                marker={"color": color, "pattern": {"shape": shape, "solidity": 0.15, "fillmode": "overlay"}},
             )  # fmt: skip
     figure.update_layout(**LAYOUT | {"margin": LAYOUT["margin"] | {"t": 70}, "legend": LAYOUT["legend"] | {"y": 1.12}}, barmode="group")
     figure.update_yaxes(title="agreement with exact effects", col=1)
@@ -135,7 +136,7 @@ def set_bars(results: Results, name: str) -> go.Figure:
         values = [_scores(entry["clean"], objective)["accuracy"], *(_scores(p["ranked"], objective)["accuracy"] for p in sets.values())]
         figure.add_bar(
             x=["none", *sets], y=[value["value"] for value in values], name=label, offsetgroup=label, error_y=_interval(values),
-            marker={"color": color_of(label, i), "pattern": {"shape": ["", "/", "."][i % 3], "solidity": 0.15}},
+            marker={"color": color_of(label, i), "pattern": {"shape": ["", "/", "."][i % 3], "solidity": 0.15, "fillmode": "overlay"}},
         )  # fmt: skip
         drawn = [
             (at, value) for at, p in sets.items() for value in (p["random_by_objective"][objective] if objective else p["random_accuracy"])

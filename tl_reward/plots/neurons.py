@@ -26,7 +26,7 @@ def quantity_map(results: Results, model: str, quantity: str | None = None) -> g
             colorscale=[[0, "#B2182B"], [0.5, "#FFFFFF"], [1, "#2166AC"]],
             zmin=column.neutral - reach,
             zmax=column.neutral + reach,
-            colorbar={"title": {"text": column.unit, "side": "right"}},
+            colorbar={"title": {"text": column.unit, "side": "top"}},
         )
     )
     figure.update_layout(**LAYOUT | {"title": plain(f"{model}: {column.key}"), "margin": LAYOUT["margin"] | {"t": 60}})
@@ -67,7 +67,7 @@ def region_bars(results: Results, name: str | None = None) -> go.Figure:
         values = [getattr(region, key) for region in found.values()]
         figure.add_bar(
             x=[*map(plain, found)], y=values, name=label, text=[f"{value:,.0f}" for value in values], textposition="outside",
-            marker={"color": color, "pattern": {"shape": shape, "solidity": 0.15}},
+            marker={"color": color, "pattern": {"shape": shape, "solidity": 0.15, "fillmode": "overlay"}},
         )  # fmt: skip
     figure.update_layout(**LAYOUT, barmode="group")
     figure.update_xaxes(title="top neurons of")

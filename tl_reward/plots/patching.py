@@ -1,6 +1,5 @@
 """Figures of patching and of the reward lens. `Results` in, plotly `Figure` out."""
 
-import html
 from typing import Any
 
 import numpy as np
@@ -8,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from tl_reward.errors import InputError
-from tl_reward.plots.runs import LAYOUT, color_of, layer_ticks
+from tl_reward.plots.runs import LAYOUT, color_of, layer_ticks, plain
 from tl_reward.results import Results
 
 DIRECTIONS = {"noising": "noising: chosen run patched", "denoising": "denoising: rejected run patched"}
@@ -107,12 +106,12 @@ def patched_accuracy(results: Results, model: str, source_model: str) -> go.Figu
         raise InputError(f"nothing is patched from {source_model!r} into {model!r}; the run has {', '.join(section)}")
     figure = make_subplots(
         rows=1, cols=len(entries), shared_yaxes=True, horizontal_spacing=0.03,
-        subplot_titles=[html.escape(entry["dataset"]).replace(", ", "<br>") for entry in entries],
+        subplot_titles=[plain(entry["dataset"]).replace(", ", "<br>") for entry in entries],
     )  # fmt: skip
     for column, entry in enumerate(entries, start=1):
         _patched_curve(figure, entry, "accuracy", entry["clean"]["accuracy"], column)
         figure.add_hline(
-            y=entry["source"]["accuracy"]["value"], line={"dash": "dash", "color": "#555"}, annotation_text=html.escape(source_model),
+            y=entry["source"]["accuracy"]["value"], line={"dash": "dash", "color": "#555"}, annotation_text=plain(source_model),
             row=1, col=column,
         )  # fmt: skip
     figure.update_layout(**_TOP)
@@ -207,7 +206,7 @@ def token_curves(results: Results, name: str, pair_id: str) -> go.Figure:
 def as_label(token: str) -> str:
     """A token as plotly shows it: plotly reads markup, and drops spaces and line ends."""
     text = token.replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥").replace(" ", "·")
-    return html.escape(text if len(text) <= 14 else text[:13] + "…", quote=False) or "∅"
+    return plain(text if len(text) <= 14 else text[:13] + "…") or "∅"
 
 
 def _heat(value: np.ndarray, *, hover: str) -> go.Heatmap:

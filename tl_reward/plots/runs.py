@@ -40,7 +40,7 @@ def accuracy_bars(results: Results) -> go.Figure:
                 "array": [v and v["high"] - v["value"] for v in values],
                 "arrayminus": [v and v["value"] - v["low"] for v in values],
             },
-            marker={"color": color_of(model, i), "pattern": {"shape": ["", "/", "."][i % 3], "solidity": 0.15}},
+            marker={"color": color_of(model, i), "pattern": {"shape": ["", "/", "."][i % 3], "solidity": 0.15, "fillmode": "overlay"}},
             text=[v and f"{v['value']:.2f}" for v in values],
             textposition="inside",
             insidetextanchor="start",
@@ -94,11 +94,11 @@ def neuron_map(results: Results, model: str, score: str = "mean", site: str = "m
             colorscale=[[0, "#B2182B"], [0.5, "#FFFFFF"], [1, "#2166AC"]],
             zmin=-reach,
             zmax=reach,
-            colorbar={"title": {"text": score, "side": "right"}},
+            colorbar={"title": {"text": score, "side": "top"}},
         )
     )
     figure.update_layout(**LAYOUT)
-    figure.update_xaxes(title="rank of the neuron in its layer")
+    figure.update_xaxes(title=f"rank of the {'head' if site == 'attn_z' else 'neuron'} in its layer")
     figure.update_yaxes(title="layer", dtick=layer_ticks(len(ordered)))
     return figure
 
@@ -134,7 +134,7 @@ def overlap_bars(results: Results, name: str | None = None) -> go.Figure:
     ):
         values = [pair[key] for pair in entry["pairs"]]
         figure.add_bar(
-            name=label, x=names, y=values, marker={"color": color, "pattern": {"shape": shape, "solidity": 0.15}},
+            name=label, x=names, y=values, marker={"color": color, "pattern": {"shape": shape, "solidity": 0.15, "fillmode": "overlay"}},
             text=[f"{v:.3f}" for v in values], textposition="outside",
         )  # fmt: skip
     figure.update_layout(**LAYOUT, barmode="group")
@@ -213,8 +213,8 @@ def _overlap(results: Results, name: str | None) -> dict[str, Any]:
 
 
 def plain(text: str) -> str:
-    """A name from a run, for a figure: plotly reads some tags in its labels, links among them."""
-    return html.escape(text, quote=False)
+    """A name from a run, for a figure: plotly reads some tags in its labels, links among them, and looks for MathJax where $ are."""
+    return html.escape(text, quote=False).replace("$", "&#36;")
 
 
 def layer_ticks(n_layers: int) -> int:

@@ -25,8 +25,8 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-// plotly reads some tags and entities in its labels: what comes from the run is escaped.
-const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+// plotly reads some tags and entities in its labels, and looks for MathJax where $ are: what comes from the run is escaped.
+const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("$", "&#36;");
 const short = (text, most = 40) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 const count = (number) => number.toLocaleString("en-US");
 

@@ -81,8 +81,8 @@ function liveResults(found, model, watched) {
     const values = found[side][run];
     if (!values) continue;
     const peakAt = largestFrom(values, found[side].response_start), largest = Math.abs(values[largestFrom(values, 0)]);
-    const levels = Int8Array.from(values, (value) => (largest ? Math.round((value / largest) * 127) : 0));
-    parts.push(element("h3", {}, `Neuron ${watched} on the ${side} response, ${run}: peak ${figure(values[peakAt])}`), tokenLine(found[side], levels, largest / 127, peakAt));
+    const levels = Int8Array.from(values, (value) => (largest ? Math.round((value / largest) * LEVELS) : 0));
+    parts.push(element("h3", {}, `Neuron ${watched} on the ${side} response, ${run}: peak ${figure(values[peakAt])}`), tokenLine(found[side], levels, largest / LEVELS, peakAt));
   }
   parts.push(element("h3", {}, "Neurons that move this margin most"), element("p", { class: "hint" }, "Estimated from one backward pass, on the model without edits. Positive: the neuron raises the margin."),
     element("ol", { class: "words" }, ...found.top.map((each) => element("li", {}, liveLink(model, [each.layer, each.neuron]), ` ${figure(each.effect)}, peak activation ${figure(each.peak)}`))));

@@ -159,16 +159,17 @@ function examplesSection(found, at, activation, of) {
 function exampleOf(transcript, kind, peak, levels, largest, marked) {
   const sides = transcript.sides.map((side, i) => `${side}${transcript.objectives[i] ? ` (${transcript.objectives[i]})` : ""} in ${transcript.pairs[i]}`);
   const head = [kind, `peak ${figure(peak)}`, `reward ${figure(transcript.reward)}`, short([...new Set(sides)].join(", "), 160)].join(" · ");
-  return element("div", { class: "example" }, element("h4", { dir: "auto" }, head), tokenLine(transcript, levels, largest / 127, marked));
+  return element("div", { class: "example" }, element("h4", { dir: "auto" }, head), tokenLine(transcript, levels, largest / LEVELS, marked));
 }
 
-// Tokens coloured by their activations, of which `levels` are shares in 127ths of the largest; one level is `unit`. One token is outlined.
+// Tokens coloured by their activations, of which `levels` are shares in 63rds of the largest; one level is `unit`. One token is outlined.
+const LEVELS = 63;
 function tokenLine(transcript, levels, unit, marked) {
   const line = element("p", { class: "tokens", dir: "auto" });
   let begun = false; // line breaks before the text would push it down
   transcript.tokens.forEach((token, i) => {
     if (i === transcript.response_start) line.append(element("span", { class: "start", role: "img", "aria-label": "the response starts" }));
-    const span = element("span", { title: `about ${figure(levels[i] * unit)}`, style: tint(levels[i] / 127), class: i === marked ? "peak" : null });
+    const span = element("span", { title: `about ${figure(levels[i] * unit)}`, style: tint(levels[i] / LEVELS), class: i === marked ? "peak" : null });
     begun ||= /[^\n]/.test(token);
     span.textContent = begun ? token : token.replaceAll("\n", "⏎");
     if (/[\u202a-\u202e\u2066-\u2069]/.test(token)) span.style.unicodeBidi = "isolate"; // else it would turn what follows around
@@ -204,7 +205,7 @@ async function plainExamples(about, neuron, command) {
     const which = top[j * size + i];
     if (which >= 0) {
       const transcript = found.transcripts[which];
-      section.append(element("div", { class: "example" }, element("h4", { dir: "auto" }, `top ${j + 1} · reward ${figure(transcript.reward)} · ${short(transcript.sides.map((side, k) => `${side} in ${transcript.pairs[k]}`).join(", "), 160)}`), element("p", { class: "tokens", dir: "auto" }, transcript.tokens.join(""))));
+      section.append(element("div", { class: "example" }, element("h4", { dir: "auto" }, `top ${j + 1} · reward ${figure(transcript.reward)} · ${short(transcript.sides.map((side, k) => `${side} in ${transcript.pairs[k]}`).join(", "), 160)}`), element("p", { class: "tokens", dir: "auto" }, transcript.tokens.join("").replace(/^\n+/, (breaks) => "⏎".repeat(breaks.length)))));
     }
   }
   return section;

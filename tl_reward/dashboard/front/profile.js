@@ -103,7 +103,7 @@ async function drawOverlap(box, entry, number) {
   });
   await plot(box, [
     bars(order.map((mask) => observed[mask]), { name: "observed", marker: { color: colorOf("helpful") }, customdata: labels, hovertemplate: "%{customdata}: %{y}<extra>observed</extra>" }),
-    bars(order.map((mask) => expected[mask]), { name: "expected by chance, layers matched", marker: { color: theme().faint, pattern: { shape: "/", solidity: 0.3 } }, customdata: labels, hovertemplate: "%{customdata}: %{y:.1f}<extra>expected</extra>" }),
+    bars(order.map((mask) => expected[mask]), { name: "expected by chance, layers matched", marker: { color: theme().faint, pattern: { shape: "/", solidity: 0.3, fillmode: "overlay" } }, customdata: labels, hovertemplate: "%{customdata}: %{y:.1f}<extra>expected</extra>" }),
     dots(true), dots(false),
   ], {
     barmode: "group", margin: { l: 110, r: 20, t: 40, b: 20 },
