@@ -35,8 +35,9 @@ def halves(values: Float[np.ndarray, "..."], *, bits: int = 10) -> tuple[Float[n
     Args:
         bits: of the fraction that are kept, of 10, which is three digits; those left out are 0, and cost nothing once they are packed.
 
-    >>> halves(np.array([0.5, -0.25]))
-    (array([ 32768., -16384.], dtype=float16), 1.52587890625e-05)
+    >>> values, scale = halves(np.array([0.5, -0.25]))
+    >>> values.tolist(), scale
+    ([32768.0, -16384.0], 1.52587890625e-05)
     """
     finite = np.abs(values[np.isfinite(values)])
     scale = float(finite.max()) / _LARGEST_HALF if finite.size and finite.max() > 0 else 1.0

@@ -93,9 +93,9 @@ async function drawEffects(box, rows) {
     };
   }));
   await plot(box, traces, {
-    margin: { l: 300, r: 20, t: 40, b: 55 },
+    margin: { l: 360, r: 20, t: 40, b: 55 },
     xaxis: { title: { text: "effect on the margin (reward units)" }, zeroline: true, zerolinewidth: 2 },
-    yaxis: { tickvals: rows.map((_, i) => i), ticktext: rows.map((row) => plain(short(`${row.model}: ${row.label}`, 62))), range: [rows.length - 0.5, -0.5], zeroline: false, tickfont: { size: 11 } },
+    yaxis: { tickvals: rows.map((_, i) => i), ticktext: rows.map((row) => plain(short(`${row.model}: ${row.label}`, 72))), range: [rows.length - 0.5, -0.5], zeroline: false, tickfont: { size: 11 } },
   });
 }
 
