@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 
 import tl_reward
+from tl_reward import parallel
 from tl_reward.errors import one_line_errors
 from tl_reward.rankings import METHODS, Method
 from tl_reward.record import record_attribution
@@ -58,8 +59,10 @@ def main(config: Config) -> None:
     results = tl_reward.Results(provenance=tl_reward.provenance(seed=config.seed, data={"embedded, test": pairs}))
     label = f"random, for {config.model}" if config.smoke else config.model
     record_attribution(results, label, "embedded, test", found, checked)
-    print(f"Run: {results.save(config.out)}")
-    summary(results, Console(markup=False))
+    folder = results.save(config.out)
+    if parallel.is_first():
+        print(f"Run: {folder}")
+        summary(results, Console(markup=False))
 
 
 if __name__ == "__main__":

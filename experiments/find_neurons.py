@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 
 import tl_reward
-from tl_reward import zoo
+from tl_reward import parallel, zoo
 from tl_reward.errors import one_line_errors
 from tl_reward.readers import short_name
 from tl_reward.record import record_discovery
@@ -53,8 +53,10 @@ def main(config: Config) -> None:
         label = f"random, for {name}" if config.smoke else name
         found = tl_reward.discover(model, pairs, base=base, progress=label)
         record_discovery(results, label, dataset, found)
-    print(f"Run: {results.save(config.out)}")
-    summary(results, Console(markup=False))
+    folder = results.save(config.out)
+    if parallel.is_first():
+        print(f"Run: {folder}")
+        summary(results, Console(markup=False))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 
 import tl_reward
+from tl_reward import parallel
 from tl_reward.errors import one_line_errors
 from tl_reward.readers import short_name
 from tl_reward.record import record_scores
@@ -50,8 +51,10 @@ def main(config: Config) -> None:
         label = f"random, for {name}" if config.smoke else name
         scores = tl_reward.score(model, pairs, progress=label)
         record_scores(results, label, dataset, scores)
-    print(f"Run: {results.save(config.out)}")
-    summary(results, Console(markup=False))
+    folder = results.save(config.out)
+    if parallel.is_first():
+        print(f"Run: {folder}")
+        summary(results, Console(markup=False))
 
 
 if __name__ == "__main__":

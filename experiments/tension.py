@@ -13,6 +13,7 @@ import tyro
 from rich.console import Console
 
 import tl_reward
+from tl_reward import parallel
 from tl_reward.errors import one_line_errors
 from tl_reward.rankings import Method
 from tl_reward.record import record_sets, record_tension, sets_of
@@ -59,8 +60,10 @@ def main(config: Config) -> None:
     sets, entry = sets_of(results, label)
     ablated = tl_reward.ablate_sets(model, test, sets, draws=config.draws, seed=config.seed, site=config.site, progress="sets")
     record_sets(results, label, "embedded, test", ablated, site=config.site, source=entry, pairs=test)
-    print(f"Run: {results.save(config.out)}")
-    summary(results, Console(markup=False))
+    folder = results.save(config.out)
+    if parallel.is_first():
+        print(f"Run: {folder}")
+        summary(results, Console(markup=False))
 
 
 if __name__ == "__main__":

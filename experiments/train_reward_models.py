@@ -11,7 +11,7 @@ from pathlib import Path
 import tyro
 
 import tl_reward
-from tl_reward import TrainingConfig, zoo
+from tl_reward import TrainingConfig, parallel, zoo
 from tl_reward.errors import one_line_errors
 from tl_reward.tiny import byte_tokenizer, tiny_hf_model
 
@@ -51,7 +51,8 @@ def main(config: Config) -> None:
     pairs["mixed"] = pairs["helpful"] + pairs["harmless"]
     for name, part in pairs.items():
         record = tl_reward.train(config.base, part, config.out / name, config.training)
-        print(f"{name}: {record.pairs} pairs, loss {record.mean_loss}, {record.wall_seconds:.0f} s")
+        if parallel.is_first():
+            print(f"{name}: {record.pairs} pairs, loss {record.mean_loss}, {record.wall_seconds:.0f} s")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ LEVELS = {
     for level, names in enumerate(
         [
             "errors",
-            "guard pairs sites zoo architectures layers",
+            "guard pairs parallel sites zoo architectures layers",
             "readers checkpoints scores results tokens statistics contrast entropy overlap",
             "packing agreement rankings",
             "alignment attention interventions",

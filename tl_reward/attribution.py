@@ -9,6 +9,7 @@ from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
+from tl_reward import parallel
 from tl_reward.alignment import align, partners
 from tl_reward.budget import RunOptions
 from tl_reward.errors import InputError
@@ -97,7 +98,9 @@ def attribute(
     sites = [Site(layer, site) for layer in range(shape.layers)]
     check_where(where)
     against = _at(where, _baseline(baseline, sites, model))
-    backpropagate(model, encoded, sites, add, steps=steps, baseline=against, grouping=grouping, progress=progress, **options)
+    backpropagate(
+        model, encoded, sites, add, steps=steps, baseline=against, grouping=grouping, merge=sums.merge, progress=progress, **options
+    )
     hashes = tuple(pair_hash(pair) for pair in encoded.pairs)
     return Attribution(sums.mean().float(), sums.standard_error().float(), hashes, sums.prompts)
 
@@ -130,8 +133,22 @@ class _PromptSums:
             if self._left[layer, prompt] > 0:
                 self._open[layer, prompt] = effect
             else:
-                self._square[layer] += effect**2
-                self._cross[layer] += effect * self._pairs[prompt]
+                self._close(layer, prompt, effect)
+
+    def _close(self, layer: int, prompt: int, effect: Float[Tensor, " unit"]) -> None:
+        self._square[layer] += effect**2
+        self._cross[layer] += effect * self._pairs[prompt]
+
+    def merge(self) -> None:
+        """Adds up what all processes have. Prompts whose rows came to several of them are squared only then."""
+        parallel.add_up(self._total, self._square, self._cross)
+        split = sorted({prompt for each in parallel.gathered(sorted({prompt for _, prompt in self._open})) for prompt in each})
+        none = torch.zeros(self._shape.units, dtype=torch.float64)
+        for layer in range(self._shape.layers if split else 0):
+            effects = torch.stack([self._open.pop((layer, prompt), none) for prompt in split])
+            parallel.add_up(effects)
+            for prompt, effect in zip(split, effects, strict=True):
+                self._close(layer, prompt, effect)
 
     def _look_at(self, batch: Batch) -> None:
         """Notes which prompts a batch has, and where: `_within` is 1 where a token is part of one."""

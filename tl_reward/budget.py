@@ -7,6 +7,7 @@ from typing import TypedDict
 import psutil
 import torch
 
+from tl_reward import parallel
 from tl_reward.errors import InputError
 from tl_reward.interventions import Intervention
 from tl_reward.model import HookedRewardModel
@@ -87,12 +88,13 @@ def bytes_per_token(model: HookedRewardModel, longest: int, *, gradients: bool =
 
 
 def free_memory(model: HookedRewardModel) -> int:
-    """Bytes free on the model's device; on a CPU within the limit of the process' control group, if it has one."""
+    """Bytes free on the model's device; on a CPU within the limit of the process' control group, if it has one, and shared among the
+    processes that `parallel` counts on this machine."""
     device = torch.device(model.cfg.device)
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch holds it, and will use it again
         return torch.cuda.mem_get_info(device)[0] + cached
-    return min(psutil.virtual_memory().available, *_cgroup_rooms())
+    return min(psutil.virtual_memory().available, *_cgroup_rooms()) // parallel.on_this_machine()
 
 
 def _cgroup_rooms(root: Path = Path("/sys/fs/cgroup")) -> list[int]:

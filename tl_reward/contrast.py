@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from scipy import stats
 from torch import Tensor
 
+from tl_reward import parallel
 from tl_reward.errors import InputError
 
 ContrastName = Literal["difference", "welch_t", "cohens_d", "auroc"]
@@ -80,6 +81,10 @@ class ContrastSums:
             self._square[side, layer] += x.square().sum(0)
             histogram = self._histogram[side, layer].view(-1)
             histogram.scatter_add_(0, at, torch.ones_like(at, dtype=histogram.dtype))
+
+    def merge(self) -> None:
+        """Adds up what all processes have."""
+        parallel.add_up(self._sum, self._square, *self._histogram.flatten(0, 1))
 
     def result(self) -> Contrast:
         """A neuron that is the same in all transcripts has t and d of 0, and p of 1."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tl_reward import zoo
+from tl_reward import parallel, zoo
 from tl_reward.ablation import ablation_curve
 from tl_reward.checkpoints import load_unembedding
 from tl_reward.dashboard import write_page
@@ -38,6 +38,7 @@ def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
     Neurons are found on one half of the embedded pairs, and everything is tested on the other. As in the study, each model's neurons
     are found on pairs of its own objective, and the mixed model's on both.
     """
+    parallel.require_one("the demo")
     check_run_folder(output, overwrite=overwrite)
     find = {objective: load_pairs(EMBEDDED, objective=objective, split="find") for objective in OBJECTIVES}
     test = {objective: load_pairs(EMBEDDED, objective=objective, split="test") for objective in OBJECTIVES}

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_reward import parallel
 from tl_reward.budget import RunOptions
 from tl_reward.layers import output_norms
 from tl_reward.model import HookedRewardModel
@@ -90,8 +91,13 @@ def direct_attribution(
             sums.add_(weight @ values.double().cpu())
         seen.clear()
 
+    def merge() -> None:
+        nonlocal largest
+        parallel.add_up(head, neuron, embedding, bias, remainder, rewards)
+        largest = max(parallel.gathered(largest))
+
     each = [Site(layer, kind) for layer in range(cfg.n_layers) for kind in ("attn_z", "mlp_post")]
-    stream(model, encoded, [Site(0, "resid_pre"), *each, end], add, whole=True, progress=progress, **options)
+    stream(model, encoded, [Site(0, "resid_pre"), *each, end], add, whole=True, merge=merge, progress=progress, **options)
     sums = (value.float() for value in (neuron, head, embedding, bias, remainder, rewards))
     return DirectAttribution(*sums, largest, tuple(pair_hash(pair) for pair in encoded.pairs))
 

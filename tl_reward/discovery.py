@@ -114,7 +114,11 @@ def discover(
         if contrasts:
             contrasts[kind].update(site.layer, values, batch.row)
 
-    stream(model, encoded, places, add, base=base, progress=progress, **options)
+    def merge() -> None:
+        for each in (*sums.values(), *contrasts.values()):
+            each.merge()
+
+    stream(model, encoded, places, add, base=base, merge=merge, progress=progress, **options)
     return Discovery(
         by_side={(kind, name): stats.by_side(name) for kind, stats in sums.items() for name in stats.names},
         pairs=tuple(pair_hash(pair) for pair in encoded.pairs),

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from tl_reward import example_passes
+from tl_reward import example_passes, parallel
 from tl_reward.budget import RunOptions
 from tl_reward.errors import InputError
 from tl_reward.example_passes import DRAWN, NONE, QUANTILES, TOP, Chosen, Details, Peaks, Task
@@ -122,8 +122,10 @@ def collect_examples(
         options: how the model is run (`budget.RunOptions`).
 
     Raises:
-        InputError: another site; a neuron that the model does not have; a checkpoint of something else; as `streaming.stream`.
+        InputError: another site; a neuron that the model does not have; a checkpoint of something else; several processes; as
+            `streaming.stream`.
     """
+    parallel.require_one("collect_examples")
     if site not in ("mlp_post", "mlp_gate"):
         raise InputError(f"examples are of MLP neurons: site must be mlp_post or mlp_gate, got {site!r}")
     check_where(where)

@@ -1,6 +1,7 @@
 """Where in the model, and where in the text, a preference is decided: the reward read from every layer, and after every token."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_reward import parallel
 from tl_reward.budget import RunOptions
 from tl_reward.model import HookedRewardModel
 from tl_reward.packing import shared_prefix
@@ -94,7 +96,9 @@ def reward_lens(model: HookedRewardModel, pairs: Pairs, *, progress: str | None 
     encoded = encode_for(model, pairs, **options)
     depths = model.cfg.n_layers + 1
     rewards = torch.zeros(depths, len(encoded.rows), dtype=torch.float64)
-    curves: dict[int, Tensor] = {}
+    lengths = [len(row.ids) for row in encoded.rows]
+    flat = torch.zeros(sum(lengths))
+    curves = flat.split(lengths)  # by row
 
     head, bias = model.W_U[:, 0].double(), model.b_U[0].double()
 
@@ -108,10 +112,12 @@ def reward_lens(model: HookedRewardModel, pairs: Pairs, *, progress: str | None 
         rewards[depth, batch.row.cpu()] = read(activation[at_end])
         if depth == depths - 1:
             every = read(activation).float()
-            curves.update({row: every[batch.places(i).cpu()] for i, row in enumerate(batch.row.tolist())})
+            for i, row in enumerate(batch.row.tolist()):
+                curves[row].copy_(every[batch.places(i).cpu()])
 
     sites = [Site(0, "resid_pre"), *(Site(layer, "resid_post") for layer in range(model.cfg.n_layers))]
-    stream(model, encoded, sites, add, whole=True, progress=progress, **options)
+    merge = partial(parallel.add_up, rewards, flat)
+    stream(model, encoded, sites, add, whole=True, merge=merge, progress=progress, **options)
     sides = [rewards[:, list(rows)].tolist() for rows in (encoded.chosen, encoded.rejected)]
     return RewardLens(
         scores=tuple(Scores.of(encoded.pairs, a, b, encoded.dropped) for a, b in zip(*sides, strict=True)),

@@ -21,7 +21,7 @@ from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
 from transformer_lens.utilities.devices import get_device
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from tl_reward import architectures, checkpoints
+from tl_reward import architectures, checkpoints, parallel
 from tl_reward.attention import fuse_attention
 from tl_reward.errors import InputError
 from tl_reward.layers import trim_block, trim_gated_mlp
@@ -252,7 +252,7 @@ class HookedRewardModel(HookedTransformer):
         cfg = HookedTransformerConfig.from_dict(
             architectures.lens_config(hf_config)
             | {
-                "device": str(device or get_device()),
+                "device": str(device or parallel.device() or get_device()),
                 "init_weights": False,  # every weight is set below; memory that nobody writes to is never taken
                 "dtype": dtype,
                 "model_name": name or hf_config.name_or_path or hf_config.model_type,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from tl_reward import zoo
+from tl_reward import parallel, zoo
 from tl_reward.errors import InputError
 from tl_reward.pairs import Objective, PreferencePair
 from tl_reward.readers import EMBEDDED, load_pairs, short_name
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tl_reward.budget import RunOptions
     from tl_reward.model import HookedRewardModel
 
-console = Console(markup=False)  # names and paths may hold brackets
+console = Console(markup=False, quiet=not parallel.is_first())  # names and paths may hold brackets
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,9 @@ class Output:
 
     def write(self, results: Results) -> None:
         results.save(self.out, overwrite=self.overwrite)
-        print_run(self.out)
-        console.print(f"Run: {self.out.resolve()}", soft_wrap=True)
+        if parallel.is_first():
+            print_run(self.out)
+            console.print(f"Run: {self.out.resolve()}", soft_wrap=True)
 
 
 def named(models: Sequence[str]) -> dict[str, str]:

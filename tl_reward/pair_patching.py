@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_reward import parallel
 from tl_reward.agreement import Agreement, measure_agreement
 from tl_reward.alignment import Alignment, align, partners
 from tl_reward.budget import RunOptions
@@ -225,8 +226,11 @@ def _estimate(
                 here = product.flatten(1).sum(1)
             found[i, batch.row.cpu()] += (within[cell.where].to(here) @ here).double().cpu()
 
+    def merge() -> None:
+        parallel.add_up(found, *map(torch.from_numpy, tokens.values()))
+
     grouping = Grouping([row // 2 for row in range(len(apart.rows))], whole=True)
-    backpropagate(model, apart, list(of_site), add, baseline=baseline, grouping=grouping, progress=progress, **options)
+    backpropagate(model, apart, list(of_site), add, baseline=baseline, grouping=grouping, merge=merge, progress=progress, **options)
     counts = np.stack([tokens[cell.where].reshape(-1, 2).sum(0) for cell in every])
     return _Estimate(found.unflatten(1, (-1, 2)).transpose(1, 2).numpy(), counts)
 

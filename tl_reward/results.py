@@ -25,6 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tl_reward import parallel
 from tl_reward.errors import InputError
 from tl_reward.pairs import PreferencePair
 
@@ -92,12 +93,16 @@ class Results:
         return self.tensors[full]
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Writes the run folder, all of it or nothing.
+        """Writes the run folder, all of it or nothing. Of several processes the first one writes, and the others wait for it.
 
         Raises:
             InputError: the folder exists and `overwrite` is off, or it holds something else than a run.
         """
         folder = Path(folder)
+        parallel.on_first(lambda: self._write(folder, overwrite))
+        return folder
+
+    def _write(self, folder: Path, overwrite: bool) -> None:
         check_run_folder(folder, overwrite=overwrite)
         folder.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
@@ -109,7 +114,6 @@ class Results:
             _swap(scratch, folder)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> "Results":

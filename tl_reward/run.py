@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from tl_reward import parallel
 from tl_reward.alignment import align
 from tl_reward.budget import RunOptions, tokens_per_batch
 from tl_reward.errors import InputError
@@ -141,10 +142,12 @@ def sweep(
     groups = [row // 2 for row in range(len(encoded.rows))] if paired else None
     made = batches_for([model], encoded, options, shared=all(map(is_per_token, every)), groups=groups, whole=paired)
     rewards = torch.zeros(len(conditions), len(encoded.rows), dtype=torch.float64)
-    for batch in in_turn(made.batches, progress, model.cfg.device, times=len(conditions)):
-        with torch.inference_mode(), edited(model, batch, interventions_of(options)):
-            reward = _branches(model, batch, [_hooks(model, condition, batch) for condition in conditions], made.max_tokens)
-        rewards[:, batch.row.cpu()] = reward.cpu()
+    with parallel.together():
+        for batch in in_turn(made.batches, progress, model.cfg.device, times=len(conditions)):
+            with torch.inference_mode(), edited(model, batch, interventions_of(options)):
+                reward = _branches(model, batch, [_hooks(model, condition, batch) for condition in conditions], made.max_tokens)
+            rewards[:, batch.row.cpu()] = reward.cpu()
+    parallel.add_up(rewards)
     bad = (~rewards.isfinite()).any(0).nonzero()[:, 0].tolist()
     if bad:
         raise InputError(f"{model.cfg.model_name}: reward is not finite for {pairs_of(encoded, bad)}")
@@ -250,27 +253,36 @@ def batches_for(
     """
     others = any(module._forward_hooks or module._forward_pre_hooks for model in models for module in model.modules())
     packed = shared and not others and not any(model.cfg.use_attn_result for model in models)
-    budget = tokens_per_batch(
-        models[0],
-        max(group_sizes(encoded.rows, groups) if whole and groups is not None else (len(row.ids) for row in encoded.rows), default=1),
-        max_tokens=options.get("max_tokens"),
-        max_memory_gb=options.get("max_memory_gb"),
-        gradients=gradients,
-        scores=not packed,
-        unit="pair" if whole else "transcript",
-    )
+    with parallel.together():
+        budget = tokens_per_batch(
+            models[0],
+            max(group_sizes(encoded.rows, groups) if whole and groups is not None else (len(row.ids) for row in encoded.rows), default=1),
+            max_tokens=options.get("max_tokens"),
+            max_memory_gb=options.get("max_memory_gb"),
+            gradients=gradients,
+            scores=not packed,
+            unit="pair" if whole else "transcript",
+        )
+    budget = min(parallel.gathered(budget))  # memory differs, and batches must not
     if packed:
         return Batching(list(pack(encoded.rows, max_tokens=budget, groups=groups)), budget)
     return Batching(list(batches(encoded.rows, max_tokens=budget)), budget)
 
 
 def in_turn(made: Sequence[Batch], label: str | None, device: Any, *, times: int = 1) -> Iterator[Batch]:
-    """The batches on the model's device, with a progress bar in tokens that are computed, so that its estimate is of work left."""
-    sizes = [batch.tokens.numel() * times for batch in made]
+    """The batches on the model's device, with a progress bar in tokens that are computed, so that its estimate is of work left.
+
+    Where several processes run, each gets its share (inside `parallel.together`), and the first one shows the progress of its own.
+    """
+    mine = parallel.deal([batch.tokens.numel() for batch in made], parallel.count())[parallel.rank()]
+    sizes = [made[i].tokens.numel() * times for i in mine]
+    if label and parallel.count() > 1:
+        label = f"{label}, 1 of {parallel.count()} shares" if parallel.is_first() else None
     if label and not sys.stderr.isatty():  # where there is no terminal, tqdm (disable=None) shows nothing
         many = f"{times} x " if times > 1 else ""
         print(f"{label}: {many}{sum(sizes) // times:,} tokens", file=sys.stderr, flush=True)
     with tqdm(total=sum(sizes), unit="tok", unit_scale=True, desc=label, disable=None if label else True) as bar:
-        for batch, size in zip(made, sizes, strict=True):
-            yield batch.to(device)
+        for i, size in zip(mine, sizes, strict=True):
+            parallel.look_around()
+            yield made[i].to(device)
             bar.update(size)

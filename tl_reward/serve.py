@@ -25,6 +25,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from torch import Tensor
 
+from tl_reward import parallel
 from tl_reward.errors import InputError
 from tl_reward.live import Cancelled, EditKind, LiveAnswer, LiveEdit, LiveRequest, compute
 from tl_reward.model import HookedRewardModel
@@ -234,8 +235,9 @@ def serve(
     """Serves the live page on 127.0.0.1 until Ctrl-C, and prints its address. Port 0: any that is free.
 
     Raises:
-        InputError: the port is taken, or not for this user.
+        InputError: the port is taken, or not for this user; several processes run.
     """
+    parallel.require_one("the live page")
     try:
         listener = socket.create_server(("127.0.0.1", port))
     except OSError as refused:

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_reward import parallel
 from tl_reward.errors import InputError
 
 StatisticName = Literal["mean", "abs_mean", "rms", "probability", "change", "change_ms", "norm"]
@@ -86,10 +87,18 @@ class NeuronStatistics:
                 square = torch.sub(values, base[part].float(), out=scratch).square_()
                 add("change_ms", w @ (square.sum(2) if heads else square))
         for name, value in sums.items():
-            if name not in self._sums:
-                self._sums[name] = torch.zeros(self.n_layers, len(self.objectives), 2, self.n_units, dtype=torch.float64)
-            self._sums[name][layer] += value[: len(weights)].unflatten(0, weight.shape[:2]).cpu()
+            self._sum(name)[layer] += value[: len(weights)].unflatten(0, weight.shape[:2]).cpu()
         return sums["norm" if heads else "mean"][len(weights) :].float()
+
+    def merge(self) -> None:
+        """Adds up what all processes have."""
+        names = sorted({name for each in parallel.gathered([*self._sums]) for name in each})  # a process without a batch has none
+        parallel.add_up(self.tokens, *map(self._sum, names))
+
+    def _sum(self, name: str) -> Float[Tensor, "layer objective side neuron"]:
+        if name not in self._sums:
+            self._sums[name] = torch.zeros(self.n_layers, len(self.objectives), 2, self.n_units, dtype=torch.float64)
+        return self._sums[name]
 
     @property
     def names(self) -> tuple[StatisticName, ...]:

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_reward import parallel
 from tl_reward.budget import RunOptions
 from tl_reward.errors import InputError
 from tl_reward.interventions import Hooks, is_per_token
@@ -32,6 +33,8 @@ from tl_reward.tokens import EncodedPairs
 Consumer = Callable[[Site, Tensor, Batch, Tensor | None], None]
 # Site, by how much its activations exceed the baseline [token …], the gradient there, of the same shape, and the batch.
 GradientConsumer = Callable[[Site, Tensor, Tensor, Batch], None]
+# Adds up, with `parallel.add_up`, what the consumers of all processes have: each saw a share of the batches.
+Merge = Callable[[], None]
 # Site, its activations [batch pos …], and the batch: what they are compared with, of a shape that broadcasts to theirs.
 Baseline = Callable[[Site, Tensor, Batch], Tensor]
 
@@ -59,6 +62,7 @@ def stream(
     *,
     base: HookedRewardModel | None = None,
     whole: bool = False,
+    merge: Merge | None = None,
     progress: str | None = None,
     **options: Unpack[RunOptions],
 ) -> None:
@@ -69,10 +73,12 @@ def stream(
 
     Args:
         whole: the consumer computes rewards from the residual stream itself, so that an edit past the last layer is refused.
+        merge: called at the end where several processes run, which are refused without it.
 
     Raises:
         InputError: an activation is not finite (with the site and the pairs), the models differ in shape, a budget is too small.
     """
+    _check_merge(merge)
     if base is not None:
         check_comparable(model, base)
     encoded = encode_for(model, pairs, **options)
@@ -82,19 +88,22 @@ def stream(
         raise InputError(f"layer must be in [0, {model.cfg.n_layers}), got {missing[0].layer}")
     shared = _all_per_token(options)
     made = batches_for([model] if base is None else [model, base], encoded, options, shared=shared)
-    for batch in in_turn(made.batches, progress, model.cfg.device):
-        with torch.inference_mode(), edited(model, batch, interventions_of(options)) as hooks:
-            if whole:
-                _refuse_late(hooks, model.cfg.n_layers)
-            residual = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
-            beside = base(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0) if base is not None else None
-            for layer, here in layers.items():
-                kept: dict[str, Tensor] = {}
-                if base is not None:
-                    with attached(base, [(site.hook_name, _keep(kept)) for site in here]):
-                        beside = run_layers(base, beside, batch, layer, layer + 1)
-                with attached(model, [(site.hook_name, _feed(site, consumer, batch, kept, encoded)) for site in here]):
-                    residual = run_layers(model, residual, batch, layer, layer + 1)
+    with parallel.together():
+        for batch in in_turn(made.batches, progress, model.cfg.device):
+            with torch.inference_mode(), edited(model, batch, interventions_of(options)) as hooks:
+                if whole:
+                    _refuse_late(hooks, model.cfg.n_layers)
+                residual = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
+                beside = base(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0) if base is not None else None
+                for layer, here in layers.items():
+                    kept: dict[str, Tensor] = {}
+                    if base is not None:
+                        with attached(base, [(site.hook_name, _keep(kept)) for site in here]):
+                            beside = run_layers(base, beside, batch, layer, layer + 1)
+                    with attached(model, [(site.hook_name, _feed(site, consumer, batch, kept, encoded)) for site in here]):
+                        residual = run_layers(model, residual, batch, layer, layer + 1)
+    if merge is not None and parallel.count() > 1:
+        merge()
 
 
 @torch.inference_mode(False)  # a notebook may have switched gradients off
@@ -108,6 +117,7 @@ def backpropagate(
     steps: int | None = None,
     baseline: Baseline | None = None,
     grouping: Grouping | None = None,
+    merge: Merge | None = None,
     progress: str | None = None,
     **options: Unpack[RunOptions],
 ) -> None:
@@ -122,31 +132,36 @@ def backpropagate(
         baseline: what activations are compared with; None is 0.
         grouping: which rows may share tokens. By default all: then the gradient at a token that transcripts of several prompts share is
             the sum over these.
+        merge: as in `stream`.
 
     Errors as in `stream`.
     """
     if steps is not None and steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")
+    _check_merge(merge)
     encoded = encode_for(model, pairs, **options)
     sign = encoded.sides[:, 0].sum(0) - encoded.sides[:, 1].sum(0)
     of_row, whole = grouping or (None, False)
     made = batches_for([model], encoded, options, shared=_all_per_token(options), gradients=True, groups=of_row, whole=whole)
-    for batch in in_turn(made.batches, progress, model.cfg.device, times=steps or 1):
-        with edited(model, batch, interventions_of(options)):
-            clean: dict[str, Tensor] = {}
-            with torch.no_grad():
-                embedded = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
-                if steps is not None:
-                    with attached(model, [(site.hook_name, _keep(clean)) for site in sites]):
-                        model(embedded, None, attention_mask=mask_of(batch), start_at_layer=0)
-            for step in range(steps or 1):
-                path = _Path(clean, (step + 0.5) / steps, steps) if steps is not None else None
-                leaves = [embedded.detach().requires_grad_()]
-                hooks = [(site.hook_name, _feed_gradient(site, consumer, batch, encoded, baseline, path, leaves)) for site in sites]
-                with attached(model, hooks):
-                    reward = model(leaves[0], attention_mask=mask_of(batch), start_at_layer=0)
-                    # Of these alone: weights that can be trained get no gradient.
-                    (reward * sign.to(reward)[batch.row]).sum().backward(inputs=leaves)
+    with parallel.together():
+        for batch in in_turn(made.batches, progress, model.cfg.device, times=steps or 1):
+            with edited(model, batch, interventions_of(options)):
+                clean: dict[str, Tensor] = {}
+                with torch.no_grad():
+                    embedded = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
+                    if steps is not None:
+                        with attached(model, [(site.hook_name, _keep(clean)) for site in sites]):
+                            model(embedded, None, attention_mask=mask_of(batch), start_at_layer=0)
+                for step in range(steps or 1):
+                    path = _Path(clean, (step + 0.5) / steps, steps) if steps is not None else None
+                    leaves = [embedded.detach().requires_grad_()]
+                    hooks = [(site.hook_name, _feed_gradient(site, consumer, batch, encoded, baseline, path, leaves)) for site in sites]
+                    with attached(model, hooks):
+                        reward = model(leaves[0], attention_mask=mask_of(batch), start_at_layer=0)
+                        # Of these alone: weights that can be trained get no gradient.
+                        (reward * sign.to(reward)[batch.row]).sum().backward(inputs=leaves)
+    if merge is not None and parallel.count() > 1:
+        merge()
 
 
 def sample_activations(
@@ -172,7 +187,7 @@ def sample_activations(
             if len(samples):
                 bank[samples, place.layer] = activation[batch.places(i)[position[samples]]].float().cpu()
 
-    stream(model, encoded, [Site(layer, site) for layer in range(model.cfg.n_layers)], take, **options)
+    stream(model, encoded, [Site(layer, site) for layer in range(model.cfg.n_layers)], take, merge=lambda: parallel.add_up(bank), **options)
     return bank
 
 
@@ -230,6 +245,11 @@ def _feed_gradient(
         return seen if own else None
 
     return fn
+
+
+def _check_merge(merge: Merge | None) -> None:
+    if merge is None:
+        parallel.require_one("a pass over activations or gradients that gives no merge")
 
 
 def _refuse_late(hooks: Hooks, n_layers: int) -> None:

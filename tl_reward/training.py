@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import torch
 
-from tl_reward import architectures, checkpoints
+from tl_reward import architectures, checkpoints, parallel
 from tl_reward.errors import InputError
 from tl_reward.pairs import PreferencePair
 from tl_reward.tokens import encode_pairs
@@ -32,7 +32,7 @@ class TrainingConfig:
         method: "lora" trains low-rank adapters on every linear layer and the head, "full" trains every weight.
         lora_rank: rank of the adapters; their scale is twice the rank.
         learning_rate: peak, after a warm-up of 5 % of the steps; falls linearly to 0. None: 3e-4 for LoRA, 1e-5 for full.
-        batch_size: pairs an optimiser step.
+        batch_size: pairs an optimiser step, over all processes.
         max_length: pairs with a longer side (in tokens) are left out.
         max_pairs: a random sample of this many of the pairs that fit. None: all of them.
         chat: write transcripts with the tokenizer's chat template instead of as HH-RLHF turns.
@@ -91,13 +91,17 @@ def train(
 ) -> TrainingRecord:
     """Trains a reward model on pairs; `HookedRewardModel.from_pretrained(output)` loads the result.
 
+    Of several processes (`parallel`) each trains on its part of every batch. Where pairs do not fill the last batch of an epoch, it then
+    takes the first ones of the epoch again.
+
     Args:
         base: a language model: a folder, a hub id, or the embedded `zoo.BASE`. Whatever head it has gives way to a linear one of one
             output, drawn from normal(0, 0.02) with the seed.
         output: a new folder. With `resume`, one in which an earlier call was cut short.
 
     Raises:
-        InputError: `output` exists, there is nothing to resume from, every pair is over-long, or rows end with every special token.
+        InputError: `output` exists, `batch_size` is no multiple of the number of processes, there is nothing to resume from,
+            every pair is over-long, or rows end with every special token.
     """
     try:
         from trl.trainer.reward_config import RewardConfig
@@ -110,11 +114,14 @@ def train(
 
     output = Path(output)
     saves = output / "checkpoints"
-    if (output / RECORD_FILE).exists() or (output.exists() and not resume):
-        raise InputError(f"{output} exists; choose another folder, or resume one that was cut short")
-    checkpoint = get_last_checkpoint(str(saves)) if saves.is_dir() else None
-    if resume and checkpoint is None:
-        raise InputError(f"{output}: no checkpoint to resume from")
+    if config.batch_size % parallel.count():
+        raise InputError(f"batch_size must be a multiple of the number of processes, {parallel.count()}, got {config.batch_size}")
+    with parallel.together():  # all look before one writes
+        if (output / RECORD_FILE).exists() or (output.exists() and not resume):
+            raise InputError(f"{output} exists; choose another folder, or resume one that was cut short")
+        checkpoint = get_last_checkpoint(str(saves)) if saves.is_dir() else None
+        if resume and checkpoint is None:
+            raise InputError(f"{output}: no checkpoint to resume from")
 
     bf16 = _has_bf16()
     lora = config.method == "lora"
@@ -153,6 +160,7 @@ def train(
         args=RewardConfig(
             output_dir=str(saves),
             per_device_train_batch_size=config.batch_size,
+            accelerator_config={"split_batches": True},  # over the processes: batches are those of one process
             num_train_epochs=config.epochs,
             learning_rate=config.learning_rate,
             lr_scheduler_type="linear",
@@ -189,8 +197,8 @@ def train(
         config=config,
         versions=_versions("torch", "transformers", "trl", "peft"),
     )
-    _save(trainer.model, tokenizer, base, output, record)
-    shutil.rmtree(saves)
+    parallel.on_first(lambda: _save(trainer.model, tokenizer, base, output, record))
+    parallel.on_first(lambda: shutil.rmtree(saves))
     return record
 
 

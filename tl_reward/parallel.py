@@ -1,0 +1,168 @@
+"""Several processes, one analysis: each runs a share of the batches, and what they found is added up at the end.
+
+`accelerate launch` and `torchrun` say in the environment how many processes there are. All of them have to call the same functions in the
+same order; each gets the same result. With one process nothing here does anything, and torch.distributed is left alone.
+"""
+
+import atexit
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from tl_reward.errors import InputError
+
+_sections = itertools.count(1)
+_key: str | None = None  # in the store, once a process has failed in the section that is open
+
+
+def count() -> int:
+    """The number of processes; 1 where nobody launched several."""
+    return dist.get_world_size() if _is_initialized() else _launched("WORLD_SIZE", 1)
+
+
+def rank() -> int:
+    """Which process this is, in [0, `count()`)."""
+    return dist.get_rank() if _is_initialized() else _launched("RANK", 0)
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and prints."""
+    return rank() == 0
+
+
+def on_this_machine() -> int:
+    """How many of the processes share this machine's memory."""
+    return _launched("LOCAL_WORLD_SIZE", 1)
+
+
+def device() -> str | None:
+    """The GPU of this process, such as "cuda:1"; None where there is one process, or no GPU."""
+    if count() == 1 or not torch.cuda.is_available():
+        return None
+    return f"cuda:{_launched('LOCAL_RANK', rank()) % torch.cuda.device_count()}"
+
+
+def require_one(what: str) -> None:
+    """Raises InputError where several processes run: for what cannot be added up."""
+    if count() > 1:
+        raise InputError(f"{what} runs in one process alone, got {count()}; start it without accelerate launch or torchrun")
+
+
+def deal(sizes: Sequence[int], hands: int) -> list[list[int]]:
+    """Which of some batches each process takes: the largest first, each to the process with the least so far.
+
+    >>> deal([5, 1, 3, 3], 2)
+    [[0, 1], [2, 3]]
+    """
+    loads, dealt = [0] * hands, [[] for _ in range(hands)]
+    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        least = loads.index(min(loads))
+        loads[least] += sizes[i]
+        dealt[least].append(i)
+    return [sorted(hand) for hand in dealt]
+
+
+@torch.inference_mode()  # sums that were made in it can be added to in it alone
+def add_up(*tensors: Tensor) -> None:
+    """Sets each tensor to its sum over all processes, where it has the same shape."""
+    for tensor in tensors if count() > 1 else ():
+        sums = tensor.to("cpu", torch.promote_types(tensor.dtype, torch.int32)).contiguous()  # gloo adds no int16
+        dist.all_reduce(sums, group=_group())
+        tensor.copy_(sums)
+
+
+def gathered(value: Any) -> list[Any]:
+    """A small JSON value of each process, in their order."""
+    if count() == 1:
+        return [value]
+    text = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(count())]
+    dist.all_gather(sizes, torch.tensor([len(text)]), group=_group())
+    longest = max(map(int, sizes))
+    parts = [torch.zeros(longest, dtype=torch.uint8) for _ in sizes]
+    dist.all_gather(parts, torch.nn.functional.pad(text, (0, longest - len(text))), group=_group())
+    return [json.loads(bytes(part[: int(size)].tolist())) for part, size in zip(parts, sizes, strict=True)]
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """A section in which processes work by themselves. An error in one is an error in all at its end, so that none waits for ever, nor
+    adds to another one's next sum.
+
+    Raises:
+        InputError: that of another process, with its place; RuntimeError where it was some other error.
+    """
+    global _key
+    if count() == 1:
+        yield
+        return
+    store = _store()
+    key = _key = f"failed in section {next(_sections)}"
+    try:
+        yield
+    except _ElsewhereError:
+        pass
+    except Exception as error:
+        store.set(key, "")
+        gathered([isinstance(error, InputError), str(error) or type(error).__name__])
+        raise
+    for i, failed in enumerate(gathered(None), 1):
+        if failed is not None:
+            raise (InputError if failed[0] else RuntimeError)(f"process {i} of {count()}: {failed[1]}")
+
+
+def look_around() -> None:
+    """Within `together`, ends this process' work where another one has failed; once a batch."""
+    if count() > 1 and _key is not None and _store().check([_key]):
+        raise _ElsewhereError
+
+
+def on_first(write: Callable[[], Any]) -> None:
+    """Calls a function in the first process, once all are here; the others go on when it has returned. Errors as in `together`."""
+    gathered(None)
+    with together():
+        if is_first():
+            write()
+
+
+class _ElsewhereError(Exception):
+    pass
+
+
+def _is_initialized() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _launched(name: str, default: int) -> int:
+    """A launcher's variable; the default where there was none."""
+    launched = all(key in os.environ for key in ("RANK", "WORLD_SIZE", "MASTER_ADDR"))
+    return int(os.environ.get(name, default)) if launched else default
+
+
+@cache
+def _group() -> Any:
+    """Sums are on the CPU, so gloo adds them up, whatever training uses. Shares of a long pass may end hours apart."""
+    if not dist.is_initialized():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    atexit.register(_leave)
+    return dist.new_group(backend="gloo", timeout=timedelta(days=1))
+
+
+def _leave() -> None:
+    """Ends gloo's threads while Python still runs: one that outlives it may abort the process."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _store() -> Any:
+    _group()
+    return dist.distributed_c10d._get_default_store()
