@@ -36,7 +36,9 @@ def test_experiment(path, tmp_path):
     for part in ("Command:", "Cost:", "Expect:"):
         assert part in text
     assert len(text.splitlines()) <= 90
-    if path.stem != "train_reward_models":
+    if path.stem == "reproduce":
+        assert (tmp_path / "out" / "report.md").exists()
+    elif path.stem != "train_reward_models":
         assert Results.load(tmp_path / "out").sections
 
 

@@ -28,7 +28,8 @@ LEVELS = {
             "patch_record example_record plots",
             "summary dashboard",
             "demo serve options",
-            "commands patch_commands serve_commands example_commands",
+            "study",
+            "commands patch_commands serve_commands example_commands study_commands",
             "cli tl_reward",
         ]
     )

@@ -6,12 +6,14 @@ import sys
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config, LlamaConfig, LlamaForCausalLM
 
 from tl_reward.errors import InputError
+from tl_reward.interventions import ZeroAblation
 from tl_reward.model import HookedRewardModel
 from tl_reward.readers import load_pairs
 from tl_reward.run import score
+from tl_reward.sites import NeuronSet
 from tl_reward.tiny import byte_tokenizer, tiny_hf_model
 from tl_reward.training import TrainingConfig, train
 
@@ -106,6 +108,68 @@ def test_training_pads_with_a_token_that_no_row_ends_with(tmp_path):
     assert model.tokenizer.pad_token == "\u0100" and model.tokenizer.chat_template
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
     assert model.hf_config.pad_token_id == model.tokenizer.pad_token_id != theirs.config.pad_token_id
+
+
+LEFT_OUT = NeuronSet([(0, 3), (0, 40), (1, 7)])
+
+
+def neuron_weights(folder, layer, neurons):
+    """gate, up and down of some neurons, as they are on disk."""
+    mlp = AutoModelForSequenceClassification.from_pretrained(folder).model.layers[layer].mlp
+    return [mlp.gate_proj.weight[neurons], mlp.up_proj.weight[neurons], mlp.down_proj.weight[:, neurons]]
+
+
+@pytest.mark.parametrize("how", ["masked", "pruned"])
+def test_neurons_that_are_left_out_do_nothing_and_do_not_learn(base, tmp_path, how):
+    full = TrainingConfig(method="full", learning_rate=1e-2, epochs=3, batch_size=6, max_length=1000)
+    record = train(base, PAIRS, tmp_path / "full", full, without=LEFT_OUT, how=how)
+    assert (record.without, record.how) == (3, how)
+    for layer, neurons in LEFT_OUT.by_layer().items():
+        before, after = (neuron_weights(folder, layer, neurons) for folder in (base, tmp_path / "full"))
+        for one, other in zip(before, after, strict=True):
+            expected = one.to(torch.bfloat16).float() if how == "masked" else torch.zeros_like(one)
+            torch.testing.assert_close(other.float(), expected, rtol=0, atol=0)
+        others = [neuron for neuron in range(48) if neuron not in neurons.tolist()]
+        assert all(
+            (a.to(torch.bfloat16) != b).any()
+            for a, b in zip(*(neuron_weights(f, layer, others) for f in (base, tmp_path / "full")), strict=True)
+        )
+
+
+@pytest.mark.parametrize("how", ["masked", "pruned"])
+def test_adapters_never_see_neurons_that_are_left_out(base, tmp_path, how):
+    """Whatever their weights are, training ends the same; and what is saved does without them."""
+    other = tiny_hf_model()
+    for layer, neurons in LEFT_OUT.by_layer().items():
+        mlp = other.model.layers[layer].mlp
+        mlp.gate_proj.weight.data[neurons] = 5.0
+        mlp.down_proj.weight.data[:, neurons] = -3.0
+    other.save_pretrained(tmp_path / "base")
+    byte_tokenizer().save_pretrained(tmp_path / "base")
+    scores = {}
+    for name, start in {"one": base, "other": str(tmp_path / "base")}.items():
+        train(start, PAIRS, tmp_path / name, LORA, without=LEFT_OUT, how=how)
+        model = HookedRewardModel.from_pretrained(tmp_path / name, device="cpu")
+        scores[name] = score(model, PAIRS, interventions=[ZeroAblation(LEFT_OUT)])
+        plain = score(model, PAIRS)
+        assert (plain.margin == pytest.approx(scores[name].margin, abs=1e-5)) == (how == "pruned")
+    assert scores["one"].margin == pytest.approx(scores["other"].margin, abs=1e-4)
+
+
+def test_neurons_of_gpt2_are_left_out_too(tmp_path):
+    torch.manual_seed(0)
+    shape = GPT2Config(vocab_size=257, n_embd=32, n_layer=2, n_head=4, n_positions=1024, bos_token_id=None, eos_token_id=0)
+    AutoModelForCausalLM.from_config(shape).save_pretrained(tmp_path / "base")
+    byte_tokenizer().save_pretrained(tmp_path / "base")
+    full = TrainingConfig(method="full", learning_rate=1e-2, batch_size=6, max_length=1000)
+    train(str(tmp_path / "base"), PAIRS, tmp_path / "out", full, without=LEFT_OUT, how="pruned")
+    model = HookedRewardModel.from_pretrained(tmp_path / "out", device="cpu")
+    assert score(model, PAIRS).margin == pytest.approx(score(model, PAIRS, interventions=[ZeroAblation(LEFT_OUT)]).margin, abs=1e-5)
+    assert model.blocks[0].mlp.W_in[:, 40].abs().max() == model.blocks[0].mlp.W_out[3].abs().max() == 0
+    with pytest.raises(InputError, match=r"neuron must be in \[0, 128\), got 200"):
+        train(str(tmp_path / "base"), PAIRS, tmp_path / "no", full, without=NeuronSet([(0, 200)]))
+    with pytest.raises(InputError, match="how must be one of masked, pruned"):
+        train(str(tmp_path / "base"), PAIRS, tmp_path / "nope", full, without=LEFT_OUT, how="frozen")
 
 
 @pytest.mark.parametrize("change", [{"max_pairs": 0}, {"epochs": -1.0}, {"lora_rank": 0}, {"learning_rate": 0.0}, {"method": "qlora"}])

@@ -20,6 +20,7 @@ from tl_reward.options import Data, Output, Running, console, merged, print_run
 from tl_reward.patch_commands import Lens, Patch, PatchModels
 from tl_reward.results import Results, provenance
 from tl_reward.serve_commands import Serve
+from tl_reward.study_commands import Reproduce
 from tl_reward.training import TrainingConfig
 
 
@@ -131,6 +132,7 @@ Command = (
     | Annotated[PatchModels, tyro.conf.subcommand("patch-models")]
     | Annotated[Lens, tyro.conf.subcommand("lens")]
     | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     | Annotated[Dashboard, tyro.conf.subcommand("dashboard")]
     | Annotated[Serve, tyro.conf.subcommand("serve")]
 )

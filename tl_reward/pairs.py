@@ -107,7 +107,9 @@ def pairs_of_row(row: Any, default_id: str) -> list[PreferencePair]:
         raise InputError(f"unknown schema: found {found}; known: " + "; ".join(f"{k} ({v})" for k, v in SCHEMAS.items()))
     name = str(row["id"]) if row.get("id") is not None else default_id
     chosen, rejected, prompt = row["chosen"], row["rejected"], row.get("prompt")
-    labels = {key: str(row[key]) if row.get(key) is not None else None for key in ("objective", "subset")}
+    # RM-Bench on the hub calls it a domain.
+    found = {"objective": row.get("objective"), "subset": row.get("domain") if row.get("subset") is None else row["subset"]}
+    labels = {key: None if value is None else str(value) for key, value in found.items()}
     for side in ("chosen", "rejected"):
         if not row[side]:
             raise BadPair(f"pair {name}: {side} is empty")

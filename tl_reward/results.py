@@ -43,6 +43,7 @@ SECTIONS = (
     "patching",
     "model_patching",
     "lens",
+    "study",
 )
 _JSON, _TENSORS = "results.json", "tensors.safetensors"
 

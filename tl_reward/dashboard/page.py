@@ -94,7 +94,7 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
     if not columns and not panels and not found:
         raise InputError("this run has nothing to show")
     shapes = {column.model: column.values.shape for column in columns} | {each.entry["model"]: each.entry["shape"] for each in found}
-    blocks: dict[str, str] = {"plotly": _plotly()}
+    blocks: dict[str, str] = {"plotly": plotly_block()}
     manifest = {
         "format": FORMAT,
         "title": title,
@@ -139,7 +139,7 @@ def _figure(figure: Any) -> dict[str, Any]:
     return {"data": whole["data"], "layout": whole["layout"]}
 
 
-def _plotly() -> str:
+def plotly_block() -> str:
     (name,) = [item for item in (files("tl_reward.dashboard") / "vendor").iterdir() if item.name.endswith(".js.gz")]
     return base64.b64encode(name.read_bytes()).decode("ascii")
 

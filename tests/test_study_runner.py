@@ -1,0 +1,295 @@
+"""A reproduction on a tiny model: killed anywhere and started again it reports the same, and computes nothing twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from transformers import Trainer
+
+from tl_reward.cli import main
+from tl_reward.errors import InputError
+from tl_reward.interventions import ZeroAblation, random_like
+from tl_reward.model import HookedRewardModel
+from tl_reward.readers import EMBEDDED_FILE
+from tl_reward.results import Results
+from tl_reward.run import score
+from tl_reward.sites import NeuronSet
+from tl_reward.study import plan, runner, store, work
+from tl_reward.study.cells import cells
+from tl_reward.study.config import parse_config
+from tl_reward.study.inputs import Inputs
+from tl_reward.study.matrix import Edit, Model
+from tl_reward.study.plan import print_plan
+from tl_reward.study.runner import reproduce
+from tl_reward.study.store import load_matrix
+from tl_reward.tiny import byte_tokenizer, tiny_hf_model
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A base model, and the embedded test pairs as files of a folder that is called as RMB's is."""
+    root = tmp_path_factory.mktemp("study")
+    tiny_hf_model().save_pretrained(root / "base")
+    byte_tokenizer().save_pretrained(root / "base")
+    (root / "rmb").mkdir()
+    rows = list(map(json.loads, EMBEDDED_FILE.read_text(encoding="utf-8").splitlines()))
+    for objective in ("helpful", "harmless"):
+        own = [row for row in rows if (row["objective"], row["split"]) == (objective, "test")]
+        (root / "rmb" / f"{objective}-test.jsonl").write_text("\n".join(map(json.dumps, own)))
+    return root
+
+
+OBJECTIVES = ("helpful", "harmless", "mixed")
+
+
+def table(data: Path) -> dict:
+    pairs = {"train": ["embedded"], "test": ["embedded"]}
+    return {
+        "bases": [{"name": "tiny", "source": str(data / "base")}],
+        "objectives": ["helpful", "harmless", "mixed"],
+        "seeds": [0],
+        "training": {"batch_size": 4, "max_pairs": 12, "max_length": 2000, "epochs": 2, "learning_rate": 1e-2, "save_every": 1},
+        "data": {"helpful": pairs, "harmless": pairs},
+        "benchmarks": {"RMB": ["$DATA/rmb/helpful-test.jsonl", "$DATA/rmb/harmless-test.jsonl"]},
+        "rankings": ["mean", "random"],
+        "fractions": [0.1, 0.2, 1.0],
+        "set_fractions": [0.1],
+        "patch_fractions": [0.1],
+        "draws": 2,
+        "limits": {"rows": 3, "discovery": 4},
+        "retrain": {"kinds": ["masked", "pruned"], "fractions": [0.0, 0.1], "objectives": ["mixed"], "pairs": 4},
+        "dtype": "float32",
+    }
+
+
+def report(out: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(out)): path.read_bytes() for path in [out / "report.md", *sorted((out / "tables").iterdir())]}
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "whole"
+    path = reproduce(parse_config(table(data)), out, data=data)
+    assert path == out / "report.md"
+    return out
+
+
+def test_every_cell_is_there_and_read(data, whole):
+    config = parse_config(table(data))
+    listed = cells(config)
+    folders = {(path.parent.parent.name, path.parent.name) for path in whole.glob("cells/*/*/cell.json")}
+    assert folders == {(cell.kind, cell.name) for cell in listed} and len(folders) == len(listed)
+    assert [path for path in whole.glob("cells/*/.*")] == []
+    matrix = load_matrix(whole, config, data)
+    assert set(matrix.found) == {Model("tiny", name, 0) for name in config.objectives}
+    edits = {edit for model, edit in matrix.scores if model.objective == "mixed"}
+    assert {edit.kind for edit in edits} == {"none", "top", "random", "set", "patched", "masked", "pruned"}
+    assert Edit("random", "mean 1", 0.1) in edits and Edit("masked", "mean", 0.0) in edits
+    # A set with over half of a layer has no random set beside it; a random ranking needs none.
+    assert not {Edit("random", "mean 0", 1.0), Edit("random", "random 0", 0.1)} & edits
+    for tasks in matrix.scores.values():
+        assert {name: len(scores) for name, scores in tasks.items() if name != "objective test"} == {
+            "RMB helpful pairwise": 3,
+            "RMB harmless pairwise": 3,
+        }
+    assert len(matrix.scores[Model("tiny", "mixed", 0), Edit()]["objective test"]) == 6
+
+
+def test_an_ablation_is_what_it_is_by_hand(data, whole):
+    config = parse_config(table(data))
+    matrix = load_matrix(whole, config, data)
+    name = Model("tiny", "helpful", 0)
+    ranking = matrix.found[name].rankings["mean"]
+    top = NeuronSet.top(ranking, fraction=0.2)
+    model = HookedRewardModel.from_pretrained(whole / "cells" / "train" / "tiny, helpful, 0" / "model")
+    pairs, tasks, _ = Inputs(config, data).tested("RMB", "")
+    sets = {Edit("top", "mean", 0.2): top, Edit("random", "mean 1", 0.2): random_like(top, 48, draws=2, seed=0)[1]}
+    for edit, neurons in sets.items():
+        by_hand = score(model, pairs, interventions=[ZeroAblation(neurons)])
+        for task, scores in matrix.scores[name, edit].items():
+            if task != "objective test":
+                rows = [i for i, each in enumerate(by_hand.ids) if tasks[each] == task]
+                assert scores.margin == pytest.approx(by_hand.margin[rows], abs=1e-5) and scores.ids == by_hand.take(rows).ids
+
+
+def test_pruned_and_masked_models_are_one_in_the_end(data, whole):
+    """The same neurons write nothing and learn nothing, whether their weights are there or not; a control keeps them."""
+    matrix = load_matrix(whole, parse_config(table(data)), data)
+    masked, pruned, control = (
+        matrix.scores[Model("tiny", "mixed", 0), Edit(kind, "mean", fraction)]["objective test"].margin
+        for kind, fraction in (("masked", 0.1), ("pruned", 0.1), ("masked", 0.0))
+    )
+    assert masked == pytest.approx(pruned, abs=0.02)  # weights are stored as bf16, adapters apart or merged
+    assert abs(masked - control).max() > 0.02
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_killed_at_five_points_it_reports_the_same(data, whole, tmp_path, monkeypatch):
+    config, out = parse_config(table(data)), tmp_path / "out"
+    made: list[tuple[str, str]] = []
+    finish = store.finish
+
+    def counted(folder, cell, *args, **kwargs):
+        finish(folder, cell, *args, **kwargs)
+        made.append((cell.kind, cell.name))
+
+    points = [
+        (Trainer, "training_step", 4),
+        (work, "record_discovery", 1),
+        (work, "ablate_sets", 2),
+        (Results, "save", 9),
+        (work, "_loaded", 6),
+    ]
+    for owner, name, calls in points:
+        left = [calls]
+        original = getattr(owner, name)
+
+        def deadly(*args, original=original, left=left, **kwargs):
+            left[0] -= 1
+            if left[0] < 0:
+                raise Killed
+            return original(*args, **kwargs)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(work, "finish", counted)
+            patch.setattr(owner, name, deadly)
+            with pytest.raises(Killed):
+                reproduce(config, out, data=data)
+        assert not (out / "report.md").exists()
+    monkeypatch.setattr(work, "finish", counted)
+    reproduce(config, out, data=data)
+    assert len(made) == len(set(made)) == len(cells(config))  # no cell was made twice
+    assert report(out) == report(whole)
+
+
+def test_a_real_kill_in_the_middle_of_a_training(data, whole, tmp_path):
+    out, config = tmp_path / "out", tmp_path / "config.json"
+    config.write_text(json.dumps(table(data)))
+    script = (
+        "import json, sys; from tl_reward.study.config import parse_config; from tl_reward.study.runner import reproduce\n"
+        f"reproduce(parse_config(json.load(open({str(config)!r}))), {str(out)!r}, data={str(data)!r})"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    saves = out / "cells" / "train" / ".tiny, mixed, 0.partial" / "model" / "checkpoints"
+    try:
+        for _ in range(6000):
+            if list(saves.glob("checkpoint-*/trainer_state.json")) or process.poll() is not None:
+                break
+            time.sleep(0.02)
+        assert process.poll() is None and saves.exists()
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = {path: path.stat().st_mtime_ns for path in out.glob("cells/*/[!.]*/cell.json")}
+    assert 0 < len(done) < len(cells(parse_config(table(data)))) and not (out / "report.md").exists()
+    reproduce(parse_config(table(data)), out, data=data)
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert report(out) == report(whole)
+
+
+def left(folder: Path, out: Path, change: dict) -> set[str]:
+    """The cells that a changed config would compute in a folder: kind, objective, test and edit."""
+    config = parse_config(table(folder) | change)
+    inputs = Inputs(config, folder)
+    undone = [cell for cell in cells(config) if not store.is_done(out, cell, inputs)]
+    return {" ".join(filter(None, [cell.kind, cell.objective, cell.test, cell.edit.kind])) for cell in undone}
+
+
+def test_a_change_reruns_what_depends_on_it(data, whole):
+    tests = ("objective test", "RMB")
+    assert left(data, whole, {}) == set()
+    assert left(data, whole, {"draws": 1}) == {f"ablate {name} {test} none" for name in OBJECTIVES for test in tests}
+    assert left(data, whole, {"set_fractions": [0.2]}) == {f"sets mixed {test} none" for test in tests}
+    again = {"kinds": ["masked"], "fractions": [0.1], "objectives": ["mixed"], "pairs": 6}
+    assert left(data, whole, {"retrain": again}) == {"retrain mixed masked", *(f"score mixed {test} masked" for test in tests)}
+    found_on_more = left(data, whole, {"limits": {"rows": 3, "discovery": 6}})
+    assert {each.split()[0] for each in found_on_more} == {"discover", "ablate", "compare", "sets", "patch", "retrain", "score"}
+    assert not any(each.startswith("score") and each.endswith("none") for each in found_on_more)  # only of what was trained again
+    everything = left(data, whole / "nothing", {})
+    assert left(data, whole, {"training": table(data)["training"] | {"epochs": 1}}) == everything
+    fewer = {"train": [{"source": "embedded", "limit": 10}], "test": ["embedded"]}
+    assert left(data, whole, {"data": table(data)["data"] | {"harmless": fewer}}) == {
+        each for each in everything if each.split()[1] != "helpful"
+    }
+
+
+def test_a_change_is_run_and_what_is_done_is_not(data, whole, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    made = []
+    monkeypatch.setattr(runner, "make", lambda cell, *args, **kwargs: made.append(cell.name) or work.make(cell, *args, **kwargs))
+    small = table(data) | {"objectives": ["helpful"], "rankings": ["mean"], "set_fractions": [], "patch_fractions": [], "retrain": {}}
+    reproduce(parse_config(small), out, data=data)
+    assert len(made) == 6
+    first = report(out)
+    made.clear()
+    reproduce(parse_config(small), out, data=data)
+    assert made == [] and report(out) == first
+    reproduce(parse_config(small | {"fractions": [0.1]}), out, data=data)
+    assert made == ["tiny, helpful, 0, mean, objective test", "tiny, helpful, 0, mean, RMB"]
+    assert report(out) != first
+    # Side by side it is the same as in turn.
+    reproduce(parse_config(small), tmp_path / "two", data=data, jobs=2)
+    assert report(tmp_path / "two") == first
+    assert made == ["tiny, helpful, 0, mean, objective test", "tiny, helpful, 0, mean, RMB"]  # others made those
+    with pytest.raises(InputError, match="jobs must be at least 1, got 0"):
+        reproduce(parse_config(small), out, data=data, jobs=0)
+
+
+def planned(config, data, out) -> str:
+    console = Console(file=StringIO(), markup=False, width=200)
+    print_plan(Inputs(config, data), out, console)
+    return console.file.getvalue()
+
+
+def test_the_plan_says_what_is_done_and_what_is_missing(data, whole, tmp_path, monkeypatch):
+    config = parse_config(table(data))
+    text = planned(config, data, whole)
+    assert f"{len(cells(config))} of {len(cells(config))} cells are done; 0 tokens are left" in text and "measured on cells" in text
+    text = planned(parse_config(table(data) | {"draws": 1}), data, whole)
+    assert "changed ablate" in text and "to do" not in text
+    text = planned(config, data, tmp_path / "none")
+    assert "to do   train    tiny, helpful, 0" in text and "assumed, from the model's size" in text and "GB free" in text
+
+    monkeypatch.setattr(plan, "reachable", lambda: False)
+    (tmp_path / "rmb").mkdir()
+    (tmp_path / "rmb" / "harmless-test.jsonl").write_text("{")
+    bases = [{"name": "hub", "source": "nobody/no-such-model"}, {"name": "empty", "source": str(tmp_path / "rmb")}]
+    hub = {"train": ["Anthropic/hh-rlhf"], "test": ["embedded"]}
+    lacking = parse_config(table(data) | {"bases": bases, "data": {"helpful": hub, "harmless": hub}})
+    text = planned(lacking, tmp_path, tmp_path / "out")
+    for line in (
+        f"Missing: data {tmp_path / 'rmb' / 'helpful-test.jsonl'}: no such file",
+        "malformed JSON",
+        "Missing: data Anthropic/hh-rlhf: no network",
+        "Missing: model nobody/no-such-model: no network",
+        f"Missing: model {tmp_path / 'rmb'}:",
+        "5 missing; nothing runs before it is there",
+    ):
+        assert line in text
+    with pytest.raises(InputError, match=r"no such file.*; .*no network") as caught:
+        reproduce(lacking, tmp_path / "out", data=tmp_path)
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+    assert "give the folder that $DATA stands for (--data)" in planned(config, None, tmp_path / "out")
+
+
+def test_the_command_plans(data, tmp_path, capsys):
+    lines = ['objectives = ["helpful"]', "seeds = [0]", 'rankings = ["mean"]', "fractions = [0.1]", "[training]"]
+    lines += ["[[bases]]", 'name = "tiny"', f'source = "{data / "base"}"', "[data.helpful]", 'train = ["embedded"]', 'test = ["embedded"]']
+    (tmp_path / "c.toml").write_text("\n".join([*lines, "[benchmarks]", 'RMB = ["$DATA/rmb/helpful-test.jsonl"]']))
+    assert main(["reproduce", "--config", str(tmp_path / "c.toml"), "--data", str(data), "--out", str(tmp_path / "out"), "--plan"]) == 0
+    assert "0 of 6 cells are done" in " ".join(capsys.readouterr().out.split()) and not (tmp_path / "out").exists()

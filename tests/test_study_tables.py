@@ -1,0 +1,249 @@
+"""Each table, against numbers computed by hand; what is missing; and how tables are written."""
+
+import csv
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from study_matrices import BASE, HARMLESS, HELPFUL, OWN, TOP, best_of_nine, cells, found, pairs, whole
+
+from tl_reward.scores import bootstrap_mean
+from tl_reward.sites import NeuronSet
+from tl_reward.study.ablations import ablation_curves, relative_drop, set_ablation, sub_task_deltas
+from tl_reward.study.accuracy import accuracies, margins_on_right_rows, rm_bench_styles, sub_task_accuracy
+from tl_reward.study.conventions import bf16_mean, conventions, mean_square_change, percentile_set, study_regions
+from tl_reward.study.matrix import Edit, Found, Matrix, Model
+from tl_reward.study.overlaps import depth_of_top, top_overlap
+from tl_reward.study.shifts import score_shift, training_again
+from tl_reward.study.table import Table, latex, markdown
+from tl_reward.study.tables import TABLES, tables_of
+from tl_reward.study.transfer import rewards_both_right, transferability
+
+
+def rows(table: Table, **where) -> list[dict]:
+    """The rows that have these values in these columns; intervals as their first number."""
+    named = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    kept = [row for row in named if all(row[key.replace("_", "-")] == value for key, value in where.items())]
+    return [{key: number(value) for key, value in row.items()} for row in kept]
+
+
+def number(value):
+    try:
+        return float(str(value).split(" [")[0])
+    except ValueError:
+        return value
+
+
+@pytest.mark.parametrize("make", TABLES)
+def test_an_empty_matrix_gives_no_rows_and_says_what_is_missing(make):
+    table = make(Matrix())
+    assert table.rows == () and table.figure is None
+    assert "Not computed: the matrix has no " in table.caption and "Not computed" in table.to_markdown()
+    assert list(csv.reader(io.StringIO(table.to_csv()))) == [list(table.columns)]
+
+
+def test_a_whole_matrix_fills_every_table():
+    tables = tables_of(whole())
+    assert [table.name for table in tables if not table.rows] == []
+    assert [table.name for table in tables if table.figure is None] == ["conventions"]
+    assert len({table.name for table in tables}) == len(tables) == 14
+
+
+def test_sub_task_accuracy():
+    table = sub_task_accuracy(whole())
+    (helpful,) = rows(table, objective="helpful", sub_task=HELPFUL)
+    assert (helpful["accuracy"], helpful["rows"], helpful["n"], helpful["seeds"], helpful["group"]) == (0.5, 4, 4, 1, "Helpful")
+    (chat,) = rows(table, objective="helpful", sub_task="RM-Bench chat")
+    assert (chat["accuracy"], chat["whole rows"], chat["rows"], chat["n"]) == (0.667, 0, 1, 1)  # 6 of 9 pairs, and not the row
+    (own,) = rows(table, objective="mixed", sub_task=OWN)
+    assert (own["accuracy"], own["group"]) == (0.75, "")
+
+
+def test_a_row_of_several_pairs_is_right_when_all_are():
+    runs = {(Model(BASE, "mixed", 0), Edit()): {"RewardBench 2 Focus": pairs([1, -1, 2, 2, 0, 1], groups=["a", "a", "b", "b", "c", "c"])}}
+    (focus,) = rows(sub_task_accuracy(Matrix(runs)))
+    assert (focus["accuracy"], focus["rows"]) == (0.5, 3)  # wrong, right, and a tie
+
+
+def test_seeds_are_averaged_row_by_row_and_intervals_are_those_of_scores():
+    runs = cells({"mixed": {Edit(): {OWN: [1, 1, -1, 1]}}}) | cells({"mixed": {Edit(): {OWN: [1, -1, -1]}}}, seed=1)
+    (found_,) = accuracies(Matrix(runs))
+    assert (found_.accuracy.value, found_.seeds, found_.accuracy.n) == (0.5, 2, 3)  # the row that one seed lacks is left out
+    values = np.random.default_rng(0).choice([-1.0, 1.0], 300)
+    (mine,) = accuracies(Matrix(cells({"mixed": {Edit(): {OWN: values.tolist()}}})))
+    theirs = bootstrap_mean((values > 0).astype(float))
+    assert mine.accuracy == pytest.approx(theirs, abs=0.01)
+
+
+def test_rm_bench_styles():
+    runs = {(Model(BASE, "mixed", 0), Edit()): {"RM-Bench chat": best_of_nine([[1, -1, -1], [1, 0, 1], [1, 1, 1]])}}
+    (chat,) = rows(rm_bench_styles(Matrix(runs)))
+    assert (chat["easy"], chat["normal"], chat["hard"]) == (1, 0.833, 0.333)
+
+
+def test_transferability_and_jaccard():
+    table = transferability(whole())
+    (row,) = rows(table, sub_task=HELPFUL)  # helpful 1100, harmless 0110, mixed 1110: 1 right
+    assert (row["transferability"], row["mixed–helpful"], row["mixed–harmless"], row["helpful–harmless"]) == (1, 0.667, 0.667, 0.333)
+    (turned,) = rows(table, sub_task=HARMLESS)  # helpful 0011, harmless 1001, mixed 0001
+    assert (turned["transferability"], turned["mixed–helpful"], turned["n"]) == (0.333, 0.5, 4)
+    (chat,) = rows(table, sub_task="RM-Bench chat")  # of whole rows, only the mixed model has one right
+    assert (chat["transferability"], chat["mixed–helpful"]) == ("–", 0)
+    assert rows(table, sub_task=OWN) == []
+
+
+def test_transferability_compares_models_of_one_seed():
+    runs = {}
+    for seed, (helpful, mixed) in enumerate([([1, -1], [1, -1]), ([-1, 1], [-1, -1])]):
+        margins = {"helpful": helpful, "harmless": [-1, -1], "mixed": mixed}
+        runs |= cells({objective: {Edit(): {HELPFUL: each}} for objective, each in margins.items()}, seed=seed)
+    (row,) = rows(transferability(Matrix(runs)))
+    assert (row["transferability"], row["seeds"]) == (0.5, 2)
+
+
+def test_rewards_and_margins_on_right_rows():
+    runs = cells({"helpful": {Edit(): {HELPFUL: [2, 4, -1]}}, "mixed": {Edit(): {HELPFUL: [1, -1, 1]}}})
+    (row,) = rows(rewards_both_right(Matrix(runs)))  # the first row alone: rewards 2 and 0, and 1 and 0
+    assert [row[key] for key in ("reward", "reward, mixed", "difference", "margin", "margin, mixed", "rows")] == [1, 0.5, 0.5, 2, 1, 1]
+    margins = margins_on_right_rows(Matrix(runs))
+    assert [row["margin on right rows"] for row in rows(margins)] == [3, 1]
+    assert [row["share right"] for row in rows(margins)] == [0.667, 0.667]
+
+
+def test_overlap_and_depth():
+    table = top_overlap(whole())  # 3 of 30 neurons: expected overlap 0.3
+    named = {row["models"]: row for row in rows(table)}
+    assert [named[name]["Jaccard"] for name in ("helpful–harmless", "mixed–helpful", "mixed–harmless")] == [0.2, 0.5, 0.5]
+    assert {row["chance"] for row in rows(table)} == {round(0.3 / 5.7, 3), "–"}
+    assert named["helpful–harmless"]["chance, layers matched"] == round(0.3 / 5.7, 3) and named["helpful–harmless"]["shared"] == 1
+    # helpful or harmless: (0,0) (1,0) (2,0) (1,1) (2,1); mixed: (0,0) (1,0) (2,1), all among them
+    assert named["(helpful ∪ harmless) ∩ mixed / all three"]["Jaccard"] == 0.6
+    (depth, *_) = rows(depth_of_top(Matrix(found=found({"helpful": [(0, 0), (2, 0), (2, 1)]}))))
+    assert (depth["early"], depth["middle"], depth["late"], depth["ties at the cut"]) == (0.333, 0, 0.667, 0)
+    (tied,) = rows(depth_of_top(Matrix(found=found({"helpful": [(0, 0)]}))))  # two more by place, of 29 with 0
+    assert tied["ties at the cut"] == 27
+
+
+def test_overlap_has_a_range_over_seeds():
+    both = found({"helpful": [(0, 0), (0, 1), (0, 2)], "mixed": [(0, 0), (0, 1), (0, 2)]})
+    both |= found({"helpful": [(0, 0), (0, 1), (0, 2)], "mixed": [(1, 0), (1, 1), (1, 2)]}, seed=1)
+    (row,) = top_overlap(Matrix(found=both)).rows
+    assert row[3] == "0.500 [0.000, 1.000]" and row[-1] == 2
+
+
+def test_ablation_curves():
+    table = ablation_curves(whole())
+    (own,) = rows(table, objective="helpful", edit="top mean", on=OWN)
+    assert (own["before"], own["after"], own["change"], own["sub-tasks"]) == (0.5, 0.25, -0.25, 1)
+    (group,) = rows(table, objective="helpful", edit="top mean", on="Helpful")
+    assert (group["before"], group["after"], group["sub-tasks"], group["n"]) == (0.583, 0.292, 2, 5)
+    (random,) = rows(table, objective="helpful", edit="random mean", on=OWN)
+    assert random["after"] == 0.75  # two draws, 0.5 and 1
+    (mean,) = rows(table, base="mean", edit="top mean", on=OWN)
+    assert (mean["before"], mean["after"], mean["objective"]) == (0.583, 0.25, "all models")
+
+
+def test_a_share_that_lacks_a_sub_task_is_left_out_of_its_groups_curve_alone():
+    later = Edit("top", "mean", 0.2)
+    runs = cells({"helpful": {Edit(): {HELPFUL: [1, 1], OWN: [1, 1]}, TOP: {HELPFUL: [1, -1], OWN: [1, -1]}, later: {OWN: [-1, -1]}}})
+    table = ablation_curves(Matrix(runs))
+    assert [row["after"] for row in rows(table, on=OWN, base=BASE)] == [0.5, 0]
+    assert [row["share"] for row in rows(table, on="Helpful", base=BASE)] == ["10 %"]
+
+
+def test_relative_drop():
+    named = {row["neurons"]: row["relative drop"] for row in rows(relative_drop(whole()))}
+    assert named["ranked"] == pytest.approx((0.5 + 0.5 + 2 / 3) / 3, abs=6e-4)
+    assert named["random"] == pytest.approx(-(0.5 + 0.5 + 1 / 6) / 3, abs=6e-4)
+
+
+def test_sub_task_deltas():
+    (row,) = rows(sub_task_deltas(whole()), objective="harmless", sub_task=HELPFUL)
+    assert (row["before"], row["5 %"], row["10 %"], row["20 %"]) == (0.5, "–", -0.25, "–")
+
+
+def test_set_ablation():
+    named = {row["set"]: row for row in rows(set_ablation(whole()))}
+    # Helpful: RM-Bench chat (1 before; 2/3, 1, 1/3 after) and RMB helpful (3/4 before; 2/4, 3/4, 1/4 after).
+    assert [named[name]["Helpful change"] for name in ("helpful-only", "harmless-only", "shared")] == [-0.292, 0, -0.583]
+    # Transferability with the shared set zeroed: RMB helpful 0010 of 1110, and RMB harmless 1101 of 1011.
+    assert named["shared"]["transferability"] == pytest.approx((1 / 3 + 2 / 3) / 2, abs=6e-4)
+    assert named["shared"]["transferability change"] == pytest.approx(0.5 - (1 + 1 / 3) / 2, abs=6e-4)
+
+
+def test_score_shift():
+    runs = {(Model(BASE, "mixed", 0), Edit()): {OWN: pairs([2, 2])}, (Model(BASE, "mixed", 0), TOP): {OWN: pairs([1, 1], rejected=3)}}
+    (row,) = rows(score_shift(Matrix(runs)))  # rewards 2 and 0, then 4 and 3
+    assert [row[key] for key in ("reward", "moves by", "deviation", "deviation after", "margin", "margin moves by")] == [
+        1, 2.5, 1, 0.5, 2, -1,
+    ]  # fmt: skip
+
+
+def test_training_again_is_compared_with_its_control():
+    (row,) = rows(training_again(whole()), objective="helpful", on=OWN)
+    assert (row["kind"], row["control"], row["before"], row["after"]) == ("pruned", "share 0", 0.75, 0.5)
+    runs = cells({"mixed": {Edit(): {OWN: [1, 1]}, Edit("masked", "mean", 0.1): {OWN: [1, -1]}}})
+    (alone,) = rows(training_again(Matrix(runs)))
+    assert (alone["control"], alone["change"]) == ("as trained first", -0.5)
+
+
+def test_conventions_count_what_they_change():
+    score = torch.zeros(3, 10)
+    score[0, 0], score[1, 1] = 5, -7  # 3 neurons: the first, and two by place; by percentile all that are at least 0
+    matrix = Matrix(found={Model(BASE, "helpful", 0): Found({"mean": score})})
+    named = {row["convention of the study"]: row for row in rows(conventions(matrix))}
+    exact = named["score >= percentile, for the exact count"]
+    assert (exact["ours"], exact["study"], exact["in one only"]) == (3, 29, 26)
+    assert named["signed mean, for the size of the mean"]["in one only"] == 2  # the strongly negative one takes another's place
+    pair = found({"helpful": [(0, 0), (1, 0), (1, 1)], "harmless": [(0, 0), (0, 1), (2, 2)]})
+    (shared,) = rows(conventions(Matrix(found=pair)), objective="helpful and harmless")
+    assert (shared["ours"], shared["study"], shared["in one only"]) == (1, 4, 3)  # layers 1 and 2 are in one set only
+
+
+def test_the_studys_own_functions():
+    one, other = NeuronSet([(0, 1), (1, 4)]), NeuronSet([(1, 4), (1, 5), (2, 0)])
+    assert study_regions(one, other, ("a", "b")) == {
+        "a-only": NeuronSet([(0, 1)]), "b-only": NeuronSet([(1, 5), (2, 0)]), "shared": NeuronSet([(0, 1), (1, 4), (2, 0)]),
+    }  # fmt: skip
+    distinct = torch.arange(30.0).reshape(3, 10)
+    assert percentile_set(distinct, 0.1) == NeuronSet.top(distinct, fraction=0.1)
+    assert len(percentile_set(torch.zeros(3, 10), 0.1)) == 30
+    # 256 ones fill bfloat16's eight bits: one more changes nothing.
+    assert bf16_mean(torch.ones(512, 1), at_once=1).item() == 0.5 and bf16_mean(torch.ones(512, 1), at_once=256).item() == 1
+    assert mean_square_change(torch.tensor([[1.0, 2.0], [3.0, 2.0]]), torch.zeros(2, 2)).tolist() == [5, 4]
+
+
+HOSTILE = "<script>x</script> | `a` _b_ $c$ \\d {e} 50% & ~^\n=1+1"
+
+
+def test_tables_are_written_without_markup():
+    table = Table("a-table", HOSTILE, ("name", "#"), ((HOSTILE, 0.12345), ("=SUM(A1)", 3), ("-1+2|cmd", 1), ("+0.100 [-0.200, +0.300]", 2)))
+    text = table.to_markdown()
+    assert "<" not in text.replace("&lt;", "") and "\\|" in text and "\\`a\\`" in text and "\\$c\\$" in text
+    assert len(text.splitlines()) == 1 + 1 + 2 + 4  # a line end in a name is none in the file
+    assert "| 0.123 |" in text
+    read = list(csv.reader(io.StringIO(table.to_csv())))
+    assert read[1] == [HOSTILE, "0.12345"] and read[2][0] == "'=SUM(A1)" and read[3][0] == "'-1+2|cmd"
+    assert read[4][0] == "+0.100 [-0.200, +0.300]"
+    written = table.to_latex()
+    assert r"\textless{}script\textgreater{}" in written and r"\_b\_ \$c\$ \textbackslash{}d \{e\} 50\% \& \textasciitilde{}" in written
+    assert r"\begin{tabular}{lr}" in written and written.count(r"\\") == 1 + 4
+    assert latex("a#b") == r"a\#b" and markdown("a*b") == r"a\*b"
+
+
+def test_hostile_names_stay_text_in_figures():
+    runs = cells({"mixed": {Edit(): {HOSTILE: [1, -1]}}})
+    table = sub_task_accuracy(Matrix(runs))
+    assert table.figure is not None and table.rows[0][2:4] == (HOSTILE, "")
+    labels = table.figure.layout.yaxis.ticktext
+    assert "<" not in labels[0] and "$" not in labels[0] and "&lt;script&gt;" in labels[0]
+
+
+def test_tables_are_made_without_the_model_code():
+    code = "import sys, tl_reward.study.tables, tl_reward.study.claims, tl_reward.study.report\n"
+    code += 'assert not {"transformer_lens", "transformers", "tl_reward.model"} & set(sys.modules)'
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,126 @@
+"""The three forms that the study's figures have: points with intervals, curves with bands, and distributions; a panel a base model."""
+
+import html
+from collections.abc import Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+from jaxtyping import Float
+from plotly.subplots import make_subplots
+
+from tl_reward.plots.runs import COLORS, DASHES, LAYOUT, SYMBOLS
+from tl_reward.scores import Estimate
+
+_SPARE = ("#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442", "#7F7F7F")
+_SPARE_SYMBOLS = ("cross", "x", "triangle-up", "triangle-down", "star", "hexagon")
+_SPARE_DASHES = ("dashdot", "longdash", "longdashdot", "solid", "dash")
+
+
+def dots(panels: Mapping[str, Mapping[str, Mapping[str, Estimate]]], axis: str, *, guide: float | None = None) -> go.Figure | None:
+    """Points with their intervals, a line a label. By panel, series and label; None where there are none."""
+    panels = {panel: series for panel, series in panels.items() if any(series.values())}
+    if not panels:
+        return None
+    labels = list(dict.fromkeys(label for series in panels.values() for points in series.values() for label in points))
+    figure = _panels(panels)
+    names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    for column, series in enumerate(panels.values(), 1):
+        for name, points in series.items():
+            index = names.index(name)
+            values = list(points.values())
+            figure.add_scatter(
+                x=[value.value for value in values],
+                # Beside each other, so that intervals do not hide each other.
+                y=[-labels.index(label) + 0.5 * (0.5 - (index + 0.5) / len(names)) for label in points],
+                error_x={
+                    "type": "data", "array": [value.high - value.value for value in values],
+                    "arrayminus": [value.value - value.low for value in values], "thickness": 1.2, "width": 2,
+                },
+                mode="markers", name=plain(name), legendgroup=name, showlegend=column == 1, row=1, col=column,
+                marker={"color": _color(name, index), "symbol": _symbol(name, index), "size": 7},
+                text=[f"{plain(label)}<br>{value}, n {value.n:,}" for label, value in points.items()],
+                hovertemplate="%{text}<extra>" + plain(name) + "</extra>",
+            )  # fmt: skip
+    if guide is not None:
+        figure.add_vline(x=guide, line={"dash": "dot", "color": "#555"})
+    figure.update_xaxes(title=axis)
+    figure.update_yaxes(
+        zeroline=False, tickvals=[-i for i in range(len(labels))], ticktext=[plain(label) for label in labels], automargin=True
+    )
+    figure.update_layout(height=180 + 26 * len(labels) + (0 if len(names) < 4 else 40))
+    return figure
+
+
+def curves(
+    panels: Mapping[str, Mapping[str, Mapping[float, Estimate]]], axes: tuple[str, str], *, guide: float | None = None
+) -> go.Figure | None:
+    """Lines with their intervals as bars, over a share of all neurons in %. By panel, series and share; None where there are none."""
+    panels = {panel: series for panel, series in panels.items() if any(series.values())}
+    if not panels:
+        return None
+    figure = _panels(panels)
+    names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    for column, series in enumerate(panels.values(), 1):
+        for name, points in series.items():
+            index, values = names.index(name), [points[share] for share in sorted(points)]
+            figure.add_scatter(
+                x=[100 * share for share in sorted(points)], y=[value.value for value in values], mode="lines+markers", name=plain(name),
+                legendgroup=name, showlegend=not any(name in other for other in list(panels.values())[: column - 1]),
+                row=1, col=column, line={"color": _color(name, index), "dash": _dash(name, index)},
+                marker={"symbol": _symbol(name, index)},
+                error_y={
+                    "type": "data", "array": [value.high - value.value for value in values],
+                    "arrayminus": [value.value - value.low for value in values], "thickness": 1, "width": 2,
+                },
+            )  # fmt: skip
+    if guide is not None:
+        figure.add_hline(y=guide, line={"dash": "dot", "color": "#555"})
+    figure.update_xaxes(title=axes[0], zeroline=False)
+    figure.update_yaxes(title=axes[1], col=1)
+    return figure
+
+
+def distributions(panels: Mapping[str, Mapping[str, Float[np.ndarray, " value"]]], axis: str) -> go.Figure | None:
+    """Shares of values in 40 equal bins, as lines. By panel and series; None where there are none."""
+    panels = {panel: {name: v for name, v in series.items() if len(v)} for panel, series in panels.items()}
+    panels = {panel: series for panel, series in panels.items() if series}
+    if not panels:
+        return None
+    figure = _panels(panels)
+    everything = np.concatenate([values for series in panels.values() for values in series.values()])
+    edges = np.linspace(float(everything.min()) - 1e-9, float(everything.max()) + 1e-9, 41)
+    names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    for column, series in enumerate(panels.values(), 1):
+        for name, values in series.items():
+            index = names.index(name)
+            figure.add_scatter(
+                x=(edges[1:] + edges[:-1]) / 2, y=np.histogram(values, edges)[0] / len(values), mode="lines", name=plain(name),
+                legendgroup=name, showlegend=not any(name in other for other in list(panels.values())[: column - 1]),
+                row=1, col=column, line={"color": _color(name, index), "dash": _dash(name, index), "shape": "hvh"},
+            )  # fmt: skip
+    figure.update_xaxes(title=axis)
+    figure.update_yaxes(title="share", col=1)
+    return figure
+
+
+def plain(text: str) -> str:
+    """Plotly reads some markup in its labels, and mathematics between dollar signs."""
+    return html.escape(text, quote=False).replace("$", "&#36;")
+
+
+def _panels(panels: Mapping[str, object]) -> go.Figure:
+    titles = [plain(name) for name in panels]
+    figure = make_subplots(rows=1, cols=len(panels), subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.03)
+    return figure.update_layout(**LAYOUT | {"margin": LAYOUT["margin"] | {"t": 90}, "legend": LAYOUT["legend"] | {"y": 1.0, "yref": "container", "yanchor": "top"}})  # fmt: skip # noqa: E501
+
+
+def _color(name: str, index: int) -> str:
+    return COLORS.get(name, _SPARE[index % len(_SPARE)])
+
+
+def _symbol(name: str, index: int) -> str:
+    return SYMBOLS.get(name, _SPARE_SYMBOLS[index % len(_SPARE_SYMBOLS)])
+
+
+def _dash(name: str, index: int) -> str:
+    return DASHES.get(name, _SPARE_DASHES[index % len(_SPARE_DASHES)])

@@ -1,0 +1,125 @@
+"""The pairs of a reproduction: what is trained on, what neurons are found on, and what is tested, as one of its configs says."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from tl_reward import zoo
+from tl_reward.pairs import PreferencePair
+from tl_reward.readers import EMBEDDED, load_pairs, short_name
+from tl_reward.results import data_hash
+from tl_reward.study.benchmarks import OBJECTIVE_TEST, subtask_of
+from tl_reward.study.config import Base, Source, StudyConfig, is_hub, located
+
+
+class Tested(NamedTuple):
+    """Pairs, the sub-task of each by its id, and a hash of both."""
+
+    pairs: tuple[PreferencePair, ...]
+    tasks: dict[str, str]
+    hash: str
+
+
+class Learnt(NamedTuple):
+    """Pairs that models are trained on, or that neurons are found on, and their hash."""
+
+    pairs: tuple[PreferencePair, ...]
+    hash: str
+
+
+class Inputs:
+    """The pairs and models that a config names; each is read once.
+
+    Args:
+        data: the folder that `$DATA` stands for.
+
+    Raises:
+        InputError: from every method, where a source cannot be read.
+    """
+
+    def __init__(self, config: StudyConfig, data: str | Path | None) -> None:
+        self.config, self.data = config, data
+        self._bases = {base.name: base for base in config.bases}
+        self.train = lru_cache(None)(self._train)
+        self.find = lru_cache(None)(self._find)
+        self.tested = lru_cache(None)(self._tested)
+
+    def base(self, name: str) -> Base:
+        return self._bases[name]
+
+    def _of(self, objective: str, part: str) -> list[list[PreferencePair]]:
+        """The pairs of each objective that a model of this one learns."""
+        own = ("helpful", "harmless") if objective == "mixed" else (objective,)
+        return [[pair for source in getattr(self.config.data[name], part) for pair in self.read(source, name, part)] for name in own]
+
+    def read(self, source: Source, objective: str | None, part: str) -> list[PreferencePair]:
+        """The pairs of one source; `part` is "train" or "test". Bad pairs are left out: the published data have some."""
+        found = located(source, self.data)
+        default = {"train": "find", "test": "test"}[part] if found.source == EMBEDDED else part if is_hub(found) else None
+        split = found.split or default
+        return load_pairs(
+            found.source, objective=objective, subset=found.subset, data_dir=found.data_dir, split=split, limit=found.limit, on_bad="drop"
+        )  # fmt: skip
+
+    def _train(self, objective: str) -> Learnt:
+        return _learnt([pair for part in self._of(objective, "train") for pair in part])
+
+    def _find(self, objective: str) -> Learnt:
+        return _learnt([pair for part in self._of(objective, "train") for pair in part[: self.config.limits.discovery]])
+
+    def _tested(self, test: str, objective: str = "") -> Tested:
+        """The pairs of a benchmark, or `OBJECTIVE_TEST`: the test pairs of an objective."""
+        if test == OBJECTIVE_TEST:
+            parts = [
+                _first_rows([(pair, OBJECTIVE_TEST) for pair in part], self.config.limits.rows) for part in self._of(objective, "test")
+            ]
+            return _joined([each for part in parts for each in part])
+        named = [
+            (pair, subtask_of(pair, short_name(located(source, self.data).source)).name)
+            for source in self.config.benchmarks[test]
+            for pair in self.read(source, source.objective, "test")
+        ]
+        return _joined(_first_rows(named, self.config.limits.rows))
+
+    @cached_property
+    def base_hashes(self) -> dict[str, str]:
+        """What each base is: the weights of a folder; of one that is embedded or on the hub, its name."""
+        return {base.name: _folder_hash(Path(base.source)) if Path(base.source).is_dir() else base.source for base in self.config.bases}
+
+    @cached_property
+    def adapter_hashes(self) -> dict[str, str]:
+        return {name: _folder_hash(zoo.ADAPTERS / name) for name in zoo.REWARD_MODELS}
+
+
+def _first_rows(named: Sequence[tuple[PreferencePair, str]], most: int | None) -> list[tuple[PreferencePair, str]]:
+    """The pairs of the first rows of each sub-task; a best-of-n row is one, and keeps all of its pairs."""
+    rows: dict[str, set[str]] = defaultdict(set)
+    kept = []
+    for pair, task in named:
+        row = pair.group or pair.id
+        if most is None or row in rows[task] or len(rows[task]) < most:
+            rows[task].add(row)
+            kept.append((pair, task))
+    return kept
+
+
+def _joined(named: Sequence[tuple[PreferencePair, str]]) -> Tested:
+    pairs, tasks = tuple(pair for pair, _ in named), {pair.id: task for pair, task in named}
+    return Tested(pairs, tasks, hashlib.sha256("\n".join([data_hash(pairs), *tasks.values()]).encode()).hexdigest())
+
+
+def _learnt(pairs: Sequence[PreferencePair]) -> Learnt:
+    return Learnt(tuple(pairs), data_hash(pairs))
+
+
+def _folder_hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".safetensors"):
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

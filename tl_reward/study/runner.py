@@ -1,0 +1,127 @@
+"""Runs the cells of a reproduction that are not done, in their order or side by side, and then writes its report."""
+
+import dataclasses
+import json
+import multiprocessing
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging as hf_logging
+
+from tl_reward.errors import InputError
+from tl_reward.results import provenance
+from tl_reward.study.cells import Cell
+from tl_reward.study.claims import claims
+from tl_reward.study.config import StudyConfig
+from tl_reward.study.inputs import Inputs
+from tl_reward.study.plan import Planned, plan, problems
+from tl_reward.study.progress import Display
+from tl_reward.study.report import write_report
+from tl_reward.study.store import load_matrix
+from tl_reward.study.tables import tables_of
+from tl_reward.study.work import make
+
+
+def reproduce(config: StudyConfig, out: str | Path, *, data: str | Path | None = None, jobs: int = 1) -> Path:
+    """Computes every cell that is not done under OUT/cells, and writes the report; returns its path.
+
+    A run that was cut short goes on where it was. A cell whose part of the config, pairs or models changed is computed again, and those
+    after it.
+
+    Args:
+        data: the folder that `$DATA` of the config stands for.
+        jobs: processes that compute cells side by side.
+
+    Raises:
+        InputError: before anything runs, with all that is missing; `jobs` below 1.
+    """
+    if jobs < 1:
+        raise InputError(f"jobs must be at least 1, got {jobs}")
+    out, inputs = Path(out), Inputs(config, data)
+    missing = problems(inputs)
+    if missing:
+        raise InputError("; ".join(missing))
+    planned = plan(inputs, out)
+    left = [each for each in planned if not each.done]
+    with Display(planned) as display:
+        if jobs == 1:
+            for each in left:
+                display.start(each.cell)
+                make(each.cell, out, inputs, tokens=each.tokens)
+                display.end(each.cell)
+        else:
+            _side_by_side(left, out, inputs, jobs, display)
+    return write(inputs, out)
+
+
+def write(inputs: Inputs, out: Path) -> Path:
+    """The report of all cells that are done. It says nothing of when and how often it was started: the same cells give the same report."""
+    matrix = load_matrix(out, inputs.config, inputs.data)
+    made = provenance()
+    about = {
+        "Versions": ", ".join(f"{name} {number}" for name, number in made["versions"].items() if number),
+        "Commit": made["commit"] or "unknown",
+        "Machine": made["machine"],
+        "Config": "\n".join(f"{name}: {json.dumps(_plain(value))}" for name, value in dataclasses.asdict(inputs.config).items()),
+    }
+    return write_report(matrix, tables_of(matrix), claims(matrix), out, about)
+
+
+def _plain(value: Any) -> Any:
+    """What was given: without the keys that were not."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _side_by_side(left: Sequence[Planned], out: Path, inputs: Inputs, jobs: int, display: Display) -> None:
+    """Each cell as soon as those it needs are done."""
+    waiting, unfinished = list(left), {each.cell for each in left}
+    running: dict[Future[None], Cell] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(inputs.config, inputs.data, jobs)) as pool:
+        try:
+            while waiting or running:
+                ready = [each for each in waiting if not unfinished & set(each.cell.needs)]
+                for each in ready[: jobs - len(running)]:
+                    waiting.remove(each)
+                    display.start(each.cell)
+                    running[pool.submit(_make, each.cell, out, each.tokens)] = each.cell
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    cell = running.pop(future)
+                    future.result()
+                    unfinished.remove(cell)
+                    display.end(cell)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_inputs: Inputs | None = None  # of a worker process
+
+
+def _begin(config: StudyConfig, data: str | Path | None, jobs: int) -> None:
+    global _inputs
+    _inputs = Inputs(config, data)
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)  # what it was at is done again: nobody would wait for it
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _make(cell: Cell, out: Path, tokens: int) -> None:
+    assert _inputs is not None
+    make(cell, out, _inputs, tokens=tokens)

@@ -1,0 +1,121 @@
+"""Cells on disk: a folder each, written whole or not at all, and what they hold together as a `Matrix`."""
+
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tl_reward.record import discovery_of
+from tl_reward.results import Results
+from tl_reward.scores import Scores
+from tl_reward.study.cells import Cell, cells, key, made_from
+from tl_reward.study.config import StudyConfig
+from tl_reward.study.inputs import Inputs
+from tl_reward.study.matrix import Edit, Found, Matrix, Model
+
+CELL, RUN, MODEL = "cell.json", "run", "model"
+SITE = "mlp_gate"  # the study's reading of a neuron
+_LISTS = ("ids", "groups", "subsets", "prompts", "objectives")
+
+
+def folder_of(out: Path, cell: Cell) -> Path:
+    return out / "cells" / cell.kind / cell.name
+
+
+def scratch_of(out: Path, cell: Cell) -> Path:
+    """Where a cell is made. Names with a dot in front are never read as cells."""
+    return folder_of(out, cell).with_name(f".{cell.name}.partial")
+
+
+def note_of(out: Path, cell: Cell) -> dict[str, Any] | None:
+    """What is noted beside a cell: its key, what it is made from, the seconds it took and the tokens it ran; None where it is not done."""
+    path = folder_of(out, cell) / CELL
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def is_done(out: Path, cell: Cell, inputs: Inputs) -> bool:
+    """Whether the cell is there, made from what it would be made from now."""
+    note = note_of(out, cell)
+    return note is not None and note["key"] == key(cell, inputs)
+
+
+def start(out: Path, cell: Cell, inputs: Inputs) -> Path:
+    """The folder in which a cell is made: what a training of the same left there is kept."""
+    scratch = scratch_of(out, cell)
+    made = scratch / "key"
+    goes_on = cell.kind in ("train", "retrain") and made.exists() and made.read_text() == key(cell, inputs)
+    if not goes_on:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        made.write_text(key(cell, inputs))
+    return scratch
+
+
+def finish(out: Path, cell: Cell, inputs: Inputs, *, seconds: float, tokens: int) -> None:
+    """Puts a cell in its place by a rename; one that was there gives way whole."""
+    scratch, folder = scratch_of(out, cell), folder_of(out, cell)
+    note = {"kind": cell.kind, "name": cell.name, "key": key(cell, inputs), "made_from": made_from(cell, inputs)}
+    note |= {"needs": [each.name for each in cell.needs], "seconds": round(seconds, 2), "tokens": tokens}
+    (scratch / CELL).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    old = folder.with_name(f".{cell.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    scratch.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def record_edited(results: Results, cell: Cell, scores: Mapping[Edit, Scores], tasks: Mapping[str, str]) -> None:
+    """Rewards of one model on the same pairs under several edits, as tensors `chosen` and `rejected` [edit, pair], float64."""
+    first = next(iter(scores.values()))
+    entry = {"model": list(cell.model), "edits": [list(edit) for edit in scores], "dropped": first.dropped}
+    entry |= {name: list(getattr(first, name)) for name in _LISTS} | {"tasks": [tasks[name] for name in first.ids]}
+    tensors = {side: torch.stack([torch.from_numpy(getattr(each, side)) for each in scores.values()]) for side in ("chosen", "rejected")}
+    results.add("study", cell.name, entry, tensors)
+
+
+def edited_of(results: Results, name: str) -> tuple[Model, dict[Edit, dict[str, Scores]]]:
+    """The rewards of a cell by edit and sub-task."""
+    entry = results.entry("study", name)
+    chosen, rejected = (results.tensor("study", name, side).numpy() for side in ("chosen", "rejected"))
+    places = defaultdict(list)
+    for i, task in enumerate(entry["tasks"]):
+        places[task].append(i)
+    ids, groups, subsets, prompts, objectives = (tuple(entry[key]) for key in _LISTS)
+    found = {}
+    for i, edit in enumerate(entry["edits"]):
+        scores = Scores(ids, chosen[i], rejected[i], groups, subsets, entry["dropped"], prompts, objectives)
+        found[Edit(*edit)] = {task: scores.take(index) for task, index in places.items()}
+    return Model(*entry["model"]), found
+
+
+def found_of(results: Results, cell: Cell, rankings: Sequence[str]) -> Found:
+    """The rankings of a "discover" cell; "random" is drawn with the model's seed."""
+    discovery = discovery_of(results, cell.objective)
+    return Found({ranking: discovery.ranking(ranking, SITE, seed=cell.seed) for ranking in rankings})
+
+
+def load_matrix(out: str | Path, config: StudyConfig, data: str | Path | None = None) -> Matrix:
+    """Every cell of a config that is done, and made from what it would be made from now.
+
+    Args:
+        data: the folder that `$DATA` stands for.
+    """
+    inputs, out = Inputs(config, data), Path(out)
+    scores: dict[tuple[Model, Edit], dict[str, Scores]] = {}
+    found: dict[Model, Found] = {}
+    for cell in cells(config):
+        if cell.kind in ("train", "retrain", "compare") or not is_done(out, cell, inputs):
+            continue
+        results = Results.load(folder_of(out, cell) / RUN)
+        if cell.kind == "discover":
+            found[cell.model] = found_of(results, cell, config.rankings)
+            continue
+        model, by_edit = edited_of(results, cell.name)
+        for edit, tasks in by_edit.items():
+            scores.setdefault((model, edit), {}).update(tasks)
+    return Matrix(scores, found)

@@ -1,0 +1,168 @@
+"""What each kind of cell computes."""
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from tl_reward import zoo
+from tl_reward.ablation import ablate_sets
+from tl_reward.budget import RunOptions
+from tl_reward.discovery import discover
+from tl_reward.interventions import ZeroAblation
+from tl_reward.model import HookedRewardModel
+from tl_reward.model_patching import patch_edit
+from tl_reward.overlap import regions
+from tl_reward.record import record_discovery, record_overlap
+from tl_reward.results import Results, provenance
+from tl_reward.run import score
+from tl_reward.scores import Scores
+from tl_reward.sites import NeuronSet
+from tl_reward.study.cells import Cell, draws_of, key
+from tl_reward.study.conventions import percentile_set, study_regions
+from tl_reward.study.inputs import Inputs
+from tl_reward.study.matrix import Edit
+from tl_reward.study.store import MODEL, RUN, SITE, finish, folder_of, found_of, record_edited, start
+from tl_reward.training import RECORD_FILE, last_checkpoint, train
+
+FRACTION = 0.1  # of the top sets whose overlap is recorded
+
+
+def make(cell: Cell, out: Path, inputs: Inputs, *, tokens: int = 0) -> None:
+    """Computes a cell whose needs are done, and puts it in its place.
+
+    Args:
+        tokens: noted beside it, for the times of later plans.
+    """
+    begin = time.monotonic()
+    scratch = start(out, cell, inputs)
+    if cell.kind in ("train", "retrain"):
+        _train(cell, out, inputs, scratch)
+    else:
+        results = Results(provenance=provenance(seed=cell.seed))
+        _KINDS[cell.kind](cell, out, inputs, results)
+        results.save(scratch / RUN, overwrite=True)
+    finish(out, cell, inputs, seconds=time.monotonic() - begin, tokens=tokens)
+
+
+def _train(cell: Cell, out: Path, inputs: Inputs, scratch: Path) -> None:
+    folder = scratch / MODEL
+    if (folder / RECORD_FILE).exists():  # it was trained to its end, and cut short right after
+        return
+    config = dataclasses.replace(inputs.config.training, seed=cell.seed)
+    without = None
+    if cell.kind == "retrain":
+        config = dataclasses.replace(config, max_pairs=inputs.config.retrain.pairs)
+        without = _without(cell, out, inputs)
+    resume = last_checkpoint(folder) is not None
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    pairs, source = inputs.train(cell.objective).pairs, inputs.base(cell.base).source
+    train(source, pairs, folder, config, without=without, how="pruned" if cell.edit.kind == "pruned" else "masked", resume=resume)
+
+
+def _score(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+    pairs, tasks, _ = inputs.tested(*cell.tested)
+    without = _without(cell, out, inputs) if cell.edit.kind == "masked" else None
+    edits = [ZeroAblation(without)] if without else []
+    record_edited(results, cell, {cell.edit: score(_model(cell, out, inputs), pairs, interventions=edits, **_options(inputs))}, tasks)
+
+
+def _discover(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+    model, config = _model(cell, out, inputs), inputs.config
+    base = _base(inputs.base(cell.base).source, config.dtype) if "change" in config.rankings else None
+    found = discover(model, inputs.find(cell.objective).pairs, base=base, sites=[SITE], **_options(inputs))
+    record_discovery(results, cell.objective, "training pairs", found)
+
+
+def _ablate(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+    config, (pairs, tasks, _) = inputs.config, inputs.tested(*cell.tested)
+    discover = cell.needed("discover")
+    assert discover is not None
+    tops = _tops(discover, out, inputs, cell.ranking, config.fractions)
+    sets = {str(fraction): neurons for fraction, neurons in tops.items()}
+    found = ablate_sets(_model(cell, out, inputs), pairs, sets, draws=draws_of(cell, config), seed=cell.seed, **_options(inputs))
+    scores: dict[Edit, Scores] = {}
+    for fraction in config.fractions:
+        point = found.sets[str(fraction)]
+        scores[Edit("top", cell.ranking, fraction)] = point.ranked
+        scores |= {Edit("random", f"{cell.ranking} {i}", fraction): draw for i, draw in enumerate(point.random)}
+    record_edited(results, cell, scores, tasks)
+
+
+def _compare(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+    source = Results.merge([Results.load(folder_of(out, each) / RUN) for each in cell.needs])
+    for ranking in inputs.config.rankings:
+        if ranking != "random":
+            record_overlap(results, source, scores=[ranking], sites=[SITE], fraction=FRACTION)
+
+
+def _sets(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+    config, (pairs, tasks, _) = inputs.config, inputs.tested(*cell.tested)
+    helpful, harmless = (
+        _tops(discover, out, inputs, config.rankings[0], config.set_fractions)
+        for name in ("helpful", "harmless")
+        if (discover := cell.needed("discover", name)) is not None
+    )
+    split = study_regions if config.conventions == "study" else regions
+    sets = {
+        Edit("set", name, fraction): neurons
+        for fraction in config.set_fractions
+        for name, neurons in split(helpful[fraction], harmless[fraction]).items()
+    }
+    named = {str(i): neurons for i, neurons in enumerate(sets.values())}
+    found = ablate_sets(_model(cell, out, inputs), pairs, named, draws=0, **_options(inputs))
+    record_edited(results, cell, {edit: found.sets[str(i)].ranked for i, edit in enumerate(sets)}, tasks)
+
+
+def _patch(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+    config, (pairs, tasks, _) = inputs.config, inputs.tested(*cell.tested)
+    discover, ranking = cell.needed("discover"), config.rankings[0]
+    assert discover is not None
+    tops = _tops(discover, out, inputs, ranking, config.patch_fractions)
+    model, source = _model(cell, out, inputs), _model(dataclasses.replace(cell, objective="helpful"), out, inputs)
+    named = {str(fraction): neurons for fraction, neurons in tops.items()}
+    found = ablate_sets(model, pairs, named, draws=0, edit=patch_edit(model, source), **_options(inputs))
+    record_edited(results, cell, {Edit("patched", ranking, fraction): found.sets[str(fraction)].ranked for fraction in tops}, tasks)
+
+
+_KINDS = {"score": _score, "discover": _discover, "ablate": _ablate, "compare": _compare, "sets": _sets, "patch": _patch}
+
+
+def _options(inputs: Inputs) -> RunOptions:
+    return {"max_length": inputs.config.max_length}
+
+
+def _tops(discover: Cell, out: Path, inputs: Inputs, ranking: str, fractions: tuple[float, ...]) -> Mapping[float, NeuronSet]:
+    found = found_of(Results.load(folder_of(out, discover) / RUN), discover, [ranking]).rankings[ranking]
+    top = percentile_set if inputs.config.conventions == "study" else lambda score, fraction: NeuronSet.top(score, fraction=fraction)
+    return {fraction: top(found, fraction) for fraction in fractions}
+
+
+def _without(cell: Cell, out: Path, inputs: Inputs) -> NeuronSet | None:
+    """The neurons that a model is trained again without; None of the control."""
+    discover = cell.needed("discover")
+    assert discover is not None
+    return _tops(discover, out, inputs, cell.edit.name, (cell.edit.fraction,))[cell.edit.fraction] if cell.edit.fraction else None
+
+
+def _model(cell: Cell, out: Path, inputs: Inputs) -> HookedRewardModel:
+    """The reward model that a cell is about: trained again, trained, or embedded."""
+    made = cell.needed("retrain", cell.objective) or cell.needed("train", cell.objective)
+    # The key is part of what is remembered: a folder may be made again within one process.
+    path, version = (folder_of(out, made) / MODEL, key(made, inputs)) if made else (zoo.ADAPTERS / cell.objective, "")
+    return _loaded(path, version, inputs.config.dtype)
+
+
+@lru_cache(maxsize=2)
+def _loaded(path: Path, version: str, dtype: str) -> HookedRewardModel:
+    return HookedRewardModel.from_pretrained(path, dtype=getattr(torch, dtype))
+
+
+@lru_cache(maxsize=1)
+def _base(source: str, dtype: str) -> HookedRewardModel:
+    return HookedRewardModel.from_base(source, dtype=getattr(torch, dtype))
