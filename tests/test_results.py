@@ -199,7 +199,9 @@ def test_no_run_folder(name: str, tmp_path: Path):
 
 
 def test_sections_have_known_names():
-    with pytest.raises(InputError, match=r"section must be one of scores, discovery, .*, patching, model_patching, lens, study, got 'notes'"):
+    with pytest.raises(
+        InputError, match=r"section must be one of scores, discovery, .*, patching, model_patching, lens, study, got 'notes'"
+    ):
         Results().add("notes", "a", {})
 
 
