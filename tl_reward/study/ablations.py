@@ -171,18 +171,26 @@ def sub_task_deltas(matrix: Matrix) -> Table:
     )  # fmt: skip
 
 
-def relative_drops(matrix: Matrix, *, rankings: Sequence[str] | None = None) -> dict[str, dict[float, Draws]]:
+def drop_of(curve: Curve, share: float) -> Draws | None:
+    """The accuracy lost at a share over that before; None where the curve lacks it."""
+    if share not in curve.shares[1:]:
+        return None
+    values = curve.drawn.values
+    return curve.drawn._replace(values=1 - ratio(values[:, curve.shares.index(share)], values[:, 0])[:, None])
+
+
+def relative_drops(matrix: Matrix) -> dict[str, dict[float, Draws]]:
     """By "ranked", and by "random" (of matched layers), and share: the accuracy lost on the objective's test pairs over that before, the
     mean over all models and rankings that have the share. A positive value is a loss."""
     found: dict[str, dict[float, list[Draws]]] = {"ranked": {}, "random": {}}
     for curve in curves_of(matrix):
         kind, _, ranking = curve.line.partition(" ")
-        ranked = kind == "top" and ranking != "random" and (rankings is None or ranking in rankings)
+        ranked = kind == "top" and ranking != "random"
         if curve.on == OBJECTIVE_TEST and (ranked or kind == "random"):
-            for i, share in enumerate(curve.shares[1:], 1):
-                values = curve.drawn.values
-                drop = 1 - ratio(values[:, i], values[:, 0])
-                found["ranked" if ranked else "random"].setdefault(share, []).append(curve.drawn._replace(values=drop[:, None]))
+            for share in curve.shares[1:]:
+                drop = drop_of(curve, share)
+                assert drop is not None
+                found["ranked" if ranked else "random"].setdefault(share, []).append(drop)
     return {
         kind: {
             share: Draws(np.mean([each.values for each in some], axis=0), sum(each.n for each in some), min(each.seeds for each in some))

@@ -144,7 +144,7 @@ def _ablation(matrix: Matrix) -> Iterator[Verdict]:
         ("helpful", "Helpful"): (-0.055, -0.073),
         ("helpful", "Harmless"): (0.009, 0.055),
         ("mixed", "Harmless"): (-0.095, -0.132),
-        ("mixed", "Helpful"): (-0.056, -0.058),
+        ("mixed", "Helpful"): (-0.052, -0.058),
     }
     for (objective, group), figures in effects.items():
         for who, figure in zip((SMALL, ""), figures, strict=True):

@@ -12,7 +12,7 @@ import numpy as np
 from tl_reward.overlap import depth_thirds, overlap
 from tl_reward.scores import Estimate
 from tl_reward.sites import NeuronSet
-from tl_reward.study.ablations import relative_drops, set_drops
+from tl_reward.study.ablations import curves_of, drop_of, relative_drops, set_drops
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
 from tl_reward.study.matrix import Edit, Matrix
 from tl_reward.study.overlaps import THIRDS, compared
@@ -69,11 +69,18 @@ def drop(matrix: Matrix, share: float, *, less_share: float | None = None) -> Es
 
 
 def drop_beyond_random(matrix: Matrix, share: float) -> Estimate | None:
-    """The relative drop of ranked neurons minus that of as many random ones of the same layers, for the rankings that have both."""
-    every = relative_drops(matrix)
-    names = [edit.name.rpartition(" ")[0] for _, edit in matrix.scores if edit.kind == "random" and edit.fraction == share]
-    ranked, random = relative_drops(matrix, rankings=names)["ranked"].get(share), every["random"].get(share)
-    return _difference(ranked, random).cell(0) if ranked and random else None
+    """The relative drop of ranked neurons minus that of as many random ones of the same layers: the mean over the models and rankings that
+    have both."""
+    curves = {(curve.cell, curve.line): curve for curve in curves_of(matrix) if curve.on == OBJECTIVE_TEST}
+    found = []
+    for (cell, line), random in curves.items():
+        ranked = curves.get((cell, line.replace("random", "top", 1)))
+        if line.startswith("random ") and ranked is not None:
+            drops = [drop_of(curve, share) for curve in (ranked, random)]
+            if drops[0] is not None and drops[1] is not None:
+                found.append(_difference(drops[0], drops[1]))
+    done = _mean(found)
+    return done.cell(0) if done else None
 
 
 def jaccard(matrix: Matrix, base: str, pair: Pair, *, beyond_chance: bool = False) -> Estimate | None:

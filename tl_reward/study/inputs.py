@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tl_reward import zoo
-from tl_reward.pairs import PreferencePair
+from tl_reward.pairs import PreferencePair, check_unique_ids
 from tl_reward.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.results import data_hash
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, subtask_of
@@ -108,6 +108,7 @@ def _first_rows(named: Sequence[tuple[PreferencePair, str]], most: int | None) -
 
 def _joined(named: Sequence[tuple[PreferencePair, str]]) -> Tested:
     pairs, tasks = tuple(pair for pair, _ in named), {pair.id: task for pair, task in named}
+    check_unique_ids(pairs, "the pairs of a benchmark")
     return Tested(pairs, tasks, hashlib.sha256("\n".join([data_hash(pairs), *tasks.values()]).encode()).hexdigest())
 
 

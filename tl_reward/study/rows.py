@@ -210,8 +210,10 @@ def over_tasks(matrix: Matrix, cells: Sequence[Models], tasks: Sequence[str], me
 
 
 def group_tasks(matrix: Matrix, group: str) -> list[str]:
-    """The sub-tasks of a group that the matrix has. The test pairs of an objective are a group of their own."""
-    return [task for task in tasks_of(matrix) if (task == group if group == OBJECTIVE_TEST else group_of(task) == group)]
+    """The sub-tasks of a group that the matrix has, without Ties, which the study has not. The test pairs of an objective are a group of
+    their own."""
+    found = [task for task in tasks_of(matrix) if (task == group if group == OBJECTIVE_TEST else group_of(task) == group)]
+    return [task for task in found if task != "RewardBench 2 Ties"]
 
 
 def place(order: Sequence[str], name: str) -> int:

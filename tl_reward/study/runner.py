@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from transformers.utils import logging as hf_logging
 
+from tl_reward import parallel
 from tl_reward.errors import InputError
 from tl_reward.results import provenance
 from tl_reward.study.cells import Cell
@@ -41,6 +42,7 @@ def reproduce(config: StudyConfig, out: str | Path, *, data: str | Path | None =
     Raises:
         InputError: before anything runs, with all that is missing; `jobs` below 1.
     """
+    parallel.require_one("reproduce")
     if jobs < 1:
         raise InputError(f"jobs must be at least 1, got {jobs}")
     out, inputs = Path(out), Inputs(config, data)

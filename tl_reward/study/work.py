@@ -52,6 +52,7 @@ def make(cell: Cell, out: Path, inputs: Inputs, *, tokens: int = 0) -> None:
 def _train(cell: Cell, out: Path, inputs: Inputs, scratch: Path) -> None:
     folder = scratch / MODEL
     if (folder / RECORD_FILE).exists():  # it was trained to its end, and cut short right after
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
         return
     config = dataclasses.replace(inputs.config.training, seed=cell.seed)
     without = None
