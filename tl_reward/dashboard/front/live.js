@@ -26,37 +26,50 @@ function liveView(root) {
   const list = element("ul", { id: "live-edits" });
   const status = element("p", { id: "live-status", "aria-live": "polite" });
   const results = element("div", { id: "live-results" });
+  let served = [];
+  const wrongNeuron = (places) => {
+    if (places.some((each) => !each)) return "A neuron is written layer.neuron, such as 12.345.";
+    const shape = served.find((each) => each.name === model.value);
+    const outside = shape && places.find(([layer, neuron]) => layer >= shape.n_layers || neuron >= shape.d_mlp);
+    return outside ? `No neuron ${nameOf(outside)}: ${model.value} has layers 0 to ${shape.n_layers - 1}, neurons 0 to ${shape.d_mlp - 1}.` : "";
+  };
   const show = () => list.replaceChildren(...edits.map((edit, i) => element("li", {}, element("label", { class: "row" },
     Object.assign(element("input", { type: "checkbox", onchange: (event) => { edit.on = event.target.checked; run(); } }), { checked: edit.on }),
     `${edit.neurons.map(nameOf).join(", ")}: ${kind.querySelector(`[value=${edit.kind}]`).textContent}${edit.kind === "scale" ? ` ${edit.factor}` : ""}`),
     element("button", { type: "button", onclick: () => { edits.splice(i, 1); show(); run(); } }, "remove"))));
   const add = () => {
-    const found = neurons.value.trim().split(/[\s,]+/).map((name) => /^(\d+)\.(\d+)$/.exec(name));
-    if (!neurons.value.trim() || found.some((each) => !each)) {
-      status.textContent = "A neuron is written layer.neuron, such as 12.345.";
+    const found = neurons.value.trim().split(/[\s,]+/).map(parseName), wrong = wrongNeuron(neurons.value.trim() ? found : [null]);
+    if (wrong) {
+      status.textContent = wrong;
       return;
     }
-    edits.push({ neurons: found.map((each) => [+each[1], +each[2]]), kind: kind.value, factor: Number(factor.value), on: true });
+    edits.push({ neurons: found, kind: kind.value, factor: Number(factor.value), on: true });
     show();
     run();
   };
   const run = async () => {
     asking?.abort();
     const mine = (asking = new AbortController());
-    const watch = /^(\d+)\.(\d+)$/.exec(watched.value.trim());
+    const watch = watched.value.trim() ? parseName(watched.value) : null, wrong = watched.value.trim() ? wrongNeuron([watch]) : "";
+    if (wrong) {
+      status.textContent = wrong;
+      return;
+    }
     const on = edits.filter((edit) => edit.on).map((edit) => ({ neurons: edit.neurons, kind: edit.kind, ...(edit.kind === "scale" ? { factor: edit.factor } : {}) }));
     const asked = model.value;
     status.textContent = "Computing…";
     try {
       const found = await ask("/api/score", {
         model: asked, prompt: root.querySelector("#live-prompt").value, chosen: root.querySelector("#live-chosen").value,
-        rejected: root.querySelector("#live-rejected").value, edits: on, neuron: watch ? [+watch[1], +watch[2]] : null, top: 20, tab,
+        rejected: root.querySelector("#live-rejected").value, edits: on, neuron: watch, top: 20, tab,
       });
       if (mine !== asking) return;
       status.textContent = `Margin ${figure(found.clean.margin)}${found.edited ? `, edited ${figure(found.edited.margin)}` : ""}.`;
-      results.replaceChildren(...liveResults(found, asked, watch?.[0]));
+      results.replaceChildren(...liveResults(found, asked, watch && nameOf(watch)));
     } catch (error) {
-      if (mine === asking && error.name !== "AbortError") status.textContent = `Not computed: ${error.message}`;
+      if (mine !== asking || error.name === "AbortError") return;
+      status.textContent = `Not computed: ${error.message}`;
+      results.replaceChildren(); // they are of another request
     }
   };
   root.append(element("section", { class: "live" }, element("h2", {}, "Your own pair"),
@@ -66,7 +79,7 @@ function liveView(root) {
       element("div", { class: "pair" }, text("live-chosen", "Chosen response", "Wrap it in a cloth and keep it in a bread box, or freeze what you will not eat in two days."), text("live-rejected", "Rejected response", "I don't know. Ask somebody else.")),
       element("label", {}, "Show the activations of neuron", watched), element("p", {}, element("button", { type: "submit", id: "live-run" }, "Score"))),
     element("h3", {}, "Edits"), element("div", { class: "pager" }, element("label", { class: "row" }, "Neurons", neurons), element("label", { class: "row" }, "Edit", kind), factor, element("button", { type: "button", id: "live-add", onclick: add }, "Add")), list, status, results));
-  ask("/api/models").then((found) => model.replaceChildren(...found.models.map((each) => element("option", { value: each.name, title: each.source }, `${each.name} (${each.source})`))))
+  ask("/api/models").then((found) => { served = found.models; return found; }).then((found) => model.replaceChildren(...found.models.map((each) => element("option", { value: each.name, title: each.source }, `${each.name} (${each.source})`))))
     .catch((error) => { status.textContent = `No model: ${error.message}`; });
 }
 
@@ -82,9 +95,9 @@ function liveResults(found, model, watched) {
     if (!values) continue;
     const peakAt = largestFrom(values, found[side].response_start), largest = Math.abs(values[largestFrom(values, 0)]);
     const levels = Int8Array.from(values, (value) => (largest ? Math.round((value / largest) * LEVELS) : 0));
-    parts.push(element("h3", {}, `Neuron ${watched} on the ${side} response, ${run}: peak ${figure(values[peakAt])}`), tokenLine(found[side], levels, largest / LEVELS, peakAt));
+    parts.push(element("h3", {}, `Neuron ${watched} on the ${side} response, ${run}: peak in the response ${figure(values[peakAt])}`), tokenLine(found[side], levels, largest / LEVELS, values[peakAt] ? peakAt : -1));
   }
-  parts.push(element("h3", {}, "Neurons that move this margin most"), element("p", { class: "hint" }, "Estimated from one backward pass, on the model without edits. Positive: the neuron raises the margin."),
+  parts.push(element("h3", {}, "Estimated to move this margin most"), element("p", { class: "hint" }, "Estimated from one backward pass, on the model without edits. Positive: the neuron raises the margin."),
     element("ol", { class: "words" }, ...found.top.map((each) => element("li", {}, liveLink(model, [each.layer, each.neuron]), ` ${figure(each.effect)}, peak activation ${figure(each.peak)}`))));
   return parts;
 }

@@ -2,7 +2,7 @@
 
 function fillControls() {
   const model = document.getElementById("model"), metric = document.getElementById("metric"), search = document.getElementById("search");
-  const help = document.getElementById("search-help"), usual = help.textContent;
+  const help = document.getElementById("search-help");
   model.replaceChildren(...manifest.models.map((each) => element("option", { value: each.name }, each.name)));
   model.addEventListener("change", () => go({ model: model.value }));
   metric.addEventListener("change", () => go({ metric: metric.value }));
@@ -14,11 +14,11 @@ function fillControls() {
   subscribe(["model", "metric"], show);
   search.addEventListener("keydown", (event) => {
     if (event.key !== "Enter") return;
-    const found = /^\s*(?:L\s*)?(\d+)\s*[.N:\s]\s*(\d+)\s*$/i.exec(search.value), shape = shapeOf(state.model);
-    if (found && shape && +found[1] < shape.layers && +found[2] < shape.width) {
-      go({ view: "neuron", neuron: [+found[1], +found[2]] });
+    const found = parseName(search.value), shape = shapeOf(state.model);
+    if (found && shape && found[0] < shape.layers && found[1] < shape.width) {
+      go({ view: "neuron", neuron: found });
       search.setAttribute("aria-invalid", "false");
-      help.textContent = usual;
+      help.textContent = usualHelp;
     } else {
       search.setAttribute("aria-invalid", "true");
       say(shape ? `No such neuron: layers are 0 to ${shape.layers - 1}, neurons 0 to ${shape.width - 1}, written layer.neuron` : "This run has no neurons");
@@ -70,6 +70,7 @@ function fillOverview(root) {
       const { data, layout } = (await jsonBlock("panels"))[i];
       // Black and dark grey are colours of a light page.
       const colors = { "#000000": theme().text, "#555": theme().guide, "#444": theme().guide };
+      if (isDark()) for (const [name, color] of Object.entries(COLORS)) colors[color] = DARK_COLORS[name];
       const themed = (value) => JSON.parse(JSON.stringify(value), (_, each) => colors[each] ?? each);
       await plot(box, themed(data), themed(layout));
     });

@@ -70,7 +70,7 @@ async function effectsSection(index, name) {
     }
     for (const found of manifest.exact.filter((each) => each.model === model && nameOf(each.neuron) === name))
       for (const [objective, margin] of Object.entries(found.margins))
-        rows.push({ model, label: `${found.kind === "patch" ? "added by patching" : `${found.kind} ablation`}, ${objective === "all" ? `all ${found.pairs} pairs` : `${objective} pairs`} of ${found.dataset}, exact, n ${margin.n}`, ...margin, exact: true });
+        rows.push({ model, label: `${found.kind === "patch" ? "patched" : found.kind}, exact, n ${margin.n}: ${objective === "all" ? `all ${found.pairs} pairs` : `${objective} pairs`} of ${found.dataset}`, ...margin, exact: true });
   }
   if (!rows.length) return null;
   const caption =
@@ -116,7 +116,7 @@ async function detailSections(neuron) {
 const tokensOf = (about) => `${about.dataset}, ${about.site}, ${about.where} tokens`;
 const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 // How to add to the page what a command computes.
-const howTo = (command) => [element("code", {}, command), ", then ", element("code", {}, `tl-reward dashboard RUN ${command.split(" ").at(-1)} --out page.html`), " (RUN: this page's run folder; --pairs names other pairs than the embedded ones)."];
+const howTo = (command) => [element("code", {}, command), ", then ", element("code", {}, `tl-reward dashboard RUN ${command.split(" ").at(-1)} --out ${command.split("/").at(-1)}.html`), " (RUN: this page's run folder; --pairs names other pairs than the embedded ones)."];
 
 function histogramSection(found, at, of) {
   const toggle = element("input", { type: "checkbox", onchange: (event) => { logCounts = event.target.checked; refresh(box); } });
@@ -228,7 +228,7 @@ function neighboursSection(found, at) {
   const correlated = found.correlated[0][at].map((j, k) => (j < 0 ? null : item(found.neurons[j], found.correlated[1][at][k])));
   const cosine = found.cosine[0][at].map((place, k) => item(place, found.cosine[1][at][k]));
   return element("section", { id: "section-neighbours" }, element("h2", {}, "Neighbours"), element("div", { class: "numbers" },
-    element("div", {}, element("h3", {}, "Active together"), element("p", { class: "hint" }, `Correlation of activations over tokens, among the ${count(found.neurons.length)} neurons that are shown in detail.`), element("ol", {}, ...correlated.filter(Boolean))),
+    found.neurons.length < 2 ? null : element("div", {}, element("h3", {}, "Active together"), element("p", { class: "hint" }, `Correlation of activations over tokens, among the ${count(found.neurons.length)} neurons that are shown in detail.`), element("ol", {}, ...correlated.filter(Boolean))),
     element("div", {}, element("h3", {}, "Writing the same"), element("p", { class: "hint" }, "Cosine of output weights, among all neurons of the model. −1: the opposite."), element("ol", {}, ...cosine)),
   ));
 }

@@ -2,6 +2,7 @@
 
 let manifest;
 const state = { view: null, model: "", metric: "", neuron: null, layer: null, set: "", sort: "", page: 0, ranges: {} };
+const usualHelp = document.getElementById("search-help").textContent;
 const subscribers = [];
 const subscribe = (keys, redraw) => subscribers.push({ keys, redraw });
 
@@ -14,6 +15,11 @@ const sameShape = (model) => {
 };
 const indexOf = ([layer, neuron], model) => layer * shapeOf(model).width + neuron;
 const placeOf = (index, model) => [Math.floor(index / shapeOf(model).width), index % shapeOf(model).width];
+// A neuron's name, layer.neuron or as in links: [layer, neuron], or null.
+const parseName = (text) => {
+  const found = /^\s*(?:L\s*)?(\d+)\s*[.N:\s]\s*(\d+)\s*$/i.exec(text);
+  return found && [+found[1], +found[2]];
+};
 const nameOf = ([layer, neuron]) => `${layer}.${neuron}`;
 
 function addressOf(wanted) {
@@ -39,7 +45,7 @@ function readAddress(hash) {
   const names = manifest.models.map((each) => each.name);
   const model = names.includes(query.get("rm")) ? query.get("rm") : state.model || names[0] || "";
   const keys = model ? columnsOf(model).map((each) => each.key) : [];
-  const metric = [query.get("metric"), state.metric].find((key) => keys.includes(key)) ?? keys[0] ?? "";
+  const metric = [query.get("metric"), state.metric].find((key) => keys.includes(key)) ?? keys.find((key) => key.startsWith(`effect on ${model} `)) ?? keys[0] ?? "";
   const wanted = { view: "overview", model, metric, neuron: null, layer: null, set: "", sort: "", page: 0, ranges: {} };
   const neuron = /^L(\d+)N(\d+)$/.exec(place);
   const shape = model && shapeOf(model);
@@ -74,6 +80,7 @@ const linkTo = (neuron, model = state.model) => addressOf({ ...state, view: "neu
 
 function follow() {
   document.getElementById("failed").hidden = true;
+  document.getElementById("search-help").textContent = usualHelp;
   const wanted = readAddress(location.hash);
   const changed = Object.keys(wanted).filter((key) => JSON.stringify(wanted[key]) !== JSON.stringify(state[key]));
   Object.assign(state, wanted);

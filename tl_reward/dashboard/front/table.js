@@ -41,14 +41,14 @@ function tablePanel() {
     if (document.activeElement !== layer) layer.value = state.layer ?? "";
     drawRows(table, status).catch(failed);
   };
-  subscribe(["view", "model", "layer", "set", "sort", "page", "ranges"], draw);
+  subscribe(["view", "model", "metric", "layer", "set", "sort", "page", "ranges"], draw);
   return section;
 }
 
 const sortOf = () => {
   const [key, direction] = [state.sort.replace(/^[+-]/, ""), state.sort[0]];
   const known = key === "layer" || columnEntry(state.model, key);
-  return known ? { key, descending: direction !== "+" } : { key: columnsOf(state.model)[0]?.key ?? "layer", descending: true };
+  return known ? { key, descending: direction !== "+" } : { key: state.metric || "layer", descending: true };
 };
 
 function drawHead(table) {
