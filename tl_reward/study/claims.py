@@ -46,10 +46,17 @@ class Verdict(NamedTuple):
 
     @property
     def judged(self) -> Judged:
-        return judge(self.claim, self.ours) if self.ours is not None else Judged("cannot be tested here", f"no {self.lacks}")
+        if self.ours is None:
+            return Judged("cannot be tested here", f"no {self.lacks}")
+        if self.basis == PROMPTS and self.ours.n < FEWEST:
+            return Judged("cannot be tested here", f"{self.ours.n} prompts are too few for an interval")
+        return judge(self.claim, self.ours)
 
 
+PROMPTS = "95 % over prompts"
+FEWEST = 10  # a bootstrap over fewer prompts says little, and over one nothing
 RULE = (
+    f"What is drawn over fewer than {FEWEST} prompts cannot be tested here. "
     "A difference agrees when our whole interval lies on the claimed side of 0. It differs when the whole interval lies on the other "
     "side, or when it holds 0 although its half-width is less than half of the study's effect. Else it cannot be tested here: the "
     "interval is too wide. A number differs when the study's lies outside our interval and further from our value than the tolerance. "
@@ -94,9 +101,6 @@ def claims(matrix: Matrix) -> list[Verdict]:
     return [*_accuracy(matrix), *_rm_bench(matrix), *_ablation(matrix), *_drops(matrix), *_neurons(matrix), *_sets(matrix), *_kept(matrix)]
 
 
-_PROMPTS = "95 % over prompts"
-
-
 def _accuracy(matrix: Matrix) -> Iterator[Verdict]:
     studied = {
         SMALL: {"helpful": 0.703, "harmless": 0.706},
@@ -107,7 +111,7 @@ def _accuracy(matrix: Matrix) -> Iterator[Verdict]:
             text = f"{base}: the {objective} model has {figure:.1%} of its own objective's test pairs right (HH-RLHF's; ours: the config's)"
             claim = Claim(text, "number", figure, "own-objective HH test accuracy, unablated", 0.03)
             lacks = f"{objective} model of {base} with scores on its objective's test pairs"
-            yield Verdict(claim, evidence.own_accuracy(matrix, base, objective), _PROMPTS, lacks)
+            yield Verdict(claim, evidence.own_accuracy(matrix, base, objective), PROMPTS, lacks)
 
 
 def _rm_bench(matrix: Matrix) -> Iterator[Verdict]:
@@ -121,7 +125,7 @@ def _rm_bench(matrix: Matrix) -> Iterator[Verdict]:
         for objective, figure in row.items():
             claim = Claim(f"{SMALL}: the {objective} model has {figure:.1%} of RM-Bench {task} right", "number", figure, source, 0.05)
             ours = evidence.task_accuracy(matrix, SMALL, objective, f"RM-Bench {task}")
-            yield Verdict(claim, ours, _PROMPTS, f"{objective} model of {SMALL} with scores on RM-Bench {task}")
+            yield Verdict(claim, ours, PROMPTS, f"{objective} model of {SMALL} with scores on RM-Bench {task}")
     refuse, respond = "RM-Bench safety-refuse", "RM-Bench safety-response"
     for text, one, other, effect in (
         ("the harmless model refuses where it should more than it answers there", ("harmless", refuse), ("harmless", respond), 0.744),
@@ -133,7 +137,7 @@ def _rm_bench(matrix: Matrix) -> Iterator[Verdict]:
     ):  # fmt: skip
         ours = evidence.accuracy_difference(matrix, one, other)
         lacks = "models of these objectives with scores on RM-Bench safety"
-        yield Verdict(Claim(f"RM-Bench: {text}", "above", effect, source), ours, _PROMPTS, lacks)
+        yield Verdict(Claim(f"RM-Bench: {text}", "above", effect, source), ours, PROMPTS, lacks)
 
 
 def _ablation(matrix: Matrix) -> Iterator[Verdict]:
@@ -156,7 +160,7 @@ def _ablation(matrix: Matrix) -> Iterator[Verdict]:
             )  # fmt: skip
             ours = evidence.group_change(matrix, objective, group, base=who)
             more = f"of {who}" if who else "of two or more base models"
-            yield Verdict(claim, ours, _PROMPTS, f"{objective} models {more} with and without their top 10 % by mean, on {group} sub-tasks")
+            yield Verdict(claim, ours, PROMPTS, f"{objective} models {more} with and without their top 10 % by mean, on {group} sub-tasks")
 
 
 def _drops(matrix: Matrix) -> Iterator[Verdict]:
@@ -165,12 +169,12 @@ def _drops(matrix: Matrix) -> Iterator[Verdict]:
     lacks = "models with their top neurons zeroed at these shares, on their objective's test pairs"
     for share, figure in ((0.1, 0.115), (0.2, 0.169), (0.3, 0.199)):
         claim = Claim(f"{drop} {figure:.1%} of accuracy at {share:.0%}", "number", figure, source, 0.03)
-        yield Verdict(claim, evidence.drop(matrix, share), _PROMPTS, lacks)
+        yield Verdict(claim, evidence.drop(matrix, share), PROMPTS, lacks)
     for less, more, effect in ((0.1, 0.2, 0.054), (0.2, 0.3, 0.03)):
         claim = Claim(f"The drop is larger at {more:.0%} than at {less:.0%}", "above", effect, source)
-        yield Verdict(claim, evidence.drop(matrix, more, less_share=less), _PROMPTS, lacks)
+        yield Verdict(claim, evidence.drop(matrix, more, less_share=less), PROMPTS, lacks)
     claim = Claim("Random neurons matter less: at 10 % the top ones cost more", "above", 0.115, source + ", if random ones cost nothing")
-    yield Verdict(claim, evidence.drop_beyond_random(matrix, 0.1), _PROMPTS, lacks + ", and random ones")
+    yield Verdict(claim, evidence.drop_beyond_random(matrix, 0.1), PROMPTS, lacks + ", and random ones")
 
 
 def _neurons(matrix: Matrix) -> Iterator[Verdict]:
@@ -208,23 +212,23 @@ def _sets(matrix: Matrix) -> Iterator[Verdict]:
             what = f"at {share:.0%}, zeroing the shared set in the mixed model costs more"
             lacks = f"mixed model with shared and {name} sets zeroed at {share:.0%}"
             claim = Claim(f"Shared neurons matter most: {what} accuracy than the {name} set", "above", None, source)
-            yield Verdict(claim, evidence.set_difference(matrix, share, "shared", name), _PROMPTS, lacks)
+            yield Verdict(claim, evidence.set_difference(matrix, share, "shared", name), PROMPTS, lacks)
             claim = Claim(f"Shared neurons matter most: {what} transferability than the {name} set", "above", None, source)
-            yield Verdict(claim, evidence.set_difference(matrix, share, "shared", name, of="kept"), _PROMPTS, lacks)
+            yield Verdict(claim, evidence.set_difference(matrix, share, "shared", name, of="kept"), PROMPTS, lacks)
 
 
 def _kept(matrix: Matrix) -> Iterator[Verdict]:
     lacks = "rows that a single-objective and the mixed model both have right"
     source = "mean reward on rows that both get right"
     claim = Claim("On rows that both have right, the helpful model's rewards are higher than the mixed one's", "above", 0.33, source)
-    yield Verdict(claim, evidence.level_difference(matrix, "helpful"), _PROMPTS, lacks)
+    yield Verdict(claim, evidence.level_difference(matrix, "helpful"), PROMPTS, lacks)
     claim = Claim("On rows that both have right, the harmless model's rewards are lower than the mixed one's", "below", -0.89, source)
-    yield Verdict(claim, evidence.level_difference(matrix, "harmless"), _PROMPTS, lacks)
+    yield Verdict(claim, evidence.level_difference(matrix, "harmless"), PROMPTS, lacks)
     for task, figure in (("RewardBench LLMBar adversarial", 0.24), ("RewardBench 2 Focus", 0.24), ("RewardBench AlpacaEval hard", 0.96)):
         claim = Claim(
             f"The mixed model's transferability on {task} is {figure}", "number", figure, "transferability, mean over models", 0.1
         )
-        yield Verdict(claim, evidence.transferability(matrix, task), _PROMPTS, f"scores of all three kinds of models on {task}")
+        yield Verdict(claim, evidence.transferability(matrix, task), PROMPTS, f"scores of all three kinds of models on {task}")
 
 
 def claims_table(verdicts: list[Verdict]) -> Table:
