@@ -1,8 +1,11 @@
-"""Data inside a page: gzip and base64, so that no text of a run is ever markup. What reads them is front/data.js."""
+"""What every page is made of: a template, a policy, and data as gzip and base64, so that no text of a run is ever markup. front/data.js
+reads them."""
 
 import base64
 import gzip
 import json
+from collections.abc import Mapping
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -45,3 +48,35 @@ def halves(values: Float[np.ndarray, "..."], *, bits: int = 10) -> tuple[Float[n
     drop = 10 - bits
     kept = (whole.view(np.uint16).astype(np.uint32) + (1 << drop >> 1)) >> drop << drop  # to the nearest
     return kept.astype(np.uint16).view(np.float16), scale
+
+
+def plotly_block() -> str:
+    """plotly.js as a block: its cartesian bundle, which is kept packed."""
+    (name,) = [item for item in (files("tl_reward.dashboard") / "vendor").iterdir() if item.name.endswith(".js.gz")]
+    return base64.b64encode(name.read_bytes()).decode("ascii")
+
+
+def elements(blocks: Mapping[str, str]) -> str:
+    """Blocks as elements of a page; front/data.js finds them by name."""
+    return "\n".join(f'<script type="text/plain" id="block-{name}">{block}</script>' for name, block in blocks.items())
+
+
+def policy(*, scripts: str = "", connect: str = "'none'") -> str:
+    """The Content-Security-Policy of a page: nothing is loaded but what it holds itself.
+
+    Args:
+        scripts, connect: further sources.
+    """
+    return (
+        f"default-src 'none'; script-src 'unsafe-inline' blob: {scripts}; style-src 'unsafe-inline'; img-src data: blob:; "
+        f"connect-src {connect}; base-uri 'none'; form-action 'none'"
+    )
+
+
+def filled(template: str, parts: Mapping[str, str]) -> str:
+    """A template with %%NAME%% replaced, in one pass: what is put in is never searched for further marks.
+
+    >>> filled("<p>%%A%% and %%B%%</p>", {"A": "%%B%%", "B": "b"})
+    '<p>%%B%% and b</p>'
+    """
+    return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(template.split("%%")))

@@ -1,6 +1,5 @@
 """A run as one HTML file that needs no network and no model: its data in blocks (`blocks.py`), and what draws them (front/)."""
 
-import base64
 import html
 import json
 import os
@@ -15,7 +14,7 @@ from plotly.utils import PlotlyJSONEncoder
 
 from tl_reward.columns import Column, columns_of, exact_effects
 from tl_reward.dashboard import evidence
-from tl_reward.dashboard.blocks import array_block, halves, json_block
+from tl_reward.dashboard.blocks import array_block, elements, filled, halves, json_block, plotly_block, policy
 from tl_reward.dashboard.panels import panels_of
 from tl_reward.errors import InputError
 from tl_reward.results import Results
@@ -24,10 +23,6 @@ FORMAT = 1
 # Beyond this a page becomes a folder: the file, and its data beside it, read when they are asked for.
 LARGEST_FILE = 30_000_000
 SCRIPTS = ("data", "state", "draw", "map", "tension", "profile", "table", "neuron", "live", "main")
-_CSP = (
-    "default-src 'none'; script-src 'unsafe-inline' blob:{scripts}; style-src 'unsafe-inline'; img-src data: blob:; "
-    "connect-src {connect}; base-uri 'none'; form-action 'none'"
-)
 
 
 def write_page(results: Results, path: str | Path, *, title: str = "Reward model neurons", overwrite: bool = False) -> Path:
@@ -75,18 +70,15 @@ def build_page(results: Results, *, title: str = "Reward model neurons", live: b
 
 def _document(blocks: Mapping[str, str], title: str, *, live: bool, folder: str | None) -> str:
     front = files("tl_reward.dashboard") / "front"
-    csp = _CSP.format(scripts=" 'self' file:" if folder else "", connect="'self'" if live else "'none'")
     parts = {
-        "CSP": csp,
+        "CSP": policy(scripts="'self' file:" if folder else "", connect="'self'" if live else "'none'"),
         "TITLE": html.escape(title),
         "FOLDER": html.escape(folder or ""),
         "STYLE": (front / "page.css").read_text(encoding="utf-8"),
-        "BLOCKS": "\n".join(f'<script type="text/plain" id="block-{name}">{block}</script>' for name, block in blocks.items()),
+        "BLOCKS": elements(blocks),
         "SCRIPT": "\n".join((front / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
     }
-    # One pass over the template: what is put in is never searched for further marks.
-    pieces = (front / "page.html").read_text(encoding="utf-8").split("%%")
-    return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+    return filled((front / "page.html").read_text(encoding="utf-8"), parts)
 
 
 def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, str]:
@@ -137,11 +129,6 @@ def _figure(figure: Any) -> dict[str, Any]:
     whole = json.loads(json.dumps(figure.to_plotly_json(), cls=PlotlyJSONEncoder, allow_nan=False))
     whole["layout"].pop("template", None)  # the page has its own, for light and dark
     return {"data": whole["data"], "layout": whole["layout"]}
-
-
-def plotly_block() -> str:
-    (name,) = [item for item in (files("tl_reward.dashboard") / "vendor").iterdir() if item.name.endswith(".js.gz")]
-    return base64.b64encode(name.read_bytes()).decode("ascii")
 
 
 def _provenance(results: Results) -> str:

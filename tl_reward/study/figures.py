@@ -1,6 +1,5 @@
 """The three forms that the study's figures have: points with intervals, curves with bands, and distributions; a panel a base model."""
 
-import html
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,7 +7,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from tl_reward.plots.runs import COLORS, DASHES, LAYOUT, SYMBOLS
+from tl_reward.plots.runs import COLORS, DASHES, LAYOUT, SYMBOLS, plain
 from tl_reward.scores import Estimate
 
 _SPARE = ("#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442", "#7F7F7F")
@@ -101,11 +100,6 @@ def distributions(panels: Mapping[str, Mapping[str, Float[np.ndarray, " value"]]
     figure.update_xaxes(title=axis)
     figure.update_yaxes(title="share", col=1)
     return figure
-
-
-def plain(text: str) -> str:
-    """Plotly reads some markup in its labels, and mathematics between dollar signs."""
-    return html.escape(text, quote=False).replace("$", "&#36;")
 
 
 def _panels(panels: Mapping[str, object]) -> go.Figure:

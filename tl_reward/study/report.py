@@ -13,17 +13,12 @@ from pathlib import Path
 
 from plotly.utils import PlotlyJSONEncoder
 
-from tl_reward.dashboard.blocks import json_block
-from tl_reward.dashboard.page import plotly_block
+from tl_reward.dashboard.blocks import elements, filled, json_block, plotly_block, policy
 from tl_reward.study.claims import Verdict, claims_table
 from tl_reward.study.matrix import Edit, Matrix
 from tl_reward.study.table import Table, markdown, shown
 
 TITLE = "Reproduction of arXiv 2606.13209"
-CSP = (
-    "default-src 'none'; script-src 'unsafe-inline' blob:; style-src 'unsafe-inline'; img-src data: blob:; connect-src 'none'; "
-    "base-uri 'none'; form-action 'none'"
-)
 
 
 def write_report(matrix: Matrix, tables: Sequence[Table], claims: Sequence[Verdict], folder: str | Path, about: Mapping[str, str]) -> Path:
@@ -91,15 +86,14 @@ def _page(matrix: Matrix, tables: Sequence[Table], about: Mapping[str, str]) -> 
     said = "\n".join(f"<dt>{_html(name)}</dt><dd><pre>{_html(value)}</pre></dd>" for name, value in about.items())
     blocks = {"plotly": plotly_block(), "figures": json_block(figures)}
     parts = {
-        "CSP": CSP,
+        "CSP": policy(),
         "TITLE": _html(TITLE),
         "ABOUT": f"<p>{_html(_counts(matrix))}</p>\n<dl>{said}</dl>",
         "SECTIONS": "\n".join(map(_section, tables)),
-        "BLOCKS": "\n".join(f'<script type="text/plain" id="block-{name}">{block}</script>' for name, block in blocks.items()),
+        "BLOCKS": elements(blocks),
+        "SCRIPT": (files("tl_reward.dashboard") / "front" / "data.js").read_text(encoding="utf-8"),
     }
-    # One pass over the template: what is put in is never searched for further marks.
-    pieces = (files("tl_reward.study") / "report.html").read_text(encoding="utf-8").split("%%")
-    return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+    return filled((files("tl_reward.study") / "report.html").read_text(encoding="utf-8"), parts)
 
 
 def _section(table: Table) -> str:

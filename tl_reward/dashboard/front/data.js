@@ -38,6 +38,16 @@ const blockBytes = (name) => once(`bytes ${name}`, async () => {
 
 const jsonBlock = (name) => once(`json ${name}`, async () => JSON.parse(new TextDecoder().decode(await blockBytes(name))));
 
+function loadPlotly() {
+  return blockBytes("plotly").then((bytes) => new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = URL.createObjectURL(new Blob([bytes], { type: "text/javascript" }));
+    script.onload = resolve;
+    script.onerror = () => reject(new Error("plotly.js did not load"));
+    document.head.append(script);
+  }));
+}
+
 // The numbers' first bytes come first, then their second ones, and so on.
 const arrayBlock = (name, Type) => once(`array ${name}`, async () => {
   const bytes = await blockBytes(name);

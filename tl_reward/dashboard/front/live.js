@@ -79,7 +79,11 @@ function liveView(root) {
       element("div", { class: "pair" }, text("live-chosen", "Chosen response", "Wrap it in a cloth and keep it in a bread box, or freeze what you will not eat in two days."), text("live-rejected", "Rejected response", "I don't know. Ask somebody else.")),
       element("label", {}, "Show the activations of neuron", watched), element("p", {}, element("button", { type: "submit", id: "live-run" }, "Score"))),
     element("h3", {}, "Edits"), element("div", { class: "pager" }, element("label", { class: "row" }, "Neurons", neurons), element("label", { class: "row" }, "Edit", kind), factor, element("button", { type: "button", id: "live-add", onclick: add }, "Add")), list, status, results));
-  ask("/api/models").then((found) => { served = found.models; return found; }).then((found) => model.replaceChildren(...found.models.map((each) => element("option", { value: each.name, title: each.source }, `${each.name} (${each.source})`))))
+  ask("/api/models").then((found) => {
+    served = found.models;
+    model.replaceChildren(...served.map((each) => element("option", { value: each.name, title: each.source }, `${each.name} (${each.source})`)));
+    if (served.some((each) => each.name === state.model)) model.value = state.model;
+  })
     .catch((error) => { status.textContent = `No model: ${error.message}`; });
 }
 

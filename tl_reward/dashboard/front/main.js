@@ -82,15 +82,6 @@ function fillOverview(root) {
   }
 }
 
-function loadPlotly() {
-  return blockBytes("plotly").then((bytes) => new Promise((resolve, reject) => {
-    const script = element("script", { src: URL.createObjectURL(new Blob([bytes], { type: "text/javascript" })) });
-    script.onload = resolve;
-    script.onerror = () => reject(new Error("plotly.js did not load"));
-    document.head.append(script);
-  }));
-}
-
 async function main() {
   manifest = await jsonBlock("manifest");
   document.getElementById("provenance").textContent = manifest.provenance;
