@@ -180,3 +180,16 @@ def test_a_neurons_effects_and_activations(results):
 
 def test_every_figure_is_public_and_exported():
     assert sorted(plots.__all__) == plots.__all__ and all(callable(getattr(plots, name)) for name in plots.__all__)
+
+
+def test_an_attribution_that_checked_the_effects_of_a_tension_is_no_second_column():
+    run = random_run(2, 20)
+    checked = {
+        "model": "mixed", "dataset": "random numbers", "site": "mlp_post", "kind": "zero", "pairs": 10, "exact": [],
+        "methods": {"gradient": {"about": "activation x gradient"}, "other": {"about": "something else"}},
+    }  # fmt: skip
+    effect = run.tensor("tension", "mixed · random numbers", "helpful/effect")
+    tensors = {"gradient/effect": effect, "gradient/error": effect.abs(), "other/effect": -effect, "other/error": effect.abs()}
+    run.add("attribution", "mixed · random numbers", checked, tensors)
+    keys = [column.key for column in columns_of(run)]
+    assert keys[:3] == ["effect on harmless margin", "effect on helpful margin", "effect on margin, other"] and len(keys) == 5

@@ -38,8 +38,11 @@ class Column(NamedTuple):
 
 
 def columns_of(results: Results) -> list[Column]:
-    """Effects first, then what was found without an edit. Attention heads have none: a map of heads is a figure of its own."""
-    return [*_tension(results), *_attribution(results), *_statistics(results)]
+    """Effects first, then what was found without an edit. Attention heads have none: a map of heads is a figure of its own. An attribution
+    that checked the very effects of a tension is no second column."""
+    pulls = [*_tension(results)]
+    known = [column for column in _attribution(results) if not any(_same(column, pull) for pull in pulls)]
+    return [*pulls, *known, *_statistics(results)]
 
 
 def exact_effects(results: Results) -> list[dict[str, Any]]:
@@ -105,6 +108,10 @@ def _attribution(results: Results) -> Iterator[Column]:
                 error=_finite(results.tensor("attribution", name, f"{method}/error").numpy()),
                 prompts=next((row["margin"]["n"] for row in entry["exact"]), None),
             )
+
+
+def _same(one: Column, other: Column) -> bool:
+    return one.model == other.model and np.array_equal(one.values, other.values)
 
 
 def _statistics(results: Results) -> Iterator[Column]:

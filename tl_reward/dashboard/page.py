@@ -111,18 +111,13 @@ def _column(column: Column, number: int, blocks: dict[str, str]) -> dict[str, An
     """Says what a column is, and puts its numbers into blocks."""
     entry: dict[str, Any] = column._asdict() | {"error": None}
     values, entry["scale"] = halves(column.values - column.neutral)
-    entry["values"] = _put(blocks, f"column-{number}", array_block(values))
+    entry["values"] = f"column-{number}"
+    blocks[entry["values"]] = array_block(values)
     if column.error is not None:
         errors, entry["errorScale"] = halves(column.error, bits=6)  # two digits
-        entry["error"] = _put(blocks, f"error-{number}", array_block(errors))
+        entry["error"] = f"error-{number}"
+        blocks[entry["error"]] = array_block(errors)
     return entry
-
-
-def _put(blocks: dict[str, str], name: str, block: str) -> str:
-    """Puts a block under that name, and returns the name; that of an equal one where there is one."""
-    same = next((other for other, each in blocks.items() if each == block), name)
-    blocks[same] = block
-    return same
 
 
 def _figure(figure: Any) -> dict[str, Any]:

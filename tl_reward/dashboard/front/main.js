@@ -72,7 +72,9 @@ function fillOverview(root) {
       const colors = { "#000000": theme().text, "#555": theme().guide, "#444": theme().guide };
       if (isDark()) for (const [name, color] of Object.entries(COLORS)) colors[color] = DARK_COLORS[name];
       const themed = (value) => JSON.parse(JSON.stringify(value), (_, each) => colors[each] ?? each);
-      await plot(box, themed(data), themed(layout));
+      const traces = themed(data);
+      for (const trace of traces) if (trace.type === "bar" && trace.error_y) trace.error_y.color ??= theme().text;
+      await plot(box, traces, themed(layout));
     });
     root.append(section);
   });
