@@ -109,7 +109,7 @@ def test_an_ablation_is_what_it_is_by_hand(data, whole):
     ranking = matrix.found[name].rankings["mean"]
     top = NeuronSet.top(ranking, fraction=0.2)
     model = HookedRewardModel.from_pretrained(whole / "cells" / "train" / "tiny, helpful, 0" / "model")
-    pairs, tasks, _ = Inputs(config, data).tested("RMB", "")
+    pairs, tasks, _ = Inputs(config, data).tested("RMB", "", True)
     sets = {Edit("top", "mean", 0.2): top, Edit("random", "mean 1", 0.2): random_like(top, 48, draws=2, seed=0)[1]}
     for edit, neurons in sets.items():
         by_hand = score(model, pairs, interventions=[ZeroAblation(neurons)])

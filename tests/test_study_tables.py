@@ -14,7 +14,7 @@ from tl_reward.scores import bootstrap_mean
 from tl_reward.sites import NeuronSet
 from tl_reward.study.ablations import ablation_curves, relative_drop, set_ablation, sub_task_deltas
 from tl_reward.study.accuracy import accuracies, margins_on_right_rows, rm_bench_styles, sub_task_accuracy
-from tl_reward.study.conventions import bf16_mean, conventions, mean_square_change, percentile_set, study_regions
+from tl_reward.study.conventions import conventions, cut, percentile_set, study_regions
 from tl_reward.study.matrix import Edit, Found, Matrix, Model
 from tl_reward.study.overlaps import depth_of_top, top_overlap
 from tl_reward.study.shifts import score_shift, training_again
@@ -26,7 +26,7 @@ from tl_reward.study.transfer import rewards_both_right, transferability
 def rows(table: Table, **where) -> list[dict]:
     """The rows that have these values in these columns; intervals as their first number."""
     named = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    kept = [row for row in named if all(row[key.replace("_", "-")] == value for key, value in where.items())]
+    kept = [row for row in named if all(row[key.replace("_", "-" if "_task" in key else " ")] == value for key, value in where.items())]
     return [{key: number(value) for key, value in row.items()} for row in kept]
 
 
@@ -193,11 +193,18 @@ def test_training_again_is_compared_with_its_control():
 def test_conventions_count_what_they_change():
     score = torch.zeros(3, 10)
     score[0, 0], score[1, 1] = 5, -7  # 3 neurons: the first, and two by place; by percentile all that are at least 0
-    matrix = Matrix(found={Model(BASE, "helpful", 0): Found({"mean": score})})
-    named = {row["convention of the study"]: row for row in rows(conventions(matrix))}
+    rounded = torch.zeros(3, 10)
+    rounded[2, 7] = 5
+    beside = {"abs_mean": score.abs(), "change_ms": 9 - score, "mean, bfloat16 sums": rounded}
+    matrix = Matrix(found={Model(BASE, "helpful", 0): Found({"mean": score, "change": score}, beside)})
+    named = {row["convention of the study"]: row for row in rows(conventions(matrix)) if row["ranking"] == "mean"}
     exact = named["score >= percentile, for the exact count"]
     assert (exact["ours"], exact["study"], exact["in one only"]) == (3, 29, 26)
-    assert named["signed mean, for the size of the mean"]["in one only"] == 2  # the strongly negative one takes another's place
+    assert named["signed mean, for the mean size"]["in one only"] == 2  # the strongly negative one takes another's place
+    exact = named["sums in bfloat16, for float64, both with the exact count"]
+    assert (exact["ours"], exact["study"], exact["in one only"]) == (3, 3, 2) and named["both"]["study"] == 30
+    (root,) = rows(conventions(matrix), ranking="change", convention_of_the_study="mean square, for its root")
+    assert root["in one only"] == 2  # 4 and 16 change places
     pair = found({"helpful": [(0, 0), (1, 0), (1, 1)], "harmless": [(0, 0), (0, 1), (2, 2)]})
     (shared,) = rows(conventions(Matrix(found=pair)), objective="helpful and harmless")
     assert (shared["ours"], shared["study"], shared["in one only"]) == (1, 4, 3)  # layers 1 and 2 are in one set only
@@ -211,9 +218,18 @@ def test_the_studys_own_functions():
     distinct = torch.arange(30.0).reshape(3, 10)
     assert percentile_set(distinct, 0.1) == NeuronSet.top(distinct, fraction=0.1)
     assert len(percentile_set(torch.zeros(3, 10), 0.1)) == 30
-    # 256 ones fill bfloat16's eight bits: one more changes nothing.
-    assert bf16_mean(torch.ones(512, 1), at_once=1).item() == 0.5 and bf16_mean(torch.ones(512, 1), at_once=256).item() == 1
-    assert mean_square_change(torch.tensor([[1.0, 2.0], [3.0, 2.0]]), torch.zeros(2, 2)).tolist() == [5, 4]
+    rounded = Found({"mean": distinct}, {"mean, bfloat16 sums": distinct.clamp(max=20)})
+    assert cut(rounded, "mean", 0.1, "ours") == NeuronSet.top(distinct, fraction=0.1)
+    assert len(cut(rounded, "mean", 0.1, "study")) == 10  # all that tie at 20
+
+
+def test_entropy_ranks_the_neurons_that_fire_often_and_no_others():
+    score = torch.zeros(3, 10)
+    score[1, :3] = 0.5
+    found = Found({"entropy": score, "mean": score})
+    assert cut(found, "entropy", 0.1, "ours") == NeuronSet([(1, 0), (1, 1), (1, 2)])
+    assert cut(found, "entropy", 0.2, "ours") is cut(found, "entropy", 0.2, "study") is None
+    assert len(cut(found, "mean", 0.2, "ours")) == 6
 
 
 HOSTILE = "<script>x</script> | `a` _b_ $c$ \\d {e} 50% & ~^\n=1+1"

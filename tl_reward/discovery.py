@@ -80,6 +80,7 @@ def discover(
     base: HookedRewardModel | None = None,
     sites: Sequence[UnitSite] = UNIT_SITES,
     where: Where = "response",
+    sums_dtype: torch.dtype = torch.float64,
     progress: str | None = None,
     **options: Unpack[RunOptions],
 ) -> Discovery:
@@ -89,13 +90,14 @@ def discover(
         base: the language model that the reward model was trained from; with it, `change` is computed too.
         sites: "mlp_post" and "mlp_gate" for neurons, "attn_z" for heads.
         where: what of a transcript enters the contrasts: "readout", "response" or "all" tokens.
+        sums_dtype: of the running sums over batches; those of arXiv 2606.13209 are bfloat16, which drift.
         options: how the model is run (`budget.RunOptions`).
     """
     check_where(where)
     sites = tuple(dict.fromkeys(sites))
     encoded = encode_for(model, pairs, **options)
     shapes = {kind: unit_shape(model.cfg, kind) for kind in sites}
-    sums = {kind: NeuronStatistics(*shape, encoded.objectives) for kind, shape in shapes.items()}
+    sums = {kind: NeuronStatistics(*shape, encoded.objectives, sums_dtype) for kind, shape in shapes.items()}
     sides = encoded.sides.sum(0) > 0
     contrasts = {kind: ContrastSums(*shape, sides) for kind, shape in shapes.items()} if int(sides.sum(1).min()) > 1 else {}
     places = [Site(layer, kind) for kind in sites for layer in range(model.cfg.n_layers)]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
+from jaxtyping import Float
 
 from tl_reward.ablation import AblationCurve, SetAblations
 from tl_reward.attribution import Attribution
@@ -271,12 +272,24 @@ def record_overlap(
         for model in chosen
         for score, site in ways
     }
+    tops = {name: NeuronSet.top(ranking, fraction=fraction) for name, ranking in rankings.items()}
+    record_tops(results, rankings, tops, score=", ".join(dict.fromkeys(scores)), site=", ".join(dict.fromkeys(sites)), fraction=fraction)
+
+
+def record_tops(
+    results: Results,
+    rankings: Mapping[str, Float[torch.Tensor, "layer neuron"]],
+    sets: Mapping[str, NeuronSet],
+    *,
+    score: str,
+    site: str,
+    fraction: float,
+) -> None:
+    """Compares sets, by name, that were cut from rankings of the same names."""
     shapes = {name: list(ranking.shape) for name, ranking in rankings.items()}
     if len(shapes) < 2 or len({tuple(shape) for shape in shapes.values()}) > 1:
         raise InputError(f"overlap needs two or more rankings of one shape, got {shapes}")
-    sets = {name: NeuronSet.top(ranking, fraction=fraction) for name, ranking in rankings.items()}
     n_layers, d_mlp = next(iter(rankings.values())).shape
-    score, site = ", ".join(dict.fromkeys(scores)), ", ".join(dict.fromkeys(sites))
     entry = {
         "score": score,
         "site": site,

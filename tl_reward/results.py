@@ -217,12 +217,17 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The commit of the package's own checkout; None for an installed package."""
+    """The commit of the package's own checkout, with "-dirty" where files differ from it; None for an installed package."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
         return None
     try:
-        done = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -1,5 +1,7 @@
 """Rewards of pairs, and what follows from them: margins, accuracies, and bootstrap intervals."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -31,8 +33,8 @@ class Scores:
         groups: the best-of-n row that a pair is part of; a pair that is part of none is its own.
         subsets: the task that a pair is about, or "".
         dropped: pairs left out because they were over-long.
-        prompts: what intervals resample, since pairs of one prompt are not independent: a name for each pair's prompt. By default its
-            group.
+        prompts: what intervals resample, since pairs of one prompt are not independent: a name for each pair's prompt, which is the
+            same in whatever data the prompt is. By default its group.
         objectives: what a pair is about, "helpful" or "harmless", or "" where it does not say.
     """
 
@@ -53,9 +55,6 @@ class Scores:
 
     @classmethod
     def of(cls, pairs: Sequence[PreferencePair], chosen: Sequence[float], rejected: Sequence[float], dropped: int = 0) -> "Scores":
-        first: dict[Transcript, int] = {}
-        for i, pair in enumerate(pairs):
-            first.setdefault(pair.chosen[:-1], i)
         return cls(
             ids=tuple(pair.id for pair in pairs),
             chosen=np.asarray(chosen, dtype=np.float64),
@@ -63,7 +62,7 @@ class Scores:
             groups=tuple(pair.group or pair.id for pair in pairs),
             subsets=tuple(pair.subset or "" for pair in pairs),
             dropped=dropped,
-            prompts=tuple(str(first[pair.chosen[:-1]]) for pair in pairs),
+            prompts=tuple(_prompt_name(pair.chosen[:-1]) for pair in pairs),
             objectives=tuple(pair.objective or "" for pair in pairs),
         )
 
@@ -141,6 +140,11 @@ class Scores:
             "mean_margin": self.mean_margin()._asdict(),
             "best_of_n": best._asdict() if best else None,
         }
+
+
+def _prompt_name(prompt: Transcript) -> str:
+    """The first 16 hex digits of a sha256 over the text of a prompt."""
+    return hashlib.sha256(json.dumps([list(message) for message in prompt]).encode()).hexdigest()[:16]
 
 
 def right(margin: np.ndarray) -> np.ndarray:

@@ -32,11 +32,15 @@ class NeuronStatistics:
     """Running sums for one site over `n_layers` layers. Call `update` for each layer of each batch, then read `by_side`.
 
     Sums are kept in float64: bfloat16 and float32 sums drift over millions of tokens.
+
+    Attributes:
+        dtype: of the sums.
     """
 
     n_layers: int
     n_units: int
     objectives: Sequence[str] = ("",)
+    dtype: torch.dtype = torch.float64
     tokens: Float[Tensor, "objective side"] = field(init=False)
     _sums: dict[str, Float[Tensor, "layer objective side neuron"]] = field(init=False, default_factory=dict)
 
@@ -97,7 +101,7 @@ class NeuronStatistics:
 
     def _sum(self, name: str) -> Float[Tensor, "layer objective side neuron"]:
         if name not in self._sums:
-            self._sums[name] = torch.zeros(self.n_layers, len(self.objectives), 2, self.n_units, dtype=torch.float64)
+            self._sums[name] = torch.zeros(self.n_layers, len(self.objectives), 2, self.n_units, dtype=self.dtype)
         return self._sums[name]
 
     @property
@@ -118,7 +122,7 @@ class NeuronStatistics:
         check_statistic(name)
         if name not in self.names:
             raise InputError(f"score {name!r} needs {'a base model to compare with' if 'change' in name else 'another site'}")
-        value = self._sums[_ROOTS.get(name, name)].sum(1).transpose(0, 1) / self.tokens.sum(0)[:, None, None]
+        value = self._sums[_ROOTS.get(name, name)].double().sum(1).transpose(0, 1) / self.tokens.sum(0)[:, None, None]
         return (value.sqrt() if name in _ROOTS else value).float()
 
     def value(self, name: StatisticName) -> Float[Tensor, "layer neuron"]:
@@ -128,5 +132,5 @@ class NeuronStatistics:
     def firing(self) -> dict[str, Float[Tensor, "layer neuron"]]:
         """The probability over the pairs of each objective that has a name, the mean of both sides."""
         sums = self._sums["probability"]
-        by_objective = (sums / self.tokens[:, :, None]).mean(2).unbind(1)
+        by_objective = (sums.double() / self.tokens[:, :, None]).mean(2).unbind(1)
         return {name: value.float() for name, value in zip(self.objectives, by_objective, strict=True) if name}

@@ -129,7 +129,7 @@ def _figure(figure: Any) -> dict[str, Any]:
 def _provenance(results: Results) -> str:
     source = results.provenance
     versions = source.get("versions", {})
-    commit = (source.get("commit") or "none")[:10]
+    commit, dirty, _ = (source.get("commit") or "none").partition("-dirty")
     listed = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
     seed = "" if source.get("seed") is None else f"seed {source['seed']} · "
-    return f"{source.get('command', '')} · {source.get('created', '')} · {seed}commit {commit} · {listed}"
+    return f"{source.get('command', '')} · {source.get('created', '')} · {seed}commit {commit[:10]}{dirty} · {listed}"

@@ -13,6 +13,8 @@ from tl_reward.study.matrix import Edit, Model
 
 Kind = Literal["train", "score", "discover", "ablate", "compare", "sets", "patch", "retrain"]
 NO_EDIT = Edit()
+# Rises whenever what a cell computes or holds changes: cells of an earlier one are made again.
+FORMAT = 2
 TRIO = ("helpful", "harmless", "mixed")
 
 
@@ -48,9 +50,9 @@ class Cell:
         return ", ".join(filter(None, [self.base, self.objective, str(self.seed), *edit, self.ranking, self.test]))
 
     @property
-    def tested(self) -> tuple[str, str]:
+    def tested(self) -> tuple[str, str, bool]:
         """The arguments of `Inputs.tested`: a benchmark is the same for every model, its objective's test pairs are not."""
-        return (self.test, self.objective if self.test == OBJECTIVE_TEST else "")
+        return (self.test, self.objective if self.test == OBJECTIVE_TEST else "", self.kind != "score" or self.edit != NO_EDIT)
 
     def needed(self, kind: Kind, objective: str | None = None) -> "Cell | None":
         """The cell of this kind that it reads, where there is one."""
@@ -61,6 +63,7 @@ def cells(config: StudyConfig) -> list[Cell]:
     """Every cell, each after those it needs; those of one model together, so that it is loaded once."""
     found: list[Cell] = []
     tests = [OBJECTIVE_TEST, *config.benchmarks]
+    of_edited = [test for test in tests if config.limits.edited.get(test) != 0]
     for base in config.bases:
         for seed in config.seeds:
             discovered: dict[str, Cell] = {}
@@ -74,22 +77,22 @@ def cells(config: StudyConfig) -> list[Cell]:
                 found += [
                     Cell("ablate", base.name, seed, objective, ranking=ranking, test=test, needs=(*train, discover))
                     for ranking in (config.rankings if config.fractions else ())
-                    for test in tests
+                    for test in of_edited
                 ]
             if len(discovered) > 1:
                 found.append(Cell("compare", base.name, seed, needs=tuple(discovered.values())))
             both = tuple(discovered[name] for name in TRIO[:2] if name in discovered)
             if config.set_fractions:
-                found += [Cell("sets", base.name, seed, "mixed", test=test, needs=(*trained["mixed"], *both)) for test in tests]
+                found += [Cell("sets", base.name, seed, "mixed", test=test, needs=(*trained["mixed"], *both)) for test in of_edited]
             if config.patch_fractions:
                 needs = (*trained["mixed"], *trained["helpful"], discovered["helpful"])
-                found += [Cell("patch", base.name, seed, "mixed", test=test, needs=needs) for test in tests]
+                found += [Cell("patch", base.name, seed, "mixed", test=test, needs=needs) for test in of_edited]
             for objective in config.retrain.objectives:
                 for edit in _retrained(config):
                     again = Cell("retrain", base.name, seed, objective, edit, needs=(discovered[objective],))
                     found.append(again)
                     needs = (again, discovered[objective])
-                    found += [Cell("score", base.name, seed, objective, edit, test=test, needs=needs) for test in tests]
+                    found += [Cell("score", base.name, seed, objective, edit, test=test, needs=needs) for test in of_edited]
     return found
 
 
@@ -116,15 +119,21 @@ def made_from(cell: Cell, inputs: Inputs) -> dict[str, Any]:
         case "score":
             return base | run | tested
         case "discover":
-            return base | run | {"pairs": inputs.find(cell.objective).hash, "change": "change" in config.rankings}
+            made = base | run | {"pairs": inputs.find(cell.objective).hash, "change": "change" in config.rankings}
+            return made | ({"both": inputs.find("mixed").hash} if needs_both(cell, config) else {})
         case "ablate":
             return base | run | tested | {"fractions": config.fractions, "draws": draws_of(cell, config)}
         case "compare":
-            return {"rankings": config.rankings}
+            return {"rankings": config.rankings, "conventions": config.conventions}
         case "sets":
             return base | run | tested | {"ranking": config.rankings[0], "fractions": config.set_fractions}
         case "patch":
             return base | run | tested | {"ranking": config.rankings[0], "fractions": config.patch_fractions}
+
+
+def needs_both(cell: Cell, config: StudyConfig) -> bool:
+    """Whether firing must be found on both objectives' pairs apart from the cell's own: entropy compares them. A mixed model's are both."""
+    return "entropy" in config.rankings and cell.objective != "mixed"
 
 
 def draws_of(cell: Cell, config: StudyConfig) -> int:
@@ -134,7 +143,7 @@ def draws_of(cell: Cell, config: StudyConfig) -> int:
 
 def key(cell: Cell, inputs: Inputs) -> str:
     """Changes with whatever the cell is made from, the cells that it needs included."""
-    return _hash([cell.kind, cell.name, made_from(cell, inputs), [key(each, inputs) for each in cell.needs]])
+    return _hash([FORMAT, cell.kind, cell.name, made_from(cell, inputs), [key(each, inputs) for each in cell.needs]])
 
 
 def _hash(value: Any) -> str:

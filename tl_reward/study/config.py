@@ -13,10 +13,12 @@ from tl_reward import zoo
 from tl_reward.errors import InputError
 from tl_reward.readers import EMBEDDED
 from tl_reward.sites import check_fraction
+from tl_reward.study.benchmarks import OBJECTIVE_TEST
+from tl_reward.study.matrix import Conventions
 from tl_reward.training import TrainingConfig
 
 ObjectiveName = Literal["helpful", "harmless", "mixed"]
-Ranking = Literal["mean", "abs_mean", "rms", "probability", "change", "random"]
+Ranking = Literal["mean", "abs_mean", "rms", "probability", "entropy", "change", "random"]
 DATA = "$DATA"
 _NAMES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
 
@@ -59,10 +61,17 @@ class ObjectiveData:
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of the data is used; None is all. `rows`: the first rows of each sub-task, and of each objective's test pairs (a best-of-n
-    row counts as one). `discovery`: the first training pairs of each objective, on which neurons are found."""
+    """How much of the data is used; None is all. Of several sources of an objective, rows are taken in turn.
+
+    Attributes:
+        rows: the first rows of each sub-task, and of each objective's test pairs (a best-of-n row counts as one).
+        edited: how many of these edited models are tested on, by benchmark ("objective test": an objective's test pairs); one that is
+            not named is tested on all. 0: not at all. A model is scored once, but edited dozens of times.
+        discovery: the first training pairs of each objective, on which neurons are found.
+    """
 
     rows: int | None = None
+    edited: Mapping[str, int] = field(default_factory=dict)
     discovery: int | None = None
 
 
@@ -90,11 +99,13 @@ class StudyConfig:
     Attributes:
         data: by objective, "helpful" and "harmless".
         benchmarks: by name.
+        rankings: "entropy" (`Selectivity.ranking`) ranks only the neurons that fire often, and no share beyond them is zeroed.
         fractions: shares of all neurons that are zeroed, by each ranking. set_fractions, patch_fractions: those of the top sets that
             specific and shared sets are made from, and those that are patched from the helpful into the mixed model; by the first
             ranking.
         draws: layer-matched random sets at each fraction.
-        conventions: how top sets are cut and intersected: "ours", or "study" as arXiv 2606.13209's code (`study.conventions`).
+        conventions: how neurons are summed over, and top sets cut and intersected: "ours", or "study" as arXiv 2606.13209's code
+            (`study.conventions`).
     """
 
     bases: tuple[Base, ...]
@@ -112,7 +123,7 @@ class StudyConfig:
     retrain: Retrain = field(default_factory=Retrain)
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     max_length: int | None = None
-    conventions: Literal["ours", "study"] = "ours"
+    conventions: Conventions = "ours"
 
 
 def load_config(path: str | Path) -> StudyConfig:
@@ -156,10 +167,14 @@ def _check(config: StudyConfig) -> None:
             raise InputError(f"bases: the embedded adapters were trained from {zoo.BASE}; {base.name} is {base.source}")
     for name in config.benchmarks:
         _check_name("benchmarks", name)
-    needed = [name for name in ("helpful", "harmless") if {name, "mixed"} & set(config.objectives)]
-    missing = [name for name in needed if name not in config.data]
+    missing = [name for name in data_needed(config) if name not in config.data]
     if missing:
-        raise InputError(f"data.{missing[0]} is missing; objectives are {', '.join(config.objectives)}")
+        compared = "; the ranking entropy compares both objectives" if "entropy" in config.rankings else ""
+        raise InputError(f"data.{missing[0]} is missing; objectives are {', '.join(config.objectives)}{compared}")
+    tests = (OBJECTIVE_TEST, *config.benchmarks)
+    unknown = [name for name in config.limits.edited if name not in tests]
+    if unknown:
+        raise InputError(f"limits.edited names no benchmark {unknown[0]!r}; there are {', '.join(tests)}")
     retrain = config.retrain
     for key, values in {
         "fractions": config.fractions, "set_fractions": config.set_fractions, "patch_fractions": config.patch_fractions,
@@ -177,13 +192,25 @@ def _check(config: StudyConfig) -> None:
         raise InputError(
             f"retrain.objectives must be among objectives ({', '.join(config.objectives)}), got {', '.join(retrain.objectives)}"
         )
+    of_all = {"rankings[0]": config.rankings[0]} if config.set_fractions or config.patch_fractions else {}
+    of_all |= {"retrain.ranking": retrain.ranking} if retrain.kinds else {}
+    for key, ranking in of_all.items():
+        if ranking == "entropy":
+            raise InputError(f"{key}, by which sets are made, must not be entropy: it ranks only the neurons that fire often")
     if retrain.kinds and retrain.ranking not in config.rankings:
         raise InputError(f"retrain.ranking must be one of rankings ({', '.join(config.rankings)}), got {retrain.ranking!r}")
     least = {"draws": (config.draws, 0), "limits.rows": (config.limits.rows, 1), "limits.discovery": (config.limits.discovery, 1)}
+    least |= {f"limits.edited.{name}": (rows, 0) for name, rows in config.limits.edited.items()}
     least |= {"max_length": (config.max_length, 1), "retrain.pairs": (retrain.pairs, 1)}
     for key, (value, low) in least.items():
         if value is not None and value < low:
             raise InputError(f"{key} must be at least {low}, got {value}")
+
+
+def data_needed(config: StudyConfig) -> list[Literal["helpful", "harmless"]]:
+    """The objectives whose pairs are read: to learn and test on, or to compare firing over both."""
+    both = "mixed" in config.objectives or "entropy" in config.rankings
+    return [name for name in ("helpful", "harmless") if both or name in config.objectives]
 
 
 def _check_name(key: str, name: str) -> None:

@@ -4,16 +4,12 @@ Where its published code does something else than its text says, or than it shou
 definitions are `NeuronSet.top`, `overlap.regions` and `statistics.NeuronStatistics`.
 """
 
-from collections.abc import Mapping
-
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward.sites import NeuronSet, check_fraction
-from tl_reward.study.matrix import Matrix, Model
-from tl_reward.study.overlaps import FOUND, FRACTION
+from tl_reward.study.matrix import BF16, FRACTION, Conventions, Found, Matrix, Model
 from tl_reward.study.rows import OBJECTIVES, percent, place
 from tl_reward.study.table import Table, Value, table
 
@@ -41,51 +37,40 @@ def study_regions(one: NeuronSet, other: NeuronSet, names: tuple[str, str] = ("h
     return {f"{names[0]}-only": one - other, f"{names[1]}-only": other - one, "shared": (one & other) | alone}
 
 
-def bf16_mean(activation: Float[Tensor, "token neuron"], *, at_once: int) -> Float[Tensor, " neuron"]:
-    """The mean over tokens with its sum kept in bfloat16, which has 8 bits: once the sum is 256 times what is added, it stands still.
-
-    Args:
-        at_once: tokens that are added up before they join the sum, as a batch is.
-
-    >>> bf16_mean(torch.ones(1000, 1), at_once=1).item()  # the mean is 1
-    0.255859375
-    """
-    total = torch.zeros(activation.shape[1], dtype=torch.bfloat16)
-    for start in range(0, len(activation), at_once):
-        total += activation[start : start + at_once].to(torch.bfloat16).sum(0)
-    return (total / len(activation)).float()
+def cut(found: Found, ranking: str, fraction: float, conventions: Conventions) -> NeuronSet | None:
+    """The top share of a model's neurons: exactly so many; or, by the study, all that reach the percentile of a score that was summed in
+    bfloat16 (where it is a sum over tokens). None where entropy, which ranks only the neurons that fire often, ranks fewer."""
+    score = found.rankings[ranking]
+    if ranking == "entropy" and int((score > 0).sum()) < round(fraction * score.numel()):
+        return None
+    if conventions == "ours":
+        return NeuronSet.top(score, fraction=fraction)
+    return percentile_set(found.beside.get(ranking + BF16, score), fraction)
 
 
-def mean_square_change(activation: Float[Tensor, "token neuron"], base: Float[Tensor, "token neuron"]) -> Float[Tensor, " neuron"]:
-    """The change score as one of the study's paths has it, without the root. Over one set of tokens the order of neurons is the same;
-    averaged over the chosen and the rejected transcripts it need not be (`change_ms` beside `change` in `statistics`).
-
-    >>> mean_square_change(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [0.0]])).item()
-    5.0
-    """
-    return (activation - base).double().square().mean(0).float()
-
-
-def _counts(rankings: Mapping[str, Float[Tensor, "layer neuron"]]) -> list[tuple[str, str, int, int, int]]:
+def _counts(found: Found) -> list[tuple[str, str, int, int, int]]:
     """Of one model: the convention, the ranking, neurons by ours and by the study's, and neurons that are in only one of the two."""
-    found = []
+    rows = []
 
     def add(convention: str, ranking: str, ours: NeuronSet, theirs: NeuronSet) -> None:
-        found.append((convention, ranking, len(ours), len(theirs), len((ours | theirs) - (ours & theirs))))
+        rows.append((convention, ranking, len(ours), len(theirs), len((ours | theirs) - (ours & theirs))))
 
-    for name, score in rankings.items():
-        top = NeuronSet.top(score, fraction=FRACTION)
+    for name, score in found.rankings.items():
+        if (top := cut(found, name, FRACTION, "ours")) is None:
+            continue
         add("score >= percentile, for the exact count", name, top, percentile_set(score, FRACTION))
-        # Rounding the final score is the least that bf16 sums do.
-        add("scores in bfloat16, for float32", name, top, percentile_set(score.bfloat16().float(), FRACTION))
-    if "mean" in rankings:
-        size = rankings["abs_mean"] if "abs_mean" in rankings else rankings["mean"].abs()
-        ours, theirs = (NeuronSet.top(score, fraction=FRACTION) for score in (size, rankings["mean"]))
-        add("signed mean, for " + ("the mean size" if "abs_mean" in rankings else "the size of the mean"), "mean", ours, theirs)
-    if {"change", "change_ms"} <= set(rankings):
-        ours, theirs = (NeuronSet.top(rankings[name], fraction=FRACTION) for name in ("change", "change_ms"))
-        add("mean square, for its root", "change", ours, theirs)
-    return found
+        if name + BF16 in found.beside:
+            rounded = NeuronSet.top(found.beside[name + BF16], fraction=FRACTION)
+            add("sums in bfloat16, for float64, both with the exact count", name, top, rounded)
+            add("both", name, top, percentile_set(found.beside[name + BF16], FRACTION))
+    for name, other, convention in (
+        ("mean", "abs_mean", "signed mean, for the mean size"),
+        ("change", "change_ms", "mean square, for its root"),
+    ):
+        if name in found.rankings and other in found.beside:
+            one, two = (NeuronSet.top(score, fraction=FRACTION) for score in (found.rankings[name], found.beside[other]))
+            add(convention, name, *((two, one) if name == "mean" else (one, two)))
+    return rows
 
 
 def conventions(matrix: Matrix) -> Table:
@@ -93,21 +78,22 @@ def conventions(matrix: Matrix) -> Table:
     rows: list[tuple[Value, ...]] = []
     order = sorted(matrix.found, key=lambda model: (model.base, place(OBJECTIVES, model.objective), model.seed))
     for model in order:
-        rows += [(*model, *counts) for counts in _counts(matrix.found[model].rankings)]
+        rows += [(*model, *counts) for counts in _counts(matrix.found[model])]
     for model in order:
         other = matrix.found.get(Model(model.base, "harmless", model.seed))
         if model.objective == "helpful" and other is not None:
             for name in [name for name in matrix.found[model].rankings if name in other.rankings]:
-                one, two = (NeuronSet.top(found.rankings[name], fraction=FRACTION) for found in (matrix.found[model], other))
-                ours, theirs = one & two, study_regions(one, two)["shared"]
-                row = (model.base, "helpful and harmless", model.seed, "shared set keeps layers of one set only", name)
-                rows.append((*row, len(ours), len(theirs), len((ours | theirs) - (ours & theirs))))
+                one, two = (cut(found, name, FRACTION, "ours") for found in (matrix.found[model], other))
+                if one is not None and two is not None:
+                    ours, theirs = one & two, study_regions(one, two)["shared"]
+                    row = (model.base, "helpful and harmless", model.seed, "shared set keeps layers of one set only", name)
+                    rows.append((*row, len(ours), len(theirs), len((ours | theirs) - (ours & theirs))))
     return table(
         "conventions",
         f"What the conventions of the study's code change in the top {percent(FRACTION)} of neurons: how many neurons a set has by our "
-        "definition and by the study's, and how many are in only one of the two. The bfloat16 line rounds the final scores, which is less "
-        "than sums in bfloat16 do.",
+        "definition and by the study's, and how many are in only one of the two. Sums in bfloat16 are there where a run follows the "
+        "study's conventions.",
         ("base", "objective", "seed", "convention of the study", "ranking", "ours", "study", "in one only"),
         rows,
-        FOUND,
+        "neurons found in a model",
     )

@@ -1,11 +1,15 @@
 """The pairs of a reproduction: what is trained on, what neurons are found on, and what is tested, as one of its configs says."""
 
 import hashlib
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
+from itertools import groupby, zip_longest
 from pathlib import Path
 from typing import NamedTuple
+
+from transformers import AutoConfig
 
 from tl_reward import zoo
 from tl_reward.pairs import PreferencePair, check_unique_ids
@@ -16,7 +20,7 @@ from tl_reward.study.config import Base, Source, StudyConfig, is_hub, located
 
 
 class Tested(NamedTuple):
-    """Pairs, the sub-task of each by its id, and a hash of both."""
+    """Pairs, the sub-task of each by its id, and a hash of all that is recorded of them."""
 
     pairs: tuple[PreferencePair, ...]
     tasks: dict[str, str]
@@ -51,9 +55,9 @@ class Inputs:
         return self._bases[name]
 
     def _of(self, objective: str, part: str) -> list[list[PreferencePair]]:
-        """The pairs of each objective that a model of this one learns."""
+        """The pairs of each objective that a model of this one learns, row by row from each source, so that the first ones are of all."""
         own = ("helpful", "harmless") if objective == "mixed" else (objective,)
-        return [[pair for source in getattr(self.config.data[name], part) for pair in self.read(source, name, part)] for name in own]
+        return [_dealt([self.read(source, name, part) for source in getattr(self.config.data[name], part)]) for name in own]
 
     def read(self, source: Source, objective: str | None, part: str) -> list[PreferencePair]:
         """The pairs of one source; `part` is "train" or "test". Bad pairs are left out: the published data have some."""
@@ -70,28 +74,33 @@ class Inputs:
     def _find(self, objective: str) -> Learnt:
         return _learnt([pair for part in self._of(objective, "train") for pair in part[: self.config.limits.discovery]])
 
-    def _tested(self, test: str, objective: str = "") -> Tested:
-        """The pairs of a benchmark, or `OBJECTIVE_TEST`: the test pairs of an objective."""
+    def _tested(self, test: str, objective: str, edited: bool) -> Tested:
+        """The pairs of a benchmark, or `OBJECTIVE_TEST`: the test pairs of an objective. `edited`: those for edited models."""
+        limits = [self.config.limits.rows, self.config.limits.edited.get(test) if edited else None]
+        most = min((limit for limit in limits if limit is not None), default=None)
         if test == OBJECTIVE_TEST:
-            parts = [
-                _first_rows([(pair, OBJECTIVE_TEST) for pair in part], self.config.limits.rows) for part in self._of(objective, "test")
-            ]
+            parts = [_first_rows([(pair, OBJECTIVE_TEST) for pair in part], most) for part in self._of(objective, "test")]
             return _joined([each for part in parts for each in part])
         named = [
             (pair, subtask_of(pair, short_name(located(source, self.data).source)).name)
             for source in self.config.benchmarks[test]
             for pair in self.read(source, source.objective, "test")
         ]
-        return _joined(_first_rows(named, self.config.limits.rows))
+        return _joined(_first_rows(named, most))
 
     @cached_property
     def base_hashes(self) -> dict[str, str]:
-        """What each base is: the weights of a folder; of one that is embedded or on the hub, its name."""
-        return {base.name: _folder_hash(Path(base.source)) if Path(base.source).is_dir() else base.source for base in self.config.bases}
+        """What each base is: the files of a folder; of one on the hub, its name and revision; of the embedded one, its name."""
+        return {base.name: _identity(base.source) for base in self.config.bases}
 
     @cached_property
     def adapter_hashes(self) -> dict[str, str]:
-        return {name: _folder_hash(zoo.ADAPTERS / name) for name in zoo.REWARD_MODELS}
+        return {name: files_hash((zoo.ADAPTERS / name).iterdir()) for name in zoo.REWARD_MODELS}
+
+
+def _dealt(sources: Sequence[Sequence[PreferencePair]]) -> list[PreferencePair]:
+    rows = [[list(row) for _, row in groupby(pairs, key=lambda pair: pair.group or pair.id)] for pairs in sources]
+    return [pair for turn in zip_longest(*rows, fillvalue=()) for row in turn for pair in row]
 
 
 def _first_rows(named: Sequence[tuple[PreferencePair, str]], most: int | None) -> list[tuple[PreferencePair, str]]:
@@ -109,18 +118,25 @@ def _first_rows(named: Sequence[tuple[PreferencePair, str]], most: int | None) -
 def _joined(named: Sequence[tuple[PreferencePair, str]]) -> Tested:
     pairs, tasks = tuple(pair for pair, _ in named), {pair.id: task for pair, task in named}
     check_unique_ids(pairs, "the pairs of a benchmark")
-    return Tested(pairs, tasks, hashlib.sha256("\n".join([data_hash(pairs), *tasks.values()]).encode()).hexdigest())
+    said = [[pair.id, tasks[pair.id], pair.group, pair.subset, pair.objective] for pair in pairs]
+    return Tested(pairs, tasks, hashlib.sha256(json.dumps([data_hash(pairs), said]).encode()).hexdigest())
 
 
 def _learnt(pairs: Sequence[PreferencePair]) -> Learnt:
     return Learnt(tuple(pairs), data_hash(pairs))
 
 
-def _folder_hash(folder: Path) -> str:
+def _identity(source: str) -> str:
+    if Path(source).is_dir():
+        return files_hash(path for path in Path(source).iterdir() if path.is_file())
+    return source if source == zoo.BASE else f"{source} {AutoConfig.from_pretrained(source)._commit_hash}"
+
+
+def files_hash(paths: Iterable[Path]) -> str:
+    """sha256 over the names and bytes of files, in the order of their names; a model's card is no part of it."""
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".json", ".safetensors"):
-            digest.update(path.name.encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in sorted(path for path in paths if path.suffix != ".md"):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

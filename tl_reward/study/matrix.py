@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward.scores import Scores
+
+FRACTION = 0.1  # of all neurons: the top sets that are compared, as the study's
+BF16 = ", bfloat16 sums"
+Conventions = Literal["ours", "study"]
 
 
 class Model(NamedTuple):
@@ -47,9 +52,12 @@ class Found(NamedTuple):
 
     Attributes:
         rankings: by name, [layer, neuron], higher first.
+        beside: what the study's conventions are shown by: "abs_mean" and "change_ms"; and, where it is they that are followed, each
+            statistic from sums in bfloat16, under the name of its ranking and `BF16`.
     """
 
     rankings: Mapping[str, Float[Tensor, "layer neuron"]]
+    beside: Mapping[str, Float[Tensor, "layer neuron"]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +68,9 @@ class Matrix:
         scores: by model and edit, then by sub-task (`benchmarks.SubTask.name`, or "objective test" for the test pairs of the model's own
             objective), the rewards of its pairs.
         found: by model.
+        conventions: how top sets are cut (`conventions.cut`).
     """
 
     scores: Mapping[tuple[Model, Edit], Mapping[str, Scores]] = field(default_factory=dict)
     found: Mapping[Model, Found] = field(default_factory=dict)
+    conventions: Conventions = "ours"

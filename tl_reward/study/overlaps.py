@@ -9,12 +9,12 @@ import numpy as np
 from tl_reward.overlap import Overlap, depth_thirds, overlap
 from tl_reward.scores import Estimate
 from tl_reward.sites import NeuronSet, tied_at_cut
+from tl_reward.study.conventions import cut
 from tl_reward.study.figures import dots
-from tl_reward.study.matrix import Matrix, Model
+from tl_reward.study.matrix import FRACTION, Matrix, Model
 from tl_reward.study.rows import OBJECTIVES, Models, kinds, percent
 from tl_reward.study.table import Table, table
 
-FRACTION = 0.1  # the study's
 PAIRS = (("helpful", "harmless"), ("mixed", "helpful"), ("mixed", "harmless"))
 FOUND = "neurons found in a model"
 THIRDS = ("early", "middle", "late")
@@ -60,7 +60,7 @@ def spread(value: Estimate) -> str:
 def top_of(matrix: Matrix, model: Model, ranking: str, fraction: float = FRACTION) -> NeuronSet | None:
     """None where the neurons of a model were not found by this ranking."""
     found = matrix.found.get(model)
-    return NeuronSet.top(found.rankings[ranking], fraction=fraction) if found and ranking in found.rankings else None
+    return cut(found, ranking, fraction, matrix.conventions) if found and ranking in found.rankings else None
 
 
 def rankings_of(matrix: Matrix) -> list[str]:

@@ -20,8 +20,8 @@ from tl_reward import zoo
 from tl_reward.errors import InputError
 from tl_reward.packing import pack
 from tl_reward.pairs import PreferencePair
-from tl_reward.study.cells import Cell, cells, draws_of
-from tl_reward.study.config import DATA, Source, is_hub, located
+from tl_reward.study.cells import Cell, cells, draws_of, needs_both
+from tl_reward.study.config import DATA, Source, data_needed, is_hub, located
 from tl_reward.study.inputs import Inputs
 from tl_reward.study.store import CELL, folder_of, is_done
 from tl_reward.tokens import encode_pairs
@@ -63,7 +63,9 @@ class Sizes:
                 pairs = min(most or len(self.inputs.train(cell.objective).pairs), len(self.inputs.train(cell.objective).pairs))
                 return round(self._trained(source, cell.objective) * pairs * config.training.epochs * PASSES_OF_TRAINING)
             case "discover":
-                return self._count(source, "find", cell.objective) * (2 if "change" in config.rankings else 1)
+                passes = (2 if "change" in config.rankings else 1) * (2 if config.conventions == "study" else 1)
+                both = self._count(source, "find", "mixed") if needs_both(cell, config) else 0
+                return self._count(source, "find", cell.objective) * passes + both
             case "compare":
                 return 0
         passes = {
@@ -84,10 +86,10 @@ class Sizes:
         encoded = encode_pairs(some, tokenizer, max_length=config.training.max_length)
         return sum(len(encoded.rows[row].ids) for row in (*encoded.chosen, *encoded.rejected)) / len(encoded.pairs)
 
-    def _counted(self, source: str, part: str, objective: str) -> int:
+    def _counted(self, source: str, part: str, objective: str, edited: bool = False) -> int:
         """Tokens of one pass; a prefix that transcripts share counts once."""
         inputs = self.inputs
-        pairs = inputs.find(objective).pairs if part == "find" else inputs.tested(part, objective).pairs
+        pairs = inputs.find(objective).pairs if part == "find" else inputs.tested(part, objective, edited).pairs
         some = pairs[:SAMPLE]  # neighbours, which share prefixes
         tokenizer = self._tokenizer(source, inputs.config.training.chat)
         if tokenizer is None:
@@ -181,8 +183,9 @@ def problems(inputs: Inputs) -> list[str]:
 
 def _missing_data(inputs: Inputs) -> Iterator[str]:
     config = inputs.config
-    used = [name for name in ("helpful", "harmless") if {name, "mixed"} & set(config.objectives)]
-    listed = [(source, name, part) for name in used for part in ("train", "test") for source in getattr(config.data[name], part)]
+    listed = [
+        (source, name, part) for name in data_needed(config) for part in ("train", "test") for source in getattr(config.data[name], part)
+    ]
     listed += [(source, source.objective, "test") for sources in config.benchmarks.values() for source in sources]
     offline = any(is_hub(source) for source, *_ in listed) and not reachable()
     for source, objective, part in listed:

@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing.connection import wait as wait_for
@@ -17,14 +18,14 @@ from transformers.utils import logging as hf_logging
 from tl_reward import parallel
 from tl_reward.errors import InputError
 from tl_reward.results import provenance
-from tl_reward.study.cells import Cell
+from tl_reward.study.cells import Cell, cells
 from tl_reward.study.claims import claims
 from tl_reward.study.config import StudyConfig
 from tl_reward.study.inputs import Inputs
 from tl_reward.study.plan import Planned, plan, problems
 from tl_reward.study.progress import Display
 from tl_reward.study.report import write_report
-from tl_reward.study.store import load_matrix
+from tl_reward.study.store import is_done, load_matrix, note_of
 from tl_reward.study.tables import tables_of
 from tl_reward.study.work import make
 
@@ -65,14 +66,18 @@ def reproduce(config: StudyConfig, out: str | Path, *, data: str | Path | None =
 def write(inputs: Inputs, out: Path) -> Path:
     """The report of all cells that are done. It says nothing of when and how often it was started: the same cells give the same report."""
     matrix = load_matrix(out, inputs.config, inputs.data)
-    made = provenance()
+    made = [_made(note["provenance"]) for cell in cells(inputs.config) if is_done(out, cell, inputs) and (note := note_of(out, cell))]
     about = {
-        "Versions": ", ".join(f"{name} {number}" for name, number in made["versions"].items() if number),
-        "Commit": made["commit"] or "unknown",
-        "Machine": made["machine"],
+        "Cells": "\n".join(f"{count} {with_}" for with_, count in Counter(made).items()) or "none",
+        "Report": _made(provenance()),
         "Config": "\n".join(f"{name}: {json.dumps(_plain(value))}" for name, value in dataclasses.asdict(inputs.config).items()),
     }
     return write_report(matrix, tables_of(matrix), claims(matrix), out, about)
+
+
+def _made(by: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in by["versions"].items() if number)
+    return f"at commit {by['commit'] or 'unknown'}, with {versions}, on {by['machine']}"
 
 
 def _plain(value: Any) -> Any:

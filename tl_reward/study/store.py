@@ -9,16 +9,18 @@ from typing import Any
 
 import torch
 
+from tl_reward.rankings import RankingName
 from tl_reward.record import discovery_of
-from tl_reward.results import Results
+from tl_reward.results import Results, provenance
 from tl_reward.scores import Scores
 from tl_reward.study.cells import Cell, cells, key, made_from
 from tl_reward.study.config import StudyConfig
-from tl_reward.study.inputs import Inputs
-from tl_reward.study.matrix import Edit, Found, Matrix, Model
+from tl_reward.study.inputs import Inputs, files_hash
+from tl_reward.study.matrix import BF16, Edit, Found, Matrix, Model
 
 CELL, RUN, MODEL = "cell.json", "run", "model"
 SITE = "mlp_gate"  # the study's reading of a neuron
+BOTH = ", both objectives' pairs"
 _LISTS = ("ids", "groups", "subsets", "prompts", "objectives")
 
 
@@ -32,15 +34,24 @@ def scratch_of(out: Path, cell: Cell) -> Path:
 
 
 def note_of(out: Path, cell: Cell) -> dict[str, Any] | None:
-    """What is noted beside a cell: its key, what it is made from, the seconds it took and the tokens it ran; None where it is not done."""
+    """What is noted beside a cell: its key, what it is made from, a hash of what it holds, where it was made, the seconds it took and the
+    tokens it ran; None where it is not done."""
     path = folder_of(out, cell) / CELL
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def is_done(out: Path, cell: Cell, inputs: Inputs) -> bool:
-    """Whether the cell is there, made from what it would be made from now."""
+    """Whether the cell is there, made from what it would be made from now, and from what the cells that it needs hold now: a model that
+    is trained again from the same need not be the same."""
     note = note_of(out, cell)
-    return note is not None and note["key"] == key(cell, inputs)
+    if note is None or note["key"] != key(cell, inputs):
+        return False
+    return all(is_done(out, each, inputs) for each in cell.needs) and note["needs"] == _contents(out, cell.needs)
+
+
+def _contents(out: Path, needs: Sequence[Cell]) -> dict[str, str]:
+    notes = {f"{each.kind} {each.name}": note_of(out, each) for each in needs}
+    return {name: note["content"] for name, note in notes.items() if note}
 
 
 def start(out: Path, cell: Cell, inputs: Inputs) -> Path:
@@ -59,7 +70,8 @@ def finish(out: Path, cell: Cell, inputs: Inputs, *, seconds: float, tokens: int
     """Puts a cell in its place by a rename; one that was there gives way whole."""
     scratch, folder = scratch_of(out, cell), folder_of(out, cell)
     note = {"kind": cell.kind, "name": cell.name, "key": key(cell, inputs), "made_from": made_from(cell, inputs)}
-    note |= {"needs": [each.name for each in cell.needs], "seconds": round(seconds, 2), "tokens": tokens}
+    note |= {"needs": _contents(out, cell.needs), "content": files_hash(scratch.rglob("*.safetensors"))}
+    note |= {"provenance": provenance(seed=cell.seed), "seconds": round(seconds, 2), "tokens": tokens}
     (scratch / CELL).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
     old = folder.with_name(f".{cell.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -93,10 +105,17 @@ def edited_of(results: Results, name: str) -> tuple[Model, dict[Edit, dict[str, 
     return Model(*entry["model"]), found
 
 
-def found_of(results: Results, cell: Cell, rankings: Sequence[str]) -> Found:
+def found_of(results: Results, cell: Cell, rankings: Sequence[RankingName]) -> Found:
     """The rankings of a "discover" cell; "random" is drawn with the model's seed."""
-    discovery = discovery_of(results, cell.objective)
-    return Found({ranking: discovery.ranking(ranking, SITE, seed=cell.seed) for ranking in rankings})
+    recorded = results.section("discovery")
+    own = discovery_of(results, cell.objective)
+    both = discovery_of(results, cell.objective + BOTH) if cell.objective + BOTH in recorded else own
+    found = {name: (both if name == "entropy" else own).ranking(name, SITE, seed=cell.seed) for name in rankings}
+    beside = {name: own.by_side[SITE, name].mean(0) for name in ("abs_mean", "change_ms") if (SITE, name) in own.by_side}
+    if cell.objective + BF16 in recorded:
+        rounded = discovery_of(results, cell.objective + BF16)
+        beside |= {name + BF16: rounded.ranking(name, SITE) for name in rankings if (SITE, name) in rounded.by_side}
+    return Found(found, beside)
 
 
 def load_matrix(out: str | Path, config: StudyConfig, data: str | Path | None = None) -> Matrix:
@@ -118,4 +137,4 @@ def load_matrix(out: str | Path, config: StudyConfig, data: str | Path | None = 
         model, by_edit = edited_of(results, cell.name)
         for edit, tasks in by_edit.items():
             scores.setdefault((model, edit), {}).update(tasks)
-    return Matrix(scores, found)
+    return Matrix(scores, found, config.conventions)

@@ -17,27 +17,29 @@ from tl_reward.interventions import ZeroAblation
 from tl_reward.model import HookedRewardModel
 from tl_reward.model_patching import patch_edit
 from tl_reward.overlap import regions
-from tl_reward.record import record_discovery, record_overlap
+from tl_reward.rankings import RankingName
+from tl_reward.record import record_discovery, record_tops
 from tl_reward.results import Results, provenance
 from tl_reward.run import score
 from tl_reward.scores import Scores
 from tl_reward.sites import NeuronSet
-from tl_reward.study.cells import Cell, draws_of, key
-from tl_reward.study.conventions import percentile_set, study_regions
+from tl_reward.study.cells import Cell, draws_of, key, needs_both
+from tl_reward.study.conventions import cut, study_regions
 from tl_reward.study.inputs import Inputs
-from tl_reward.study.matrix import Edit
-from tl_reward.study.store import MODEL, RUN, SITE, finish, folder_of, found_of, record_edited, start
+from tl_reward.study.matrix import BF16, FRACTION, Edit, Found
+from tl_reward.study.store import BOTH, MODEL, RUN, SITE, finish, folder_of, found_of, is_done, record_edited, start
 from tl_reward.training import RECORD_FILE, last_checkpoint, train
-
-FRACTION = 0.1  # of the top sets whose overlap is recorded
 
 
 def make(cell: Cell, out: Path, inputs: Inputs, *, tokens: int = 0) -> None:
-    """Computes a cell whose needs are done, and puts it in its place.
+    """Computes a cell whose needs are done, and puts it in its place. Nothing is computed where all that it needs was made again and holds
+    the same.
 
     Args:
         tokens: noted beside it, for the times of later plans.
     """
+    if is_done(out, cell, inputs):
+        return
     begin = time.monotonic()
     scratch = start(out, cell, inputs)
     if cell.kind in ("train", "retrain"):
@@ -78,6 +80,12 @@ def _discover(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     base = _base(inputs.base(cell.base).source, config.dtype) if "change" in config.rankings else None
     found = discover(model, inputs.find(cell.objective).pairs, base=base, sites=[SITE], **_options(inputs))
     record_discovery(results, cell.objective, "training pairs", found)
+    if needs_both(cell, config):
+        both = discover(model, inputs.find("mixed").pairs, sites=[SITE], **_options(inputs))
+        record_discovery(results, cell.objective + BOTH, "training pairs of both objectives", both)
+    if config.conventions == "study":
+        rounded = discover(model, inputs.find(cell.objective).pairs, base=base, sites=[SITE], sums_dtype=torch.bfloat16, **_options(inputs))
+        record_discovery(results, cell.objective + BF16, "training pairs", rounded)
 
 
 def _ablate(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
@@ -88,7 +96,7 @@ def _ablate(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     sets = {str(fraction): neurons for fraction, neurons in tops.items()}
     found = ablate_sets(_model(cell, out, inputs), pairs, sets, draws=draws_of(cell, config), seed=cell.seed, **_options(inputs))
     scores: dict[Edit, Scores] = {}
-    for fraction in config.fractions:
+    for fraction in tops:
         point = found.sets[str(fraction)]
         scores[Edit("top", cell.ranking, fraction)] = point.ranked
         scores |= {Edit("random", f"{cell.ranking} {i}", fraction): draw for i, draw in enumerate(point.random)}
@@ -96,10 +104,12 @@ def _ablate(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
 
 
 def _compare(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
-    source = Results.merge([Results.load(folder_of(out, each) / RUN) for each in cell.needs])
-    for ranking in inputs.config.rankings:
-        if ranking != "random":
-            record_overlap(results, source, scores=[ranking], sites=[SITE], fraction=FRACTION)
+    for ranking in (name for name in inputs.config.rankings if name != "random"):
+        found = {each.objective: _found(each, out, ranking) for each in cell.needs}
+        tops = {name: top for name, one in found.items() if (top := cut(one, ranking, FRACTION, inputs.config.conventions)) is not None}
+        if len(tops) == len(found):
+            rankings = {name: one.rankings[ranking] for name, one in found.items()}
+            record_tops(results, rankings, tops, score=ranking, site=SITE, fraction=FRACTION)
 
 
 def _sets(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
@@ -138,10 +148,15 @@ def _options(inputs: Inputs) -> RunOptions:
     return {"max_length": inputs.config.max_length}
 
 
-def _tops(discover: Cell, out: Path, inputs: Inputs, ranking: str, fractions: tuple[float, ...]) -> Mapping[float, NeuronSet]:
-    found = found_of(Results.load(folder_of(out, discover) / RUN), discover, [ranking]).rankings[ranking]
-    top = percentile_set if inputs.config.conventions == "study" else lambda score, fraction: NeuronSet.top(score, fraction=fraction)
-    return {fraction: top(found, fraction) for fraction in fractions}
+def _tops(discover: Cell, out: Path, inputs: Inputs, ranking: RankingName, fractions: tuple[float, ...]) -> Mapping[float, NeuronSet]:
+    """By share, those that there are."""
+    found = _found(discover, out, ranking)
+    tops = {fraction: cut(found, ranking, fraction, inputs.config.conventions) for fraction in fractions}
+    return {fraction: top for fraction, top in tops.items() if top is not None}
+
+
+def _found(discover: Cell, out: Path, ranking: RankingName) -> Found:
+    return found_of(Results.load(folder_of(out, discover) / RUN), discover, [ranking])
 
 
 def _without(cell: Cell, out: Path, inputs: Inputs) -> NeuronSet | None:
