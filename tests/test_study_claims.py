@@ -92,8 +92,8 @@ def test_sets_are_compared_by_what_they_cost():
 
 
 def test_all_base_models_are_averaged():
-    one = cells({"helpful": {Edit(): {HELPFUL: [1, 1]}, TOP: {HELPFUL: [-1, 1]}}})
-    other = cells({"helpful": {Edit(): {HELPFUL: [1, 1]}, TOP: {HELPFUL: [1, 1]}}}, base="gpt2")
+    one = cells({"helpful": {Edit(): {HELPFUL: [1, 1]}, TOP: {HELPFUL: [-1, 1]}}}, times=10)
+    other = cells({"helpful": {Edit(): {HELPFUL: [1, 1]}, TOP: {HELPFUL: [1, 1]}}}, base="gpt2", times=10)
     ours = value(Matrix(one | other), "mean over base models: zeroing the helpful model's top 10 % by magnitude costs Helpful")
     assert ours.value == pytest.approx(-0.25)
     assert value(Matrix(one | other), "SmolLM2-135M: zeroing the helpful model's top 10 % by magnitude costs Helpful").value == -0.5

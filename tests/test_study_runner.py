@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from study_runs import OBJECTIVES, make_data, table
 from transformers import Trainer
 
 from tl_reward.cli import main
 from tl_reward.errors import InputError
 from tl_reward.interventions import ZeroAblation, random_like
 from tl_reward.model import HookedRewardModel
-from tl_reward.readers import EMBEDDED_FILE
 from tl_reward.results import Results
 from tl_reward.run import score
 from tl_reward.sites import NeuronSet
@@ -29,44 +29,11 @@ from tl_reward.study.matrix import Edit, Model
 from tl_reward.study.plan import print_plan
 from tl_reward.study.runner import reproduce
 from tl_reward.study.store import load_matrix
-from tl_reward.tiny import byte_tokenizer, tiny_hf_model
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A base model, and the embedded test pairs as files of a folder that is called as RMB's is."""
-    root = tmp_path_factory.mktemp("study")
-    tiny_hf_model().save_pretrained(root / "base")
-    byte_tokenizer().save_pretrained(root / "base")
-    (root / "rmb").mkdir()
-    rows = list(map(json.loads, EMBEDDED_FILE.read_text(encoding="utf-8").splitlines()))
-    for objective in ("helpful", "harmless"):
-        own = [row for row in rows if (row["objective"], row["split"]) == (objective, "test")]
-        (root / "rmb" / f"{objective}-test.jsonl").write_text("\n".join(map(json.dumps, own)))
-    return root
-
-
-OBJECTIVES = ("helpful", "harmless", "mixed")
-
-
-def table(data: Path) -> dict:
-    pairs = {"train": ["embedded"], "test": ["embedded"]}
-    return {
-        "bases": [{"name": "tiny", "source": str(data / "base")}],
-        "objectives": ["helpful", "harmless", "mixed"],
-        "seeds": [0],
-        "training": {"batch_size": 4, "max_pairs": 12, "max_length": 2000, "epochs": 2, "learning_rate": 1e-2, "save_every": 1},
-        "data": {"helpful": pairs, "harmless": pairs},
-        "benchmarks": {"RMB": ["$DATA/rmb/helpful-test.jsonl", "$DATA/rmb/harmless-test.jsonl"]},
-        "rankings": ["mean", "random"],
-        "fractions": [0.1, 0.2, 1.0],
-        "set_fractions": [0.1],
-        "patch_fractions": [0.1],
-        "draws": 2,
-        "limits": {"rows": 3, "discovery": 4},
-        "retrain": {"kinds": ["masked", "pruned"], "fractions": [0.0, 0.1], "objectives": ["mixed"], "pairs": 4},
-        "dtype": "float32",
-    }
+    return make_data(tmp_path_factory.mktemp("study"))
 
 
 def report(out: Path) -> dict[str, bytes]:

@@ -15,8 +15,10 @@ from tl_reward.sites import NeuronSet
 from tl_reward.study.ablations import ablation_curves, relative_drop, set_ablation, sub_task_deltas
 from tl_reward.study.accuracy import accuracies, margins_on_right_rows, rm_bench_styles, sub_task_accuracy
 from tl_reward.study.conventions import conventions, cut, percentile_set, study_regions
+from tl_reward.study.evidence import drop
 from tl_reward.study.matrix import Edit, Found, Matrix, Model
 from tl_reward.study.overlaps import depth_of_top, top_overlap
+from tl_reward.study.rows import Models, group_rows
 from tl_reward.study.shifts import score_shift, training_again
 from tl_reward.study.table import Table, latex, markdown
 from tl_reward.study.tables import TABLES, tables_of
@@ -55,9 +57,9 @@ def test_a_whole_matrix_fills_every_table():
 def test_sub_task_accuracy():
     table = sub_task_accuracy(whole())
     (helpful,) = rows(table, objective="helpful", sub_task=HELPFUL)
-    assert (helpful["accuracy"], helpful["rows"], helpful["n"], helpful["seeds"], helpful["group"]) == (0.5, 4, 4, 1, "Helpful")
+    assert (helpful["accuracy"], helpful["rows"], helpful["n"], helpful["seeds"], helpful["group"]) == (0.5, 40, 40, 1, "Helpful")
     (chat,) = rows(table, objective="helpful", sub_task="RM-Bench chat")
-    assert (chat["accuracy"], chat["whole rows"], chat["rows"], chat["n"]) == (0.667, 0, 1, 1)  # 6 of 9 pairs, and not the row
+    assert (chat["accuracy"], chat["whole rows"], chat["rows"], chat["n"]) == (0.667, 0, 10, 10)  # 6 of 9 pairs, and not the row
     (own,) = rows(table, objective="mixed", sub_task=OWN)
     assert (own["accuracy"], own["group"]) == (0.75, "")
 
@@ -89,7 +91,7 @@ def test_transferability_and_jaccard():
     (row,) = rows(table, sub_task=HELPFUL)  # helpful 1100, harmless 0110, mixed 1110: 1 right
     assert (row["transferability"], row["mixed–helpful"], row["mixed–harmless"], row["helpful–harmless"]) == (1, 0.667, 0.667, 0.333)
     (turned,) = rows(table, sub_task=HARMLESS)  # helpful 0011, harmless 1001, mixed 0001
-    assert (turned["transferability"], turned["mixed–helpful"], turned["n"]) == (0.333, 0.5, 4)
+    assert (turned["transferability"], turned["mixed–helpful"], turned["n"]) == (0.333, 0.5, 40)
     (chat,) = rows(table, sub_task="RM-Bench chat")  # of whole rows, only the mixed model has one right
     assert (chat["transferability"], chat["mixed–helpful"]) == ("–", 0)
     assert rows(table, sub_task=OWN) == []
@@ -139,25 +141,75 @@ def test_ablation_curves():
     (own,) = rows(table, objective="helpful", edit="top mean", on=OWN)
     assert (own["before"], own["after"], own["change"], own["sub-tasks"]) == (0.5, 0.25, -0.25, 1)
     (group,) = rows(table, objective="helpful", edit="top mean", on="Helpful")
-    assert (group["before"], group["after"], group["sub-tasks"], group["n"]) == (0.583, 0.292, 2, 5)
+    assert (group["before"], group["after"], group["sub-tasks"], group["n"]) == (0.583, 0.292, 2, 50)
     (random,) = rows(table, objective="helpful", edit="random mean", on=OWN)
     assert random["after"] == 0.75  # two draws, 0.5 and 1
     (mean,) = rows(table, base="mean", edit="top mean", on=OWN)
-    assert (mean["before"], mean["after"], mean["objective"]) == (0.583, 0.25, "all models")
+    # The three models are tested on the same 40 prompts, which count once.
+    assert (mean["before"], mean["after"], mean["objective"], mean["n"]) == (0.583, 0.25, "all models", 40)
+
+
+def test_a_share_that_one_seed_lacks_is_over_the_others_alone():
+    later = Edit("top", "mean", 0.2)
+    runs = cells({"helpful": {Edit(): {OWN: [1, 1]}, TOP: {OWN: [1, -1]}, later: {OWN: [1, 1]}}})
+    runs |= cells({"helpful": {Edit(): {OWN: [-1, 1]}, TOP: {OWN: [-1, -1]}}}, seed=1)
+    found_ = rows(ablation_curves(Matrix(runs)), on=OWN, base=BASE)
+    assert [(row["share"], row["before"], row["after"], row["seeds"]) for row in found_] == [("10 %", 0.75, 0.25, 2), ("20 %", 1, 1, 1)]
+
+
+def test_a_prompt_that_models_share_is_drawn_once_for_all():
+    """Two models that answer alike are no more certain than one, also where one of them left a prompt out."""
+    margins = np.random.default_rng(1).choice([-1.0, 1.0], 200).tolist()
+    one = cells({"mixed": {Edit(): {OWN: margins}, TOP: {OWN: margins}}})
+    other = cells({"mixed": {Edit(): {OWN: margins[:-1]}, TOP: {OWN: margins[:-1]}}}, base="gpt2")
+    table = ablation_curves(Matrix(one | other))
+    widths = []
+    for base in (BASE, "mean"):
+        (row,) = [row for row in table.rows if row[0] == base and row[4] == OWN]
+        low, high = map(float, row[5].split("[")[1].rstrip("]").split(", "))
+        widths.append(high - low)
+        assert row[-2] == 200
+    assert widths[1] == pytest.approx(widths[0], rel=0.03) and widths[0] == pytest.approx(2 * 1.96 * 0.5 / 200**0.5, rel=0.1)
+
+
+def test_no_mean_goes_over_a_sub_task_of_fewer_than_ten_prompts():
+    tasks = {"HH-RLHF helpful": [1] * 9 + [-1], HELPFUL: [-1] * 9}
+    for edit in (Edit(), TOP):
+        assert list(group_rows(Matrix(cells({"mixed": {edit: tasks}})), [Models(BASE, "mixed", (edit,))], "Helpful")) == ["HH-RLHF helpful"]
+    (group,) = rows(ablation_curves(Matrix(cells({"mixed": {Edit(): tasks, TOP: tasks}}))), base=BASE)
+    assert (group["before"], group["sub-tasks"], group["n"]) == (0.9, 1, 10)
+    few = {"HH-RLHF helpful": [1] * 9}
+    assert ablation_curves(Matrix(cells({"mixed": {Edit(): few, TOP: few}}))).rows == ()
 
 
 def test_a_share_that_lacks_a_sub_task_is_left_out_of_its_groups_curve_alone():
-    later = Edit("top", "mean", 0.2)
-    runs = cells({"helpful": {Edit(): {HELPFUL: [1, 1], OWN: [1, 1]}, TOP: {HELPFUL: [1, -1], OWN: [1, -1]}, later: {OWN: [-1, -1]}}})
+    later, other = Edit("top", "mean", 0.2), "HH-RLHF helpful"
+    edits = {Edit(): {HELPFUL: [1, 1], other: [1, 1], OWN: [1, 1]}, TOP: {HELPFUL: [1, -1], other: [1, 1], OWN: [1, -1]}}
+    # Sub-tasks on which only the unedited model was tested are no part of the curve.
+    edits[Edit()]["RM-Bench math"] = [1, 1]
+    runs = cells({"helpful": edits | {later: {OWN: [-1, -1], other: [1, 1]}}}, times=10)
     table = ablation_curves(Matrix(runs))
     assert [row["after"] for row in rows(table, on=OWN, base=BASE)] == [0.5, 0]
-    assert [row["share"] for row in rows(table, on="Helpful", base=BASE)] == ["10 %"]
+    assert [(row["share"], row["after"], row["sub-tasks"]) for row in rows(table, on="Helpful", base=BASE)] == [("10 %", 0.75, 2)]
 
 
 def test_relative_drop():
     named = {row["neurons"]: row["relative drop"] for row in rows(relative_drop(whole()))}
     assert named["ranked"] == pytest.approx((0.5 + 0.5 + 2 / 3) / 3, abs=6e-4)
     assert named["random"] == pytest.approx(-(0.5 + 0.5 + 1 / 6) / 3, abs=6e-4)
+    # Beside random sets stand only the ranked ones of the models that have them.
+    lacking = {key: tasks for key, tasks in whole().scores.items() if (key[0].objective, key[1].kind) != ("mixed", "random")}
+    named = {row["neurons"]: row["relative drop"] for row in rows(relative_drop(Matrix(lacking)))}
+    assert named["ranked"] == pytest.approx((0.5 + 0.5 + 2 / 3) / 3, abs=6e-4)
+    assert (named["ranked, where random sets fit"], named["random"]) == (0.5, -0.5)
+
+
+def test_drops_at_two_shares_are_of_the_same_rankings():
+    """Entropy ranks too few neurons for the larger share: what is larger there is not what it lacks."""
+    edits = {Edit(): [1, 1], TOP: [1, -1], Edit("top", "mean", 0.2): [1, -1], Edit("top", "entropy", 0.1): [1, 1]}
+    matrix = Matrix(cells({"mixed": {edit: {OWN: margins} for edit, margins in edits.items()}}))
+    assert [row["relative drop"] for row in rows(relative_drop(matrix))] == [0.25, 0.5]
+    assert drop(matrix, 0.2, less_share=0.1).value == 0
 
 
 def test_sub_task_deltas():

@@ -1,6 +1,6 @@
 """What breaks when neurons are zeroed: curves over the share zeroed, sub-tasks, groups, and sets of two models in the mixed one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,12 +14,12 @@ from tl_reward.study.rows import (
     GROUPS,
     Draws,
     Models,
-    by_seed,
     correct,
     draws,
     edits_of,
-    group_tasks,
+    group_rows,
     kinds,
+    mean_of,
     over_tasks,
     percent,
     ratio,
@@ -47,15 +47,14 @@ class Curve(NamedTuple):
 
     Attributes:
         on: "objective test", or a group, over whose sub-tasks it is averaged.
-        drawn: a column a share, the first (0) unedited.
-        tasks: how many sub-tasks.
+        points: by share, before and after, over the same rows and seeds; a share that some seed lacks is over the others.
+        tasks: how many sub-tasks, at every share the same.
     """
 
     cell: Models
     line: str
     on: str
-    shares: tuple[float, ...]
-    drawn: Draws
+    points: dict[float, Draws]
     tasks: int
 
 
@@ -76,44 +75,39 @@ def curves_of(matrix: Matrix) -> list[Curve]:
     for cell in kinds(matrix):
         for line in lines_of(matrix, cell):
             for on in (OBJECTIVE_TEST, *GROUPS):
-                tasks = [task for task in group_tasks(matrix, on) if by_seed(matrix, [cell], task)]
                 edited = {share: Models(*cell[:2], edits) for share, edits in sorted(line.edits.items())}
+                rows = {share: group_rows(matrix, [cell, each], on) for share, each in edited.items()}
                 # A share that lacks a sub-task would be compared over others than the rest of its curve.
-                shares = [share for share, each in edited.items() if all(by_seed(matrix, [cell, each], task) for task in tasks)]
-                done = over_tasks(matrix, [cell, *(edited[share] for share in shares)], tasks) if shares else None
-                if done is not None:
-                    found.append(Curve(cell, line.name, on, (0.0, *shares), done, len(tasks)))
+                most = max(map(len, rows.values()))
+                points = {share: draws([*parts.values()]) for share, parts in rows.items() if parts and len(parts) == most}
+                if points:
+                    found.append(Curve(cell, line.name, on, points, most))
     return found
 
 
-def averaged(found: Sequence[Curve], on: str, line: str) -> tuple[tuple[float, ...], Draws] | None:
+def averaged(found: Sequence[Curve], on: str, line: str) -> dict[float, Draws]:
     """The mean over all kinds of models, at the shares that each of them has."""
     some = [curve for curve in found if curve.on == on and curve.line == line]
-    if not some:
-        return None
-    shares = tuple(share for share in some[0].shares if all(share in curve.shares for curve in some))
-    values = np.mean([curve.drawn.values[:, [curve.shares.index(share) for share in shares]] for curve in some], axis=0)
-    return shares, Draws(values, sum(curve.drawn.n for curve in some), min(curve.drawn.seeds for curve in some))
+    shares = [share for share in (some[0].points if some else ()) if all(share in curve.points for curve in some)]
+    return {share: mean_of([curve.points[share] for curve in some]) for share in shares}
 
 
 def ablation_curves(matrix: Matrix) -> Table:
     """Each model, and the mean of all."""
     found = curves_of(matrix)
     rows, panels = [], {}
-    everything = [(c.cell.base, c.cell.objective, c.line, c.on, c.shares, c.drawn, c.tasks) for c in found]
+    everything = [(c.cell.base, c.cell.objective, c.line, c.on, c.points, c.tasks) for c in found]
     for on in (OBJECTIVE_TEST, *GROUPS):
         for line in dict.fromkeys(curve.line for curve in found):
-            mean = averaged(found, on, line)
-            if mean:
-                tasks = max(curve.tasks for curve in found if curve.on == on and curve.line == line)
-                everything.append(("mean", "all models", line, on, *mean, tasks))
-    for base, objective, line, on, shares, drawn, tasks in everything:
-        for i, share in enumerate(shares):
-            value, change = drawn.cell(i), drawn.change(i)
-            if i:
-                rows.append((base, objective, line, percent(share), on, text(drawn.cell(0)), text(value), signed(change), tasks, drawn.n, drawn.seeds))  # fmt: skip # noqa: E501
-            if on == OBJECTIVE_TEST and value is not None:
-                panels.setdefault(base if base == "mean" else f"{base}, {objective}", {}).setdefault(line, {})[share] = value
+            tasks = max((curve.tasks for curve in found if curve.on == on and curve.line == line), default=0)
+            everything.append(("mean", "all models", line, on, averaged(found, on, line), tasks))
+    for base, objective, line, on, points, tasks in everything:
+        for share, drawn in points.items():
+            before, after = drawn.cell(0), drawn.cell(1)
+            rows.append((base, objective, line, percent(share), on, text(before), text(after), signed(drawn.change(1)), tasks, drawn.n, drawn.seeds))  # fmt: skip # noqa: E501
+            if on == OBJECTIVE_TEST and before is not None and after is not None:
+                shown = panels.setdefault(base if base == "mean" else f"{base}, {objective}", {}).setdefault(line, {0.0: before})
+                shown[share] = after
     return table(
         "ablation-curves",
         "Accuracy with a share of all neurons zeroed ('patched': set to the helpful model's activations), on the test pairs of the model's "
@@ -171,51 +165,61 @@ def sub_task_deltas(matrix: Matrix) -> Table:
     )  # fmt: skip
 
 
-def drop_of(curve: Curve, share: float) -> Draws | None:
-    """The accuracy lost at a share over that before; None where the curve lacks it."""
-    if share not in curve.shares[1:]:
-        return None
-    values = curve.drawn.values
-    return curve.drawn._replace(values=1 - ratio(values[:, curve.shares.index(share)], values[:, 0])[:, None])
+def drops(matrix: Matrix, *shares: float) -> Draws | None:
+    """The accuracy lost on the objective's test pairs when top neurons are zeroed, as a share of that before; a positive value is a loss. A
+    column a share: the mean over every model and every ranking but the random one that have all of the shares."""
+    found = [
+        _lost(curve.points[share] for share in shares)
+        for curve in curves_of(matrix)
+        if curve.on == OBJECTIVE_TEST and curve.line.startswith("top ") and curve.line != "top random" and set(shares) <= set(curve.points)
+    ]
+    return mean_of(found) if found else None
 
 
-def relative_drops(matrix: Matrix) -> dict[str, dict[float, Draws]]:
-    """By "ranked", and by "random" (of matched layers), and share: the accuracy lost on the objective's test pairs over that before, the
-    mean over all models and rankings that have the share. A positive value is a loss."""
-    found: dict[str, dict[float, list[Draws]]] = {"ranked": {}, "random": {}}
-    for curve in curves_of(matrix):
-        kind, _, ranking = curve.line.partition(" ")
-        ranked = kind == "top" and ranking != "random"
-        if curve.on == OBJECTIVE_TEST and (ranked or kind == "random"):
-            for share in curve.shares[1:]:
-                drop = drop_of(curve, share)
-                assert drop is not None
-                found["ranked" if ranked else "random"].setdefault(share, []).append(drop)
-    return {
-        kind: {
-            share: Draws(np.mean([each.values for each in some], axis=0), sum(each.n for each in some), min(each.seeds for each in some))
-            for share, some in sorted(shares.items())
-        }
-        for kind, shares in found.items()
-    }
+def drops_beside_random(matrix: Matrix, share: float) -> Draws | None:
+    """As `drops` at one share, and in a second column that of random neurons of the same layers: over the models, seeds and rankings that
+    have both. Beside more than half of a layer no random set fits."""
+    found = []
+    for cell in kinds(matrix):
+        for line in lines_of(matrix, cell):
+            kind, _, ranking = line.name.partition(" ")
+            if kind == "random" and share in line.edits:
+                edits = ((Edit("top", ranking, share),), line.edits[share])
+                drawn = over_tasks(matrix, [cell, *(Models(*cell[:2], each) for each in edits)], [OBJECTIVE_TEST])
+                if drawn is not None:
+                    found.append(_lost(drawn._replace(values=drawn.values[:, [0, i]]) for i in (1, 2)))
+    return mean_of(found) if found else None
+
+
+def _lost(found: Iterable[Draws]) -> Draws:
+    """From columns before and after."""
+    parts = [part._replace(values=1 - ratio(part.values[:, 1], part.values[:, 0])[:, None]) for part in found]
+    return mean_of(parts)._replace(values=np.concatenate([part.values for part in parts], axis=1))
 
 
 def relative_drop(matrix: Matrix) -> Table:
-    found = relative_drops(matrix)
-    rows = [
-        (kind, percent(share), text(drawn.cell(0)), drawn.n, drawn.seeds)
-        for kind, shares in found.items()
-        for share, drawn in shares.items()
-    ]
-    points = {kind: {share: e for share, drawn in shares.items() if (e := drawn.cell(0))} for kind, shares in found.items()}
+    rows = []
+    points: dict[str, dict[float, Estimate]] = {"ranked": {}, "ranked, where random sets fit": {}, "random": {}}
+    for share in sorted({share for curve in curves_of(matrix) for share in curve.points}):
+        alone, beside = drops(matrix, share), drops_beside_random(matrix, share)
+        for name, drawn, column in zip(points, (alone, beside, beside), (0, 0, 1), strict=True):
+            value = drawn.cell(column) if drawn else None
+            if drawn and value:
+                rows.append((name, percent(share), text(value), drawn.n, drawn.seeds))
+                points[name][share] = value
     return table(
         "relative-drop",
         "Accuracy lost on the objective's test pairs, as a share of that before: mean over every model and every ranking but the random "
-        "one, and over layer-matched random sets. 95 % intervals; n counts a prompt once a model and ranking.",
+        "one; and, over the models, seeds and rankings where as many random neurons of the same layers fit beside the ranked ones, of "
+        "both. 95 % intervals over n prompts.",
         ("neurons", "share", "relative drop", "n", "seeds"),
         rows,
         EDITED,
-        curves({"all models": points}, ("neurons zeroed (%)", "relative drop of accuracy"), guide=0.0) if rows else None,
+        curves(
+            {"all models": {name: some for name, some in points.items() if some}},
+            ("neurons zeroed (%)", "relative drop of accuracy"),
+            guide=0.0,
+        ),
     )
 
 
@@ -244,9 +248,9 @@ def set_drops(matrix: Matrix) -> list[SetDrop]:
             names = tuple(name for name in SETS if Edit("set", name, share) in edits)
             columns = [(Edit(),), *((Edit("set", name, share),) for name in names)]
             cells = [Models(base, "mixed", each) for each in columns]
-            tasks = {group: group_tasks(matrix, group) for group in GROUPS}
-            tasks["all"] = [task for each in tasks.values() for task in each]
-            groups = {group: drawn for group, each in tasks.items() if (drawn := over_tasks(matrix, cells, each)) is not None}
+            rows = {group: list(group_rows(matrix, cells, group).values()) for group in GROUPS}
+            rows["all"] = [part for parts in rows.values() for part in parts]
+            groups = {group: draws(parts) for group, parts in rows.items() if parts}
             if groups:
                 found.append(SetDrop(base, share, names, groups, mean_kept(matrix, base, columns)))
     return found

@@ -88,7 +88,7 @@ def rm_bench_styles(matrix: Matrix) -> Table:
             values: list[Estimate | None] = []
             for style in ("easy", "normal", "hard"):
                 here = styles == style
-                some = Rows(task, part.values[here], tuple(np.array(part.prompts, dtype=object)[here]), part.seeds)
+                some = Rows(part.values[here], tuple(np.array(part.prompts, dtype=object)[here]), part.seeds)
                 values.append(draws([some]).cell(0) if here.any() else None)
                 if values[-1]:
                     panels.setdefault(cell.base, {}).setdefault(cell.objective, {})[f"{task}, {style}"] = values[-1]
@@ -115,8 +115,8 @@ def right_margins(matrix: Matrix, cells: list[Models], tasks: list[str]) -> Rows
             margins = np.array([[[part[name] for part in each] for each in found] for name in names])  # [row, cell, seed]
             values = np.concatenate([(margins > 0).mean(2), np.maximum(margins, 0).mean(2)], axis=1)
             prompts = prompts_of(next(iter(seeds.values()))[0][0])
-            parts.append(Rows(task, values, tuple(prompts[name] for name in names), len(seeds)))
-    return pooled(parts, "all sub-tasks") if parts else None
+            parts.append(Rows(values, tuple(prompts[name] for name in names), len(seeds)))
+    return pooled(parts) if parts else None
 
 
 def margins_on_right_rows(matrix: Matrix) -> Table:

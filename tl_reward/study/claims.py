@@ -7,6 +7,7 @@ from tl_reward.scores import Estimate
 from tl_reward.study import evidence
 from tl_reward.study.matrix import Matrix
 from tl_reward.study.overlaps import THIRDS
+from tl_reward.study.rows import FEWEST
 from tl_reward.study.table import Table, Value, signed
 
 Word = Literal["agrees", "differs", "cannot be tested here"]
@@ -54,9 +55,8 @@ class Verdict(NamedTuple):
 
 
 PROMPTS = "95 % over prompts"
-FEWEST = 10  # a bootstrap over fewer prompts says little, and over one nothing
 RULE = (
-    f"What is drawn over fewer than {FEWEST} prompts cannot be tested here. "
+    f"What is drawn over fewer than {FEWEST} prompts cannot be tested here, and no mean goes over a sub-task of fewer. "
     "A difference agrees when our whole interval lies on the claimed side of 0. It differs when the whole interval lies on the other "
     "side, or when it holds 0 although its half-width is less than half of the study's effect. Else it cannot be tested here: the "
     "interval is too wide. A number differs when the study's lies outside our interval and further from our value than the tolerance. "
@@ -160,7 +160,12 @@ def _ablation(matrix: Matrix) -> Iterator[Verdict]:
             )  # fmt: skip
             ours = evidence.group_change(matrix, objective, group, base=who)
             more = f"of {who}" if who else "of two or more base models"
-            yield Verdict(claim, ours, PROMPTS, f"{objective} models {more} with and without their top 10 % by mean, on {group} sub-tasks")
+            yield Verdict(
+                claim,
+                ours,
+                PROMPTS,
+                f"{objective} models {more} with and without their top 10 % by mean, on {group} sub-tasks of {FEWEST} prompts or more",
+            )
 
 
 def _drops(matrix: Matrix) -> Iterator[Verdict]:

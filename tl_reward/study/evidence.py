@@ -12,11 +12,11 @@ import numpy as np
 from tl_reward.overlap import depth_thirds, overlap
 from tl_reward.scores import Estimate
 from tl_reward.sites import NeuronSet
-from tl_reward.study.ablations import curves_of, drop_of, relative_drops, set_drops
+from tl_reward.study.ablations import drops, drops_beside_random, set_drops
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
 from tl_reward.study.matrix import Edit, Matrix
 from tl_reward.study.overlaps import THIRDS, compared
-from tl_reward.study.rows import Draws, Models, draws, group_tasks, over_tasks
+from tl_reward.study.rows import Draws, Models, draws, group_rows, mean_of, over_tasks
 from tl_reward.study.transfer import bases_of, both_right, right_sets, share_of
 
 Pair = tuple[str, str]
@@ -54,7 +54,8 @@ def group_change(matrix: Matrix, objective: str, group: str, *, base: str, share
     found = []
     for name in bases(matrix, base):
         cells = [Models(name, objective), Models(name, objective, (Edit("top", "mean", share),))]
-        done = over_tasks(matrix, cells, group_tasks(matrix, group))
+        rows = group_rows(matrix, cells, group)
+        done = draws([*rows.values()]) if rows else None
         found.append(done and done._replace(values=done.values[:, 1:] - done.values[:, :1]))
     done = _mean(found) if base or sum(each is not None for each in found) > 1 else None
     return done.cell(0) if done else None
@@ -62,25 +63,15 @@ def group_change(matrix: Matrix, objective: str, group: str, *, base: str, share
 
 def drop(matrix: Matrix, share: float, *, less_share: float | None = None) -> Estimate | None:
     """The relative drop at a share, or by how much it exceeds that at a smaller one."""
-    found = relative_drops(matrix)["ranked"]
-    if share not in found or (less_share is not None and less_share not in found):
-        return None
-    return found[share].cell(0) if less_share is None else _difference(found[share], found[less_share]).cell(0)
+    if less_share is None:
+        return done.cell(0) if (done := drops(matrix, share)) else None
+    return done.change(0, before=1) if (done := drops(matrix, share, less_share)) else None
 
 
 def drop_beyond_random(matrix: Matrix, share: float) -> Estimate | None:
-    """The relative drop of ranked neurons minus that of as many random ones of the same layers: the mean over the models and rankings that
-    have both."""
-    curves = {(curve.cell, curve.line): curve for curve in curves_of(matrix) if curve.on == OBJECTIVE_TEST}
-    found = []
-    for (cell, line), random in curves.items():
-        ranked = curves.get((cell, line.replace("random", "top", 1)))
-        if line.startswith("random ") and ranked is not None:
-            drops = [drop_of(curve, share) for curve in (ranked, random)]
-            if drops[0] is not None and drops[1] is not None:
-                found.append(_difference(drops[0], drops[1]))
-    done = _mean(found)
-    return done.cell(0) if done else None
+    """The relative drop of ranked neurons minus that of as many random ones of the same layers."""
+    done = drops_beside_random(matrix, share)
+    return done.change(0, before=1) if done else None
 
 
 def jaccard(matrix: Matrix, base: str, pair: Pair, *, beyond_chance: bool = False) -> Estimate | None:
@@ -153,15 +144,14 @@ def transferability(matrix: Matrix, task: str) -> Estimate | None:
 
 
 def _difference(one: Draws, other: Draws) -> Draws:
-    return Draws(one.values - other.values, min(one.n, other.n), min(one.seeds, other.seeds))
+    """Of two sub-tasks; the prompts are those of the smaller one."""
+    return Draws(one.values - other.values, min(one.prompts, other.prompts, key=len), min(one.seeds, other.seeds))
 
 
 def _mean(found: Sequence[Draws | None]) -> Draws | None:
-    """Over those base models that have a value. They are tested on the same prompts, so n is the fewest of any."""
+    """Over those base models that have a value."""
     there = [each for each in found if each is not None]
-    if not there:
-        return None
-    return Draws(np.mean([each.values for each in there], axis=0), min(each.n for each in there), min(each.seeds for each in there))
+    return mean_of(there) if there else None
 
 
 def _over(found: Sequence[Estimate | None]) -> Estimate | None:

@@ -1,8 +1,10 @@
 """From the matrix's cells to numbers with intervals: rows averaged over seeds, means over sub-tasks, bootstrap over prompts.
 
 A *row* is a best-of-n row, or a pair that is part of none. A cell's value is the mean over its rows of the mean over seeds (and over
-draws); of several sub-tasks, the mean of theirs. Intervals are percentile bootstrap intervals at 95 % over prompts, each sub-task's drawn
-by themselves, and the same draws for all that is compared. They say nothing about how training varies: seeds are averaged, not drawn.
+draws); of several sub-tasks, the mean of theirs. Intervals are percentile intervals at 95 % of a Poisson bootstrap over prompts: in each
+draw a prompt counts as often as a Poisson variable of mean 1 says, which depends on the prompt alone. So a prompt that several models or
+sub-tasks share is drawn once for all of them, also where some left it out, and what is compared or averaged is not taken for independent.
+Intervals say nothing about how training varies: seeds are averaged, not drawn.
 """
 
 import zlib
@@ -18,6 +20,7 @@ from tl_reward.study.benchmarks import OBJECTIVE_TEST, SUBTASKS, by_pairs, group
 from tl_reward.study.matrix import Edit, Matrix, Model
 
 RESAMPLES = 2000
+FEWEST = 10  # prompts: a bootstrap over fewer says little, and over one nothing
 OBJECTIVES = ("helpful", "harmless", "mixed")
 GROUPS = ("Helpful", "Harmless")
 Measure = Callable[[str, Scores], dict[str, float]]  # of a sub-task and its scores: a value for each row
@@ -35,13 +38,11 @@ class Rows(NamedTuple):
     """The rows of one sub-task that every compared cell has.
 
     Attributes:
-        name: the sub-task; what the draws of prompts depend on, with their number.
         values: one a row and cell, averaged over seeds.
-        prompts: what is drawn.
+        prompts: what is drawn, one a row.
         seeds: how many were averaged.
     """
 
-    name: str
     values: Float[np.ndarray, "row cell"]
     prompts: tuple[str, ...]
     seeds: int
@@ -53,13 +54,17 @@ class Draws(NamedTuple):
     Attributes:
         values: the first is of the data itself, the others are of `RESAMPLES` draws. Sums, differences and ratios of columns are
             those of the cells, draw by draw.
-        n: prompts.
+        prompts: the different ones that were drawn.
         seeds: the fewest that any part has.
     """
 
     values: Float[np.ndarray, "draw cell"]
-    n: int
+    prompts: frozenset[str]
     seeds: int
+
+    @property
+    def n(self) -> int:
+        return len(self.prompts)
 
     def estimate(self, values: Float[np.ndarray, " draw"]) -> Estimate | None:
         """Of a combination of columns; None where the data itself have no value (a ratio to 0)."""
@@ -77,15 +82,20 @@ class Draws(NamedTuple):
 
 def draws(parts: Sequence[Rows]) -> Draws:
     """The mean over the parts of the mean over their rows."""
+    return mean_of([Draws(_draws(part), frozenset(part.prompts), part.seeds) for part in parts])
+
+
+def mean_of(parts: Sequence[Draws]) -> Draws:
+    """Draw by draw."""
     assert parts
-    values = np.mean([_draws(part) for part in parts], axis=0)
-    return Draws(values, sum(len(set(part.prompts)) for part in parts), min(part.seeds for part in parts))
+    values = np.mean([part.values for part in parts], axis=0)
+    return Draws(values, frozenset().union(*(part.prompts for part in parts)), min(part.seeds for part in parts))
 
 
-def pooled(parts: Sequence[Rows], name: str) -> Rows:
+def pooled(parts: Sequence[Rows]) -> Rows:
     """The rows of several sub-tasks as those of one: every row counts the same."""
-    prompts = tuple(f"{part.name} {prompt}" for part in parts for prompt in part.prompts)
-    return Rows(name, np.concatenate([part.values for part in parts]), prompts, min(part.seeds for part in parts))
+    prompts = tuple(prompt for part in parts for prompt in part.prompts)
+    return Rows(np.concatenate([part.values for part in parts]), prompts, min(part.seeds for part in parts))
 
 
 def ratio(over: Float[np.ndarray, " draw"], under: Float[np.ndarray, " draw"]) -> Float[np.ndarray, " draw"]:
@@ -100,18 +110,24 @@ def _draws(part: Rows) -> Float[np.ndarray, "draw cell"]:
     np.add.at(sums, index, part.values)
     sizes = np.bincount(index).astype(float)
     found = [part.values.mean(0, keepdims=True)]
-    counts = _counts(part.name, len(names))
+    counts = _counts(tuple(names))
     for start in range(0, RESAMPLES, 200):  # all at once would hold RESAMPLES * prompts numbers of 8 bytes
         some = counts[start : start + 200].astype(float)
-        found.append(some @ sums / (some @ sizes)[:, None])
+        size = (some @ sizes)[:, None]
+        found.append(np.divide(some @ sums, size, out=np.full((len(some), sums.shape[1]), np.nan), where=size > 0))
     return np.concatenate(found)
 
 
 @lru_cache(maxsize=64)
-def _counts(name: str, n: int) -> UInt8[np.ndarray, "draw prompt"]:
-    """How often each prompt is in each draw; for each sub-task others, and always the same."""
-    generator = np.random.default_rng(zlib.crc32(name.encode("utf-8", "surrogatepass")))
-    return np.stack([np.bincount(generator.integers(0, n, n), minlength=n).astype(np.uint8) for _ in range(RESAMPLES)])
+def _counts(prompts: tuple[str, ...]) -> UInt8[np.ndarray, "draw prompt"]:
+    return np.stack([_counts_of(prompt) for prompt in prompts], axis=1)
+
+
+@lru_cache(maxsize=2**16)
+def _counts_of(prompt: str) -> UInt8[np.ndarray, " draw"]:
+    """How often a prompt is in each draw: always the same."""
+    generator = np.random.default_rng(zlib.crc32(prompt.encode("utf-8", "surrogatepass")))
+    return generator.poisson(1.0, RESAMPLES).astype(np.uint8)
 
 
 def row_margins(scores: Scores) -> dict[str, float]:
@@ -171,8 +187,7 @@ def rows_of(matrix: Matrix, cells: Sequence[Models], task: str, measure: Measure
         return None
     values = np.stack([np.mean([[part[name] for name in names] for part in cell], axis=0) for cell in parts], axis=1)
     prompts = prompts_of(next(iter(seeds.values()))[0][0])
-    key = f"{cells[0].objective} {task}" if task == OBJECTIVE_TEST else task
-    return Rows(key, values, tuple(prompts[name] for name in names), len(seeds))
+    return Rows(values, tuple(prompts[name] for name in names), len(seeds))
 
 
 def shared(parts: Iterable[Mapping[str, float]]) -> list[str]:
@@ -209,11 +224,14 @@ def over_tasks(matrix: Matrix, cells: Sequence[Models], tasks: Sequence[str], me
     return draws(parts) if parts else None
 
 
-def group_tasks(matrix: Matrix, group: str) -> list[str]:
-    """The sub-tasks of a group that the matrix has, without Ties, which the study has not. The test pairs of an objective are a group of
-    their own."""
-    found = [task for task in tasks_of(matrix) if (task == group if group == OBJECTIVE_TEST else group_of(task) == group)]
-    return [task for task in found if task != "RewardBench 2 Ties"]
+def group_rows(matrix: Matrix, cells: Sequence[Models], group: str) -> dict[str, Rows]:
+    """The rows of each sub-task of a group that all cells have. Without Ties, which the study has not, and without those of less than
+    `FEWEST` prompts, whose draws would make the mean's interval as poor as their own. The test pairs of an objective are a group of their
+    own, and taken as they are."""
+    own = group == OBJECTIVE_TEST
+    tasks = [task for task in tasks_of(matrix) if (task == group if own else group_of(task) == group) and task != "RewardBench 2 Ties"]
+    found = {task: rows for task in tasks if (rows := rows_of(matrix, cells, task, correct)) is not None}
+    return {task: rows for task, rows in found.items() if own or len(set(rows.prompts)) >= FEWEST}
 
 
 def place(order: Sequence[str], name: str) -> int:

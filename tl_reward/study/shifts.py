@@ -15,11 +15,10 @@ from tl_reward.study.rows import (
     by_seed,
     draws,
     edits_of,
-    group_tasks,
+    group_rows,
     kinds,
     margins,
     mean_reward,
-    over_tasks,
     percent,
     rows_of,
     tasks_of,
@@ -127,8 +126,9 @@ def retrained(matrix: Matrix) -> list[Retrained]:
             alike = [each for each in edits if each.kind in ("masked", "pruned") and each.name == edit.name and each.fraction == 0]
             for on in (OBJECTIVE_TEST, *GROUPS):
                 cells = [Models(*cell[:2], tuple(alike[:1]) or (Edit(),)), Models(*cell[:2], (edit,))]
-                done = over_tasks(matrix, cells, group_tasks(matrix, on))
-                if done is not None:
+                rows = group_rows(matrix, cells, on)
+                if rows:
+                    done = draws([*rows.values()])
                     values = [value for value in (done.cell(0), done.cell(1), done.change(1)) if value is not None]
                     control = "share 0" if alike else "as trained first"
                     found.append(Retrained(cell, edit.kind, edit.name, edit.fraction, on, control, *values, done.seeds))

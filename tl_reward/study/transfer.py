@@ -10,7 +10,22 @@ from tl_reward.scores import Estimate, Scores
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, group_of
 from tl_reward.study.figures import distributions, dots
 from tl_reward.study.matrix import Edit, Matrix
-from tl_reward.study.rows import Draws, Models, Rows, by_seed, draws, kinds, pooled, prompts_of, ratio, row_margins, shared, tasks_of
+from tl_reward.study.rows import (
+    FEWEST,
+    Draws,
+    Models,
+    Rows,
+    by_seed,
+    draws,
+    kinds,
+    mean_of,
+    pooled,
+    prompts_of,
+    ratio,
+    row_margins,
+    shared,
+    tasks_of,
+)
 from tl_reward.study.table import Table, signed, table
 from tl_reward.study.table import interval as text
 
@@ -72,7 +87,7 @@ def right_sets(matrix: Matrix, base: str, task: str, edits: Sequence[tuple[Edit,
         helpful, harmless = right[0][0], right[1][0]
         values.append(np.concatenate([np.mean([_sets(helpful, harmless, one) for one in cell], axis=0) for cell in right[2:]], axis=1))
     prompts = prompts_of(next(iter(seeds.values()))[0][0])
-    return Rows(task, np.mean(values, axis=0), tuple(prompts[name] for name in names), len(seeds))
+    return Rows(np.mean(values, axis=0), tuple(prompts[name] for name in names), len(seeds))
 
 
 def _sets(helpful: np.ndarray, harmless: np.ndarray, mixed: np.ndarray) -> np.ndarray:
@@ -100,14 +115,14 @@ def share_of(drawn: Draws, column: int) -> np.ndarray:
 
 
 def mean_kept(matrix: Matrix, base: str, edits: Sequence[tuple[Edit, ...]]) -> Draws | None:
-    """Transferability under each edit: the mean over the sub-tasks where the single-objective models have any row right."""
-    parts = [drawn for task in benchmark_tasks(matrix) if (rows := right_sets(matrix, base, task, edits)) and (drawn := draws([rows]))]
-    kept = [np.stack([share_of(drawn, len(_COLUMNS) * i) for i in range(len(edits))], axis=1) for drawn in parts]
-    usable = [(values, drawn) for values, drawn in zip(kept, parts, strict=True) if np.isfinite(values[0]).all()]
-    if not usable:
-        return None
-    mean = np.nanmean([values for values, _ in usable], axis=0)  # a draw without any such row in a sub-task leaves that one out
-    return Draws(mean, sum(drawn.n for _, drawn in usable), min(drawn.seeds for _, drawn in usable))
+    """Transferability under each edit: the mean over the sub-tasks of `FEWEST` prompts or more where the single-objective models have any
+    row right."""
+    rows = [rows for task in benchmark_tasks(matrix) if (rows := right_sets(matrix, base, task, edits)) is not None]
+    parts = [draws([each]) for each in rows if len(set(each.prompts)) >= FEWEST]
+    kept = [part._replace(values=np.stack([share_of(part, len(_COLUMNS) * i) for i in range(len(edits))], axis=1)) for part in parts]
+    usable = [part for part in kept if np.isfinite(part.values[0]).all()]
+    # A draw without any such row in some sub-task has no mean, and is left out.
+    return mean_of(usable) if usable else None
 
 
 def transferability(matrix: Matrix) -> Table:
@@ -172,9 +187,9 @@ def both_right(matrix: Matrix) -> list[Both]:
                 rewards[1].append(values[:, :, 1][right])
                 columns = np.concatenate([right[:, :, None], np.where(right[:, :, None], values, 0)], axis=2).mean(1)
                 prompts = prompts_of(next(iter(seeds.values()))[0][0])
-                parts.append(Rows(task, columns, tuple(prompts[name] for name in names), len(seeds)))
+                parts.append(Rows(columns, tuple(prompts[name] for name in names), len(seeds)))
             if counted:
-                drawn = draws([pooled(parts, "all sub-tasks")])
+                drawn = draws([pooled(parts)])
                 means = np.stack([ratio(drawn.values[:, i], drawn.values[:, 0]) for i in range(1, 5)], axis=1)
                 levels = (np.concatenate(rewards[0]), np.concatenate(rewards[1]))
                 found.append(Both(base, objective, drawn._replace(values=means), counted, levels))
