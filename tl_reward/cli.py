@@ -2,7 +2,6 @@
 
 import shlex
 import sys
-import warnings
 import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from tl_reward import zoo
 from tl_reward.commands import Ablate, Attribute, Compare, Discover, Effects, Tension
 from tl_reward.errors import one_line_errors
 from tl_reward.example_commands import Examples
-from tl_reward.options import Data, Output, Running, console, merged, print_run
+from tl_reward.options import Data, Output, Running, console, merged, print_run, quiet
 from tl_reward.patch_commands import Lens, Patch, PatchModels
 from tl_reward.results import Results, provenance
 from tl_reward.serve_commands import Serve
@@ -141,19 +140,7 @@ Command = (
 def main(args: Sequence[str] | None = None) -> int:
     """Runs one command, and returns 0. Bad input exits with status 2, said in one line on standard error."""
     command = tyro.cli(Command, prog="tl-reward", description=__doc__, args=args)  # type: ignore[call-overload]
-    _quiet()
+    quiet()
     with one_line_errors("tl-reward"):
         command.run()
     return 0
-
-
-def _quiet() -> None:
-    """transformers logs every config it reads; its progress bars are about loading weights."""
-    import logging
-
-    from transformers.utils import logging as hf_logging
-
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")  # about its own insides
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

@@ -1,5 +1,7 @@
 """What the commands share: which pairs to read, how to run the model, where to write, and what is printed then."""
 
+import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,3 +177,13 @@ def print_run(folder: Path) -> None:
     from tl_reward.summary import summary
 
     summary(Results.load(folder), console)
+
+
+def quiet() -> None:
+    """transformers logs every config it reads; its progress bars are about loading weights."""
+    from transformers.utils import logging as hf_logging
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")  # about its own insides
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

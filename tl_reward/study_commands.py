@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tl_reward.options import console
+from tl_reward.options import console, quiet
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Reproduce:
         from tl_reward.study.plan import print_plan
         from tl_reward.study.runner import reproduce
 
+        quiet()
         config = load_config(self.config)
         if self.plan:
             print_plan(Inputs(config, self.data), self.out, console)

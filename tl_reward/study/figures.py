@@ -10,7 +10,7 @@ from plotly.subplots import make_subplots
 from tl_reward.plots.runs import COLORS, DASHES, LAYOUT, SYMBOLS, plain
 from tl_reward.scores import Estimate
 
-_SPARE = ("#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442", "#7F7F7F")
+_SPARE = ("#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C564B", "#7F7F7F")
 _SPARE_SYMBOLS = ("cross", "x", "triangle-up", "triangle-down", "star", "hexagon")
 _SPARE_DASHES = ("dashdot", "longdash", "longdashdot", "solid", "dash")
 

@@ -62,10 +62,16 @@ def _counts(matrix: Matrix) -> str:
     edits = {edit for _, edit in matrix.scores if edit != Edit()}
     seeds = {model.seed for model in models}
     scores = sum(len(tasks) for tasks in matrix.scores.values())
+    bases, objectives = {model.base for model in models}, {model.objective for model in models}
     return (
-        f"{len(models)} reward models ({len({m.base for m in models})} base models, {len({m.objective for m in models})} objectives, "
-        f"{len(seeds)} seeds), {len(edits)} edits, {scores} scored sub-tasks; neurons found in {len(matrix.found)} models."
+        f"{_many(len(models), 'reward model')} ({_many(len(bases), 'base model')}, {_many(len(objectives), 'objective')}, "
+        f"{_many(len(seeds), 'seed')}), {_many(len(edits), 'edit')}, {_many(scores, 'scored sub-task')}; neurons found in "
+        f"{_many(len(matrix.found), 'model')}."
     )
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _text(matrix: Matrix, tables: Sequence[Table], about: Mapping[str, str]) -> str:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.utils import logging as hf_logging
 
 from tl_reward import parallel
 from tl_reward.errors import InputError
+from tl_reward.options import quiet
 from tl_reward.results import provenance
 from tl_reward.study.cells import Cell, cells
 from tl_reward.study.claims import claims
@@ -116,8 +116,7 @@ _inputs: Inputs | None = None  # of a worker process
 def _begin(config: StudyConfig, data: str | Path | None, jobs: int) -> None:
     global _inputs
     _inputs = Inputs(config, data)
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
+    quiet()
     torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
     parent = multiprocessing.parent_process()
     assert parent is not None
