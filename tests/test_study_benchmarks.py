@@ -1,11 +1,10 @@
 """Which sub-task a pair belongs to."""
 
 import pytest
-from study_matrices import best_of_nine
 
 from tl_reward.errors import InputError
 from tl_reward.pairs import Message, PreferencePair, pairs_of_row
-from tl_reward.study.benchmarks import STUDIED, SUBTASKS, by_pairs, group_of, style_accuracy, style_of, subtask_of
+from tl_reward.study.benchmarks import SUBTASKS, TIES, by_pairs, group_of, style_of, subtask_of
 
 GOOD, BAD = ((Message("user", "Hi"), Message("assistant", text)) for text in ("Hello.", "No."))
 
@@ -15,8 +14,8 @@ def pair(*, subset=None, objective=None, group=None):
 
 
 def test_the_study_has_17_helpful_and_8_harmless_sub_tasks():
-    groups = [SUBTASKS[name].group for name in STUDIED]
-    assert (groups.count("Helpful"), groups.count("Harmless"), len(set(STUDIED))) == (17, 8, 25)
+    groups = [task.group for name, task in SUBTASKS.items() if task.benchmark not in ("RMB", "HH-RLHF") and name != TIES]
+    assert (groups.count("Helpful"), groups.count("Harmless")) == (17, 8)
     assert all(name == task.name and name.startswith(task.benchmark) for name, task in SUBTASKS.items())
     assert all(c.isalnum() or c in "-_. " for name in SUBTASKS for c in name)  # they become names of folders
 
@@ -66,11 +65,3 @@ def test_styles_are_those_of_the_row_as_it_is_read():
         style_of("8/a-b")
     with pytest.raises(InputError, match="from 0 to 2"):
         style_of("8")
-
-
-def test_hard_is_the_upper_right_of_the_matrix():
-    # Rows: the chosen response's style; columns: the rejected one's. Only 0-1 and 0-2 are wrong, 1-1 is a tie.
-    scores = best_of_nine([[1, -1, -1], [1, 0, 1], [1, 1, 1]])
-    assert {style: value.value for style, value in style_accuracy(scores).items()} == pytest.approx(
-        {"easy": 1, "normal": 2.5 / 3, "hard": 1 / 3}
-    )

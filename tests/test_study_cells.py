@@ -1,5 +1,6 @@
 """When a cell is done, what it is made from, and what it holds: checked against the same things done by hand."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from tl_reward.run import score
 from tl_reward.sites import NeuronSet
 from tl_reward.study import cells as cells_module
 from tl_reward.study import inputs as inputs_module
-from tl_reward.study import store, work
+from tl_reward.study import runner, store, work
 from tl_reward.study.cells import cells
 from tl_reward.study.config import parse_config
 from tl_reward.study.conventions import percentile_set
@@ -52,6 +53,13 @@ def undone(config: dict, data, out) -> list[str]:
     return [f"{cell.kind} {cell.test}".strip() for cell in cells(parsed) if not is_done(out, cell, Inputs(parsed, data))]
 
 
+def with_other_weights(folder, cell, *args, **kwargs):
+    if cell.kind == "train":
+        path = next(store.scratch_of(folder, cell).rglob("*.safetensors"))
+        save_file({name: tensor * 1.1 for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+    store.finish(folder, cell, *args, **kwargs)
+
+
 def test_a_model_that_is_trained_again_from_the_same_need_not_be_the_same(data, done, tmp_path, monkeypatch):
     out = tmp_path / "out"
     shutil.copytree(done, out)
@@ -68,20 +76,76 @@ def test_a_model_that_is_trained_again_from_the_same_need_not_be_the_same(data, 
 
     made.clear()
     shutil.rmtree(out / "cells" / "train")
-    finish = store.finish
-
-    def other_weights(folder, cell, *args, **kwargs):
-        if cell.kind == "train":
-            path = next(store.scratch_of(folder, cell).rglob("*.safetensors"))
-            save_file({name: tensor * 1.01 for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
-        finish(folder, cell, *args, **kwargs)
-
     with monkeypatch.context() as patch:
-        patch.setattr(work, "finish", other_weights)
+        patch.setattr(work, "finish", with_other_weights)
         reproduce(parse_config(small(data)), out, data=data)
     assert sorted(made) == ["ablate_sets", "ablate_sets", "discover", "score", "score", "train"]
     assert undone(small(data), data, out) == []
     assert (out / "report.md").read_bytes() != (done / "report.md").read_bytes()
+
+
+def test_what_was_trained_again_in_one_process_is_loaded_again(data, done, tmp_path, monkeypatch):
+    """And not what was loaded from that folder before."""
+    config, out = parse_config(small(data, fractions=[])), tmp_path / "out"
+    reproduce(config, out, data=data)
+    first = load_matrix(out, Inputs(config, data)).scores[HELPFUL, Edit()]["objective test"].margin
+    shutil.rmtree(out / "cells" / "train")
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "finish", with_other_weights)
+        reproduce(config, out, data=data)
+    again = load_matrix(out, Inputs(config, data)).scores[HELPFUL, Edit()]["objective test"].margin
+    assert abs(again - first).max() > 1e-3
+
+
+def test_a_training_goes_on_only_from_one_that_left_the_same_neurons_out(data, done, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    again = {"kinds": ["masked"], "fractions": [0.1], "objectives": ["helpful"], "pairs": 4}
+    config = parse_config(small(data, retrain=again))
+    inputs = Inputs(config, data)
+    (cell,) = [cell for cell in cells(config) if cell.kind == "retrain"]
+    scratch = store.start(out, cell, inputs)
+    (scratch / "checkpoint").touch()
+    assert (store.start(out, cell, inputs) / "checkpoint").exists()
+    note = store.folder_of(out, cell.needs[0]) / "cell.json"
+    note.write_text(note.read_text().replace('"content": "', '"content": "0'))
+    assert not (store.start(out, cell, inputs) / "checkpoint").exists()
+
+
+def test_two_runs_do_not_work_in_one_folder(data, done, tmp_path, monkeypatch):
+    config, out = parse_config(small(data)), tmp_path / "out"
+
+    def second(*args, **kwargs):
+        with pytest.raises(InputError, match=f"{out}: another reproduction is at work there"):
+            reproduce(config, out, data=data)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "make", second)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(config, out, data=data)
+    monkeypatch.undo()
+    shutil.copytree(done, out, dirs_exist_ok=True)
+    assert reproduce(config, out, data=data).exists()  # the first one is gone
+
+
+def test_over_long_pairs_are_counted_and_a_benchmark_of_nothing_else_is_refused_at_once(data, tmp_path):
+    lines = (data / "rmb" / "helpful-test.jsonl").read_text().splitlines()[:4]
+    row = json.loads(lines[0])
+    long = [json.dumps(row | {"id": f"long {i}", "prompt": "many words " * 500}) for i in range(2)]
+    for name, some in (("some", [*long, *lines]), ("all", long)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rmb.jsonl").write_text("\n".join(some))
+    config = small(data, fractions=[], max_length=2000, limits={"discovery": 4, "rows": 6})
+    mixed = parse_config(config | {"benchmarks": {"RMB": [str(tmp_path / "some" / "rmb.jsonl")]}})
+    reproduce(mixed, tmp_path / "out", data=data)
+    scores = load_matrix(tmp_path / "out", Inputs(mixed, data)).scores[HELPFUL, Edit()]["RMB helpful pairwise"]
+    assert (len(scores), scores.dropped) == (4, 2)
+    nothing = parse_config(config | {"benchmarks": {"RMB": [str(tmp_path / "all" / "rmb.jsonl")]}})
+    with pytest.raises(InputError, match="2000"):
+        reproduce(nothing, tmp_path / "none", data=data)
+    assert not list((tmp_path / "none").glob("cells/*"))
+    with pytest.raises(InputError, match=r"benchmarks\.RMB must list one or more sources of pairs, got none"):
+        parse_config(config | {"benchmarks": {"RMB": []}})
 
 
 def test_cells_of_an_earlier_format_are_made_again(data, done, monkeypatch):
@@ -126,7 +190,7 @@ def test_edited_models_may_be_tested_on_fewer_rows_or_on_none(data, tmp_path):
     config = parse_config(small(data, limits=limits))
     assert [cell.test for cell in cells(config) if cell.kind == "ablate"] == ["RMB"]
     reproduce(config, tmp_path, data=data)
-    matrix = load_matrix(tmp_path, config, data)
+    matrix = load_matrix(tmp_path, Inputs(config, data))
     count = {edit.kind: {task: len(scores) for task, scores in matrix.scores[HELPFUL, edit].items()} for _, edit in matrix.scores}
     assert count["none"] == {"objective test": 4, "RMB helpful pairwise": 4, "RMB harmless pairwise": 4}
     assert count["top"] == {"RMB helpful pairwise": 2, "RMB harmless pairwise": 2}
@@ -153,13 +217,22 @@ def test_the_first_pairs_are_of_every_source(data, tmp_path):
 def test_entropy_compares_firing_on_both_objectives_pairs(data, tmp_path):
     config = parse_config(small(data, rankings=["mean", "entropy"], fractions=[0.02, 0.5]))
     reproduce(config, tmp_path, data=data)
-    matrix, inputs = load_matrix(tmp_path, config, data), Inputs(config, data)
+    inputs = Inputs(config, data)
+    matrix = load_matrix(tmp_path, inputs)
     model = HookedRewardModel.from_pretrained(tmp_path / "cells" / "train" / "tiny, helpful, 0" / "model")
     firing = {name: discover(model, inputs.find(name).pairs).by_side["mlp_gate", "probability"].mean(0) for name in ("helpful", "harmless")}
     by_hand = selectivity(firing).ranking()
     assert torch.allclose(matrix.found[HELPFUL].rankings["entropy"], by_hand, atol=1e-6)
     edits = {edit for _, edit in matrix.scores if edit.name == "entropy"}
     assert edits == {Edit("top", "entropy", 0.02)}  # half of all neurons do not fire often
+    # What was found and done by other rankings stays; where no share can be ranked, nothing is zeroed, and that is all.
+    unreachable = small(data, rankings=["mean", "entropy"], fractions=[0.5])
+    again = parse_config(unreachable)
+    assert {cell.kind for cell in cells(again) if not is_done(tmp_path, cell, Inputs(again, data))} == {"ablate"}
+    reproduce(again, tmp_path, data=data)
+    assert {edit for _, edit in load_matrix(tmp_path, Inputs(again, data)).scores} == {Edit(), Edit("top", "mean", 0.5)}
+    alone = parse_config(small(data, rankings=["mean"], fractions=[0.5]))
+    assert [cell for cell in cells(alone) if not is_done(tmp_path, cell, Inputs(alone, data))] == []
     pairs = inputs.tested("RMB", "", True).pairs
     zeroed = score(model, pairs, interventions=[ZeroAblation(NeuronSet.top(by_hand, fraction=0.02))])
     mine = [scores for task, scores in matrix.scores[HELPFUL, Edit("top", "entropy", 0.02)].items() if task != "objective test"]
@@ -176,7 +249,8 @@ def test_the_studys_conventions_cut_what_bfloat16_sums_rank(data, tmp_path):
     trio = {"objectives": ["helpful", "harmless", "mixed"], "set_fractions": [0.1]}
     config = parse_config(small(data, **trio, conventions="study"))
     reproduce(config, tmp_path, data=data)
-    matrix, inputs = load_matrix(tmp_path, config, data), Inputs(config, data)
+    inputs = Inputs(config, data)
+    matrix = load_matrix(tmp_path, inputs)
     model = HookedRewardModel.from_pretrained(tmp_path / "cells" / "train" / "tiny, helpful, 0" / "model")
     rounded = discover(model, inputs.find("helpful").pairs, sums_dtype=torch.bfloat16).ranking("mean", "mlp_gate")
     exact = matrix.found[HELPFUL].rankings["mean"]

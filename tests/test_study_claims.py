@@ -19,12 +19,13 @@ NUMBER = Claim("it is 0.7", "number", 0.7, "s", tolerance=0.03)
         (RISES, (0.08, 0.04, 0.12), "agrees", "claimed side"),
         (FALLS, (0.08, 0.04, 0.12), "differs", "other side"),
         (RISES, (-0.08, -0.12, -0.04), "differs", "other side"),
-        (FALLS, (0.0, -0.04, 0.04), "differs", "would show half"),  # half-width 0.04 < 0.05
+        (FALLS, (0.0, -0.04, 0.04), "differs", "below half of the study"),  # half-width 0.04 < 0.05
         (FALLS, (0.0, -0.05, 0.05), "cannot be tested here", "too wide"),  # just not
         (RISES, (0.06, -0.01, 0.13), "cannot be tested here", "too wide"),
+        (RISES, (0.048, -0.002, 0.098), "cannot be tested here", "too wide"),  # holds 0, and the claimed effect too
         (RISES._replace(study=None), (0.0, -0.001, 0.001), "cannot be tested here", "no effect"),
         (RISES._replace(study=None), (0.1, 0.05, 0.15), "agrees", "claimed side"),
-        (RISES._replace(tolerance=0.01), (0.009, 0.009, 0.009), "differs", "would show half"),
+        (RISES._replace(tolerance=0.01), (0.009, 0.009, 0.009), "differs", "below half of the study"),
         (RISES._replace(tolerance=0.01), (0.011, 0.011, 0.011), "agrees", "claimed side"),
         (RISES._replace(tolerance=0.01), (-0.011, -0.011, -0.011), "differs", "other side"),
         (NUMBER, (0.72, 0.71, 0.73), "agrees", "within the tolerance"),
@@ -79,6 +80,47 @@ def test_figures_come_from_the_right_cells():
     assert value(matrix, "mixed and harmless share more of their top 10 % than helpful and").value == pytest.approx(2 / 4 - 1 / 5)
     assert value(matrix, "helpful and harmless share more of their top 10 % than chance").value == pytest.approx(1 / 5 - 0.3 / 5.7)
     assert value(matrix, "More of the helpful model's top 10 % lie late than early").value == 0
+
+
+def of(margins_by_task, objective="mixed", **kwargs):
+    return cells({objective: {Edit(): margins_by_task}}, **kwargs)
+
+
+def test_differences_between_two_cells_of_the_matrix():
+    refuse, respond = "RM-Bench safety-refuse", "RM-Bench safety-response"
+    runs = of({refuse: [1] * 9 + [-1] * 3, respond: [-1] * 12}, "harmless") | of({refuse: [-1] * 6 + [1] * 6}, "mixed")
+    assert value(Matrix(runs), "RM-Bench: the harmless model refuses where it should more than it answers").value == 0.75
+    assert value(Matrix(runs), "RM-Bench: the mixed model refuses where it should less than the harmless").value == 0.25
+    assert value(Matrix(runs), "RM-Bench: the mixed model answers where it should more than the harmless") is None
+    tops = found({"helpful": [(0, 0), (2, 0), (2, 1)], "harmless": [(0, 0), (0, 1), (2, 1)]})
+    assert value(Matrix(found=tops), "The helpful model's top 10 % lie later than the harmless one's").value == pytest.approx(1 / 3)
+
+
+def test_transferability_claims():
+    focus = "RewardBench 2 Focus"
+    runs = of({focus: [1] * 16}, "helpful") | of({focus: [-1] * 16}, "harmless") | of({focus: [1] * 4 + [-1] * 12}, "mixed")
+    assert value(Matrix(runs), f"The mixed model's transferability on {focus}")[::3] == (0.25, 16)
+    sets = {Edit("set", "shared", 0.1): {focus: [-1] * 16}, Edit("set", "helpful-only", 0.1): {focus: [1, -1] * 2 + [-1] * 12}}
+    matrix = Matrix(runs | cells({"mixed": sets}))
+    start = "Shared neurons matter most: at 10%, zeroing the shared set in the mixed model costs more transferability than the helpful"
+    assert value(matrix, start).value == 0.125
+
+
+def verdict(matrix, start):
+    (only,) = [each for each in claims(matrix) if each.claim.text.startswith(start)]
+    return only.judged
+
+
+def test_no_verdict_rests_on_few_prompts_or_on_such_as_answer_alike():
+    task, start = "RM-Bench safety-refuse", "SmolLM2-135M: the harmless model has 92.3%"
+    alike = verdict(Matrix(of({task: [1] * 30}, "harmless")), start)
+    assert alike == ("cannot be tested here", "all 30 prompts answer alike, which leaves no interval")
+    assert verdict(Matrix(of({task: [1] * 8 + [-1]}, "harmless")), start).why == "too few prompts for an interval: 9"
+    assert verdict(Matrix(of({task: [1] * 60 + [-1] * 60}, "harmless")), start).word == "differs"
+    # One row of 60 is right in both: its rewards say nothing of the others.
+    margins = {"helpful": [1] + [-1] * 59, "mixed": [1] * 60}
+    lone = cells({name: {Edit(): {HELPFUL: each}} for name, each in margins.items()})
+    assert verdict(Matrix(lone), "On rows that both have right, the helpful").why == "too few prompts for an interval: 1"
 
 
 def test_sets_are_compared_by_what_they_cost():

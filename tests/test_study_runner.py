@@ -54,7 +54,7 @@ def test_every_cell_is_there_and_read(data, whole):
     folders = {(path.parent.parent.name, path.parent.name) for path in whole.glob("cells/*/*/cell.json")}
     assert folders == {(cell.kind, cell.name) for cell in listed} and len(folders) == len(listed)
     assert [path for path in whole.glob("cells/*/.*")] == []
-    matrix = load_matrix(whole, config, data)
+    matrix = load_matrix(whole, Inputs(config, data))
     assert set(matrix.found) == {Model("tiny", name, 0) for name in config.objectives}
     edits = {edit for model, edit in matrix.scores if model.objective == "mixed"}
     assert {edit.kind for edit in edits} == {"none", "top", "random", "set", "patched", "masked", "pruned"}
@@ -71,7 +71,7 @@ def test_every_cell_is_there_and_read(data, whole):
 
 def test_an_ablation_is_what_it_is_by_hand(data, whole):
     config = parse_config(table(data))
-    matrix = load_matrix(whole, config, data)
+    matrix = load_matrix(whole, Inputs(config, data))
     name = Model("tiny", "helpful", 0)
     ranking = matrix.found[name].rankings["mean"]
     top = NeuronSet.top(ranking, fraction=0.2)
@@ -88,7 +88,7 @@ def test_an_ablation_is_what_it_is_by_hand(data, whole):
 
 def test_pruned_and_masked_models_are_one_in_the_end(data, whole):
     """The same neurons write nothing and learn nothing, whether their weights are there or not; a control keeps them."""
-    matrix = load_matrix(whole, parse_config(table(data)), data)
+    matrix = load_matrix(whole, Inputs(parse_config(table(data)), data))
     masked, pruned, control = (
         matrix.scores[Model("tiny", "mixed", 0), Edit(kind, "mean", fraction)]["objective test"].margin
         for kind, fraction in (("masked", 0.1), ("pruned", 0.1), ("masked", 0.0))

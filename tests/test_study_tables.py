@@ -207,9 +207,28 @@ def test_relative_drop():
 def test_drops_at_two_shares_are_of_the_same_rankings():
     """Entropy ranks too few neurons for the larger share: what is larger there is not what it lacks."""
     edits = {Edit(): [1, 1], TOP: [1, -1], Edit("top", "mean", 0.2): [1, -1], Edit("top", "entropy", 0.1): [1, 1]}
-    matrix = Matrix(cells({"mixed": {edit: {OWN: margins} for edit, margins in edits.items()}}))
-    assert [row["relative drop"] for row in rows(relative_drop(matrix))] == [0.25, 0.5]
+    matrix = Matrix(cells({"mixed": {edit: {OWN: margins} for edit, margins in edits.items()}}, times=10))
+    found_ = rows(relative_drop(matrix))
+    assert [(row["relative drop"], row["models × rankings"]) for row in found_] == [(0.25, 2), (0.5, 1)]
     assert drop(matrix, 0.2, less_share=0.1).value == 0
+
+
+def test_no_model_with_few_prompts_enters_a_mean_over_models():
+    few = cells({"mixed": {Edit(): {OWN: [1, 1]}, TOP: {OWN: [-1, -1]}}}, base="gpt2")
+    enough = cells({"mixed": {Edit(): {OWN: [1, 1]}, TOP: {OWN: [1, -1]}}}, times=10)
+    (drop_,) = rows(relative_drop(Matrix(few | enough)))
+    (mean,) = rows(ablation_curves(Matrix(few | enough)), base="mean")
+    assert (drop_["relative drop"], drop_["n"], mean["after"], mean["n"]) == (0.5, 20, 0.5, 20)
+    assert relative_drop(Matrix(few)).rows == () and rows(ablation_curves(Matrix(few)), base="mean") == []
+
+
+def test_the_mean_over_models_goes_over_their_common_sub_tasks():
+    both = {HELPFUL: [1, 1], "HH-RLHF helpful": [1, 1]}
+    runs = cells({"mixed": {Edit(): both, TOP: {HELPFUL: [1, -1], "HH-RLHF helpful": [-1, -1]}}}, times=10)
+    runs |= cells({"mixed": {Edit(): {HELPFUL: [1, 1]}, TOP: {HELPFUL: [-1, -1]}}}, base="gpt2", times=10)
+    table = ablation_curves(Matrix(runs))
+    assert [(row["after"], row["sub-tasks"]) for row in rows(table, base=BASE)] == [(0.25, 2)]
+    assert [(row["after"], row["sub-tasks"]) for row in rows(table, base="mean")] == [(0.25, 1)]  # HELPFUL: a half, and nothing
 
 
 def test_sub_task_deltas():
@@ -226,12 +245,45 @@ def test_set_ablation():
     assert named["shared"]["transferability change"] == pytest.approx(0.5 - (1 + 1 / 3) / 2, abs=6e-4)
 
 
+def test_a_ratio_is_drawn_over_the_rows_that_count():
+    """Of 60 rows one is right in the helpful model: what the mixed one keeps of it is no estimate over 60 prompts."""
+    margins = {"helpful": [1] + [-1] * 59, "harmless": [-1] * 60, "mixed": [1] * 60}
+    matrix = Matrix(cells({name: {Edit(): {HELPFUL: each}} for name, each in margins.items()}))
+    (row,) = rows(transferability(matrix))
+    assert (row["transferability"], row["n"], row["n that count"]) == (1, 60, 1)
+    assert [(both["n"], both["rows"]) for both in rows(rewards_both_right(matrix))] == [(1, 1)]
+    assert [row["n"] for row in rows(margins_on_right_rows(matrix), objective="helpful")] == [1]
+    sets = {Edit("set", name, 0.1): {HELPFUL: [1] * 60} for name in ("helpful-only", "shared")}
+    edited = Matrix(matrix.scores | cells({"mixed": sets}))
+    assert {row["transferability"] for row in rows(set_ablation(edited))} == {"–"}
+
+
+def test_ties_are_no_part_of_means():
+    """The study has not this sub-task; a table by sub-task shows it."""
+    ties = "RewardBench 2 Ties"
+    right, wrong = [1.0] * 20, [-1.0] * 20
+    runs = {name: {Edit(): {HELPFUL: right, ties: right}} for name in ("helpful", "harmless")}
+    runs["mixed"] = {edit: {HELPFUL: right, ties: wrong} for edit in (Edit(), Edit("set", "shared", 0.1))}
+    matrix = Matrix(cells(runs))
+    (row,) = rows(set_ablation(matrix))
+    assert row["transferability"] == 1
+    assert {row["sub-task"]: row["transferability"] for row in rows(transferability(matrix))} == {HELPFUL: 1, ties: 0}
+    assert [row["rows"] for row in rows(rewards_both_right(matrix))] == [20, 20]
+
+
 def test_score_shift():
     runs = {(Model(BASE, "mixed", 0), Edit()): {OWN: pairs([2, 2])}, (Model(BASE, "mixed", 0), TOP): {OWN: pairs([1, 1], rejected=3)}}
     (row,) = rows(score_shift(Matrix(runs)))  # rewards 2 and 0, then 4 and 3
     assert [row[key] for key in ("reward", "moves by", "deviation", "deviation after", "margin", "margin moves by")] == [
         1, 2.5, 1, 0.5, 2, -1,
     ]  # fmt: skip
+    # An edited model may be tested on fewer pairs: what is compared is of these.
+    fewer = {(Model(BASE, "mixed", 0), Edit()): {OWN: pairs([2, 2, 90])}, (Model(BASE, "mixed", 0), TOP): {OWN: pairs([2, 2])}}
+    table = score_shift(Matrix(fewer))
+    (row,) = rows(table)
+    assert (row["deviation"], row["deviation after"], row["moves by"]) == (1, 1, 0)
+    before, after = table.figure.data
+    assert list(before.y) == list(after.y)
 
 
 def test_training_again_is_compared_with_its_control():

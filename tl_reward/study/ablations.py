@@ -1,6 +1,6 @@
 """What breaks when neurons are zeroed: curves over the share zeroed, sub-tasks, groups, and sets of two models in the mixed one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -11,16 +11,17 @@ from tl_reward.study.benchmarks import OBJECTIVE_TEST, group_of
 from tl_reward.study.figures import curves, dots
 from tl_reward.study.matrix import Edit, Matrix
 from tl_reward.study.rows import (
+    FEWEST,
     GROUPS,
     Draws,
     Models,
+    Rows,
     correct,
     draws,
     edits_of,
     group_rows,
     kinds,
     mean_of,
-    over_tasks,
     percent,
     ratio,
     rows_of,
@@ -47,15 +48,22 @@ class Curve(NamedTuple):
 
     Attributes:
         on: "objective test", or a group, over whose sub-tasks it is averaged.
-        points: by share, before and after, over the same rows and seeds; a share that some seed lacks is over the others.
-        tasks: how many sub-tasks, at every share the same.
+        rows: by share, and by sub-task, which are the same at each: before and after, over the same rows and seeds; a share that some
+            seed lacks is over the others.
     """
 
     cell: Models
     line: str
     on: str
-    points: dict[float, Draws]
-    tasks: int
+    rows: dict[float, dict[str, Rows]]
+
+    @property
+    def tasks(self) -> set[str]:
+        return set(next(iter(self.rows.values())))
+
+    def at(self, share: float, tasks: Collection[str]) -> Draws:
+        """The mean over these sub-tasks: a column before, and one after."""
+        return draws([part for task, part in self.rows[share].items() if task in tasks])
 
 
 def lines_of(matrix: Matrix, cell: Models) -> list[Line]:
@@ -78,33 +86,39 @@ def curves_of(matrix: Matrix) -> list[Curve]:
                 edited = {share: Models(*cell[:2], edits) for share, edits in sorted(line.edits.items())}
                 rows = {share: group_rows(matrix, [cell, each], on) for share, each in edited.items()}
                 # A share that lacks a sub-task would be compared over others than the rest of its curve.
-                most = max(map(len, rows.values()))
-                points = {share: draws([*parts.values()]) for share, parts in rows.items() if parts and len(parts) == most}
-                if points:
-                    found.append(Curve(cell, line.name, on, points, most))
+                most = max(rows.values(), key=len)
+                if most:
+                    found.append(Curve(cell, line.name, on, {share: each for share, each in rows.items() if each.keys() == most.keys()}))
     return found
 
 
-def averaged(found: Sequence[Curve], on: str, line: str) -> dict[float, Draws]:
-    """The mean over all kinds of models, at the shares that each of them has."""
-    some = [curve for curve in found if curve.on == on and curve.line == line]
-    shares = [share for share in (some[0].points if some else ()) if all(share in curve.points for curve in some)]
-    return {share: mean_of([curve.points[share] for curve in some]) for share in shares}
+def averaged(found: Sequence[Curve], on: str, line: str) -> tuple[set[str], dict[float, Draws]]:
+    """The mean over all kinds of models, at the shares and over the sub-tasks that each of them has. No model enters with less than
+    `FEWEST` prompts."""
+    some = [curve for curve in found if curve.on == on and curve.line == line and _enough(curve)]
+    if not some:
+        return set(), {}
+    tasks = set.intersection(*(curve.tasks for curve in some))
+    shares = [share for share in some[0].rows if tasks and all(share in curve.rows for curve in some)]
+    return tasks, {share: mean_of([curve.at(share, tasks) for curve in some]) for share in shares}
+
+
+def _enough(curve: Curve) -> bool:
+    return all(len(set(part.prompts)) >= FEWEST for each in curve.rows.values() for part in each.values())
 
 
 def ablation_curves(matrix: Matrix) -> Table:
     """Each model, and the mean of all."""
     found = curves_of(matrix)
     rows, panels = [], {}
-    everything = [(c.cell.base, c.cell.objective, c.line, c.on, c.points, c.tasks) for c in found]
+    everything = [(*c.cell[:2], c.line, c.on, c.tasks, {share: c.at(share, c.tasks) for share in c.rows}) for c in found]
     for on in (OBJECTIVE_TEST, *GROUPS):
         for line in dict.fromkeys(curve.line for curve in found):
-            tasks = max((curve.tasks for curve in found if curve.on == on and curve.line == line), default=0)
-            everything.append(("mean", "all models", line, on, averaged(found, on, line), tasks))
-    for base, objective, line, on, points, tasks in everything:
+            everything.append(("mean", "all models", line, on, *averaged(found, on, line)))
+    for base, objective, line, on, tasks, points in everything:
         for share, drawn in points.items():
             before, after = drawn.cell(0), drawn.cell(1)
-            rows.append((base, objective, line, percent(share), on, text(before), text(after), signed(drawn.change(1)), tasks, drawn.n, drawn.seeds))  # fmt: skip # noqa: E501
+            rows.append((base, objective, line, percent(share), on, text(before), text(after), signed(drawn.change(1)), len(tasks), drawn.n, drawn.seeds))  # fmt: skip # noqa: E501
             if on == OBJECTIVE_TEST and before is not None and after is not None:
                 shown = panels.setdefault(base if base == "mean" else f"{base}, {objective}", {}).setdefault(line, {0.0: before})
                 shown[share] = after
@@ -113,7 +127,7 @@ def ablation_curves(matrix: Matrix) -> Table:
         "Accuracy with a share of all neurons zeroed ('patched': set to the helpful model's activations), on the test pairs of the model's "
         "own objective and as the mean over each group's sub-tasks. 'top RANKING': each model's own highest; 'top random': drawn over the "
         "whole model; 'random RANKING': as many of each layer as the ranking has there, draws averaged. 95 % intervals over n prompts; "
-        "before and after are compared on the same rows.",
+        "before and after are compared on the same rows. The mean is over all models that were tested so, and their common sub-tasks.",
         ("base", "objective", "edit", "share", "on", "before", "after", "change", "sub-tasks", "n", "seeds"),
         rows,
         EDITED,
@@ -165,54 +179,67 @@ def sub_task_deltas(matrix: Matrix) -> Table:
     )  # fmt: skip
 
 
-def drops(matrix: Matrix, *shares: float) -> Draws | None:
-    """The accuracy lost on the objective's test pairs when top neurons are zeroed, as a share of that before; a positive value is a loss. A
-    column a share: the mean over every model and every ranking but the random one that have all of the shares."""
-    found = [
-        _lost(curve.points[share] for share in shares)
-        for curve in curves_of(matrix)
-        if curve.on == OBJECTIVE_TEST and curve.line.startswith("top ") and curve.line != "top random" and set(shares) <= set(curve.points)
-    ]
-    return mean_of(found) if found else None
+class Drops(NamedTuple):
+    """Accuracy lost on the objective's test pairs, as a share of that before; a positive value is a loss.
+
+    Attributes:
+        drawn: a column for each of several edits, the mean over `lines`.
+        lines: how many kinds of models and rankings are averaged.
+    """
+
+    drawn: Draws
+    lines: int
 
 
-def drops_beside_random(matrix: Matrix, share: float) -> Draws | None:
-    """As `drops` at one share, and in a second column that of random neurons of the same layers: over the models, seeds and rankings that
-    have both. Beside more than half of a layer no random set fits."""
+def drops(matrix: Matrix, *shares: float) -> Drops | None:
+    """Of top neurons zeroed, a column a share: over every kind of model and every ranking but the random one that have all of them."""
+    return _drops(matrix, "top ", lambda ranking, line: [line.edits[share] for share in shares if share in line.edits], len(shares))
+
+
+def drops_beside_random(matrix: Matrix, share: float) -> Drops | None:
+    """Of top neurons, and of random ones of the same layers: over the kinds of models, seeds and rankings that have both. Beside more than
+    half of a layer no random set fits."""
+    return _drops(
+        matrix,
+        "random ",
+        lambda ranking, line: [(Edit("top", ranking, share),), line.edits[share]] if share in line.edits else [],
+        2,
+    )
+
+
+def _drops(matrix: Matrix, kind: str, edits_of: Callable[[str, Line], list[tuple[Edit, ...]]], count: int) -> Drops | None:
+    """Over the lines of a kind, with edits by their ranking, where a line has so many of them. No model enters with less than `FEWEST`
+    prompts."""
     found = []
     for cell in kinds(matrix):
         for line in lines_of(matrix, cell):
-            kind, _, ranking = line.name.partition(" ")
-            if kind == "random" and share in line.edits:
-                edits = ((Edit("top", ranking, share),), line.edits[share])
-                drawn = over_tasks(matrix, [cell, *(Models(*cell[:2], each) for each in edits)], [OBJECTIVE_TEST])
-                if drawn is not None:
-                    found.append(_lost(drawn._replace(values=drawn.values[:, [0, i]]) for i in (1, 2)))
-    return mean_of(found) if found else None
-
-
-def _lost(found: Iterable[Draws]) -> Draws:
-    """From columns before and after."""
-    parts = [part._replace(values=1 - ratio(part.values[:, 1], part.values[:, 0])[:, None]) for part in found]
-    return mean_of(parts)._replace(values=np.concatenate([part.values for part in parts], axis=1))
+            ranking = line.name.removeprefix(kind)
+            edits = edits_of(ranking, line) if line.name.startswith(kind) and ranking != "random" else []
+            cells = [cell, *(Models(*cell[:2], each) for each in edits)]
+            rows = rows_of(matrix, cells, OBJECTIVE_TEST, correct) if len(edits) == count else None
+            if rows is not None and len(set(rows.prompts)) >= FEWEST:
+                drawn = draws([rows])
+                lost = np.stack([1 - ratio(drawn.values[:, i], drawn.values[:, 0]) for i in range(1, count + 1)], axis=1)
+                found.append(drawn._replace(values=lost))
+    return Drops(mean_of(found), len(found)) if found else None
 
 
 def relative_drop(matrix: Matrix) -> Table:
     rows = []
     points: dict[str, dict[float, Estimate]] = {"ranked": {}, "ranked, where random sets fit": {}, "random": {}}
-    for share in sorted({share for curve in curves_of(matrix) for share in curve.points}):
+    for share in sorted({edit.fraction for _, edit in matrix.scores if edit.kind == "top"}):
         alone, beside = drops(matrix, share), drops_beside_random(matrix, share)
-        for name, drawn, column in zip(points, (alone, beside, beside), (0, 0, 1), strict=True):
-            value = drawn.cell(column) if drawn else None
-            if drawn and value:
-                rows.append((name, percent(share), text(value), drawn.n, drawn.seeds))
+        for name, found, column in zip(points, (alone, beside, beside), (0, 0, 1), strict=True):
+            value = found.drawn.cell(column) if found else None
+            if found and value:
+                rows.append((name, percent(share), text(value), found.lines, value.n, found.drawn.seeds))
                 points[name][share] = value
     return table(
         "relative-drop",
-        "Accuracy lost on the objective's test pairs, as a share of that before: mean over every model and every ranking but the random "
-        "one; and, over the models, seeds and rankings where as many random neurons of the same layers fit beside the ranked ones, of "
-        "both. 95 % intervals over n prompts.",
-        ("neurons", "share", "relative drop", "n", "seeds"),
+        "Accuracy lost on the objective's test pairs, as a share of that before: mean over every kind of model and every ranking but the "
+        "random one that have the share (entropy ranks only the neurons that fire often); and, where as many random neurons of the same "
+        "layers fit beside the ranked ones, of both. 95 % intervals over n prompts.",
+        ("neurons", "share", "relative drop", "models × rankings", "n", "seeds"),
         rows,
         EDITED,
         curves(
@@ -270,9 +297,10 @@ def set_ablation(matrix: Matrix) -> Table:
     return table(
         "set-ablation",
         "The mixed model with sets zeroed that are made from the helpful and the harmless model's top neurons: change of accuracy, mean "
-        "over each group's sub-tasks; transferability with the set zeroed, and its change. 95 % intervals over n prompts.",
+        f"over each group's sub-tasks of {FEWEST} prompts or more; transferability with the set zeroed, and its change. 95 % intervals "
+        "over n prompts.",
         ("base", "share", "set", *(f"{g} change" for g in GROUPS), "transferability", "transferability change", "n", "seeds"),
         rows,
-        "scores of the mixed model with specific and shared sets zeroed",
+        f"scores of the mixed model with specific and shared sets zeroed, on sub-tasks of {FEWEST} prompts or more",
         dots(panels, "change", guide=0.0),
     )

@@ -17,10 +17,10 @@ from tl_reward.study.rows import (
     kinds,
     pooled,
     prompts_of,
-    ratio,
     row_margins,
     rows_of,
     shared,
+    shares_of,
     tasks_of,
     whole_rows,
 )
@@ -31,13 +31,15 @@ SCORES = "scores of an unedited model"
 
 
 class Accuracy(NamedTuple):
-    """Of one kind of model on one sub-task; `whole` is the share of rows with every pair right."""
+    """Of one kind of model on one sub-task; `whole` is the share of rows with every pair right, `dropped` the over-long pairs (of seeds,
+    the most)."""
 
     cell: Models
     task: str
     accuracy: Estimate
     whole: Estimate
     rows: int
+    dropped: int
     seeds: int
 
 
@@ -49,7 +51,8 @@ def accuracies(matrix: Matrix) -> list[Accuracy]:
             if part is not None and whole is not None:
                 values = draws([part]).cell(0), draws([whole]).cell(0)
                 assert values[0] is not None and values[1] is not None
-                found.append(Accuracy(cell, task, values[0], values[1], len(whole.prompts), part.seeds))
+                dropped = max(scores.dropped for (each,) in by_seed(matrix, [cell], task).values() for scores in each)
+                found.append(Accuracy(cell, task, values[0], values[1], len(whole.prompts), dropped, part.seeds))
     return found
 
 
@@ -63,10 +66,11 @@ def sub_task_accuracy(matrix: Matrix) -> Table:
         "sub-task-accuracy",
         "Accuracy of each kind of reward model on each sub-task, with 95 % intervals over n prompts, averaged over seeds. A row with "
         "several candidates is right when min(chosen) > max(rejected); RM-Bench counts each of its nine style pairs, as it is defined, and "
-        "its whole rows are beside. A tie counts half. 'objective test': the test pairs of the model's own objective.",
-        ("base", "objective", "sub-task", "group", "accuracy", "whole rows", "rows", "n", "seeds"),
+        "its whole rows are beside. A tie counts half. Over-long: pairs that were left out. 'objective test': the test pairs of the "
+        "model's own objective.",
+        ("base", "objective", "sub-task", "group", "accuracy", "whole rows", "rows", "over-long", "n", "seeds"),
         [
-            (*a.cell[:2], a.task, group_of(a.task), text(a.accuracy), text(a.whole), a.rows, a.accuracy.n, a.seeds)
+            (*a.cell[:2], a.task, group_of(a.task), text(a.accuracy), text(a.whole), a.rows, a.dropped, a.accuracy.n, a.seeds)
             for a in found
         ],
         SCORES,
@@ -127,16 +131,15 @@ def margins_on_right_rows(matrix: Matrix) -> Table:
             part = right_margins(matrix, [cell], [task])
             if part is None:
                 continue
-            drawn = draws([part])
-            value = drawn.estimate(ratio(drawn.values[:, 1], drawn.values[:, 0]))
-            share = drawn.cell(0)
+            drawn, share = shares_of(part, [1], 0), draws([part]).cell(0)
+            value = drawn.cell(0) if drawn else None
             if value is not None and share is not None:
-                rows.append((*cell[:2], task, group_of(task), text(value), round(share.value, 3), share.n, drawn.seeds))
+                rows.append((*cell[:2], task, group_of(task), text(value), round(share.value, 3), value.n, part.seeds))
                 panels.setdefault(cell.base, {}).setdefault(cell.objective, {})[task] = value
     return table(
         "margins-on-right-rows",
-        "Mean margin on the rows that a model has right: min(chosen) - max(rejected), in its own reward units (95 % interval over n "
-        "prompts), and the share of rows that are right.",
+        "Mean margin on the rows that a model has right: min(chosen) - max(rejected), in its own reward units (95 % interval over the n "
+        "prompts that have such rows), and the share of rows that are right.",
         ("base", "objective", "sub-task", "group", "margin on right rows", "share right", "n", "seeds"),
         rows,
         SCORES,

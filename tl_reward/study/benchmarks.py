@@ -13,13 +13,11 @@ respond). Ties, RMB and HH-RLHF are ours, beside the 25; RMB takes the place of 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-import numpy as np
-
 from tl_reward.errors import InputError
 from tl_reward.pairs import PreferencePair
-from tl_reward.scores import Estimate, Scores, bootstrap_mean, right
 
 Group = Literal["Helpful", "Harmless"]
+TIES = "RewardBench 2 Ties"  # which the study has not
 OBJECTIVE_TEST = "objective test"  # the matrix's name for the test pairs of a model's own objective
 
 
@@ -88,10 +86,6 @@ _BY_SUBSET = {
     for benchmark, groups in _MAPS.items()
 }
 SUBTASKS: Mapping[str, SubTask] = {task.name: task for subsets in _BY_SUBSET.values() for task in subsets.values()}
-# The 25 that the study has, in our reading.
-STUDIED = tuple(
-    name for name, task in SUBTASKS.items() if task.benchmark not in ("RMB", "HH-RLHF") and name != "RewardBench 2 Ties"
-)  # fmt: skip
 # What a data set's name holds, without signs: the longer ones first.
 _MARKS = {
     "rewardbench2": "RewardBench 2",
@@ -164,15 +158,3 @@ def style_of(pair_id: str) -> str:
     if not {chosen, rejected} <= {"0", "1", "2"}:
         raise InputError(f"pair {pair_id}: an id of RM-Bench ends with CHOSEN-REJECTED, each a style from 0 to 2, such as 8/0-2")
     return "hard" if chosen < rejected else "easy" if chosen > rejected else "normal"
-
-
-def style_accuracy(scores: Scores) -> dict[str, Estimate]:
-    """RM-Bench's accuracies of one domain: "easy", "normal" and "hard" are means over three style pairs each (Liu et al. 2025)."""
-    styles = np.array([style_of(name) for name in scores.ids])
-    correct = right(scores.margin)
-    prompts = np.array(scores.prompts, dtype=object)
-    return {
-        style: bootstrap_mean(correct[styles == style], list(prompts[styles == style]))
-        for style in ("easy", "normal", "hard")
-        if (styles == style).any()
-    }

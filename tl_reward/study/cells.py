@@ -3,6 +3,8 @@
 import dataclasses
 import hashlib
 import json
+import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,8 +13,11 @@ from tl_reward.study.config import StudyConfig
 from tl_reward.study.inputs import Inputs
 from tl_reward.study.matrix import Edit, Model
 
-Kind = Literal["train", "score", "discover", "ablate", "compare", "sets", "patch", "retrain"]
+Kind = Literal["train", "score", "discover", "firing", "ablate", "compare", "sets", "patch", "retrain"]
 NO_EDIT = Edit()
+# Entropy compares firing over the pairs of both objectives; the other rankings are of a model's own. A cell of its own each, so that a
+# ranking that is added leaves what was found before as it is.
+_FINDS: Mapping[str, Kind] = {"entropy": "firing"}
 # Rises whenever what a cell computes or holds changes: cells of an earlier one are made again.
 FORMAT = 2
 TRIO = ("helpful", "harmless", "mixed")
@@ -25,7 +30,7 @@ class Cell:
     Attributes:
         objective: of the model; "mixed" for "sets" and "patch", "" for "compare", which is of all.
         edit: of a model that was trained again ("retrain", and its "score").
-        ranking: "ablate".
+        ranking: "ablate". "firing" is what entropy is found from, "discover" what the others are.
         test: a benchmark's name, or `OBJECTIVE_TEST`.
         needs: the cells that it reads.
     """
@@ -67,20 +72,24 @@ def cells(config: StudyConfig) -> list[Cell]:
     for base in config.bases:
         for seed in config.seeds:
             discovered: dict[str, Cell] = {}
+            compared: list[Cell] = []
             trained: dict[str, tuple[Cell, ...]] = {}
             for objective in config.objectives:
                 # The embedded adapters are there already.
                 train = () if base.shipped and seed == 0 else (Cell("train", base.name, seed, objective),)
                 discover = Cell("discover", base.name, seed, objective, needs=train)
                 trained[objective], discovered[objective] = train, discover
-                found += [*train, *(Cell("score", base.name, seed, objective, test=test, needs=train) for test in tests), discover]
+                ranked = {name: dataclasses.replace(discover, kind=_FINDS.get(name, "discover")) for name in config.rankings}
+                compared += dict.fromkeys(ranked.values())
+                found += [*train, *(Cell("score", base.name, seed, objective, test=test, needs=train) for test in tests)]
+                found += dict.fromkeys([discover, *ranked.values()])
                 found += [
-                    Cell("ablate", base.name, seed, objective, ranking=ranking, test=test, needs=(*train, discover))
+                    Cell("ablate", base.name, seed, objective, ranking=ranking, test=test, needs=(*train, ranked[ranking]))
                     for ranking in (config.rankings if config.fractions else ())
                     for test in of_edited
                 ]
             if len(discovered) > 1:
-                found.append(Cell("compare", base.name, seed, needs=tuple(discovered.values())))
+                found.append(Cell("compare", base.name, seed, needs=tuple(compared)))
             both = tuple(discovered[name] for name in TRIO[:2] if name in discovered)
             if config.set_fractions:
                 found += [Cell("sets", base.name, seed, "mixed", test=test, needs=(*trained["mixed"], *both)) for test in of_edited]
@@ -106,34 +115,38 @@ def _retrained(config: StudyConfig) -> list[Edit]:
 def made_from(cell: Cell, inputs: Inputs) -> dict[str, Any]:
     """What a cell is made from besides the cells that it needs: its slice of the config, and hashes of its pairs and models."""
     config = inputs.config
-    run = {"dtype": config.dtype, "max_length": config.max_length, "conventions": config.conventions}
+    run = {"dtype": config.dtype, "max_length": config.max_length}
+    edited = run | {"conventions": config.conventions}
+    training = dataclasses.asdict(config.training)
+    del training["save_every"]  # says where a training can go on, not what comes of it
     shipped = inputs.base(cell.base).shipped and cell.seed == 0
     base = {"base": inputs.base_hashes[cell.base]} | ({"adapters": inputs.adapter_hashes} if shipped else {})
     tested = {"tested": inputs.tested(*cell.tested).hash} if cell.test else {}
     match cell.kind:
         case "train":
-            return base | {"training": dataclasses.asdict(config.training), "pairs": inputs.train(cell.objective).hash}
+            return base | {"training": training, "pairs": inputs.train(cell.objective).hash}
         case "retrain":
-            training = dataclasses.asdict(config.training) | {"max_pairs": config.retrain.pairs}
+            training["max_pairs"] = config.retrain.pairs
             return base | {"training": training, "pairs": inputs.train(cell.objective).hash, "conventions": config.conventions}
         case "score":
             return base | run | tested
         case "discover":
-            made = base | run | {"pairs": inputs.find(cell.objective).hash, "change": "change" in config.rankings}
-            return made | ({"both": inputs.find("mixed").hash} if needs_both(cell, config) else {})
+            return base | edited | {"pairs": inputs.find(cell.objective).hash}
+        case "firing":
+            return base | run | {"pairs": inputs.find("mixed").hash}
         case "ablate":
-            return base | run | tested | {"fractions": config.fractions, "draws": draws_of(cell, config)}
+            return base | edited | tested | {"fractions": config.fractions, "draws": draws_of(cell, config)}
         case "compare":
             return {"rankings": config.rankings, "conventions": config.conventions}
         case "sets":
-            return base | run | tested | {"ranking": config.rankings[0], "fractions": config.set_fractions}
+            return base | edited | tested | {"ranking": config.rankings[0], "fractions": config.set_fractions}
         case "patch":
-            return base | run | tested | {"ranking": config.rankings[0], "fractions": config.patch_fractions}
+            return base | edited | tested | {"ranking": config.rankings[0], "fractions": config.patch_fractions}
 
 
-def needs_both(cell: Cell, config: StudyConfig) -> bool:
-    """Whether firing must be found on both objectives' pairs apart from the cell's own: entropy compares them. A mixed model's are both."""
-    return "entropy" in config.rankings and cell.objective != "mixed"
+def seed_of_random(cell: Cell) -> int:
+    """Of a model's random ranking: for each model another."""
+    return zlib.crc32(f"{cell.base} {cell.objective} {cell.seed}".encode())
 
 
 def draws_of(cell: Cell, config: StudyConfig) -> int:

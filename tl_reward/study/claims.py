@@ -50,18 +50,20 @@ class Verdict(NamedTuple):
         if self.ours is None:
             return Judged("cannot be tested here", f"no {self.lacks}")
         if self.basis == PROMPTS and self.ours.n < FEWEST:
-            return Judged("cannot be tested here", f"{self.ours.n} prompts are too few for an interval")
+            return Judged("cannot be tested here", f"too few prompts for an interval: {self.ours.n}")
+        if self.basis == PROMPTS and self.ours.low == self.ours.high:
+            return Judged("cannot be tested here", f"all {self.ours.n} prompts answer alike, which leaves no interval")
         return judge(self.claim, self.ours)
 
 
 PROMPTS = "95 % over prompts"
 RULE = (
-    f"What is drawn over fewer than {FEWEST} prompts cannot be tested here, and no mean goes over a sub-task of fewer. "
-    "A difference agrees when our whole interval lies on the claimed side of 0. It differs when the whole interval lies on the other "
-    "side, or when it holds 0 although its half-width is less than half of the study's effect. Else it cannot be tested here: the "
-    "interval is too wide. A number differs when the study's lies outside our interval and further from our value than the tolerance. "
-    "Else it agrees, unless our interval's half-width is more than twice the tolerance: then it cannot be tested here. Numbers of neuron "
-    "sets have no sampling interval; theirs is the range over seeds, and a difference of two counts beyond 0.01 alone."
+    f"What is drawn over fewer than {FEWEST} prompts, or over prompts that all answer alike, cannot be tested here, and no mean goes over "
+    "a sub-task of fewer. A difference agrees when our whole interval lies on the claimed side of 0. It differs when the whole interval "
+    "lies on the other side, or when it holds 0 and ends below half of the study's effect. Else it cannot be tested here: the interval is "
+    "too wide. A number differs when the study's lies outside our interval and further from our value than the tolerance. Else it agrees, "
+    "unless our interval's half-width is more than twice the tolerance: then it cannot be tested here. Numbers of neuron sets have no "
+    "sampling interval; theirs is the range over seeds, and a difference of two counts beyond 0.01 alone."
 )
 
 
@@ -91,8 +93,8 @@ def judge(claim: Claim, ours: Estimate) -> Judged:
         return Judged("differs", "the whole interval is on the other side of 0")
     if claim.study is None:
         return Judged("cannot be tested here", f"the interval holds 0, at ±{half:.3f}, and the study gives no effect to measure that by")
-    if half < abs(claim.study) / 2:
-        return Judged("differs", f"the interval holds 0, and at ±{half:.3f} would show half of the study's effect")
+    if high < abs(claim.study) / 2:
+        return Judged("differs", f"the interval holds 0, and ends at {sign * high:+.3f}, below half of the study's effect")
     return Judged("cannot be tested here", f"the interval is too wide: it holds 0, at ±{half:.3f}")
 
 
@@ -171,7 +173,7 @@ def _ablation(matrix: Matrix) -> Iterator[Verdict]:
 def _drops(matrix: Matrix) -> Iterator[Verdict]:
     source = "mean relative accuracy drop over every model, RM and ranking"
     drop = "Zeroing the top neurons costs a relative"
-    lacks = "models with their top neurons zeroed at these shares, on their objective's test pairs"
+    lacks = f"models with their top neurons zeroed at these shares, on {FEWEST} or more prompts of their objective's test pairs"
     for share, figure in ((0.1, 0.115), (0.2, 0.169), (0.3, 0.199)):
         claim = Claim(f"{drop} {figure:.1%} of accuracy at {share:.0%}", "number", figure, source, 0.03)
         yield Verdict(claim, evidence.drop(matrix, share), PROMPTS, lacks)
@@ -215,7 +217,7 @@ def _sets(matrix: Matrix) -> Iterator[Verdict]:
     for share in (0.05, 0.1, 0.2):
         for name in ("helpful-only", "harmless-only"):
             what = f"at {share:.0%}, zeroing the shared set in the mixed model costs more"
-            lacks = f"mixed model with shared and {name} sets zeroed at {share:.0%}"
+            lacks = f"mixed model with shared and {name} sets zeroed at {share:.0%}, on sub-tasks of {FEWEST} prompts or more"
             claim = Claim(f"Shared neurons matter most: {what} accuracy than the {name} set", "above", None, source)
             yield Verdict(claim, evidence.set_difference(matrix, share, "shared", name), PROMPTS, lacks)
             claim = Claim(f"Shared neurons matter most: {what} transferability than the {name} set", "above", None, source)

@@ -171,6 +171,10 @@ def _check(config: StudyConfig) -> None:
     if missing:
         compared = "; the ranking entropy compares both objectives" if "entropy" in config.rankings else ""
         raise InputError(f"data.{missing[0]} is missing; objectives are {', '.join(config.objectives)}{compared}")
+    listed = {f"data.{name}.{part}": getattr(config.data[name], part) for name in data_needed(config) for part in ("train", "test")}
+    for key, sources in (listed | {f"benchmarks.{name}": sources for name, sources in config.benchmarks.items()}).items():
+        if not sources:
+            raise InputError(f"{key} must list one or more sources of pairs, got none")
     tests = (OBJECTIVE_TEST, *config.benchmarks)
     unknown = [name for name in config.limits.edited if name not in tests]
     if unknown:

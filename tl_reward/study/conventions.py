@@ -56,7 +56,8 @@ def _counts(found: Found) -> list[tuple[str, str, int, int, int]]:
         rows.append((convention, ranking, len(ours), len(theirs), len((ours | theirs) - (ours & theirs))))
 
     for name, score in found.rankings.items():
-        if (top := cut(found, name, FRACTION, "ours")) is None:
+        top = cut(found, name, FRACTION, "ours") if name != "random" else None
+        if top is None:
             continue
         add("score >= percentile, for the exact count", name, top, percentile_set(score, FRACTION))
         if name + BF16 in found.beside:
@@ -82,7 +83,7 @@ def conventions(matrix: Matrix) -> Table:
     for model in order:
         other = matrix.found.get(Model(model.base, "harmless", model.seed))
         if model.objective == "helpful" and other is not None:
-            for name in [name for name in matrix.found[model].rankings if name in other.rankings]:
+            for name in [name for name in matrix.found[model].rankings if name in other.rankings and name != "random"]:
                 one, two = (cut(found, name, FRACTION, "ours") for found in (matrix.found[model], other))
                 if one is not None and two is not None:
                     ours, theirs = one & two, study_regions(one, two)["shared"]

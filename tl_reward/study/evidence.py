@@ -16,8 +16,8 @@ from tl_reward.study.ablations import drops, drops_beside_random, set_drops
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
 from tl_reward.study.matrix import Edit, Matrix
 from tl_reward.study.overlaps import THIRDS, compared
-from tl_reward.study.rows import Draws, Models, draws, group_rows, mean_of, over_tasks
-from tl_reward.study.transfer import bases_of, both_right, right_sets, share_of
+from tl_reward.study.rows import Draws, Models, draws, group_rows, mean_of, over_tasks, shares_of
+from tl_reward.study.transfer import bases_of, both_right, right_sets
 
 Pair = tuple[str, str]
 
@@ -36,7 +36,7 @@ def task_accuracy(matrix: Matrix, base: str, objective: str, task: str) -> Estim
 
 
 def accuracy_difference(matrix: Matrix, one: Pair, other: Pair) -> Estimate | None:
-    """Of (objective, sub-task) over (objective, sub-task), over all base models. Two sub-tasks have other prompts: each is drawn alone."""
+    """Of (objective, sub-task) over (objective, sub-task), over all base models."""
     found = []
     for base in bases(matrix, ""):
         sides = [over_tasks(matrix, [Models(base, objective)], [task]) for objective, task in (one, other)]
@@ -63,15 +63,16 @@ def group_change(matrix: Matrix, objective: str, group: str, *, base: str, share
 
 def drop(matrix: Matrix, share: float, *, less_share: float | None = None) -> Estimate | None:
     """The relative drop at a share, or by how much it exceeds that at a smaller one."""
-    if less_share is None:
-        return done.cell(0) if (done := drops(matrix, share)) else None
-    return done.change(0, before=1) if (done := drops(matrix, share, less_share)) else None
+    done = drops(matrix, share) if less_share is None else drops(matrix, share, less_share)
+    if done is None:
+        return None
+    return done.drawn.cell(0) if less_share is None else done.drawn.change(0, before=1)
 
 
 def drop_beyond_random(matrix: Matrix, share: float) -> Estimate | None:
     """The relative drop of ranked neurons minus that of as many random ones of the same layers."""
     done = drops_beside_random(matrix, share)
-    return done.change(0, before=1) if done else None
+    return done.drawn.change(0, before=1) if done else None
 
 
 def jaccard(matrix: Matrix, base: str, pair: Pair, *, beyond_chance: bool = False) -> Estimate | None:
@@ -114,7 +115,7 @@ def later(matrix: Matrix, one: str, other: str) -> Estimate | None:
 
 
 def set_difference(matrix: Matrix, share: float, one: str, other: str, *, of: Literal["accuracy", "kept"] = "accuracy") -> Estimate | None:
-    """How much more zeroing one set costs than zeroing the other, over all sub-tasks with a group."""
+    """How much more zeroing one set costs than zeroing the other, over all sub-tasks of a group and of `FEWEST` prompts or more."""
     found = []
     for each in set_drops(matrix):
         drawn = each.groups["all"] if of == "accuracy" else each.kept
@@ -136,9 +137,7 @@ def transferability(matrix: Matrix, task: str) -> Estimate | None:
     found = []
     for base in bases(matrix, ""):
         rows = right_sets(matrix, base, task)
-        if rows is not None:
-            drawn = draws([rows])
-            found.append(drawn._replace(values=share_of(drawn, 0)[:, None]))
+        found.append(shares_of(rows, [1], 0) if rows else None)
     done = _mean(found)
     return done.cell(0) if done else None
 

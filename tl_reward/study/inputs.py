@@ -47,6 +47,7 @@ class Inputs:
     def __init__(self, config: StudyConfig, data: str | Path | None) -> None:
         self.config, self.data = config, data
         self._bases = {base.name: base for base in config.bases}
+        self.read = lru_cache(None)(self._read)
         self.train = lru_cache(None)(self._train)
         self.find = lru_cache(None)(self._find)
         self.tested = lru_cache(None)(self._tested)
@@ -59,7 +60,7 @@ class Inputs:
         own = ("helpful", "harmless") if objective == "mixed" else (objective,)
         return [_dealt([self.read(source, name, part) for source in getattr(self.config.data[name], part)]) for name in own]
 
-    def read(self, source: Source, objective: str | None, part: str) -> list[PreferencePair]:
+    def _read(self, source: Source, objective: str | None, part: str) -> list[PreferencePair]:
         """The pairs of one source; `part` is "train" or "test". Bad pairs are left out: the published data have some."""
         found = located(source, self.data)
         default = {"train": "find", "test": "test"}[part] if found.source == EMBEDDED else part if is_hub(found) else None

@@ -85,7 +85,7 @@ def overlaps(matrix: Matrix) -> list[Pair]:
                 each = [overlap(a, b, n_layers=layers, d_mlp=width) for a, b in sets.values()]
                 if each:
                     values = [_spread_of(each, key) for key in ("jaccard", "chance", "chance_by_layer", "shared")]
-                    neurons = len(next(iter(sets.values()))[0])
+                    neurons = round(np.mean([len(one) for each in sets.values() for one in each]))
                     found.append(Pair(base, ranking, one, other, *values, neurons, max(o.p_value for o in each)))  # type: ignore[arg-type]
     return found
 
@@ -117,7 +117,7 @@ def top_overlap(matrix: Matrix) -> Table:
                 value = over_seeds([len(both) / len(either) for both, either in within])
                 shared = round(float(np.mean([len(both) for both, _ in within])))
                 row = (base, ranking, "(helpful ∪ harmless) ∩ mixed / all three", spread(value), "–", "–", "–", shared)
-                rows.append((*row, len(next(iter(sets))[0]), value.n))
+                rows.append((*row, round(np.mean([len(one) for each in sets for one in each])), value.n))
     panels: dict[str, dict[str, dict[str, Estimate]]] = {}
     for p in found:
         series = panels.setdefault(f"{p.base}, {p.ranking}", {})
@@ -145,11 +145,14 @@ def depths(matrix: Matrix) -> list[Depth]:
                 layers, _ = _shape(matrix, cell.base)
                 early, middle, late = (over_seeds(thirds) for thirds in zip(*(depth_thirds(one, layers) for one in sets), strict=True))
                 ties = max(_ties(matrix, cell, ranking))
-                found.append(Depth(cell.base, cell.objective, ranking, early, middle, late, len(sets[0]), ties))
+                found.append(Depth(cell.base, cell.objective, ranking, early, middle, late, round(np.mean([*map(len, sets)])), ties))
     return found
 
 
 def _ties(matrix: Matrix, cell: Models, ranking: str) -> list[int]:
+    """The study's rule leaves none out."""
+    if matrix.conventions == "study":
+        return [0]
     scores = [
         found.rankings[ranking]
         for model, found in matrix.found.items()

@@ -20,7 +20,7 @@ from tl_reward import zoo
 from tl_reward.errors import InputError
 from tl_reward.packing import pack
 from tl_reward.pairs import PreferencePair
-from tl_reward.study.cells import Cell, cells, draws_of, needs_both
+from tl_reward.study.cells import Cell, cells, draws_of
 from tl_reward.study.config import DATA, Source, data_needed, is_hub, located
 from tl_reward.study.inputs import Inputs
 from tl_reward.study.store import CELL, folder_of, is_done
@@ -49,10 +49,12 @@ class Sizes:
 
     def __init__(self, inputs: Inputs, out: Path) -> None:
         self.inputs, self.out = inputs, out
+        self._notes = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob(f"cells/*/[!.]*/{CELL}"))]
         self.tokens = lru_cache(None)(self._tokens)
         self.parameters = lru_cache(None)(_parameters)
         self._tokenizer = lru_cache(None)(_tokenizer)
         self._count = lru_cache(None)(self._counted)
+        self.rate = lru_cache(None)(self._rate)
         self._trained = lru_cache(None)(self._tokens_a_pair)
 
     def _tokens(self, cell: Cell) -> int:
@@ -63,9 +65,10 @@ class Sizes:
                 pairs = min(most or len(self.inputs.train(cell.objective).pairs), len(self.inputs.train(cell.objective).pairs))
                 return round(self._trained(source, cell.objective) * pairs * config.training.epochs * PASSES_OF_TRAINING)
             case "discover":
-                passes = (2 if "change" in config.rankings else 1) * (2 if config.conventions == "study" else 1)
-                both = self._count(source, "find", "mixed") if needs_both(cell, config) else 0
-                return self._count(source, "find", cell.objective) * passes + both
+                passes = 4 if config.conventions == "study" else 2  # the base model runs beside
+                return self._count(source, "find", cell.objective) * passes
+            case "firing":
+                return self._count(source, "find", "mixed")
             case "compare":
                 return 0
         passes = {
@@ -99,24 +102,22 @@ class Sizes:
         counted = sum(batch.tokens.numel() for batch in pack(rows, max_tokens=max(1024, length)))
         return round(counted * len(pairs) / len(some))
 
-    def rate(self, base: str, kind: str) -> tuple[float | None, bool]:
+    def _rate(self, base: str, kind: str) -> tuple[float | None, bool]:
         """Tokens a second of cells of this kind, and whether that is measured (on cells that are done) or assumed."""
-        done = [note for note in _notes(self.out) if note["kind"] == kind and note["name"].startswith(f"{base}, ") and note["tokens"]]
+        done = [note for note in self._notes if note["kind"] == kind and note["name"].startswith(f"{base}, ") and note["tokens"]]
         if done:
             return sum(note["tokens"] for note in done) / max(sum(note["seconds"] for note in done), 1e-9), True
         size = self.parameters(self.inputs.base(base).source)
         return (ASSUMED_RATE * (os.cpu_count() or 1) * ASSUMED_PARAMETERS / size if size else None), False
 
 
-def plan(inputs: Inputs, out: Path) -> list[Planned]:
+def plan(sizes: Sizes) -> list[Planned]:
     """Every cell, in the order in which they run."""
-    sizes = Sizes(inputs, out)
-    rates = lru_cache(None)(sizes.rate)
     planned = []
-    for cell in cells(inputs.config):
-        rate, _ = rates(cell.base, cell.kind)
+    for cell in cells(sizes.inputs.config):
+        rate, _ = sizes.rate(cell.base, cell.kind)
         tokens = sizes.tokens(cell)
-        planned.append(Planned(cell, is_done(out, cell, inputs), tokens, tokens / rate if rate else None))
+        planned.append(Planned(cell, is_done(sizes.out, cell, sizes.inputs), tokens, tokens / rate if rate else None))
     return planned
 
 
@@ -130,7 +131,8 @@ def print_plan(inputs: Inputs, out: Path, console: Console) -> None:
         for cell in cells(inputs.config):
             console.print(f"  {cell.kind:9}{cell.name}", soft_wrap=True)
         return
-    found, sizes = plan(inputs, out), Sizes(inputs, out)
+    sizes = Sizes(inputs, out)
+    found = plan(sizes)
     for each in found:
         state = "done" if each.done else "changed" if (folder_of(out, each.cell) / CELL).exists() else "to do"
         amount = f"{each.tokens:,} tokens, {duration(each.seconds)}"
@@ -269,10 +271,6 @@ def _tokenizer(source: str, chat: bool) -> Any:
 
 def _guessed(pairs: Sequence[PreferencePair]) -> int:
     return sum(len(message.content) for pair in pairs for side in (pair.chosen, pair.rejected) for message in side) // CHARACTERS_A_TOKEN
-
-
-def _notes(out: Path) -> list[dict[str, Any]]:
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob(f"cells/*/[!.]*/{CELL}"))]
 
 
 def duration(seconds: float | None) -> str:

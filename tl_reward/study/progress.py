@@ -14,7 +14,7 @@ from tl_reward.study.plan import Planned, duration
 class Display:
     """Shows cells as they start and end; the time left is in proportion to the plan's, at the pace so far."""
 
-    def __init__(self, planned: Sequence[Planned], jobs: int = 1, console: Console | None = None) -> None:
+    def __init__(self, planned: Sequence[Planned], console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, markup=False)
         # A cell costs something even where it runs no token: a model is loaded, files are written.
         self.weight = {each.cell: each.tokens + 1000 for each in planned if not each.done}

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from tl_reward.scores import Estimate, Scores, right
-from tl_reward.study.benchmarks import OBJECTIVE_TEST, SUBTASKS, by_pairs, group_of
+from tl_reward.study.benchmarks import OBJECTIVE_TEST, SUBTASKS, TIES, by_pairs, group_of
 from tl_reward.study.matrix import Edit, Matrix, Model
 
 RESAMPLES = 2000
@@ -67,10 +67,10 @@ class Draws(NamedTuple):
         return len(self.prompts)
 
     def estimate(self, values: Float[np.ndarray, " draw"]) -> Estimate | None:
-        """Of a combination of columns; None where the data itself have no value (a ratio to 0)."""
+        """Of a combination of columns; None where the data itself have no value (a ratio to 0). Draws that have none are left out."""
         if not np.isfinite(values[0]):
             return None
-        low, high = np.nanquantile(values[1:], [0.025, 0.975])  # a draw without any row that counts has no value
+        low, high = np.nanquantile(values[1:], [0.025, 0.975])
         return Estimate(float(values[0]), float(low), float(high), self.n)
 
     def cell(self, index: int) -> Estimate | None:
@@ -101,6 +101,17 @@ def pooled(parts: Sequence[Rows]) -> Rows:
 def ratio(over: Float[np.ndarray, " draw"], under: Float[np.ndarray, " draw"]) -> Float[np.ndarray, " draw"]:
     """NaN where there is nothing to divide by."""
     return np.divide(over, under, out=np.full(len(over), np.nan), where=under > 0)
+
+
+def shares_of(rows: Rows, overs: Sequence[int], under: int) -> Draws | None:
+    """Ratios of columns, a column for each of `overs`, which are 0 where `under` is. Only the rows that count in `under` are drawn, so that
+    `n` says how many prompts these have; None where there are none."""
+    counts = rows.values[:, under] > 0
+    if not counts.any():
+        return None
+    prompts = tuple(prompt for prompt, count in zip(rows.prompts, counts, strict=True) if count)
+    drawn = draws([Rows(rows.values[counts], prompts, rows.seeds)])
+    return drawn._replace(values=np.stack([ratio(drawn.values[:, i], drawn.values[:, under]) for i in overs], axis=1))
 
 
 def _draws(part: Rows) -> Float[np.ndarray, "draw cell"]:
@@ -229,7 +240,7 @@ def group_rows(matrix: Matrix, cells: Sequence[Models], group: str) -> dict[str,
     `FEWEST` prompts, whose draws would make the mean's interval as poor as their own. The test pairs of an objective are a group of their
     own, and taken as they are."""
     own = group == OBJECTIVE_TEST
-    tasks = [task for task in tasks_of(matrix) if (task == group if own else group_of(task) == group) and task != "RewardBench 2 Ties"]
+    tasks = [task for task in tasks_of(matrix) if (task == group if own else group_of(task) == group) and task != TIES]
     found = {task: rows for task in tasks if (rows := rows_of(matrix, cells, task, correct)) is not None}
     return {task: rows for task, rows in found.items() if own or len(set(rows.prompts)) >= FEWEST}
 

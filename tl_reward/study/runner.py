@@ -1,13 +1,15 @@
 """Runs the cells of a reproduction that are not done, in their order or side by side, and then writes its report."""
 
 import dataclasses
+import fcntl
 import json
 import multiprocessing
 import os
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from tl_reward.study.cells import Cell, cells
 from tl_reward.study.claims import claims
 from tl_reward.study.config import StudyConfig
 from tl_reward.study.inputs import Inputs
-from tl_reward.study.plan import Planned, plan, problems
+from tl_reward.study.plan import Planned, Sizes, plan, problems
 from tl_reward.study.progress import Display
 from tl_reward.study.report import write_report
 from tl_reward.study.store import is_done, load_matrix, note_of
@@ -50,7 +52,24 @@ def reproduce(config: StudyConfig, out: str | Path, *, data: str | Path | None =
     missing = problems(inputs)
     if missing:
         raise InputError("; ".join(missing))
-    planned = plan(inputs, out)
+    with _alone(out):
+        return _run(inputs, out, jobs)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Raises InputError where another process is at work in the folder. The lock goes with the process that holds it."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{out}: another reproduction is at work there; wait for it, or give another --out") from None
+        yield
+
+
+def _run(inputs: Inputs, out: Path, jobs: int) -> Path:
+    planned = plan(Sizes(inputs, out))
     left = [each for each in planned if not each.done]
     with Display(planned) as display:
         if jobs == 1:
@@ -65,7 +84,7 @@ def reproduce(config: StudyConfig, out: str | Path, *, data: str | Path | None =
 
 def write(inputs: Inputs, out: Path) -> Path:
     """The report of all cells that are done. It says nothing of when and how often it was started: the same cells give the same report."""
-    matrix = load_matrix(out, inputs.config, inputs.data)
+    matrix = load_matrix(out, inputs)
     made = [_made(note["provenance"]) for cell in cells(inputs.config) if is_done(out, cell, inputs) and (note := note_of(out, cell))]
     about = {
         "Cells": "\n".join(f"{count} {with_}" for with_, count in Counter(made).items()) or "none",

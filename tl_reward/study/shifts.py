@@ -1,10 +1,11 @@
 """How rewards move when neurons are zeroed, and what training does again without them."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from tl_reward.scores import Estimate
+from tl_reward.scores import Estimate, Scores
 from tl_reward.study.ablations import SHARES
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
 from tl_reward.study.figures import curves, distributions
@@ -58,11 +59,18 @@ def shifts(matrix: Matrix, ranking: str = "mean") -> list[Shift]:
                     continue
                 level, gap = draws([rewards]), draws([gaps])
                 seeds = by_seed(matrix, cells, task).values()
-                before, after = (float(np.mean([np.concatenate([s[i][0].chosen, s[i][0].rejected]).std() for s in seeds])) for i in (0, 1))
+                before, after = (float(np.mean([each[i].std() for each in map(_rewards, seeds)])) for i in (0, 1))
                 values = [level.cell(0), level.change(1), gap.cell(0), gap.change(1)]
                 reward, moved, margin, margin_moved = (value for value in values if value is not None)
                 found.append(Shift(cell, task, share, reward, moved, (before, after), margin, margin_moved, level.seeds))
     return found
+
+
+def _rewards(cells: Sequence[Sequence[Scores]]) -> list[np.ndarray]:
+    """All rewards of one seed before and after, of the pairs that both have: edited models may be tested on fewer."""
+    both = set(cells[0][0].ids) & set(cells[1][0].ids)
+    parts = [scores.take([i for i, name in enumerate(scores.ids) if name in both]) for (scores, *_) in cells]
+    return [np.concatenate([part.chosen, part.rejected]) for part in parts]
 
 
 def score_shift(matrix: Matrix) -> Table:
@@ -74,7 +82,7 @@ def score_shift(matrix: Matrix) -> Table:
         for i, name in enumerate(("before", "10 % zeroed")):
             if seeds:
                 series = panels.setdefault(f"{cell.base}, {cell.objective}", {})
-                series[name] = np.concatenate([side for s in seeds for side in (s[i][0].chosen, s[i][0].rejected)])
+                series[name] = np.concatenate([each[i] for each in map(_rewards, seeds)])
     return table(
         "score-shift",
         "Rewards before and after the model's own top neurons by mean are zeroed: mean over all responses and how it moves, standard "

@@ -1,8 +1,9 @@
 """Cells on disk: a folder each, written whole or not at all, and what they hold together as a `Matrix`."""
 
+import dataclasses
 import json
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,12 @@ from tl_reward.rankings import RankingName
 from tl_reward.record import discovery_of
 from tl_reward.results import Results, provenance
 from tl_reward.scores import Scores
-from tl_reward.study.cells import Cell, cells, key, made_from
-from tl_reward.study.config import StudyConfig
+from tl_reward.study.cells import Cell, cells, key, made_from, seed_of_random
 from tl_reward.study.inputs import Inputs, files_hash
 from tl_reward.study.matrix import BF16, Edit, Found, Matrix, Model
 
 CELL, RUN, MODEL = "cell.json", "run", "model"
 SITE = "mlp_gate"  # the study's reading of a neuron
-BOTH = ", both objectives' pairs"
 _LISTS = ("ids", "groups", "subsets", "prompts", "objectives")
 
 
@@ -49,20 +48,25 @@ def is_done(out: Path, cell: Cell, inputs: Inputs) -> bool:
     return all(is_done(out, each, inputs) for each in cell.needs) and note["needs"] == _contents(out, cell.needs)
 
 
+def content_of(out: Path, cell: Cell) -> str:
+    """A hash of what a cell holds; "" where it is not done."""
+    note = note_of(out, cell)
+    return note["content"] if note else ""
+
+
 def _contents(out: Path, needs: Sequence[Cell]) -> dict[str, str]:
-    notes = {f"{each.kind} {each.name}": note_of(out, each) for each in needs}
-    return {name: note["content"] for name, note in notes.items() if note}
+    return {f"{each.kind} {each.name}": content_of(out, each) for each in needs}
 
 
 def start(out: Path, cell: Cell, inputs: Inputs) -> Path:
-    """The folder in which a cell is made: what a training of the same left there is kept."""
+    """The folder in which a cell is made: what a training of the same, from the same, left there is kept."""
     scratch = scratch_of(out, cell)
-    made = scratch / "key"
-    goes_on = cell.kind in ("train", "retrain") and made.exists() and made.read_text() == key(cell, inputs)
+    made, now = scratch / "key", json.dumps([key(cell, inputs), _contents(out, cell.needs)])
+    goes_on = cell.kind in ("train", "retrain") and made.exists() and made.read_text() == now
     if not goes_on:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        made.write_text(key(cell, inputs))
+        made.write_text(now)
     return scratch
 
 
@@ -82,7 +86,11 @@ def finish(out: Path, cell: Cell, inputs: Inputs, *, seconds: float, tokens: int
 
 
 def record_edited(results: Results, cell: Cell, scores: Mapping[Edit, Scores], tasks: Mapping[str, str]) -> None:
-    """Rewards of one model on the same pairs under several edits, as tensors `chosen` and `rejected` [edit, pair], float64."""
+    """Rewards of one model on the same pairs under several edits, as tensors `chosen` and `rejected` [edit, pair], float64. Of no edits,
+    where none can be made, a record that says so."""
+    if not scores:
+        results.add("study", cell.name, {"model": list(cell.model), "edits": []})
+        return
     first = next(iter(scores.values()))
     entry = {"model": list(cell.model), "edits": [list(edit) for edit in scores], "dropped": first.dropped}
     entry |= {name: list(getattr(first, name)) for name in _LISTS} | {"tasks": [tasks[name] for name in first.ids]}
@@ -90,51 +98,57 @@ def record_edited(results: Results, cell: Cell, scores: Mapping[Edit, Scores], t
     results.add("study", cell.name, entry, tensors)
 
 
-def edited_of(results: Results, name: str) -> tuple[Model, dict[Edit, dict[str, Scores]]]:
-    """The rewards of a cell by edit and sub-task."""
+def edited_of(results: Results, name: str, tasks: Mapping[str, str]) -> tuple[Model, dict[Edit, dict[str, Scores]]]:
+    """The rewards of a cell by edit and sub-task.
+
+    Args:
+        tasks: of every pair that was tested, over-long ones included, which are counted as `dropped` of their sub-task.
+    """
     entry = results.entry("study", name)
+    model, edits = Model(*entry["model"]), [Edit(*edit) for edit in entry["edits"]]
+    found: dict[Edit, dict[str, Scores]] = {edit: {} for edit in edits}
+    if not edits:
+        return model, found
     chosen, rejected = (results.tensor("study", name, side).numpy() for side in ("chosen", "rejected"))
-    places = defaultdict(list)
+    ids, groups, subsets, prompts, objectives = (tuple(entry[key]) for key in _LISTS)
+    everything = Scores(ids, chosen[0], rejected[0], groups, subsets, 0, prompts, objectives)
+    tested, places = Counter(tasks.values()), defaultdict(list)
     for i, task in enumerate(entry["tasks"]):
         places[task].append(i)
-    ids, groups, subsets, prompts, objectives = (tuple(entry[key]) for key in _LISTS)
-    found = {}
-    for i, edit in enumerate(entry["edits"]):
-        scores = Scores(ids, chosen[i], rejected[i], groups, subsets, entry["dropped"], prompts, objectives)
-        found[Edit(*edit)] = {task: scores.take(index) for task, index in places.items()}
-    return Model(*entry["model"]), found
+    for task, index in places.items():
+        first = dataclasses.replace(everything.take(index), dropped=tested[task] - len(index))
+        for i, edit in enumerate(edits):  # names are shared: there are many edits
+            found[edit][task] = dataclasses.replace(first, chosen=chosen[i][index], rejected=rejected[i][index])
+    return model, found
 
 
 def found_of(results: Results, cell: Cell, rankings: Sequence[RankingName]) -> Found:
-    """The rankings of a "discover" cell; "random" is drawn with the model's seed."""
-    recorded = results.section("discovery")
-    own = discovery_of(results, cell.objective)
-    both = discovery_of(results, cell.objective + BOTH) if cell.objective + BOTH in recorded else own
-    found = {name: (both if name == "entropy" else own).ranking(name, SITE, seed=cell.seed) for name in rankings}
-    beside = {name: own.by_side[SITE, name].mean(0) for name in ("abs_mean", "change_ms") if (SITE, name) in own.by_side}
+    """Those of the rankings that a "discover" or a "firing" cell finds; "random" is drawn for each model."""
+    own, recorded = discovery_of(results, cell.objective), results.section("discovery")
+    if cell.kind == "firing":
+        return Found({"entropy": own.ranking("entropy", SITE)})
+    found = {name: own.ranking(name, SITE, seed=seed_of_random(cell)) for name in rankings if name != "entropy"}
+    beside = {name: own.by_side[SITE, name].mean(0) for name in ("abs_mean", "change_ms")}
     if cell.objective + BF16 in recorded:
         rounded = discovery_of(results, cell.objective + BF16)
         beside |= {name + BF16: rounded.ranking(name, SITE) for name in rankings if (SITE, name) in rounded.by_side}
     return Found(found, beside)
 
 
-def load_matrix(out: str | Path, config: StudyConfig, data: str | Path | None = None) -> Matrix:
-    """Every cell of a config that is done, and made from what it would be made from now.
-
-    Args:
-        data: the folder that `$DATA` stands for.
-    """
-    inputs, out = Inputs(config, data), Path(out)
+def load_matrix(out: str | Path, inputs: Inputs) -> Matrix:
+    """Every cell of a config that is done, and made from what it would be made from now."""
+    out, config = Path(out), inputs.config
     scores: dict[tuple[Model, Edit], dict[str, Scores]] = {}
     found: dict[Model, Found] = {}
     for cell in cells(config):
         if cell.kind in ("train", "retrain", "compare") or not is_done(out, cell, inputs):
             continue
         results = Results.load(folder_of(out, cell) / RUN)
-        if cell.kind == "discover":
-            found[cell.model] = found_of(results, cell, config.rankings)
+        if cell.kind in ("discover", "firing"):
+            more, old = found_of(results, cell, config.rankings), found.get(cell.model, Found({}))
+            found[cell.model] = Found({**old.rankings, **more.rankings}, {**old.beside, **more.beside})
             continue
-        model, by_edit = edited_of(results, cell.name)
+        model, by_edit = edited_of(results, cell.name, inputs.tested(*cell.tested).tasks)
         for edit, tasks in by_edit.items():
             scores.setdefault((model, edit), {}).update(tasks)
     return Matrix(scores, found, config.conventions)

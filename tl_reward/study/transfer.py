@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tl_reward.scores import Estimate, Scores
-from tl_reward.study.benchmarks import OBJECTIVE_TEST, group_of
+from tl_reward.study.benchmarks import OBJECTIVE_TEST, TIES, group_of
 from tl_reward.study.figures import distributions, dots
 from tl_reward.study.matrix import Edit, Matrix
 from tl_reward.study.rows import (
@@ -16,14 +16,13 @@ from tl_reward.study.rows import (
     Models,
     Rows,
     by_seed,
-    draws,
     kinds,
     mean_of,
     pooled,
     prompts_of,
-    ratio,
     row_margins,
     shared,
+    shares_of,
     tasks_of,
 )
 from tl_reward.study.table import Table, signed, table
@@ -49,7 +48,7 @@ class Transfer(NamedTuple):
     Attributes:
         kept: of the rows that the helpful or the harmless model has right, the share that the mixed one has right too.
         helpful, harmless: the Jaccard index of its right rows and theirs; `singles` of theirs.
-        n: prompts.
+        n: prompts of the sub-task. Each estimate's own n is of those alone that have a row in its denominator.
     """
 
     base: str
@@ -103,25 +102,18 @@ def transfers(matrix: Matrix) -> list[Transfer]:
         for task in benchmark_tasks(matrix):
             rows = right_sets(matrix, base, task)
             if rows is not None:
-                drawn = draws([rows])
-                kept, helpful, harmless, singles = (drawn.estimate(share_of(drawn, i)) for i in range(0, len(_COLUMNS), 2))
-                found.append(Transfer(base, task, kept, helpful, harmless, singles, drawn.n, drawn.seeds))
+                shares = [shares_of(rows, [i + 1], i) for i in range(0, len(_COLUMNS), 2)]
+                estimates = [share.cell(0) if share else None for share in shares]
+                found.append(Transfer(base, task, *estimates, len(set(rows.prompts)), rows.seeds))
     return found
 
 
-def share_of(drawn: Draws, column: int) -> np.ndarray:
-    """Of the rows in a column, the share that is in the next one, draw by draw."""
-    return ratio(drawn.values[:, column + 1], drawn.values[:, column])
-
-
 def mean_kept(matrix: Matrix, base: str, edits: Sequence[tuple[Edit, ...]]) -> Draws | None:
-    """Transferability under each edit: the mean over the sub-tasks of `FEWEST` prompts or more where the single-objective models have any
-    row right."""
-    rows = [rows for task in benchmark_tasks(matrix) if (rows := right_sets(matrix, base, task, edits)) is not None]
-    parts = [draws([each]) for each in rows if len(set(each.prompts)) >= FEWEST]
-    kept = [part._replace(values=np.stack([share_of(part, len(_COLUMNS) * i) for i in range(len(edits))], axis=1)) for part in parts]
-    usable = [part for part in kept if np.isfinite(part.values[0]).all()]
-    # A draw without any such row in some sub-task has no mean, and is left out.
+    """Transferability under each edit: the mean over the sub-tasks, Ties left out, of which the single-objective models have rows of
+    `FEWEST` prompts or more right."""
+    found = [rows for task in benchmark_tasks(matrix) if task != TIES and (rows := right_sets(matrix, base, task, edits)) is not None]
+    kept = [shares_of(rows, [len(_COLUMNS) * i + 1 for i in range(len(edits))], 0) for rows in found]
+    usable = [part for part in kept if part is not None and part.n >= FEWEST]
     return mean_of(usable) if usable else None
 
 
@@ -138,10 +130,17 @@ def transferability(matrix: Matrix) -> Table:
         "transferability",
         "Of the rows that the helpful or the harmless model has right, the share that the mixed one has right too (transferability); and "
         "Jaccard indices of the rows that two kinds of models have right. A row is right when min(chosen) > max(rejected); ties are not. "
-        "Models of one seed are compared, then seeds averaged; 95 % intervals over n prompts.",
-        ("base", "sub-task", "group", "transferability", "mixed–helpful", "mixed–harmless", "helpful–harmless", "n", "seeds"),
+        "Models of one seed are compared, then seeds averaged; 95 % intervals over prompts. n: prompts of the sub-task; n that count: "
+        "those with a row that transferability is a share of.",
+        (
+            "base", "sub-task", "group", "transferability", "mixed–helpful", "mixed–harmless", "helpful–harmless", "n", "n that count",
+            "seeds",
+        ),
         [
-            (e.base, e.task, group_of(e.task), text(e.kept), text(e.helpful), text(e.harmless), text(e.singles), e.n, e.seeds)
+            (
+                e.base, e.task, group_of(e.task), text(e.kept), text(e.helpful), text(e.harmless), text(e.singles), e.n,
+                e.kept.n if e.kept else 0, e.seeds,
+            )
             for e in found
         ],
         TRIO,
@@ -174,7 +173,7 @@ def both_right(matrix: Matrix) -> list[Both]:
             cells = [Models(base, objective), Models(base, "mixed")]
             parts, rewards, counted = [], ([], []), 0
             for task in benchmark_tasks(matrix):
-                seeds = by_seed(matrix, cells, task)
+                seeds = by_seed(matrix, cells, task) if task != TIES else {}
                 tables = [[_levels(one[0]), _levels(other[0])] for one, other in seeds.values()]
                 names = shared(each for pair in tables for each in pair) if tables else []
                 if not names:
@@ -188,11 +187,10 @@ def both_right(matrix: Matrix) -> list[Both]:
                 columns = np.concatenate([right[:, :, None], np.where(right[:, :, None], values, 0)], axis=2).mean(1)
                 prompts = prompts_of(next(iter(seeds.values()))[0][0])
                 parts.append(Rows(columns, tuple(prompts[name] for name in names), len(seeds)))
-            if counted:
-                drawn = draws([pooled(parts)])
-                means = np.stack([ratio(drawn.values[:, i], drawn.values[:, 0]) for i in range(1, 5)], axis=1)
+            drawn = shares_of(pooled(parts), range(1, 5), 0) if parts else None
+            if drawn is not None:
                 levels = (np.concatenate(rewards[0]), np.concatenate(rewards[1]))
-                found.append(Both(base, objective, drawn._replace(values=means), counted, levels))
+                found.append(Both(base, objective, drawn, counted, levels))
     return found
 
 
@@ -211,8 +209,9 @@ def rewards_both_right(matrix: Matrix) -> Table:
     }  # fmt: skip
     return table(
         "rewards-both-right",
-        "Rewards on the rows that a single-objective and the mixed model both have right, all sub-tasks' rows together: mean reward over "
-        "all candidates, and margin. 95 % intervals over n prompts. Training fixes differences of rewards, not their level.",
+        "Rewards on the rows that a single-objective and the mixed model both have right, all sub-tasks' rows together (Ties left out): "
+        "mean reward over all candidates, and margin. 95 % intervals over n prompts. "
+        "Training fixes differences of rewards, not their level.",
         ("base", "objective", "reward", "reward, mixed", "difference", "margin", "margin, mixed", "rows", "n", "seeds"),
         [
             (

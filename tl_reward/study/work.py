@@ -23,11 +23,11 @@ from tl_reward.results import Results, provenance
 from tl_reward.run import score
 from tl_reward.scores import Scores
 from tl_reward.sites import NeuronSet
-from tl_reward.study.cells import Cell, draws_of, key, needs_both
+from tl_reward.study.cells import Cell, draws_of
 from tl_reward.study.conventions import cut, study_regions
 from tl_reward.study.inputs import Inputs
 from tl_reward.study.matrix import BF16, FRACTION, Edit, Found
-from tl_reward.study.store import BOTH, MODEL, RUN, SITE, finish, folder_of, found_of, is_done, record_edited, start
+from tl_reward.study.store import MODEL, RUN, SITE, content_of, finish, folder_of, found_of, is_done, record_edited, start
 from tl_reward.training import RECORD_FILE, last_checkpoint, train
 
 
@@ -36,19 +36,20 @@ def make(cell: Cell, out: Path, inputs: Inputs, *, tokens: int = 0) -> None:
     the same.
 
     Args:
-        tokens: noted beside it, for the times of later plans.
+        tokens: noted beside it, for the times of later plans; not where a training goes on, whose time is of its end alone.
     """
     if is_done(out, cell, inputs):
         return
     begin = time.monotonic()
     scratch = start(out, cell, inputs)
+    fresh = not (scratch / MODEL).exists()
     if cell.kind in ("train", "retrain"):
         _train(cell, out, inputs, scratch)
     else:
         results = Results(provenance=provenance(seed=cell.seed))
         _KINDS[cell.kind](cell, out, inputs, results)
         results.save(scratch / RUN, overwrite=True)
-    finish(out, cell, inputs, seconds=time.monotonic() - begin, tokens=tokens)
+    finish(out, cell, inputs, seconds=time.monotonic() - begin, tokens=tokens if fresh else 0)
 
 
 def _train(cell: Cell, out: Path, inputs: Inputs, scratch: Path) -> None:
@@ -77,22 +78,26 @@ def _score(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
 
 def _discover(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     model, config = _model(cell, out, inputs), inputs.config
-    base = _base(inputs.base(cell.base).source, config.dtype) if "change" in config.rankings else None
+    base = _base(inputs.base(cell.base).source, config.dtype)
     found = discover(model, inputs.find(cell.objective).pairs, base=base, sites=[SITE], **_options(inputs))
     record_discovery(results, cell.objective, "training pairs", found)
-    if needs_both(cell, config):
-        both = discover(model, inputs.find("mixed").pairs, sites=[SITE], **_options(inputs))
-        record_discovery(results, cell.objective + BOTH, "training pairs of both objectives", both)
     if config.conventions == "study":
         rounded = discover(model, inputs.find(cell.objective).pairs, base=base, sites=[SITE], sums_dtype=torch.bfloat16, **_options(inputs))
         record_discovery(results, cell.objective + BF16, "training pairs", rounded)
 
 
+def _firing(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+    found = discover(_model(cell, out, inputs), inputs.find("mixed").pairs, sites=[SITE], **_options(inputs))
+    record_discovery(results, cell.objective, "training pairs of both objectives", found)
+
+
 def _ablate(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     config, (pairs, tasks, _) = inputs.config, inputs.tested(*cell.tested)
-    discover = cell.needed("discover")
-    assert discover is not None
-    tops = _tops(discover, out, inputs, cell.ranking, config.fractions)
+    *_, found_in = cell.needs
+    tops = _tops(found_in, out, inputs, cell.ranking, config.fractions)
+    if not tops:
+        record_edited(results, cell, {}, tasks)
+        return
     sets = {str(fraction): neurons for fraction, neurons in tops.items()}
     found = ablate_sets(_model(cell, out, inputs), pairs, sets, draws=draws_of(cell, config), seed=cell.seed, **_options(inputs))
     scores: dict[Edit, Scores] = {}
@@ -105,7 +110,8 @@ def _ablate(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
 
 def _compare(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     for ranking in (name for name in inputs.config.rankings if name != "random"):
-        found = {each.objective: _found(each, out, ranking) for each in cell.needs}
+        kind = "firing" if ranking == "entropy" else "discover"
+        found = {each.objective: _found(each, out, ranking) for each in cell.needs if each.kind == kind}
         tops = {name: top for name, one in found.items() if (top := cut(one, ranking, FRACTION, inputs.config.conventions)) is not None}
         if len(tops) == len(found):
             rankings = {name: one.rankings[ranking] for name, one in found.items()}
@@ -141,7 +147,9 @@ def _patch(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     record_edited(results, cell, {Edit("patched", ranking, fraction): found.sets[str(fraction)].ranked for fraction in tops}, tasks)
 
 
-_KINDS = {"score": _score, "discover": _discover, "ablate": _ablate, "compare": _compare, "sets": _sets, "patch": _patch}
+_KINDS = {
+    "score": _score, "discover": _discover, "firing": _firing, "ablate": _ablate, "compare": _compare, "sets": _sets, "patch": _patch,
+}  # fmt: skip
 
 
 def _options(inputs: Inputs) -> RunOptions:
@@ -169,8 +177,8 @@ def _without(cell: Cell, out: Path, inputs: Inputs) -> NeuronSet | None:
 def _model(cell: Cell, out: Path, inputs: Inputs) -> HookedRewardModel:
     """The reward model that a cell is about: trained again, trained, or embedded."""
     made = cell.needed("retrain", cell.objective) or cell.needed("train", cell.objective)
-    # The key is part of what is remembered: a folder may be made again within one process.
-    path, version = (folder_of(out, made) / MODEL, key(made, inputs)) if made else (zoo.ADAPTERS / cell.objective, "")
+    # What it holds is part of what is remembered: a folder may be made again within one process.
+    path, version = (folder_of(out, made) / MODEL, content_of(out, made)) if made else (zoo.ADAPTERS / cell.objective, "")
     return _loaded(path, version, inputs.config.dtype)
 
 
