@@ -1,8 +1,8 @@
 """Which findings of arXiv 2606.13209 hold? Trains, scores, finds, ablates, patches and trains again, as a config says, and judges each.
 
 Command:  .venv/bin/python experiments/reproduce.py --config experiments/configs/local.toml --data DATA --out runs/local
-Cost:     about 45 minutes on 2 cores for local.toml, minutes for embedded.toml; study.toml, the paper's size, wants GPUs. --plan says
-          how much before anything runs; a run that was cut short goes on where it was.
+Cost:     about an hour on 2 cores for local.toml, minutes for embedded.toml; study.toml, the paper's size, wants GPUs. --plan says how
+          much before anything runs; a run that was cut short goes on where it was.
 Expect:   report.md and report.html with a verdict on every claim, and every table as CSV, Markdown and LaTeX. Overlaps agree closely;
           accuracies on few rows have wide intervals.
 """

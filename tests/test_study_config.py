@@ -41,6 +41,7 @@ BAD = {
     "conventions must be one of ours, study, got 'theirs'": {"conventions": "theirs"},
     "dtype must be one of float32, bfloat16, got 'float16'": {"dtype": "float16"},
     "fractions: fraction must be in .0, 1., got 1.5": {"fractions": [1.5]},
+    "fractions must name each share once, got 0.1, 0.1": {"fractions": [0.1, 0.1]},
     "draws must be at least 0, got -1": {"draws": -1},
     "limits.rows must be at least 1, got 0": {"limits": {"rows": 0}},
     "limits must be a table, got 3": {"limits": 3},

@@ -65,7 +65,7 @@ def test_text_is_nowhere_markup(files, tmp_path):
 
 def test_an_empty_matrix_gives_a_report_that_says_so(tmp_path):
     text = written(Matrix(), tmp_path)["report.md"].decode()
-    assert text.count("Not computed: the matrix has no ") == len(tables_of(Matrix())) and "0 reward models" in text
+    assert text.count("Not computed: this run has no ") == len(tables_of(Matrix())) and "0 reward models" in text
 
 
 @pytest.mark.browser

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
@@ -219,7 +220,8 @@ def test_a_change_is_run_and_what_is_done_is_not(data, whole, tmp_path, monkeypa
 
 def planned(config, data, out) -> str:
     console = Console(file=StringIO(), markup=False, width=200)
-    print_plan(Inputs(config, data), out, console)
+    with suppress(InputError):
+        print_plan(Inputs(config, data), out, console)
     return console.file.getvalue()
 
 
@@ -240,23 +242,69 @@ def test_the_plan_says_what_is_done_and_what_is_missing(data, whole, tmp_path, m
     lacking = parse_config(table(data) | {"bases": bases, "data": {"helpful": hub, "harmless": hub}})
     text = planned(lacking, tmp_path, tmp_path / "out")
     for line in (
-        f"Missing: data {tmp_path / 'rmb' / 'helpful-test.jsonl'}: no such file",
+        f"Problem: data {tmp_path / 'rmb' / 'helpful-test.jsonl'}: no such file",
         "malformed JSON",
-        "Missing: data Anthropic/hh-rlhf: no network",
-        "Missing: model nobody/no-such-model: no network",
-        f"Missing: model {tmp_path / 'rmb'}:",
-        "5 missing; nothing runs before it is there",
+        "Problem: data Anthropic/hh-rlhf: no network",
+        "Problem: model nobody/no-such-model: no network",
+        f"Problem: model {tmp_path / 'rmb'}:",
+        "hub: 3 train, 12 score, 3 discover, 12 ablate, 1 compare, 2 sets, 2 patch, 3 retrain",
     ):
         assert line in text
+    with pytest.raises(InputError, match=r"5 problems \(above\); none of the 76 cells runs before they are solved"):
+        print_plan(Inputs(lacking, tmp_path), tmp_path / "out", Console(file=StringIO()))
+    # A path with a mistake in it is no hub id.
+    typo = parse_config(table(data) | {"benchmarks": {"RMB": ["rmb/helpful-tset.jsonl"]}})
+    assert "Problem: data rmb/helpful-tset.jsonl: no such file" in planned(typo, data, tmp_path / "out")
     with pytest.raises(InputError, match=r"no such file.*; .*no network") as caught:
         reproduce(lacking, tmp_path / "out", data=tmp_path)
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
     assert "give the folder that $DATA stands for (--data)" in planned(config, None, tmp_path / "out")
 
 
+def test_a_benchmark_may_be_of_a_file_with_any_name(data, tmp_path):
+    row = json.loads((data / "rmb" / "helpful-test.jsonl").read_text().splitlines()[0])
+    (tmp_path / "mine.jsonl").write_text(json.dumps(row))
+    for name, found in (("RMB", "RMB helpful pairwise"), ("HH-RLHF", "HH-RLHF helpful")):
+        inputs = Inputs(parse_config(table(data) | {"benchmarks": {name: [str(tmp_path / "mine.jsonl")]}}), data)
+        assert set(inputs.tested(name, "", False).tasks.values()) == {found}
+    unknown = Inputs(parse_config(table(data) | {"benchmarks": {"Mine": [str(tmp_path / "mine.jsonl")]}}), data)
+    with pytest.raises(InputError, match=r"benchmarks\.Mine: data set .*/mine' is of no known benchmark; known are RM-Bench"):
+        unknown.tested("Mine", "", False)
+    del row["objective"]
+    (tmp_path / "rmb.jsonl").write_text(json.dumps(row))
+    bare = Inputs(parse_config(table(data) | {"benchmarks": {"RMB": [str(tmp_path / "rmb.jsonl")]}}), data)
+    with pytest.raises(InputError, match='its source may say objective = "helpful" or "harmless"'):
+        bare.tested("RMB", "", False)
+
+
+def test_an_interrupt_is_said_in_one_line(data, tmp_path, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "make", interrupted)
+    (tmp_path / "c.toml").write_text(MINIMAL.replace("BASE", str(data / "base")))
+    with pytest.raises(SystemExit) as stopped:
+        main(["reproduce", "--config", str(tmp_path / "c.toml"), "--out", str(tmp_path / "out")])
+    assert stopped.value.code == 130 and "Stopped. The same command goes on from here." in capsys.readouterr().out
+
+
+MINIMAL = """
+objectives = ["helpful"]
+seeds = [0]
+rankings = ["mean"]
+fractions = [0.1]
+[training]
+[[bases]]
+name = "tiny"
+source = "BASE"
+[data.helpful]
+train = ["embedded"]
+test = ["embedded"]
+"""
+
+
 def test_the_command_plans(data, tmp_path, capsys):
-    lines = ['objectives = ["helpful"]', "seeds = [0]", 'rankings = ["mean"]', "fractions = [0.1]", "[training]"]
-    lines += ["[[bases]]", 'name = "tiny"', f'source = "{data / "base"}"', "[data.helpful]", 'train = ["embedded"]', 'test = ["embedded"]']
-    (tmp_path / "c.toml").write_text("\n".join([*lines, "[benchmarks]", 'RMB = ["$DATA/rmb/helpful-test.jsonl"]']))
+    benchmarks = '[benchmarks]\nRMB = ["$DATA/rmb/helpful-test.jsonl"]'
+    (tmp_path / "c.toml").write_text(MINIMAL.replace("BASE", str(data / "base")) + benchmarks)
     assert main(["reproduce", "--config", str(tmp_path / "c.toml"), "--data", str(data), "--out", str(tmp_path / "out"), "--plan"]) == 0
     assert "0 of 6 cells are done" in " ".join(capsys.readouterr().out.split()) and not (tmp_path / "out").exists()

@@ -10,9 +10,9 @@ import pytest
 import torch
 from study_matrices import BASE, HARMLESS, HELPFUL, OWN, TOP, best_of_nine, cells, found, pairs, whole
 
-from tl_reward.scores import bootstrap_mean
+from tl_reward.scores import Estimate, bootstrap_mean
 from tl_reward.sites import NeuronSet
-from tl_reward.study.ablations import ablation_curves, relative_drop, set_ablation, sub_task_deltas
+from tl_reward.study.ablations import ALL, ablation_curves, relative_drop, set_ablation, sub_task_deltas
 from tl_reward.study.accuracy import accuracies, margins_on_right_rows, rm_bench_styles, sub_task_accuracy
 from tl_reward.study.conventions import conventions, cut, percentile_set, study_regions
 from tl_reward.study.evidence import drop
@@ -20,7 +20,7 @@ from tl_reward.study.matrix import Edit, Found, Matrix, Model
 from tl_reward.study.overlaps import depth_of_top, top_overlap
 from tl_reward.study.rows import Models, group_rows
 from tl_reward.study.shifts import score_shift, training_again
-from tl_reward.study.table import Table, latex, markdown
+from tl_reward.study.table import Table, latex, markdown, signed
 from tl_reward.study.tables import TABLES, tables_of
 from tl_reward.study.transfer import rewards_both_right, transferability
 
@@ -34,7 +34,7 @@ def rows(table: Table, **where) -> list[dict]:
 
 def number(value):
     try:
-        return float(str(value).split(" [")[0])
+        return round(float(str(value).split(" [")[0]), 3)
     except ValueError:
         return value
 
@@ -43,7 +43,7 @@ def number(value):
 def test_an_empty_matrix_gives_no_rows_and_says_what_is_missing(make):
     table = make(Matrix())
     assert table.rows == () and table.figure is None
-    assert "Not computed: the matrix has no " in table.caption and "Not computed" in table.to_markdown()
+    assert "Not computed: this run has no " in table.caption and "Not computed" in table.to_markdown()
     assert list(csv.reader(io.StringIO(table.to_csv()))) == [list(table.columns)]
 
 
@@ -133,7 +133,7 @@ def test_overlap_has_a_range_over_seeds():
     both = found({"helpful": [(0, 0), (0, 1), (0, 2)], "mixed": [(0, 0), (0, 1), (0, 2)]})
     both |= found({"helpful": [(0, 0), (0, 1), (0, 2)], "mixed": [(1, 0), (1, 1), (1, 2)]}, seed=1)
     (row,) = top_overlap(Matrix(found=both)).rows
-    assert row[3] == "0.500 [0.000, 1.000]" and row[-1] == 2
+    assert str(row[3]) == "0.500 [0.000, 1.000]" and row[-1] == 2
 
 
 def test_ablation_curves():
@@ -144,9 +144,9 @@ def test_ablation_curves():
     assert (group["before"], group["after"], group["sub-tasks"], group["n"]) == (0.583, 0.292, 2, 50)
     (random,) = rows(table, objective="helpful", edit="random mean", on=OWN)
     assert random["after"] == 0.75  # two draws, 0.5 and 1
-    (mean,) = rows(table, base="mean", edit="top mean", on=OWN)
+    (mean,) = rows(table, base=ALL, edit="top mean", on=OWN)
     # The three models are tested on the same 40 prompts, which count once.
-    assert (mean["before"], mean["after"], mean["objective"], mean["n"]) == (0.583, 0.25, "all models", 40)
+    assert (mean["before"], mean["after"], mean["objective"], mean["n"]) == (0.583, 0.25, "all", 40)
 
 
 def test_a_share_that_one_seed_lacks_is_over_the_others_alone():
@@ -164,10 +164,9 @@ def test_a_prompt_that_models_share_is_drawn_once_for_all():
     other = cells({"mixed": {Edit(): {OWN: margins[:-1]}, TOP: {OWN: margins[:-1]}}}, base="gpt2")
     table = ablation_curves(Matrix(one | other))
     widths = []
-    for base in (BASE, "mean"):
+    for base in (BASE, ALL):
         (row,) = [row for row in table.rows if row[0] == base and row[4] == OWN]
-        low, high = map(float, row[5].split("[")[1].rstrip("]").split(", "))
-        widths.append(high - low)
+        widths.append(row[5].estimate.high - row[5].estimate.low)
         assert row[-2] == 200
     assert widths[1] == pytest.approx(widths[0], rel=0.03) and widths[0] == pytest.approx(2 * 1.96 * 0.5 / 200**0.5, rel=0.1)
 
@@ -201,7 +200,7 @@ def test_relative_drop():
     lacking = {key: tasks for key, tasks in whole().scores.items() if (key[0].objective, key[1].kind) != ("mixed", "random")}
     named = {row["neurons"]: row["relative drop"] for row in rows(relative_drop(Matrix(lacking)))}
     assert named["ranked"] == pytest.approx((0.5 + 0.5 + 2 / 3) / 3, abs=6e-4)
-    assert (named["ranked, where random sets fit"], named["random"]) == (0.5, -0.5)
+    assert (named["ranked, where random fits"], named["random"]) == (0.5, -0.5)
 
 
 def test_drops_at_two_shares_are_of_the_same_rankings():
@@ -215,11 +214,12 @@ def test_drops_at_two_shares_are_of_the_same_rankings():
 
 def test_no_model_with_few_prompts_enters_a_mean_over_models():
     few = cells({"mixed": {Edit(): {OWN: [1, 1]}, TOP: {OWN: [-1, -1]}}}, base="gpt2")
-    enough = cells({"mixed": {Edit(): {OWN: [1, 1]}, TOP: {OWN: [1, -1]}}}, times=10)
+    edits = {Edit(): {OWN: [1, 1]}, TOP: {OWN: [1, -1]}}
+    enough = cells({"mixed": edits, "helpful": edits}, times=10)
     (drop_,) = rows(relative_drop(Matrix(few | enough)))
-    (mean,) = rows(ablation_curves(Matrix(few | enough)), base="mean")
+    (mean,) = rows(ablation_curves(Matrix(few | enough)), base=ALL)
     assert (drop_["relative drop"], drop_["n"], mean["after"], mean["n"]) == (0.5, 20, 0.5, 20)
-    assert relative_drop(Matrix(few)).rows == () and rows(ablation_curves(Matrix(few)), base="mean") == []
+    assert relative_drop(Matrix(few)).rows == () and rows(ablation_curves(Matrix(few)), base=ALL) == []
 
 
 def test_the_mean_over_models_goes_over_their_common_sub_tasks():
@@ -228,7 +228,7 @@ def test_the_mean_over_models_goes_over_their_common_sub_tasks():
     runs |= cells({"mixed": {Edit(): {HELPFUL: [1, 1]}, TOP: {HELPFUL: [-1, -1]}}}, base="gpt2", times=10)
     table = ablation_curves(Matrix(runs))
     assert [(row["after"], row["sub-tasks"]) for row in rows(table, base=BASE)] == [(0.25, 2)]
-    assert [(row["after"], row["sub-tasks"]) for row in rows(table, base="mean")] == [(0.25, 1)]  # HELPFUL: a half, and nothing
+    assert [(row["after"], row["sub-tasks"]) for row in rows(table, base=ALL)] == [(0.25, 1)]  # HELPFUL: a half, and nothing
 
 
 def test_sub_task_deltas():
@@ -340,14 +340,17 @@ HOSTILE = "<script>x</script> | `a` _b_ $c$ \\d {e} 50% & ~^\n=1+1"
 
 
 def test_tables_are_written_without_markup():
-    table = Table("a-table", HOSTILE, ("name", "#"), ((HOSTILE, 0.12345), ("=SUM(A1)", 3), ("-1+2|cmd", 1), ("+0.100 [-0.200, +0.300]", 2)))
+    table = Table(
+        "a-table", HOSTILE, ("name", "#"), ((HOSTILE, 0.12345), ("=SUM(A1)", 3), ("-1+2|cmd", 1), (signed(Estimate(0.1, -0.2, 0.3, 9)), 2))
+    )
     text = table.to_markdown()
     assert "<" not in text.replace("&lt;", "") and "\\|" in text and "\\`a\\`" in text and "\\$c\\$" in text
     assert len(text.splitlines()) == 1 + 1 + 2 + 4  # a line end in a name is none in the file
-    assert "| 0.123 |" in text
+    assert "| 0.123 |" in text and "| +0.100 \\[-0.200, +0.300\\] | 2 |" in text
     read = list(csv.reader(io.StringIO(table.to_csv())))
-    assert read[1] == [HOSTILE, "0.12345"] and read[2][0] == "'=SUM(A1)" and read[3][0] == "'-1+2|cmd"
-    assert read[4][0] == "+0.100 [-0.200, +0.300]"
+    # A column with an interval is three of numbers.
+    assert read[0] == ["name", "name low", "name high", "#"] and read[1] == [HOSTILE, "", "", "0.12345"]
+    assert read[2][0] == "'=SUM(A1)" and read[3][0] == "'-1+2|cmd" and read[4] == ["0.1", "-0.2", "0.3", "2"]
     written = table.to_latex()
     assert r"\textless{}script\textgreater{}" in written and r"\_b\_ \$c\$ \textbackslash{}d \{e\} 50\% \& \textasciitilde{}" in written
     assert r"\begin{tabular}{lr}" in written and written.count(r"\\") == 1 + 4

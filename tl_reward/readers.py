@@ -63,7 +63,7 @@ def load_pairs(
         raise InputError(f"limit must be at least 1, got {limit}")
     if source == EMBEDDED:
         source = EMBEDDED_FILE
-    local = _looks_local(source)
+    local = looks_local(source)
     rows = _local_rows(Path(source)) if local else _hub_rows(str(source), objective, data_dir, split or "test")
     pairs: list[PreferencePair] = []
     for where, default_id, row in rows:
@@ -101,8 +101,8 @@ def _with_objective(pairs: list[PreferencePair], objective: Objective | None, so
     return kept
 
 
-def _looks_local(source: str | Path) -> bool:
-    # A hub id is exactly `owner/name`; anything else that is not a file on disk is a path with a mistake in it.
+def looks_local(source: str | Path) -> bool:
+    """Whether pairs are in a file. A hub id is exactly `owner/name`; anything else that is no file is a path with a mistake in it."""
     path = Path(source)
     return path.exists() or path.name.endswith(SUFFIXES) or not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source))
 

@@ -32,5 +32,9 @@ class Reproduce:
         if self.plan:
             print_plan(Inputs(config, self.data), self.out, console)
             return
-        report = reproduce(config, self.out, data=self.data, jobs=self.jobs)
-        console.print(f"Report: {report.resolve()}", soft_wrap=True)
+        try:
+            report = reproduce(config, self.out, data=self.data, jobs=self.jobs)
+        except KeyboardInterrupt:
+            console.print("Stopped. The same command goes on from here.")
+            raise SystemExit(130) from None
+        console.print(f"Report: {report.resolve()}, and as a page {report.with_suffix('.html').name} beside it", soft_wrap=True)

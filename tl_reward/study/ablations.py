@@ -32,6 +32,7 @@ from tl_reward.study.table import interval as text
 from tl_reward.study.transfer import bases_of, mean_kept
 
 SHARES = (0.05, 0.1, 0.2)  # of the tables by sub-task and by set
+ALL = "mean of all models"
 SETS = ("helpful-only", "harmless-only", "shared")
 EDITED = "scores of a model with top neurons zeroed"
 
@@ -93,10 +94,10 @@ def curves_of(matrix: Matrix) -> list[Curve]:
 
 
 def averaged(found: Sequence[Curve], on: str, line: str) -> tuple[set[str], dict[float, Draws]]:
-    """The mean over all kinds of models, at the shares and over the sub-tasks that each of them has. No model enters with less than
-    `FEWEST` prompts."""
+    """The mean over all kinds of models, at the shares and over the sub-tasks that each of them has; nothing where there are not two. No
+    model enters with less than `FEWEST` prompts."""
     some = [curve for curve in found if curve.on == on and curve.line == line and _enough(curve)]
-    if not some:
+    if len(some) < 2:
         return set(), {}
     tasks = set.intersection(*(curve.tasks for curve in some))
     shares = [share for share in some[0].rows if tasks and all(share in curve.rows for curve in some)]
@@ -114,20 +115,21 @@ def ablation_curves(matrix: Matrix) -> Table:
     everything = [(*c.cell[:2], c.line, c.on, c.tasks, {share: c.at(share, c.tasks) for share in c.rows}) for c in found]
     for on in (OBJECTIVE_TEST, *GROUPS):
         for line in dict.fromkeys(curve.line for curve in found):
-            everything.append(("mean", "all models", line, on, *averaged(found, on, line)))
+            everything.append((ALL, "all", line, on, *averaged(found, on, line)))
     for base, objective, line, on, tasks, points in everything:
         for share, drawn in points.items():
             before, after = drawn.cell(0), drawn.cell(1)
             rows.append((base, objective, line, percent(share), on, text(before), text(after), signed(drawn.change(1)), len(tasks), drawn.n, drawn.seeds))  # fmt: skip # noqa: E501
             if on == OBJECTIVE_TEST and before is not None and after is not None:
-                shown = panels.setdefault(base if base == "mean" else f"{base}, {objective}", {}).setdefault(line, {0.0: before})
+                shown = panels.setdefault(base if base == ALL else f"{base}, {objective}", {}).setdefault(line, {0.0: before})
                 shown[share] = after
     return table(
         "ablation-curves",
         "Accuracy with a share of all neurons zeroed ('patched': set to the helpful model's activations), on the test pairs of the model's "
         "own objective and as the mean over each group's sub-tasks. 'top RANKING': each model's own highest; 'top random': drawn over the "
         "whole model; 'random RANKING': as many of each layer as the ranking has there, draws averaged. 95 % intervals over n prompts; "
-        "before and after are compared on the same rows. The mean is over all models that were tested so, and their common sub-tasks.",
+        f"before and after are compared on the same rows. {ALL[0].upper()}{ALL[1:]}: over all models that were tested so, and their common "
+        "sub-tasks. Beside ranked neurons that are more than half of a layer there is no room for random ones.",
         ("base", "objective", "edit", "share", "on", "before", "after", "change", "sub-tasks", "n", "seeds"),
         rows,
         EDITED,
@@ -226,7 +228,7 @@ def _drops(matrix: Matrix, kind: str, edits_of: Callable[[str, Line], list[tuple
 
 def relative_drop(matrix: Matrix) -> Table:
     rows = []
-    points: dict[str, dict[float, Estimate]] = {"ranked": {}, "ranked, where random sets fit": {}, "random": {}}
+    points: dict[str, dict[float, Estimate]] = {"ranked": {}, "ranked, where random fits": {}, "random": {}}
     for share in sorted({edit.fraction for _, edit in matrix.scores if edit.kind == "top"}):
         alone, beside = drops(matrix, share), drops_beside_random(matrix, share)
         for name, found, column in zip(points, (alone, beside, beside), (0, 0, 1), strict=True):
@@ -254,7 +256,8 @@ class SetDrop(NamedTuple):
     """The mixed model with sets of the helpful and the harmless model's top neurons zeroed, at one share.
 
     Attributes:
-        groups: by group, and "all" sub-tasks: accuracy, a column a set that is there, the first unedited.
+        groups: by group, "all" of their sub-tasks, and the objective's test pairs: accuracy, a column a set that is there, the first
+            unedited.
         kept: transferability, the same columns.
         sets: the names of the columns after the first.
     """
@@ -277,6 +280,7 @@ def set_drops(matrix: Matrix) -> list[SetDrop]:
             cells = [Models(base, "mixed", each) for each in columns]
             rows = {group: list(group_rows(matrix, cells, group).values()) for group in GROUPS}
             rows["all"] = [part for parts in rows.values() for part in parts]
+            rows[OBJECTIVE_TEST] = list(group_rows(matrix, cells, OBJECTIVE_TEST).values())
             groups = {group: draws(parts) for group, parts in rows.items() if parts}
             if groups:
                 found.append(SetDrop(base, share, names, groups, mean_kept(matrix, base, columns)))
@@ -287,20 +291,30 @@ def set_ablation(matrix: Matrix) -> Table:
     rows, panels = [], {}
     for each in set_drops(matrix):
         for i, name in enumerate(each.sets, 1):
-            changes = [drawn.change(i) if (drawn := each.groups.get(group)) else None for group in GROUPS]
+            changes = [drawn.change(i) if (drawn := each.groups.get(group)) else None for group in (*GROUPS, OBJECTIVE_TEST)]
             kept = (each.kept.cell(i), each.kept.change(i)) if each.kept else (None, None)
-            n, seeds = each.groups["all"].n, each.groups["all"].seeds
-            rows.append((each.base, percent(each.share), name, *map(signed, changes), text(kept[0]), signed(kept[1]), n, seeds))
-            for group, value in zip((*GROUPS, "transferability"), (*changes, kept[1]), strict=True):
+            there = mean_of([*each.groups.values()])
+            row = (each.base, percent(each.share), name, *map(signed, changes), text(kept[0]), signed(kept[1]))
+            rows.append((*row, there.n, there.seeds))
+            for group, value in zip((*GROUPS, OBJECTIVE_TEST, "transferability"), (*changes, kept[1]), strict=True):
                 if value is not None:
                     panels.setdefault(each.base, {}).setdefault(name, {})[f"{group}, {percent(each.share)}"] = value
     return table(
         "set-ablation",
         "The mixed model with sets zeroed that are made from the helpful and the harmless model's top neurons: change of accuracy, mean "
-        f"over each group's sub-tasks of {FEWEST} prompts or more; transferability with the set zeroed, and its change. 95 % intervals "
-        "over n prompts.",
-        ("base", "share", "set", *(f"{g} change" for g in GROUPS), "transferability", "transferability change", "n", "seeds"),
+        f"over each group's sub-tasks of {FEWEST} prompts or more, and on its test pairs; transferability with the set zeroed, and its "
+        "change. 95 % intervals over the n prompts of all.",
+        (
+            "base",
+            "share",
+            "set",
+            *(f"{g} change" for g in (*GROUPS, OBJECTIVE_TEST)),
+            "transferability",
+            "transferability change",
+            "n",
+            "seeds",
+        ),
         rows,
-        f"scores of the mixed model with specific and shared sets zeroed, on sub-tasks of {FEWEST} prompts or more",
-        dots(panels, "change", guide=0.0),
+        "scores of the mixed model with specific and shared sets zeroed",
+        dots(panels, "change of accuracy or transferability", guide=0.0),
     )

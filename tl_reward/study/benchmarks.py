@@ -100,6 +100,16 @@ _MARKS = {
 }
 
 
+def benchmark_of(data_set: str) -> str | None:
+    """The benchmark whose name a data set's holds, whatever its signs and letters.
+
+    >>> benchmark_of("allenai/reward-bench-2"), benchmark_of("cfg/mine")
+    ('RewardBench 2', None)
+    """
+    plain = "".join(c for c in data_set.lower() if c.isalnum())
+    return next((name for mark, name in _MARKS.items() if mark in plain), None)
+
+
 def subtask_of(pair: PreferencePair, data_set: str) -> SubTask:
     """The sub-task of a pair.
 
@@ -115,8 +125,7 @@ def subtask_of(pair: PreferencePair, data_set: str) -> SubTask:
     >>> subtask_of(PreferencePair("8/0-2", *talk, subset="alpacaeval", group="8"), "rm-bench/chat")
     SubTask(name='RM-Bench chat', benchmark='RM-Bench', group='Helpful')
     """
-    plain = "".join(c for c in data_set.lower() if c.isalnum())
-    benchmark = next((name for mark, name in _MARKS.items() if mark in plain), None)
+    benchmark = benchmark_of(data_set)
     if benchmark is None:
         raise InputError(f"data set {data_set!r} is of no known benchmark; known are {', '.join(_MAPS)}")
     if benchmark == "RM-Bench":
@@ -127,9 +136,10 @@ def subtask_of(pair: PreferencePair, data_set: str) -> SubTask:
     else:
         subset = (pair.objective if benchmark == "HH-RLHF" else pair.subset) or ""
     if subset not in _BY_SUBSET[benchmark]:
+        remedy = "" if pair.objective or benchmark not in ("RMB", "HH-RLHF") else '; its source may say objective = "helpful" or "harmless"'
         raise InputError(
             f"pair {pair.id}: {benchmark} has no sub-task for {subset!r} (data set {data_set!r}); "
-            f"allowed are {', '.join(_BY_SUBSET[benchmark])}"
+            f"allowed are {', '.join(_BY_SUBSET[benchmark])}{remedy}"
         )
     return _BY_SUBSET[benchmark][subset]
 

@@ -1,16 +1,17 @@
 """Each claim of the study beside what we find, and a verdict by one rule that is written down before the numbers are seen."""
 
-from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Literal, NamedTuple, get_args
 
 from tl_reward.scores import Estimate
 from tl_reward.study import evidence
 from tl_reward.study.matrix import Matrix
 from tl_reward.study.overlaps import THIRDS
 from tl_reward.study.rows import FEWEST
-from tl_reward.study.table import Table, Value, signed
+from tl_reward.study.table import NONE, Table, Value, interval, signed
 
 Word = Literal["agrees", "differs", "cannot be tested here"]
+WORDS = get_args(Word)
 SMALL = "SmolLM2-135M"  # the study's model whose figures we have most of
 
 
@@ -56,7 +57,7 @@ class Verdict(NamedTuple):
         return judge(self.claim, self.ours)
 
 
-PROMPTS = "95 % over prompts"
+PROMPTS, NEURONS, ONE_SEED = "95 % over prompts", "range over seeds", "none: one seed"
 RULE = (
     f"What is drawn over fewer than {FEWEST} prompts, or over prompts that all answer alike, cannot be tested here, and no mean goes over "
     "a sub-task of fewer. A difference agrees when our whole interval lies on the claimed side of 0. It differs when the whole interval "
@@ -79,7 +80,7 @@ def judge(claim: Claim, ours: Estimate) -> Judged:
         inside = ours.low <= claim.study <= ours.high
         off = abs(ours.value - claim.study)
         if not inside and off > claim.tolerance:
-            return Judged("differs", f"off by {off:.3f}, more than the tolerance of {claim.tolerance:g}")
+            return Judged("differs", f"off by {off:.4g}, more than the tolerance of {claim.tolerance:g}")
         if half > 2 * claim.tolerance:
             return Judged("cannot be tested here", f"the interval is too wide: ±{half:.3f}")
         return Judged("agrees", "the study's figure is in our interval" if inside else f"within the tolerance of {claim.tolerance:g}")
@@ -185,7 +186,7 @@ def _drops(matrix: Matrix) -> Iterator[Verdict]:
 
 
 def _neurons(matrix: Matrix) -> Iterator[Verdict]:
-    basis = "range over seeds"
+    basis = NEURONS
     lacks = f"neurons of {SMALL}, by mean, for these objectives"
     source = f"Jaccard of top 10 % sets (magnitude), {SMALL}"
     figures = {("helpful", "harmless"): 0.703, ("mixed", "helpful"): 0.830, ("mixed", "harmless"): 0.741}
@@ -239,18 +240,24 @@ def _kept(matrix: Matrix) -> Iterator[Verdict]:
 
 
 def claims_table(verdicts: list[Verdict]) -> Table:
-    """A row a claim."""
+    """A row a claim: first those that agree, then those that differ."""
     rows: list[tuple[Value, ...]] = []
-    for claim, ours, basis, _ in verdicts:
-        judged = Verdict(claim, ours, basis, _).judged
+    for verdict in verdicts:
+        claim, ours, judged = verdict.claim, verdict.ours, verdict.judged
+        basis = NONE if ours is None else ONE_SEED if (verdict.basis, ours.n) == (NEURONS, 1) else verdict.basis
         figure = "none given" if claim.study is None else f"{claim.study:.3f}" if claim.kind == "number" else f"{claim.study:+.3f}"
-        found = "–" if ours is None else str(ours) if claim.kind == "number" else signed(ours)
-        rows.append((claim.text, figure, claim.source, found, basis if ours else "–", ours.n if ours else 0, judged.word, judged.why))
-    counts = {word: sum(row[6] == word for row in rows) for word in ("agrees", "differs", "cannot be tested here")}
-    said = ", ".join(f"{count} {word}" for word, count in counts.items())
+        found = interval(ours) if claim.kind == "number" else signed(ours)
+        rows.append((judged.word, claim.text, figure, found, ours.n if ours else 0, judged.why, basis, claim.source))
+    rows.sort(key=lambda row: WORDS.index(str(row[0])))
     return Table(
         "claims",
-        f"{len(rows)} claims of arXiv 2606.13209: {said}. {RULE}",
-        ("claim", "study", "source in the study", "ours", "interval", "n", "verdict", "why"),
+        f"{said(verdicts)} {RULE}",
+        ("verdict", "claim", "study", "ours", "n", "why", "interval", "source in the study"),
         tuple(rows),
     )
+
+
+def said(verdicts: Sequence[Verdict]) -> str:
+    """How many of the claims have which verdict, in a sentence."""
+    agree, differ, rest = (sum(each.judged.word == word for each in verdicts) for word in WORDS)
+    return f"Of {len(verdicts)} claims of arXiv 2606.13209, {agree} agree, {differ} differ, and {rest} cannot be tested here."

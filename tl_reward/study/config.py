@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from tl_reward import zoo
 from tl_reward.errors import InputError
-from tl_reward.readers import EMBEDDED
+from tl_reward.readers import EMBEDDED, looks_local
 from tl_reward.sites import check_fraction
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
 from tl_reward.study.matrix import Conventions
@@ -28,7 +28,7 @@ class Base:
     """A language model that reward models are trained from.
 
     Attributes:
-        name: what cells and tables call it.
+        name: what cells and tables call it. A claim about one of the study's models is judged by the bases whose name begins with its.
         source: a folder, a hub id, or the embedded `zoo.BASE`.
         shipped: the embedded adapters count as its reward models of seed 0.
     """
@@ -98,7 +98,8 @@ class StudyConfig:
 
     Attributes:
         data: by objective, "helpful" and "harmless".
-        benchmarks: by name.
+        benchmarks: by name. Which sub-task a pair is of follows from its source's name, or from that of the benchmark
+            (`benchmarks.subtask_of`).
         rankings: "entropy" (`Selectivity.ranking`) ranks only the neurons that fire often, and no share beyond them is zeroed.
         fractions: shares of all neurons that are zeroed, by each ranking. set_fractions, patch_fractions: those of the top sets that
             specific and shared sets are made from, and those that are patched from the helpful into the mixed model; by the first
@@ -113,9 +114,9 @@ class StudyConfig:
     seeds: tuple[int, ...]
     training: TrainingConfig
     data: Mapping[Literal["helpful", "harmless"], ObjectiveData]
-    benchmarks: Mapping[str, tuple[Source, ...]]
     rankings: tuple[Ranking, ...]
     fractions: tuple[float, ...]
+    benchmarks: Mapping[str, tuple[Source, ...]] = field(default_factory=dict)
     set_fractions: tuple[float, ...] = ()
     patch_fractions: tuple[float, ...] = ()
     draws: int = 3
@@ -184,6 +185,8 @@ def _check(config: StudyConfig) -> None:
         "fractions": config.fractions, "set_fractions": config.set_fractions, "patch_fractions": config.patch_fractions,
         "retrain.fractions": [value for value in retrain.fractions if value != 0],
     }.items():  # fmt: skip
+        if len(set(values)) < len(values):
+            raise InputError(f"{key} must name each share once, got {', '.join(map(str, values))}")
         for value in values:
             try:
                 check_fraction(value)
@@ -280,6 +283,4 @@ def located(source: Source, data: str | Path | None) -> Source:
 
 def is_hub(source: Source) -> bool:
     """Whether pairs come from the hub: neither embedded, nor a file."""
-    return source.source != EMBEDDED and not source.source.startswith((DATA, "/", ".")) and source.source.count("/") == 1 and (
-        not Path(source.source).exists()
-    )  # fmt: skip
+    return source.source != EMBEDDED and DATA not in source.source and not looks_local(source.source)

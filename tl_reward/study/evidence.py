@@ -118,7 +118,7 @@ def set_difference(matrix: Matrix, share: float, one: str, other: str, *, of: Li
     """How much more zeroing one set costs than zeroing the other, over all sub-tasks of a group and of `FEWEST` prompts or more."""
     found = []
     for each in set_drops(matrix):
-        drawn = each.groups["all"] if of == "accuracy" else each.kept
+        drawn = each.groups.get("all") if of == "accuracy" else each.kept
         if each.share == share and {one, other} <= set(each.sets) and drawn:
             cost = [drawn.values[:, [1 + each.sets.index(name)]] for name in (other, one)]
             found.append(drawn._replace(values=cost[0] - cost[1]))

@@ -60,18 +60,22 @@ def curves(
         return None
     figure = _panels(panels)
     names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    widest = 100 * max(share for series in panels.values() for points in series.values() for share in points)
     for column, series in enumerate(panels.values(), 1):
         for name, points in series.items():
             index, values = names.index(name), [points[share] for share in sorted(points)]
+            beside = 0.012 * (index - (len(names) - 1) / 2)  # so that intervals do not hide each other
             figure.add_scatter(
-                x=[100 * share for share in sorted(points)], y=[value.value for value in values], mode="lines+markers", name=plain(name),
-                legendgroup=name, showlegend=not any(name in other for other in list(panels.values())[: column - 1]),
-                row=1, col=column, line={"color": _color(name, index), "dash": _dash(name, index)},
-                marker={"symbol": _symbol(name, index)},
+                x=[100 * share + beside * widest for share in sorted(points)], y=[value.value for value in values], mode="lines+markers",
+                name=plain(name), legendgroup=name, row=1, col=column,
+                showlegend=not any(name in other for other in list(panels.values())[: column - 1]),
+                line={"color": _color(name, index), "dash": _dash(name, index)}, marker={"symbol": _symbol(name, index)},
                 error_y={
                     "type": "data", "array": [value.high - value.value for value in values],
                     "arrayminus": [value.value - value.low for value in values], "thickness": 1, "width": 2,
                 },
+                text=[f"{100 * share:g} %<br>{value}, n {value.n:,}" for share, value in zip(sorted(points), values, strict=True)],
+                hovertemplate="%{text}<extra>" + plain(name) + "</extra>",
             )  # fmt: skip
     if guide is not None:
         figure.add_hline(y=guide, line={"dash": "dot", "color": "#555"})
@@ -96,7 +100,7 @@ def distributions(panels: Mapping[str, Mapping[str, Float[np.ndarray, " value"]]
             figure.add_scatter(
                 x=(edges[1:] + edges[:-1]) / 2, y=np.histogram(values, edges)[0] / len(values), mode="lines", name=plain(name),
                 legendgroup=name, showlegend=not any(name in other for other in list(panels.values())[: column - 1]),
-                row=1, col=column, line={"color": _color(name, index), "dash": _dash(name, index), "shape": "hvh"},
+                row=1, col=column, line={"color": _color(name, index), "dash": ("solid", "dot", "dashdot")[index % 3], "shape": "hvh"},
             )  # fmt: skip
     figure.update_xaxes(title=axis)
     figure.update_yaxes(title="share", col=1)

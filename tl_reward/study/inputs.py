@@ -12,10 +12,11 @@ from typing import NamedTuple
 from transformers import AutoConfig
 
 from tl_reward import zoo
+from tl_reward.errors import InputError
 from tl_reward.pairs import PreferencePair, check_unique_ids
 from tl_reward.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.results import data_hash
-from tl_reward.study.benchmarks import OBJECTIVE_TEST, subtask_of
+from tl_reward.study.benchmarks import OBJECTIVE_TEST, benchmark_of, subtask_of
 from tl_reward.study.config import Base, Source, StudyConfig, is_hub, located
 
 
@@ -82,11 +83,14 @@ class Inputs:
         if test == OBJECTIVE_TEST:
             parts = [_first_rows([(pair, OBJECTIVE_TEST) for pair in part], most) for part in self._of(objective, "test")]
             return _joined([each for part in parts for each in part])
-        named = [
-            (pair, subtask_of(pair, short_name(located(source, self.data).source)).name)
-            for source in self.config.benchmarks[test]
-            for pair in self.read(source, source.objective, "test")
-        ]
+        named = []
+        for source in self.config.benchmarks[test]:
+            own = short_name(located(source, self.data).source)
+            data_set = own if benchmark_of(own) else f"{test}/{own}"
+            try:
+                named += [(pair, subtask_of(pair, data_set).name) for pair in self.read(source, source.objective, "test")]
+            except InputError as error:
+                raise InputError(f"benchmarks.{test}: {error}") from None
         return _joined(_first_rows(named, most))
 
     @cached_property

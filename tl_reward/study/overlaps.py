@@ -13,10 +13,11 @@ from tl_reward.study.conventions import cut
 from tl_reward.study.figures import dots
 from tl_reward.study.matrix import FRACTION, Matrix, Model
 from tl_reward.study.rows import OBJECTIVES, Models, kinds, percent
-from tl_reward.study.table import Table, table
+from tl_reward.study.table import NONE, Table, Value, interval, table
 
 PAIRS = (("helpful", "harmless"), ("mixed", "helpful"), ("mixed", "harmless"))
 FOUND = "neurons found in a model"
+FOUND_IN_TWO = "neurons found in two kinds of models of one base and seed"
 THIRDS = ("early", "middle", "late")
 
 
@@ -53,8 +54,8 @@ def over_seeds(values: Sequence[float]) -> Estimate:
     return Estimate(float(np.mean(values)), float(min(values)), float(max(values)), len(values))
 
 
-def spread(value: Estimate) -> str:
-    return str(value) if value.n > 1 else f"{value.value:.3f}"
+def spread(value: Estimate) -> Value:
+    return interval(value) if value.n > 1 else value.value
 
 
 def top_of(matrix: Matrix, model: Model, ranking: str, fraction: float = FRACTION) -> NeuronSet | None:
@@ -116,7 +117,7 @@ def top_overlap(matrix: Matrix) -> Table:
                 within = [((a | b) & mixed, a | b | mixed) for a, b, mixed in sets]
                 value = over_seeds([len(both) / len(either) for both, either in within])
                 shared = round(float(np.mean([len(both) for both, _ in within])))
-                row = (base, ranking, "(helpful ∪ harmless) ∩ mixed / all three", spread(value), "–", "–", "–", shared)
+                row = (base, ranking, "(helpful ∪ harmless) ∩ mixed / all three", spread(value), NONE, NONE, NONE, shared)
                 rows.append((*row, round(np.mean([len(one) for each in sets for one in each])), value.n))
     panels: dict[str, dict[str, dict[str, Estimate]]] = {}
     for p in found:
@@ -131,7 +132,7 @@ def top_overlap(matrix: Matrix) -> Table:
         "many shared neurons or more by chance over the whole model (hypergeometric; of seeds, the largest).",
         ("base", "ranking", "models", "Jaccard", "chance", "chance, layers matched", "p", "shared", "neurons in a set", "seeds"),
         rows,
-        FOUND,
+        FOUND_IN_TWO,
         dots(panels, "Jaccard index"),
     )
 

@@ -1,11 +1,11 @@
 """What a reproduction would run, what it lacks, and about how long it takes."""
 
 import json
-import os
 import random
 import shutil
 import urllib.error
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -108,7 +108,7 @@ class Sizes:
         if done:
             return sum(note["tokens"] for note in done) / max(sum(note["seconds"] for note in done), 1e-9), True
         size = self.parameters(self.inputs.base(base).source)
-        return (ASSUMED_RATE * (os.cpu_count() or 1) * ASSUMED_PARAMETERS / size if size else None), False
+        return (ASSUMED_RATE * torch.get_num_threads() * ASSUMED_PARAMETERS / size if size else None), False
 
 
 def plan(sizes: Sizes) -> list[Planned]:
@@ -122,15 +122,18 @@ def plan(sizes: Sizes) -> list[Planned]:
 
 
 def print_plan(inputs: Inputs, out: Path, console: Console) -> None:
-    """Prints what is missing, or else every cell, done or not, and what all takes."""
+    """Prints every cell, done or not, and what all takes. Raises InputError where something is missing: it is printed, with how many cells
+    wait for it."""
     missing = problems(inputs)
-    for line in missing:
-        console.print(f"Missing: {line}", soft_wrap=True)
     if missing:
-        console.print(f"{len(missing)} missing; nothing runs before it is there. Cells:")
-        for cell in cells(inputs.config):
-            console.print(f"  {cell.kind:9}{cell.name}", soft_wrap=True)
-        return
+        counts = Counter((cell.base, cell.kind) for cell in cells(inputs.config))
+        for base in dict.fromkeys(base for base, _ in counts):
+            listed = ", ".join(f"{count} {kind}" for (name, kind), count in counts.items() if name == base)
+            console.print(f"  {base}: {listed}", soft_wrap=True, highlight=False)
+        for line in missing:
+            console.print(f"Problem: {line}", soft_wrap=True, highlight=False)
+        raise InputError(f"{len(missing)} problems (above); none of the {counts.total():,} cells runs before they are solved")
+    console.print("Cells (state, kind; base, objective, seed, and what is edited or tested):")
     sizes = Sizes(inputs, out)
     found = plan(sizes)
     for each in found:
@@ -144,7 +147,10 @@ def print_plan(inputs: Inputs, out: Path, console: Console) -> None:
         f"{len(found) - len(left)} of {len(found)} cells are done; {sum(each.tokens for each in left):,} tokens are left, {total}."
     )
     kinds = dict.fromkeys((each.cell.base, each.cell.kind) for each in found if each.tokens)
-    for word, wanted in (("measured on cells that are done", True), ("assumed, from the model's size", False)):
+    for word, wanted in (
+        ("measured on cells that are done", True),
+        (f"assumed, from the model's size and {torch.get_num_threads()} threads", False),
+    ):
         rates = {f"{base} {kind}": rate for base, kind in kinds for rate, known in [sizes.rate(base, kind)] if known is wanted and rate}
         if rates:
             listed = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())

@@ -16,7 +16,7 @@ from plotly.utils import PlotlyJSONEncoder
 from tl_reward.dashboard.blocks import elements, filled, json_block, plotly_block, policy
 from tl_reward.study.claims import Verdict, claims_table
 from tl_reward.study.matrix import Edit, Matrix
-from tl_reward.study.table import Table, markdown, shown
+from tl_reward.study.table import Table, Value, markdown, shown
 
 TITLE = "Reproduction of arXiv 2606.13209"
 
@@ -107,9 +107,13 @@ def _section(table: Table) -> str:
     height = int((table.figure.layout.height or 460) if table.figure else 0)
     plot = f'<div class="plot" id="{table.name}" style="height:{height}px" role="img" aria-label="{name}"></div>' if table.figure else ""
     head = "".join(f"<th>{_html(column)}</th>" for column in table.columns)
-    body = "\n".join("<tr>" + "".join(f"<td>{_html(shown(value))}</td>" for value in row) + "</tr>" for row in table.rows)
+    body = "\n".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in table.rows)
     grid = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>' if table.rows else ""
     return f"<section><h2>{name}</h2><p>{_html(table.caption)}</p>{plot}{grid}</section>"
+
+
+def _cell(value: Value) -> str:
+    return f"<td>{_html(value)}</td>" if isinstance(value, str) else f'<td class="number">{_html(shown(value))}</td>'
 
 
 def _html(text: str) -> str:

@@ -89,7 +89,7 @@ def write(inputs: Inputs, out: Path) -> Path:
     about = {
         "Cells": "\n".join(f"{count} {with_}" for with_, count in Counter(made).items()) or "none",
         "Report": _made(provenance()),
-        "Config": "\n".join(f"{name}: {json.dumps(_plain(value))}" for name, value in dataclasses.asdict(inputs.config).items()),
+        "Config": "\n".join(f"{name}: {json.dumps(value)}" for name, value in _plain(dataclasses.asdict(inputs.config)).items()),
     }
     return write_report(matrix, tables_of(matrix), claims(matrix), out, about)
 
@@ -100,9 +100,9 @@ def _made(by: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """What was given: without the keys that were not."""
+    """What was given: without the keys that were not, and a training's seed, which comes from `seeds`."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
+        return {key: _plain(item) for key, item in value.items() if item is not None and key != "seed"}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 

@@ -5,12 +5,31 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import plotly.graph_objects as go
 
 from tl_reward.scores import Estimate
 
-Value = str | int | float
+
+class Interval(NamedTuple):
+    """An estimate as a cell of a table: one text, and in CSV three columns.
+
+    Attributes:
+        signed: a difference, shown with its sign.
+    """
+
+    estimate: Estimate
+    signed: bool = False
+
+    def __str__(self) -> str:
+        sign = "+" if self.signed else ""
+        value, low, high, _ = self.estimate
+        return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+Value = str | int | float | Interval
+NONE = "–"
 _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -36,7 +55,7 @@ class Table:
     Attributes:
         name: of letters and hyphens; its files are called so.
         caption: what the numbers are, and what is missing.
-        rows: plain values, one a column; intervals are text.
+        rows: one value a column.
         figure: the same numbers drawn, where there are any.
     """
 
@@ -51,11 +70,14 @@ class Table:
         assert all(len(row) == len(self.columns) for row in self.rows), self.name
 
     def to_csv(self) -> str:
-        """Numbers in full. Text that a spreadsheet would take for a formula starts with an apostrophe."""
+        """Numbers in full; those of an interval in three columns, of which two are called "low" and "high". Text that a spreadsheet would
+        take for a formula starts with an apostrophe."""
+        split = {i for row in self.rows for i, value in enumerate(row) if isinstance(value, Interval)}
+        head = [part for i, name in enumerate(self.columns) for part in ([name, f"{name} low", f"{name} high"] if i in split else [name])]
+        body = [[part for i, value in enumerate(row) for part in (_numbers(value) if i in split else [value])] for row in self.rows]
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([_no_formula(name) for name in self.columns])
-        writer.writerows([[_no_formula(value) if isinstance(value, str) else value for value in row] for row in self.rows])
+        safe = [[_no_formula(part) if isinstance(part, str) else part for part in line] for line in [head, *body]]
+        csv.writer(text, lineterminator="\n").writerows(safe)
         return text.getvalue()
 
     def to_markdown(self) -> str:
@@ -68,7 +90,7 @@ class Table:
 
     def to_latex(self) -> str:
         """A `tabular` in a `table`, for booktabs."""
-        sides = "".join("r" if self.rows and not isinstance(value, str) else "l" for value in (self.rows or (self.columns,))[0])
+        sides = "".join("r" if self.rows and isinstance(value, int | float) else "l" for value in (self.rows or (self.columns,))[0])
         body = [" & ".join(latex(shown(value)) for value in row) + r" \\" for row in self.rows]
         head = " & ".join(latex(name) for name in self.columns) + r" \\"
         return "\n".join(
@@ -94,18 +116,18 @@ def table(
 ) -> Table:
     """A table; one without rows says in its caption what the matrix lacks."""
     if not rows:
-        return Table(name, f"{caption} Not computed: the matrix has no {lacks}.", tuple(columns), ())
+        return Table(name, f"{caption} Not computed: this run has no {lacks}.", tuple(columns), ())
     return Table(name, caption, tuple(columns), tuple(map(tuple, rows)), figure)
 
 
-def interval(estimate: Estimate | None) -> str:
+def interval(estimate: Estimate | None) -> Value:
     """An interval, or a dash where there is no value."""
-    return "–" if estimate is None else str(estimate)
+    return NONE if estimate is None else Interval(estimate)
 
 
-def signed(estimate: Estimate | None) -> str:
+def signed(estimate: Estimate | None) -> Value:
     """A difference."""
-    return "–" if estimate is None else f"{estimate.value:+.3f} [{estimate.low:+.3f}, {estimate.high:+.3f}]"
+    return NONE if estimate is None else Interval(estimate, signed=True)
 
 
 def shown(value: Value) -> str:
@@ -129,6 +151,12 @@ def _line(values: Sequence[str], *, escape: bool = True) -> str:
     return "| " + " | ".join(markdown(value) if escape else value for value in values) + " |"
 
 
+def _numbers(value: Value) -> list[str | int | float]:
+    """A value in a column that has intervals."""
+    if isinstance(value, Interval):
+        return list(value.estimate[:3])
+    return ["" if value == NONE else value, "", ""]
+
+
 def _no_formula(text: str) -> str:
-    interval = re.fullmatch(r"[+-][\d.]+ \[[+-]?[\d.]+, [+-]?[\d.]+\]", text)
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") and not interval else text
+    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
