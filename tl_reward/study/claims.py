@@ -252,7 +252,7 @@ def claims_table(verdicts: list[Verdict]) -> Table:
     return Table(
         "claims",
         f"{said(verdicts)} {RULE}",
-        ("verdict", "claim", "study", "ours", "n", "why", "interval", "source in the study"),
+        ("verdict", "claim", "study", "ours", "n", "why", "interval is", "source in the study"),
         tuple(rows),
     )
 

@@ -44,6 +44,8 @@ def dots(panels: Mapping[str, Mapping[str, Mapping[str, Estimate]]], axis: str, 
     if guide is not None:
         figure.add_vline(x=guide, line={"dash": "dot", "color": "#555"})
     figure.update_xaxes(title=axis)
+    for column in range(2, len(panels) + 1):
+        figure.update_xaxes(matches="x", col=column)
     figure.update_yaxes(
         zeroline=False, tickvals=[-i for i in range(len(labels))], ticktext=[plain(label) for label in labels], automargin=True
     )
@@ -108,7 +110,7 @@ def distributions(panels: Mapping[str, Mapping[str, Float[np.ndarray, " value"]]
 
 
 def _panels(panels: Mapping[str, object]) -> go.Figure:
-    titles = [plain(name) for name in panels]
+    titles = [plain(name).replace(", ", "<br>") for name in panels]  # in two lines, so that those of many panels do not meet
     figure = make_subplots(rows=1, cols=len(panels), subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.03)
     return figure.update_layout(**LAYOUT | {"margin": LAYOUT["margin"] | {"t": 90}, "legend": LAYOUT["legend"] | {"y": 1.0, "yref": "container", "yanchor": "top"}})  # fmt: skip # noqa: E501
 
