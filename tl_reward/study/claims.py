@@ -246,7 +246,8 @@ def claims_table(verdicts: list[Verdict]) -> Table:
         claim, ours, judged = verdict.claim, verdict.ours, verdict.judged
         basis = NONE if ours is None else ONE_SEED if (verdict.basis, ours.n) == (NEURONS, 1) else verdict.basis
         figure = "none given" if claim.study is None else f"{claim.study:.3f}" if claim.kind == "number" else f"{claim.study:+.3f}"
-        found = interval(ours) if claim.kind == "number" else signed(ours)
+        with_interval = interval(ours) if claim.kind == "number" else signed(ours)
+        found = ours.value if ours and basis == ONE_SEED else with_interval
         rows.append((judged.word, claim.text, figure, found, ours.n if ours else 0, judged.why, basis, claim.source))
     rows.sort(key=lambda row: WORDS.index(str(row[0])))
     return Table(
