@@ -18,6 +18,8 @@ from tl_reward.study.config import parse_config
 from tl_reward.study.runner import reproduce
 from tl_reward.tiny import byte_tokenizer, tiny_hf_model
 
+BESIDE = Path(__file__).resolve().parents[2] / "shared/data"
+
 
 @dataclass(frozen=True)
 class Config:
@@ -25,7 +27,7 @@ class Config:
 
     Attributes:
         config: a TOML file; see experiments/configs.
-        data: the folder that $DATA stands for in it.
+        data: the folder that $DATA stands for in it. By default shared/data beside the checkout, where there is one.
         out: the folder for cells and report.
         plan: print what would run, and run nothing.
         jobs: processes that compute cells side by side.
@@ -33,7 +35,7 @@ class Config:
     """
 
     config: Path = Path("experiments/configs/embedded.toml")
-    data: Path | None = None
+    data: Path | None = BESIDE if BESIDE.is_dir() else None
     out: Path = Path("runs/reproduction")
     plan: bool = False
     jobs: int = 1
