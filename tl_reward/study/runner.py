@@ -35,8 +35,8 @@ from tl_reward.study.work import make
 def reproduce(config: StudyConfig, out: str | Path, *, data: str | Path | None = None, jobs: int = 1) -> Path:
     """Computes every cell that is not done under OUT/cells, and writes the report; returns its path.
 
-    A run that was cut short goes on where it was. A cell whose part of the config, pairs or models changed is computed again, and those
-    after it.
+    A run that was cut short goes on where it was, and reports the same (to rounding, where it goes on with other threads). A cell whose
+    part of the config, pairs or models changed is computed again, and those after it.
 
     Args:
         data: the folder that `$DATA` of the config stands for.
