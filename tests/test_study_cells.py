@@ -38,7 +38,8 @@ def data(tmp_path_factory):
 def small(folder, /, **change) -> dict:
     """One model, its scores, its neurons and what they do."""
     alone = {"objectives": ["helpful"], "rankings": ["mean"], "fractions": [0.1], "set_fractions": [], "patch_fractions": [], "retrain": {}}
-    return table(folder) | alone | {"draws": 0} | change
+    training = table(folder)["training"] | {"max_pairs": 4, "epochs": 1}
+    return table(folder) | alone | {"draws": 0, "training": training} | change
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from tl_reward.study.table import Table, Value, table
 def percentile_set(score: Float[Tensor, "layer neuron"], fraction: float) -> NeuronSet:
     """Every neuron whose score is at least the percentile: more than the fraction where scores tie there, all where all are equal.
 
+    >>> import torch
     >>> score = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
     >>> len(percentile_set(score, 0.5)), len(NeuronSet.top(score, fraction=0.5))
     (4, 2)
