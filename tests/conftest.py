@@ -12,8 +12,15 @@ from tl_reward.errors import InputError
 from tl_reward.model import HookedRewardModel
 from tl_reward.tiny import byte_tokenizer, tiny_reward_model
 
-# Tiny models are faster on one thread: handing their small products to several costs more than it saves.
-torch.set_num_threads(1)
+
+@pytest.fixture(scope="module", autouse=True)
+def threads(request) -> None:
+    """As many as there are for a file that runs the real models. Else one: handing the small products of tiny models to several costs more
+    than it saves, and what is compared to the bit with another process must not depend on the files that ran before."""
+    here = [item for item in request.session.items if item.path == request.path]
+    real = any("real_base" in getattr(item, "fixturenames", ()) for item in here)
+    torch.set_num_threads((os.cpu_count() or 1) if real else 1)
+
 
 _SHAPE = {
     "vocab_size": 257,
@@ -85,12 +92,11 @@ def tiny() -> HookedRewardModel:
 
 @pytest.fixture(scope="session")
 def real_base() -> str:
-    """The embedded base model's folder, on as many threads as there are."""
+    """The embedded base model's folder."""
     try:
         folder = str(zoo.base_folder())
     except InputError as error:
         if os.environ.get("CI"):
             raise
         pytest.skip(f"the embedded base model cannot be fetched: {error}")
-    torch.set_num_threads(os.cpu_count() or 1)
     return folder

@@ -3,8 +3,6 @@
 import json
 from pathlib import Path
 
-import torch
-
 from tl_reward.readers import EMBEDDED_FILE
 from tl_reward.tiny import byte_tokenizer, tiny_hf_model
 
@@ -12,12 +10,7 @@ OBJECTIVES = ("helpful", "harmless", "mixed")
 
 
 def make_data(root: Path) -> Path:
-    """A base model, and the embedded test pairs as files of a folder that is called as RMB's is.
-
-    From here on there is one thread, as in the processes that tests start: reports are compared byte by byte, and sums over several
-    threads round otherwise.
-    """
-    torch.set_num_threads(1)
+    """A base model, and the embedded test pairs as files of a folder that is called as RMB's is."""
     tiny_hf_model().save_pretrained(root / "base")
     byte_tokenizer().save_pretrained(root / "base")
     (root / "rmb").mkdir()

@@ -1,6 +1,6 @@
 """What breaks when neurons are zeroed: curves over the share zeroed, sub-tasks, groups, and sets of two models in the mixed one."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -195,34 +195,28 @@ class Drops(NamedTuple):
 
 def drops(matrix: Matrix, *shares: float) -> Drops | None:
     """Of top neurons zeroed, a column a share: over every kind of model and every ranking but the random one that have all of them."""
-    return _drops(matrix, "top ", lambda ranking, line: [line.edits[share] for share in shares if share in line.edits], len(shares))
+    lines = [(cell, line) for cell in kinds(matrix) for line in lines_of(matrix, cell)]
+    ranked = [(cell, line) for cell, line in lines if line.name.startswith("top ") and line.name != "top random"]
+    return _drops(matrix, [(cell, [line.edits[share] for share in shares]) for cell, line in ranked if set(shares) <= set(line.edits)])
 
 
 def drops_beside_random(matrix: Matrix, share: float) -> Drops | None:
     """Of top neurons, and of random ones of the same layers: over the kinds of models, seeds and rankings that have both. Beside more than
     half of a layer no random set fits."""
-    return _drops(
-        matrix,
-        "random ",
-        lambda ranking, line: [(Edit("top", ranking, share),), line.edits[share]] if share in line.edits else [],
-        2,
-    )
+    lines = [(cell, line) for cell in kinds(matrix) for line in lines_of(matrix, cell)]
+    random = [(cell, line) for cell, line in lines if line.name.startswith("random ") and share in line.edits]
+    return _drops(matrix, [(cell, [(Edit("top", line.name.removeprefix("random "), share),), line.edits[share]]) for cell, line in random])
 
 
-def _drops(matrix: Matrix, kind: str, edits_of: Callable[[str, Line], list[tuple[Edit, ...]]], count: int) -> Drops | None:
-    """Over the lines of a kind, with edits by their ranking, where a line has so many of them. No model enters with less than `FEWEST`
-    prompts."""
+def _drops(matrix: Matrix, lines: Sequence[tuple[Models, Sequence[tuple[Edit, ...]]]]) -> Drops | None:
+    """Of kinds of models, each with its edits. No model enters with less than `FEWEST` prompts."""
     found = []
-    for cell in kinds(matrix):
-        for line in lines_of(matrix, cell):
-            ranking = line.name.removeprefix(kind)
-            edits = edits_of(ranking, line) if line.name.startswith(kind) and ranking != "random" else []
-            cells = [cell, *(Models(*cell[:2], each) for each in edits)]
-            rows = rows_of(matrix, cells, OBJECTIVE_TEST, correct) if len(edits) == count else None
-            if rows is not None and len(set(rows.prompts)) >= FEWEST:
-                drawn = draws([rows])
-                lost = np.stack([1 - ratio(drawn.values[:, i], drawn.values[:, 0]) for i in range(1, count + 1)], axis=1)
-                found.append(drawn._replace(values=lost))
+    for cell, edits in lines:
+        rows = rows_of(matrix, [cell, *(Models(*cell[:2], each) for each in edits)], OBJECTIVE_TEST, correct)
+        if rows is not None and len(set(rows.prompts)) >= FEWEST:
+            drawn = draws([rows])
+            lost = np.stack([1 - ratio(drawn.values[:, i], drawn.values[:, 0]) for i in range(1, len(edits) + 1)], axis=1)
+            found.append(drawn._replace(values=lost))
     return Drops(mean_of(found), len(found)) if found else None
 
 
