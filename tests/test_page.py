@@ -11,8 +11,8 @@ import pytest
 from page_runs import TEXTS, block, document, random_run, tiny_run
 
 from tl_reward.columns import columns_of
-from tl_reward.dashboard import build_page, page, write_page
-from tl_reward.dashboard.blocks import halves
+from tl_reward.dashboard import build_page, write_page
+from tl_reward.dashboard.blocks import ASSETS, halves
 from tl_reward.errors import InputError
 from tl_reward.results import Results, check_run_folder
 
@@ -53,7 +53,7 @@ def test_the_plotly_that_travels_with_the_page_is_the_one_that_makes_its_figures
     ours = re.search(r"plotly\.js \(cartesian - minified\) v(\S+)", script)
     theirs = re.search(r"plotly\.js v(\S+)", plotly.offline.get_plotlyjs()[:200])
     assert ours is not None and theirs is not None and ours[1].split(".")[0] == theirs[1].split(".")[0]
-    assert (page.files("tl_reward.dashboard") / "vendor" / "PLOTLY_LICENSE").read_text().startswith("MIT License")
+    assert (ASSETS / "vendor" / "PLOTLY_LICENSE").read_text().startswith("MIT License")
 
 
 def test_what_was_not_computed_is_said_with_the_command(whole):
@@ -107,7 +107,7 @@ def test_write_page_is_atomic_and_does_not_overwrite(tmp_path):
 
 def test_a_large_page_is_a_folder_and_a_small_one_in_its_place_leaves_none(tmp_path, monkeypatch):
     run = random_run(2, 20, shown=3)
-    monkeypatch.setattr(page, "LARGEST_FILE", 1000)
+    monkeypatch.setattr("tl_reward.dashboard.page.LARGEST_FILE", 1000)
     path = write_page(run, tmp_path / "run" / "dashboard.html")
     files = {file.stem for file in (tmp_path / "run" / "dashboard.data").iterdir()}
     assert {"manifest", "plotly", "panels", "column-0", "examples-0"} <= files and path.stat().st_size < 100_000

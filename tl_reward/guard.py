@@ -4,6 +4,7 @@ import inspect
 import sysconfig
 from collections.abc import Callable
 from functools import partial, wraps
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,15 @@ from torch import Tensor
 
 from tl_reward.errors import InputError
 
+# By its name, not by where this file stands in it.
+_PACKAGE = "tl_reward"
 # Code that is not the user's: this package, the standard library, and what is installed.
-_NOT_THEIRS = (Path(__file__).parent, *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
+_NOT_THEIRS = (Path(str(files(_PACKAGE))), *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")))
+
+
+def is_ours(intervention: Any) -> bool:
+    """Whether an intervention is one of this package's, which never edit an activation in place."""
+    return type(intervention).__module__.partition(".")[0] == _PACKAGE
 
 
 def guarded(hook_name: str, fn: Callable[..., Any], *, copy: bool = True) -> Callable[..., Tensor | None]:

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_reward.errors import InputError
-from tl_reward.guard import guarded, raised_at
+from tl_reward.guard import guarded, is_ours, raised_at
 from tl_reward.packing import PackedBatch
 from tl_reward.sites import NeuronSet, Site, UnitSite, check_unit_site
 from tl_reward.tokens import TokenBatch
@@ -188,8 +188,7 @@ def _own_hooks(intervention: Any, batch: TokenBatch | PackedBatch) -> Hooks:
     for pair in made:
         if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], str) or not callable(pair[1]):
             raise InputError(f"{kind}.hooks must give pairs of a hook point's name and a function, got {str(pair)[:60]}")
-    ours = type(intervention).__module__.startswith(f"{__package__}.")  # they never edit in place
-    return [(name, guarded(name, fn, copy=not ours)) for name, fn in made]
+    return [(name, guarded(name, fn, copy=not is_ours(intervention))) for name, fn in made]
 
 
 def random_like(neurons: NeuronSet, d_mlp: int, *, draws: int, seed: int) -> list[NeuronSet]:

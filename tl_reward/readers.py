@@ -6,6 +6,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from importlib.resources import files
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,7 +16,7 @@ from tl_reward.pairs import OBJECTIVES, BadPair, Objective, PreferencePair, chec
 
 # Short pairs written for this project, half of each objective in the split "find" and half in "test".
 EMBEDDED = "embedded"
-EMBEDDED_FILE = Path(__file__).parent / "data" / "embedded_pairs.jsonl"
+EMBEDDED_FILE = Path(str(files("tl_reward"))) / "data" / "embedded_pairs.jsonl"
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
 # Bai et al. 2022 publish the objectives of HH-RLHF as folders of one dataset.
 HH_DATA_DIRS = {

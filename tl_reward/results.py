@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -218,7 +219,7 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str | None:
     """The commit of the package's own checkout, with "-dirty" where files differ from it; None for an installed package."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(str(files("tl_reward"))).resolve().parent
     if not (root / ".git").exists():
         return None
     try:

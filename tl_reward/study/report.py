@@ -13,7 +13,7 @@ from pathlib import Path
 
 from plotly.utils import PlotlyJSONEncoder
 
-from tl_reward.dashboard.blocks import elements, filled, json_block, plotly_block, policy
+from tl_reward.dashboard.blocks import elements, filled, front, json_block, plotly_block, policy
 from tl_reward.study.claims import Verdict, claims_table
 from tl_reward.study.matrix import Edit, Matrix
 from tl_reward.study.table import Table, Value, markdown, shown
@@ -97,7 +97,7 @@ def _page(matrix: Matrix, tables: Sequence[Table], about: Mapping[str, str]) -> 
         "ABOUT": f"<p>{_html(_counts(matrix))}</p>\n<dl>{said}</dl>",
         "SECTIONS": "\n".join(map(_section, tables)),
         "BLOCKS": elements(blocks),
-        "SCRIPT": (files("tl_reward.dashboard") / "front" / "data.js").read_text(encoding="utf-8"),
+        "SCRIPT": front("data.js"),
     }
     return filled((files("tl_reward.study") / "report.html").read_text(encoding="utf-8"), parts)
 
