@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, LlamaConfig
 
-from tl_reward import zoo
-from tl_reward.ablation import ablation_curve
-from tl_reward.attribution import attribute
-from tl_reward.discovery import discover
-from tl_reward.effects import neuron_effects
-from tl_reward.model import HookedRewardModel
-from tl_reward.readers import load_pairs
-from tl_reward.run import score
+from tl_reward.analyses.ablation_curves import ablation_curve
+from tl_reward.analyses.attribution import attribute
+from tl_reward.analyses.discovery import discover
+from tl_reward.analyses.exact_effects import neuron_effects
+from tl_reward.data.readers import load_pairs
+from tl_reward.model import embedded
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.running.scoring import score
 from tl_reward.sites import NeuronSet
 
 SHAPE = LlamaConfig(
@@ -60,7 +60,7 @@ def main() -> None:
 def make(folder: str, seed: int) -> None:
     torch.manual_seed(seed)
     AutoModelForSequenceClassification.from_config(SHAPE, dtype=torch.bfloat16).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(zoo.base_folder()).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(embedded.base_folder()).save_pretrained(folder)
 
 
 def run(folder: str, name: str) -> None:

@@ -19,13 +19,13 @@ import plotly.graph_objects as go
 import tyro
 from playwright.sync_api import sync_playwright
 
-from tl_reward.columns import columns_of
-from tl_reward.dashboard import write_page
-from tl_reward.results import Results
+from tl_reward.results.neuron_columns import columns_of
+from tl_reward.results.store import Results
+from tl_reward.show.page import write_page
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-from browser import ARGUMENTS
-from page_runs import random_run
+from helpers.browser import ARGUMENTS
+from helpers.page_runs import random_run
 
 # When things happened, by the page's own clock: an event's time is when the browser got it, and a frame after a change shows it.
 WATCH = """

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformers import PreTrainedModel
 
-from tl_reward.model import HookedRewardModel
+from tl_reward.data.encoding import Row
+from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.sites import NeuronSet
-from tl_reward.tokens import Row
 
 Rows = Sequence[Row]
 

@@ -27,19 +27,19 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedModel
 
-from tl_reward import checkpoints, zoo
-from tl_reward.attribution import attribute
-from tl_reward.discovery import discover
+from tl_reward.analyses.attribution import attribute
+from tl_reward.analyses.discovery import discover
+from tl_reward.data.encoding import EncodedPairs, Row
+from tl_reward.data.packing import pack
+from tl_reward.data.pairs import PreferencePair
+from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.errors import InputError, one_line_errors
-from tl_reward.interventions import ZeroAblation
-from tl_reward.model import HookedRewardModel
-from tl_reward.packing import pack
-from tl_reward.pairs import PreferencePair
-from tl_reward.readers import EMBEDDED, load_pairs, short_name
-from tl_reward.run import encode_for, score, sweep
-from tl_reward.scores import Scores
+from tl_reward.interventions.ablations import ZeroAblation
+from tl_reward.measures.scores import Scores
+from tl_reward.model import checkpoints, embedded
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.running.scoring import encode_for, score, sweep
 from tl_reward.sites import NeuronSet, Site
-from tl_reward.tokens import EncodedPairs, Row
 
 SITE = Site(15, "mlp_post")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -127,7 +127,7 @@ def harmless_pairs(config: Config) -> tuple[str, list[PreferencePair]]:
 
 
 def contestants(config: Config, pairs: list[PreferencePair], dtype: torch.dtype) -> Contestants:
-    source = zoo.ADAPTERS / config.model if config.model in zoo.REWARD_MODELS else config.model
+    source = embedded.ADAPTERS / config.model if config.model in embedded.REWARD_MODELS else config.model
     checkpoint = checkpoints.load_reward_model(source, base=None, dtype=dtype, hub={})
     ours = HookedRewardModel.from_hf(checkpoint.model, checkpoint.tokenizer)
     return Contestants(ours, checkpoint.model.eval(), encode_for(ours, pairs))
@@ -173,8 +173,8 @@ def discovery(some: Contestants, config: Config) -> dict[str, Any]:
     """(b) mean, abs_mean, rms, probability and change at two sites, against three of them at one."""
     pairs = some.first(4 * config.scale)
     chosen, rejected = ([pairs.rows[i] for i in index] for index in (pairs.chosen, pairs.rejected))
-    base = HookedRewardModel.from_base(zoo.BASE)
-    hf_base = checkpoints.load_with_fresh_head(zoo.BASE, seed=0, dtype=torch.float32, hub={}).model.eval()
+    base = HookedRewardModel.from_base(embedded.BASE)
+    hf_base = checkpoints.load_with_fresh_head(embedded.BASE, seed=0, dtype=torch.float32, hub={}).model.eval()
     found = discover(some.ours, pairs, base=base)
     for name, value in peers.study(some.theirs, hf_base, chosen, rejected, 1).items():
         torch.testing.assert_close(found.ranking(name, "mlp_gate"), value, atol=2e-3, rtol=1e-2)

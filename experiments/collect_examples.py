@@ -12,15 +12,15 @@ from pathlib import Path
 import tyro
 
 import tl_reward
-from tl_reward import zoo
-from tl_reward.checkpoints import load_unembedding
+from tl_reward.analyses.examples.collect import NeuronSite, collect_examples
+from tl_reward.data.readers import short_name
 from tl_reward.errors import InputError, one_line_errors
-from tl_reward.example_record import neurons_to_show, record_examples
-from tl_reward.examples import NeuronSite, collect_examples
-from tl_reward.readers import short_name
-from tl_reward.results import check_run_folder
+from tl_reward.model import embedded
+from tl_reward.model.checkpoints import load_unembedding
+from tl_reward.model.tiny import tiny_reward_model
+from tl_reward.results.record_examples import neurons_to_show, record_examples
+from tl_reward.results.store import check_run_folder
 from tl_reward.sites import NeuronSet, Where
-from tl_reward.tiny import tiny_reward_model
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Config:
     model: str = "mixed"
     ranking: Path | None = None
     most: int = 500
-    base: str = zoo.BASE
+    base: str = embedded.BASE
     pairs: str = "embedded"
     split: str = "test"
     where: Where = "response"

@@ -13,15 +13,15 @@ import tyro
 from rich.console import Console
 
 import tl_reward
-from tl_reward.effects import singles
+from tl_reward.analyses.exact_effects import singles
 from tl_reward.errors import one_line_errors
-from tl_reward.rankings import AblationKind
-from tl_reward.record import record_effects
-from tl_reward.results import check_run_folder
+from tl_reward.measures.names import AblationKind
+from tl_reward.model.tiny import tiny_reward_model
+from tl_reward.results.record_neurons import record_effects
+from tl_reward.results.store import check_run_folder
+from tl_reward.running.activations import sample_activations
+from tl_reward.show.terminal import summary
 from tl_reward.sites import UnitSite
-from tl_reward.streaming import sample_activations
-from tl_reward.summary import summary
-from tl_reward.tiny import tiny_reward_model
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from rich.console import Console
 
 import tl_reward
 from tl_reward.errors import one_line_errors
-from tl_reward.patch_record import record_gain, record_model_patching
-from tl_reward.results import check_run_folder, pair_hash
+from tl_reward.model.tiny import tiny_reward_model
+from tl_reward.results.record_patching import record_gain, record_model_patching
+from tl_reward.results.store import check_run_folder, pair_hash
+from tl_reward.show.terminal import summary
 from tl_reward.sites import UnitSite, Where
-from tl_reward.summary import summary
-from tl_reward.tiny import tiny_reward_model
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import tyro
 
-from tl_reward import study_commands
+from tl_reward.cli.study import Reproduce
 from tl_reward.errors import one_line_errors
+from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 from tl_reward.study.config import parse_config
-from tl_reward.study.runner import reproduce
-from tl_reward.tiny import byte_tokenizer, tiny_hf_model
+from tl_reward.study.report.runner import reproduce
 
 BESIDE = Path(__file__).resolve().parents[2] / "shared/data"
 
@@ -68,7 +68,7 @@ def main(config: Config) -> None:
     if config.smoke:
         smoke(config.out)
     else:
-        study_commands.Reproduce(config.config, config.out, config.data, config.plan, config.jobs).run()
+        Reproduce(config.config, config.out, config.data, config.plan, config.jobs).run()
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from rich.console import Console
 
 import tl_reward
 from tl_reward import parallel
+from tl_reward.data.readers import short_name
 from tl_reward.errors import one_line_errors
-from tl_reward.readers import short_name
-from tl_reward.record import record_scores
-from tl_reward.results import check_run_folder
-from tl_reward.summary import summary
-from tl_reward.tiny import tiny_reward_model
+from tl_reward.model.tiny import tiny_reward_model
+from tl_reward.results.record_neurons import record_scores
+from tl_reward.results.store import check_run_folder
+from tl_reward.show.terminal import summary
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ from rich.console import Console
 
 import tl_reward
 from tl_reward import parallel
+from tl_reward.analyses.tension import tension
 from tl_reward.errors import one_line_errors
-from tl_reward.rankings import Method
-from tl_reward.record import record_sets, record_tension, sets_of
-from tl_reward.results import check_run_folder
+from tl_reward.measures.names import Method
+from tl_reward.model.tiny import tiny_reward_model
+from tl_reward.results.record_neurons import record_sets, record_tension, sets_of
+from tl_reward.results.store import check_run_folder
+from tl_reward.show.terminal import summary
 from tl_reward.sites import UnitSite
-from tl_reward.summary import summary
-from tl_reward.tension import tension
-from tl_reward.tiny import tiny_reward_model
 
 
 @dataclass(frozen=True)

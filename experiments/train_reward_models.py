@@ -11,9 +11,10 @@ from pathlib import Path
 import tyro
 
 import tl_reward
-from tl_reward import TrainingConfig, parallel, zoo
+from tl_reward import TrainingConfig, parallel
 from tl_reward.errors import one_line_errors
-from tl_reward.tiny import byte_tokenizer, tiny_hf_model
+from tl_reward.model import embedded
+from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Config:
     """
 
     data: Path = Path("data/rmb")
-    base: str = zoo.BASE
+    base: str = embedded.BASE
     out: Path = Path("models")
     training: TrainingConfig = field(default_factory=lambda: TrainingConfig(max_pairs=1300))
     smoke: bool = False

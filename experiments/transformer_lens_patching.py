@@ -14,12 +14,12 @@ import tyro
 from transformer_lens import patching
 
 import tl_reward
+from tl_reward.data.pairs import pairs_of_row
 from tl_reward.errors import one_line_errors
-from tl_reward.pairs import pairs_of_row
-from tl_reward.patch_record import record_patching
-from tl_reward.results import check_run_folder
-from tl_reward.run import encode_for
-from tl_reward.tiny import tiny_reward_model
+from tl_reward.model.tiny import tiny_reward_model
+from tl_reward.results.record_patching import record_patching
+from tl_reward.results.store import check_run_folder
+from tl_reward.running.scoring import encode_for
 
 
 @dataclass(frozen=True)

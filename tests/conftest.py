@@ -7,10 +7,10 @@ import torch
 import transformers
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from tl_reward import zoo
 from tl_reward.errors import InputError
-from tl_reward.model import HookedRewardModel
-from tl_reward.tiny import byte_tokenizer, tiny_reward_model
+from tl_reward.model import embedded
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.model.tiny import byte_tokenizer, tiny_reward_model
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -94,7 +94,7 @@ def tiny() -> HookedRewardModel:
 def real_base() -> str:
     """The embedded base model's folder."""
     try:
-        folder = str(zoo.base_folder())
+        folder = str(embedded.base_folder())
     except InputError as error:
         if os.environ.get("CI"):
             raise

@@ -7,17 +7,17 @@ import sys
 import time
 from pathlib import Path
 
-import parallel_worker
 import pytest
 import torch
+from helpers import parallel_worker
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from tl_reward import parallel
-from tl_reward.discovery import discover
-from tl_reward.readers import load_pairs
-from tl_reward.results import Results
-from tl_reward.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
+from tl_reward.analyses.discovery import discover
+from tl_reward.data.readers import load_pairs
+from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
+from tl_reward.results.store import Results
 
 WORKER = Path(parallel_worker.__file__)
 BIN = Path(sys.executable).parent

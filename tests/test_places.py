@@ -13,13 +13,13 @@ import pytest
 import torch
 
 import tl_reward
-from tl_reward import zoo
-from tl_reward.dashboard.blocks import ASSETS, front
-from tl_reward.guard import guarded, is_ours, raised_at
-from tl_reward.interventions import hooks_of
-from tl_reward.readers import EMBEDDED_FILE
-from tl_reward.results import provenance
-from tl_reward.tokens import Row, batches
+from tl_reward.data.encoding import Row, batches
+from tl_reward.data.readers import EMBEDDED_FILE
+from tl_reward.interventions.ablations import hooks_of
+from tl_reward.interventions.user_code import guarded, is_ours, raised_at
+from tl_reward.model import embedded
+from tl_reward.results.store import provenance
+from tl_reward.show.page.blocks import ASSETS, front
 
 PACKAGE = Path(tl_reward.__file__).resolve().parent
 ROOT = PACKAGE.parent
@@ -76,8 +76,8 @@ def test_the_commit_is_that_of_the_checkout():
 
 def test_what_travels_with_the_package_is_found():
     assert EMBEDDED_FILE.is_file()
-    for name in zoo.REWARD_MODELS:
-        assert (zoo.ADAPTERS / name / "adapter_model.safetensors").is_file()
+    for name in embedded.REWARD_MODELS:
+        assert (embedded.ADAPTERS / name / "adapter_model.safetensors").is_file()
     assert "<html" in front("page.html") and (ASSETS / "vendor" / "PLOTLY_LICENSE").is_file()
 
 

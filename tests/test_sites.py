@@ -10,7 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from tl_reward.errors import InputError
-from tl_reward.model import HookedRewardModel
+from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.sites import NeuronSet, Site, SiteKind, tied_at_cut
 
 SEEDS = range(10)

@@ -1,33 +1,33 @@
-from .ablation import AblationCurve, SetAblations, ablate_sets, ablation_curve
-from .agreement import Agreement, measure_agreement
-from .alignment import Alignment, align
-from .attribution import Attribution, attribute
-from .contrast import Contrast
-from .custom import intervention
-from .direct import DirectAttribution, direct_attribution, token_attribution
-from .discovery import Discovery, discover
-from .effects import Comparison, Effects, compare_with_exact, neuron_effects, set_effects
-from .entropy import Selectivity, selectivity
+from .analyses.ablation_curves import AblationCurve, SetAblations, ablate_sets, ablation_curve
+from .analyses.attribution import Attribution, attribute
+from .analyses.direct_attribution import DirectAttribution, direct_attribution, token_attribution
+from .analyses.discovery import Discovery, discover
+from .analyses.exact_effects import Comparison, Effects, compare_with_exact, neuron_effects, set_effects
+from .analyses.examples.collect import Examples, collect_examples
+from .analyses.methods import estimate
+from .analyses.model_patching import ModelPatching, compare_gain_with_exact, gain, patch_models
+from .analyses.pair_patching import PairPatching, patch_pairs
+from .analyses.reward_lens import RewardLens, reward_lens
+from .analyses.tension import Tension
+from .data.alignment import Alignment, align
+from .data.pairs import Message, PreferencePair
+from .data.readers import load_pairs
 from .errors import InputError
-from .examples import Examples, collect_examples
-from .interventions import Intervention, MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
-from .lens import RewardLens, reward_lens
-from .methods import estimate
-from .model import HookedRewardModel, load
-from .model_patching import ModelPatching, compare_gain_with_exact, gain, patch_models
-from .overlap import compare, depth_thirds, regions
-from .pair_patching import PairPatching, patch_pairs
-from .pairs import Message, PreferencePair
-from .patching import HeadPatch, Patch, Source, patch_between
-from .path_patching import PathPatch
-from .readers import load_pairs
-from .results import Results, provenance
-from .run import score, sweep
-from .scores import Estimate, Scores
+from .interventions.ablations import Intervention, MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
+from .interventions.from_functions import intervention
+from .interventions.patches import HeadPatch, Patch, Source, patch_between
+from .interventions.path_patches import PathPatch
+from .measures.agreement import Agreement, measure_agreement
+from .measures.contrast import Contrast
+from .measures.overlap import compare, depth_thirds, regions
+from .measures.scores import Estimate, Scores
+from .measures.selectivity import Selectivity, selectivity
+from .model.reward_model import HookedRewardModel, load
+from .model.training import TrainingConfig, train
+from .results.store import Results, provenance
+from .running.activations import stream
+from .running.scoring import score, sweep
 from .sites import NeuronSet, Site
-from .streaming import stream
-from .tension import Tension
-from .training import TrainingConfig, train
 
 __all__ = [
     "AblationCurve",

@@ -13,8 +13,8 @@ respond). Ties, RMB and HH-RLHF are ours, beside the 25; RMB takes the place of 
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
+from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
-from tl_reward.pairs import PreferencePair
 
 Group = Literal["Helpful", "Harmless"]
 TIES = "RewardBench 2 Ties"  # which the study has not
@@ -120,7 +120,7 @@ def subtask_of(pair: PreferencePair, data_set: str) -> SubTask:
     Raises:
         InputError: an unknown benchmark or subset, or (RMB, HH-RLHF) a pair without an objective.
 
-    >>> from tl_reward.pairs import Message
+    >>> from tl_reward.data.pairs import Message
     >>> talk = (Message("user", "Hi"), Message("assistant", "Hello.")), (Message("user", "Hi"), Message("assistant", "No."))
     >>> subtask_of(PreferencePair("8/0-2", *talk, subset="alpacaeval", group="8"), "rm-bench/chat")
     SubTask(name='RM-Bench chat', benchmark='RM-Bench', group='Helpful')

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from tl_reward import zoo
+from tl_reward.data.readers import EMBEDDED, looks_local
 from tl_reward.errors import InputError
-from tl_reward.readers import EMBEDDED, looks_local
+from tl_reward.model import embedded
+from tl_reward.model.training import TrainingConfig
 from tl_reward.sites import check_fraction
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
 from tl_reward.study.matrix import Conventions
-from tl_reward.training import TrainingConfig
 
 ObjectiveName = Literal["helpful", "harmless", "mixed"]
 Ranking = Literal["mean", "abs_mean", "rms", "probability", "entropy", "change", "random"]
@@ -29,7 +29,7 @@ class Base:
 
     Attributes:
         name: what cells and tables call it. A claim about one of the study's models is judged by the bases whose name begins with its.
-        source: a folder, a hub id, or the embedded `zoo.BASE`.
+        source: a folder, a hub id, or the embedded `embedded.BASE`.
         shipped: the embedded adapters count as its reward models of seed 0.
     """
 
@@ -161,11 +161,11 @@ def _check(config: StudyConfig) -> None:
     for base in config.bases:
         _check_name("bases", base.name)
         hub = base.source.count("/") == 1 and not base.source.startswith((".", "/"))
-        known = hub or base.source == zoo.BASE or Path(base.source).is_dir()
+        known = hub or base.source == embedded.BASE or Path(base.source).is_dir()
         if not known:
-            raise InputError(f"bases: model {base.source!r} is no folder, no hub id (owner/name), and not embedded ({zoo.BASE})")
-        if base.shipped and base.source != zoo.BASE:
-            raise InputError(f"bases: the embedded adapters were trained from {zoo.BASE}; {base.name} is {base.source}")
+            raise InputError(f"bases: model {base.source!r} is no folder, no hub id (owner/name), and not embedded ({embedded.BASE})")
+        if base.shipped and base.source != embedded.BASE:
+            raise InputError(f"bases: the embedded adapters were trained from {embedded.BASE}; {base.name} is {base.source}")
     for name in config.benchmarks:
         _check_name("benchmarks", name)
     missing = [name for name in data_needed(config) if name not in config.data]

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_reward.scores import Scores
+from tl_reward.measures.scores import Scores
 
 FRACTION = 0.1  # of all neurons: the top sets that are compared, as the study's
 BF16 = ", bfloat16 sums"

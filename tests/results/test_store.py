@@ -1,0 +1,285 @@
+"""Run folders: written whole or not at all, read back as they were, and named by what they came from."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+
+from tl_reward.data.pairs import PreferencePair, parse_transcript
+from tl_reward.data.readers import load_pairs
+from tl_reward.errors import InputError
+from tl_reward.results.store import Results, check_run_folder, data_hash, provenance
+
+
+def results() -> Results:
+    made = Results(provenance={"seed": 3, "command": "test"})
+    made.add("scores", "helpful · rmb/test", {"accuracy": 0.5}, {"chosen": torch.tensor([1.0, 2.0], dtype=torch.float64)})
+    made.add("discovery", "mixed", {"shape": [2, 3]}, {"mlp_gate/mean": torch.arange(12.0).reshape(2, 2, 3)})
+    return made
+
+
+def same(a: Results, b: Results) -> bool:
+    return (
+        (a.sections, a.provenance, set(a.tensors)) == (b.sections, b.provenance, set(b.tensors))
+        and all(torch.equal(a.tensors[key], b.tensors[key]) for key in a.tensors)
+        and all(a.tensors[key].dtype == b.tensors[key].dtype for key in a.tensors)
+    )
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+# Round trip
+
+
+def test_save_and_load(tmp_path: Path):
+    folder = results().save(tmp_path / "runs" / "one")
+    assert sorted(item.name for item in folder.iterdir()) == ["results.json", "tensors.safetensors"]
+    assert same(Results.load(folder), results())
+
+
+def test_save_and_load_of_nothing(tmp_path: Path):
+    assert same(Results.load(Results().save(tmp_path / "run")), Results())
+
+
+def test_text_of_any_script_survives(tmp_path: Path):
+    made = Results()
+    made.add("scores", "模型 · \u2028 </script>", {"ids": ["é", "🐍"]})
+    assert same(Results.load(made.save(str(tmp_path / "run"))), made)
+
+
+def test_parts_of_a_tensor_and_the_same_one_twice(tmp_path: Path):
+    whole = torch.arange(6.0).reshape(2, 3)
+    made = Results()
+    made.add("scores", "a", {}, {"row": whole[0], "column": whole[:, 1], "graph": (whole[1].clone().requires_grad_() * 2)})
+    made.add("scores", "b", {}, {"row": whole[0]})
+    loaded = Results.load(made.save(tmp_path / "run"))
+    assert loaded.tensor("scores", "a", "column").tolist() == [1, 4]
+    assert loaded.tensor("scores", "a", "graph").tolist() == [6, 8, 10]
+    assert loaded.tensor("scores", "a", "row").tolist() == loaded.tensor("scores", "b", "row").tolist() == [0, 1, 2]
+
+
+# All of it or nothing
+
+
+def test_save_that_fails_leaves_nothing(tmp_path: Path):
+    made = results()
+    made.add("ablation", "bad", {"value": float("nan")})  # JSON has no NaN
+    with pytest.raises(ValueError, match="JSON compliant"):
+        made.save(tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_save_that_fails_keeps_the_run_it_would_replace(tmp_path: Path):
+    folder = results().save(tmp_path / "run")
+    before = contents(tmp_path)
+    bad = Results()
+    bad.add("scores", "bad", {"value": {1, 2}})  # nor sets
+    with pytest.raises(TypeError):
+        bad.save(folder, overwrite=True)
+    assert contents(tmp_path) == before
+
+
+def test_save_that_fails_at_the_last_step_keeps_the_run_it_would_replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = results().save(tmp_path / "run")
+    before = contents(tmp_path)
+    whole_os = {name: getattr(os, name) for name in ("rename", "replace")}
+    failed = []
+
+    def failing(name: str):
+        def move(source: Path, target: Path, **kwargs) -> None:
+            # Once only: moving the old run back has to work.
+            if Path(target) == folder and not failed:
+                failed.append(target)
+                raise OSError("disk is gone")
+            whole_os[name](source, target, **kwargs)
+
+        return move
+
+    for name in whole_os:
+        monkeypatch.setattr(os, name, failing(name))
+    with pytest.raises(OSError, match="disk is gone"):
+        Results().save(folder, overwrite=True)
+    assert contents(tmp_path) == before
+
+
+# What is not overwritten
+
+
+def test_folder_that_exists_is_refused(tmp_path: Path):
+    folder = results().save(tmp_path / "run")
+    before = contents(tmp_path)
+    for attempt in (Results().save, check_run_folder):
+        with pytest.raises(InputError, match="exists"):
+            attempt(folder)
+    assert contents(tmp_path) == before
+
+
+def test_overwrite_replaces_a_run_and_its_page(tmp_path: Path):
+    folder = results().save(tmp_path / "run")
+    (folder / "dashboard.html").write_text("old")
+    Results(provenance={"seed": 4}).save(folder, overwrite=True)
+    assert Results.load(folder).provenance == {"seed": 4}
+    assert sorted(item.name for item in folder.iterdir()) == ["results.json", "tensors.safetensors"]
+    assert [item.name for item in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("foreign", ["notes.txt", "sub/results.json"])
+def test_overwrite_refuses_a_folder_with_foreign_files(foreign: str, tmp_path: Path):
+    folder = results().save(tmp_path / "run")
+    (folder / foreign).parent.mkdir(exist_ok=True)
+    (folder / foreign).write_text("mine")
+    before = contents(tmp_path)
+    for attempt in (Results().save, check_run_folder):
+        with pytest.raises(InputError, match=f"it holds {foreign.split('/')[0]}"):
+            attempt(folder, overwrite=True)
+    assert contents(tmp_path) == before
+
+
+def test_overwrite_refuses_a_file(tmp_path: Path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(InputError, match="not overwritten"):
+        Results().save(tmp_path / "run", overwrite=True)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_check_passes_what_save_would_write(tmp_path: Path):
+    check_run_folder(tmp_path / "new")
+    check_run_folder(results().save(tmp_path / "run"), overwrite=True)
+    assert not (tmp_path / "new").exists()
+
+
+# Damage
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b'{"format": 2, "sect', "damaged"),
+        (b"", "damaged"),
+        (b"[]", "damaged"),
+        (b'{"format": 2, "provenance": {}}', "damaged"),
+        (b'{"sections": {}, "provenance": {}}', "damaged"),
+        (b"\xff\xfe\x00binary", "damaged"),
+        (b'{"format": 3, "sections": {}, "provenance": {}}', "format 3, this version reads 2"),
+    ],
+)
+def test_damaged_json(text: bytes, says: str, tmp_path: Path):
+    folder = results().save(tmp_path / "run")
+    (folder / "results.json").write_bytes(text)
+    with pytest.raises(InputError, match=says):
+        Results.load(folder)
+
+
+def test_damaged_tensors(tmp_path: Path):
+    folder = results().save(tmp_path / "run")
+    file = folder / "tensors.safetensors"
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(InputError, match="damaged"):
+        Results.load(folder)
+    file.unlink()
+    with pytest.raises(InputError, match="damaged"):
+        Results.load(folder)
+
+
+@pytest.mark.parametrize("name", ["missing", "empty"])
+def test_no_run_folder(name: str, tmp_path: Path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"no run folder \(results.json is missing\)"):
+        Results.load(tmp_path / name)
+
+
+# Entries
+
+
+def test_sections_have_known_names():
+    with pytest.raises(
+        InputError, match=r"section must be one of scores, discovery, .*, patching, model_patching, lens, study, got 'notes'"
+    ):
+        Results().add("notes", "a", {})
+
+
+def test_what_is_not_there_is_named():
+    with pytest.raises(InputError, match="no ablation; it has scores, discovery"):
+        results().section("ablation")
+    with pytest.raises(InputError, match="no discovery/mixed/mlp_post/rms; discovery has mixed/mlp_gate/mean"):
+        results().tensor("discovery", "mixed", "mlp_post/rms")
+
+
+def test_merge():
+    one, two = Results(provenance={"seed": 1}), Results(provenance={"seed": 2})
+    one.add("scores", "a", {"n": 1}, {"x": torch.tensor([1.0])})
+    two.add("scores", "b", {"n": 2}, {"x": torch.tensor([2.0])})
+    two.add("overlap", "a", {"n": 3})
+    merged = Results.merge([one, two])
+    assert merged.sections == {"scores": {"a": {"n": 1}, "b": {"n": 2}}, "overlap": {"a": {"n": 3}}}
+    assert [merged.tensor("scores", name, "x").item() for name in "ab"] == [1, 2]
+    assert merged.provenance == {"seed": 1}
+    assert one.sections == {"scores": {"a": {"n": 1}}}
+
+
+def test_merge_of_two_that_hold_the_same_entry():
+    other = Results()
+    other.add("discovery", "mixed", {})
+    with pytest.raises(InputError, match="two runs hold discovery of mixed"):
+        Results.merge([results(), other])
+
+
+def test_html_shows_names_as_text():
+    made = Results()
+    made.add("scores", "<script>", {})
+    assert "&lt;script&gt;" in made._repr_html_()
+    assert "<script>" not in made._repr_html_()
+
+
+# Provenance
+
+
+def pair(number: int, answer: str = "Hello.") -> PreferencePair:
+    prompt = f"\n\nHuman: {number}\n\nAssistant: "
+    return PreferencePair(f"p{number}", parse_transcript(prompt + answer), parse_transcript(prompt + "No."))
+
+
+def test_provenance_keys():
+    pairs = [pair(0), pair(1)]
+    made = provenance(seed=5, data={"rmb": pairs})
+    assert set(made) == {"created", "command", "seed", "commit", "versions", "machine", "data"}
+    assert made["seed"] == 5
+    assert made["data"] == {"rmb": {"pairs": 2, "sha256": data_hash(pairs)}}
+    assert made["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert all(made["versions"][name] for name in ("python", "tl_reward", "torch", "transformer_lens", "transformers", "numpy"))
+    assert made["commit"] is None or len(made["commit"].removesuffix("-dirty")) == 40
+    assert json.loads(json.dumps(made)) == made
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        [pair(1), pair(0)],
+        [pair(0)],
+        [pair(0), pair(1, "Hello")],
+        [pair(0), PreferencePair("p1", pair(1).rejected, pair(1).chosen)],
+    ],
+    ids=["order", "number", "text", "sides"],
+)
+def test_data_hash_changes_with(other: list[PreferencePair]):
+    assert data_hash([pair(0), pair(1)]) == data_hash([pair(0), pair(1)])
+    assert data_hash(other) != data_hash([pair(0), pair(1)])
+
+
+@pytest.mark.parametrize("ids", [True, False], ids=["with ids", "without ids"])
+def test_data_hash_is_that_of_the_pairs_and_not_of_their_file(ids: bool, tmp_path: Path):
+    rows = [{"prompt": f"é {i}", "chosen": "Hello.", "rejected": "No."} | ({"id": f"p{i}"} if ids else {}) for i in range(3)]
+    lines = "\n".join(map(json.dumps, rows)).encode()
+    (tmp_path / "pairs.jsonl").write_bytes(lines)
+    (tmp_path / "copy.jsonl").write_bytes(lines)
+    (tmp_path / "pairs.jsonl.gz").write_bytes(gzip.compress(lines))
+    (tmp_path / "pairs.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False), encoding="utf-8")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "pairs.parquet")
+    assert len({data_hash(load_pairs(file)) for file in tmp_path.iterdir()}) == 1

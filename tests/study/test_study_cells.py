@@ -1,0 +1,269 @@
+"""When a cell is done, what it is made from, and what it holds: checked against the same things done by hand."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers.study_runs import make_data, table
+from safetensors.torch import load_file, save_file
+
+from tl_reward.analyses.discovery import discover
+from tl_reward.errors import InputError
+from tl_reward.interventions.ablations import ZeroAblation
+from tl_reward.measures.selectivity import selectivity
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.running.scoring import score
+from tl_reward.sites import NeuronSet
+from tl_reward.study.compute import cells as cells_module
+from tl_reward.study.compute import inputs as inputs_module
+from tl_reward.study.compute import store, work
+from tl_reward.study.compute.cells import cells
+from tl_reward.study.compute.inputs import Inputs
+from tl_reward.study.compute.store import is_done, load_matrix
+from tl_reward.study.config import parse_config
+from tl_reward.study.findings.conventions import percentile_set
+from tl_reward.study.matrix import Edit, Model
+from tl_reward.study.report import runner
+from tl_reward.study.report.runner import reproduce
+
+HELPFUL = Model("tiny", "helpful", 0)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return make_data(tmp_path_factory.mktemp("study"))
+
+
+def small(folder, /, **change) -> dict:
+    """One model, its scores, its neurons and what they do."""
+    alone = {"objectives": ["helpful"], "rankings": ["mean"], "fractions": [0.1], "set_fractions": [], "patch_fractions": [], "retrain": {}}
+    training = table(folder)["training"] | {"max_pairs": 4, "epochs": 1}
+    return table(folder) | alone | {"draws": 0, "training": training} | change
+
+
+@pytest.fixture(scope="module")
+def done(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("out") / "small"
+    reproduce(parse_config(small(data)), out, data=data)
+    return out
+
+
+def undone(config: dict, data, out) -> list[str]:
+    parsed = parse_config(config)
+    return [f"{cell.kind} {cell.test}".strip() for cell in cells(parsed) if not is_done(out, cell, Inputs(parsed, data))]
+
+
+def with_other_weights(folder, cell, *args, **kwargs):
+    if cell.kind == "train":
+        path = next(store.scratch_of(folder, cell).rglob("*.safetensors"))
+        save_file({name: tensor * 1.1 for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+    store.finish(folder, cell, *args, **kwargs)
+
+
+def test_a_model_that_is_trained_again_from_the_same_need_not_be_the_same(data, done, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    made: list[str] = []
+    for name in ("train", "score", "discover", "ablate_sets"):
+        real = getattr(work, name)
+        monkeypatch.setattr(work, name, lambda *args, name=name, real=real, **kwargs: made.append(name) or real(*args, **kwargs))
+
+    shutil.rmtree(out / "cells" / "train")
+    assert len(undone(small(data), data, out)) == 6
+    reproduce(parse_config(small(data)), out, data=data)
+    assert made == ["train"]  # with the same weights: all that was made from them stays
+    assert (out / "report.md").read_bytes() == (done / "report.md").read_bytes()
+
+    made.clear()
+    shutil.rmtree(out / "cells" / "train")
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "finish", with_other_weights)
+        reproduce(parse_config(small(data)), out, data=data)
+    assert sorted(made) == ["ablate_sets", "ablate_sets", "discover", "score", "score", "train"]
+    assert undone(small(data), data, out) == []
+    assert (out / "report.md").read_bytes() != (done / "report.md").read_bytes()
+
+
+def test_what_was_trained_again_in_one_process_is_loaded_again(data, done, tmp_path, monkeypatch):
+    """And not what was loaded from that folder before."""
+    config, out = parse_config(small(data, fractions=[])), tmp_path / "out"
+    reproduce(config, out, data=data)
+    first = load_matrix(out, Inputs(config, data)).scores[HELPFUL, Edit()]["objective test"].margin
+    shutil.rmtree(out / "cells" / "train")
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "finish", with_other_weights)
+        reproduce(config, out, data=data)
+    again = load_matrix(out, Inputs(config, data)).scores[HELPFUL, Edit()]["objective test"].margin
+    assert abs(again - first).max() > 1e-3
+
+
+def test_a_training_goes_on_only_from_one_that_left_the_same_neurons_out(data, done, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    shutil.copytree(done, out)
+    again = {"kinds": ["masked"], "fractions": [0.1], "objectives": ["helpful"], "pairs": 4}
+    config = parse_config(small(data, retrain=again))
+    inputs = Inputs(config, data)
+    (cell,) = [cell for cell in cells(config) if cell.kind == "retrain"]
+    scratch = store.start(out, cell, inputs)
+    (scratch / "checkpoint").touch()
+    assert (store.start(out, cell, inputs) / "checkpoint").exists()
+    note = store.folder_of(out, cell.needs[0]) / "cell.json"
+    note.write_text(note.read_text().replace('"content": "', '"content": "0'))
+    assert not (store.start(out, cell, inputs) / "checkpoint").exists()
+
+
+def test_two_runs_do_not_work_in_one_folder(data, done, tmp_path, monkeypatch):
+    config, out = parse_config(small(data)), tmp_path / "out"
+
+    def second(*args, **kwargs):
+        with pytest.raises(InputError, match=f"{out}: another reproduction is at work there"):
+            reproduce(config, out, data=data)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "make", second)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(config, out, data=data)
+    monkeypatch.undo()
+    shutil.copytree(done, out, dirs_exist_ok=True)
+    assert reproduce(config, out, data=data).exists()  # the first one is gone
+
+
+def test_over_long_pairs_are_counted_and_a_benchmark_of_nothing_else_is_refused_at_once(data, tmp_path):
+    lines = (data / "rmb" / "helpful-test.jsonl").read_text().splitlines()[:4]
+    row = json.loads(lines[0])
+    long = [json.dumps(row | {"id": f"long {i}", "prompt": "many words " * 500}) for i in range(2)]
+    for name, some in (("some", [*long, *lines]), ("all", long)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rmb.jsonl").write_text("\n".join(some))
+    config = small(data, fractions=[], max_length=2000, limits={"discovery": 4, "rows": 6})
+    mixed = parse_config(config | {"benchmarks": {"RMB": [str(tmp_path / "some" / "rmb.jsonl")]}})
+    reproduce(mixed, tmp_path / "out", data=data)
+    scores = load_matrix(tmp_path / "out", Inputs(mixed, data)).scores[HELPFUL, Edit()]["RMB helpful pairwise"]
+    assert (len(scores), scores.dropped) == (4, 2)
+    nothing = parse_config(config | {"benchmarks": {"RMB": [str(tmp_path / "all" / "rmb.jsonl")]}})
+    with pytest.raises(InputError, match="2000"):
+        reproduce(nothing, tmp_path / "none", data=data)
+    assert not list((tmp_path / "none").glob("cells/*"))
+    with pytest.raises(InputError, match=r"benchmarks\.RMB must list one or more sources of pairs, got none"):
+        parse_config(config | {"benchmarks": {"RMB": []}})
+
+
+def test_cells_of_an_earlier_format_are_made_again(data, done, monkeypatch):
+    assert undone(small(data), data, done) == []
+    monkeypatch.setattr(cells_module, "FORMAT", cells_module.FORMAT + 1)
+    assert len(undone(small(data), data, done)) == len(cells(parse_config(small(data)))) == 6
+
+
+def test_a_base_on_the_hub_is_one_revision_of_it(data, monkeypatch):
+    asked = []
+
+    class Stand:
+        @staticmethod
+        def from_pretrained(source):
+            asked.append(source)
+            return type("Config", (), {"_commit_hash": "abc"})
+
+    monkeypatch.setattr(inputs_module, "AutoConfig", Stand)
+    hub = parse_config(small(data, bases=[{"name": "a", "source": "owner/model"}, {"name": "b", "source": str(data / "base")}]))
+    hashes = Inputs(hub, data).base_hashes
+    assert hashes["a"] == "owner/model abc" and asked == ["owner/model"] and len(hashes["b"]) == 64
+    config = data / "base" / "config.json"
+    text = config.read_text()
+    try:
+        config.write_text(text + " ")
+        assert Inputs(hub, data).base_hashes["b"] != hashes["b"]
+    finally:
+        config.write_text(text)
+
+
+def test_what_is_recorded_of_pairs_is_part_of_what_cells_are_made_from(data):
+    inputs = Inputs(parse_config(small(data)), data)
+    pairs = inputs.tested("RMB", "", False).pairs
+    named = [(pair, "RMB helpful pairwise") for pair in pairs]
+    for change in ({"id": "another"}, {"group": "a row"}, {"subset": "a part"}):
+        renamed = [(replace(pairs[0], **change), named[0][1]), *named[1:]]
+        assert inputs_module._joined(named).hash != inputs_module._joined(renamed).hash
+
+
+def test_edited_models_may_be_tested_on_fewer_rows_or_on_none(data, tmp_path):
+    limits = {"rows": 4, "discovery": 4, "edited": {"RMB": 2, "objective test": 0}}
+    config = parse_config(small(data, limits=limits))
+    assert [cell.test for cell in cells(config) if cell.kind == "ablate"] == ["RMB"]
+    reproduce(config, tmp_path, data=data)
+    matrix = load_matrix(tmp_path, Inputs(config, data))
+    count = {edit.kind: {task: len(scores) for task, scores in matrix.scores[HELPFUL, edit].items()} for _, edit in matrix.scores}
+    assert count["none"] == {"objective test": 4, "RMB helpful pairwise": 4, "RMB harmless pairwise": 4}
+    assert count["top"] == {"RMB helpful pairwise": 2, "RMB harmless pairwise": 2}
+    assert len(Inputs(parse_config(small(data, limits=limits | {"rows": 1})), data).tested("RMB", "", True).pairs) == 2  # rows bounds both
+    for edited, message in (({"RMBench": 3}, "names no benchmark 'RMBench'; there are objective test, RMB"), ({"RMB": -1}, "at least 0")):
+        with pytest.raises(InputError, match=message):
+            parse_config(small(data, limits={"edited": edited}))
+
+
+def test_the_first_pairs_are_of_every_source(data, tmp_path):
+    lines = (data / "rmb" / "helpful-test.jsonl").read_text().splitlines()
+    sources = []
+    for name, part in (("one", lines[:20]), ("other", lines[20:])):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(part))
+        sources.append(str(tmp_path / f"{name}.jsonl"))
+    of_two = {"helpful": {"train": sources, "test": sources}}
+    inputs = Inputs(parse_config(small(data, data=of_two, limits={"rows": 4, "discovery": 6})), data)
+    own = [{pair.id for pair in inputs.read(source, "helpful", "train")} for source in inputs.config.data["helpful"].train]
+    for pairs, each in ((inputs.find("helpful").pairs, 3), (inputs.tested("objective test", "helpful", False).pairs, 2)):
+        assert [len(ids & {pair.id for pair in pairs}) for ids in own] == [each, each]
+    assert len(inputs.train("helpful").pairs) == sum(map(len, own))
+
+
+def test_entropy_compares_firing_on_both_objectives_pairs(data, tmp_path):
+    config = parse_config(small(data, rankings=["mean", "entropy"], fractions=[0.02, 0.5]))
+    reproduce(config, tmp_path, data=data)
+    inputs = Inputs(config, data)
+    matrix = load_matrix(tmp_path, inputs)
+    model = HookedRewardModel.from_pretrained(tmp_path / "cells" / "train" / "tiny, helpful, 0" / "model")
+    firing = {name: discover(model, inputs.find(name).pairs).by_side["mlp_gate", "probability"].mean(0) for name in ("helpful", "harmless")}
+    by_hand = selectivity(firing).ranking()
+    assert torch.allclose(matrix.found[HELPFUL].rankings["entropy"], by_hand, atol=1e-6)
+    edits = {edit for _, edit in matrix.scores if edit.name == "entropy"}
+    assert edits == {Edit("top", "entropy", 0.02)}  # half of all neurons do not fire often
+    # What was found and done by other rankings stays; where no share can be ranked, nothing is zeroed, and that is all.
+    unreachable = small(data, rankings=["mean", "entropy"], fractions=[0.5])
+    again = parse_config(unreachable)
+    assert {cell.kind for cell in cells(again) if not is_done(tmp_path, cell, Inputs(again, data))} == {"ablate"}
+    reproduce(again, tmp_path, data=data)
+    assert {edit for _, edit in load_matrix(tmp_path, Inputs(again, data)).scores} == {Edit(), Edit("top", "mean", 0.5)}
+    alone = parse_config(small(data, rankings=["mean"], fractions=[0.5]))
+    assert [cell for cell in cells(alone) if not is_done(tmp_path, cell, Inputs(alone, data))] == []
+    pairs = inputs.tested("RMB", "", True).pairs
+    zeroed = score(model, pairs, interventions=[ZeroAblation(NeuronSet.top(by_hand, fraction=0.02))])
+    mine = [scores for task, scores in matrix.scores[HELPFUL, Edit("top", "entropy", 0.02)].items() if task != "objective test"]
+    assert {name: margin for each in mine for name, margin in zip(each.ids, each.margin, strict=True)} == pytest.approx(
+        dict(zip(zeroed.ids, zeroed.margin, strict=True)), abs=1e-5
+    )
+    with pytest.raises(InputError, match=r"data\.harmless is missing; .*entropy compares both objectives"):
+        parse_config(small(data, rankings=["entropy"], data={"helpful": table(data)["data"]["helpful"]}))
+    with pytest.raises(InputError, match=r"rankings\[0\], by which sets are made, must not be entropy"):
+        parse_config(table(data) | {"rankings": ["entropy", "mean"]})
+
+
+def test_the_studys_conventions_cut_what_bfloat16_sums_rank(data, tmp_path):
+    trio = {"objectives": ["helpful", "harmless", "mixed"], "set_fractions": [0.1]}
+    config = parse_config(small(data, **trio, conventions="study"))
+    reproduce(config, tmp_path, data=data)
+    inputs = Inputs(config, data)
+    matrix = load_matrix(tmp_path, inputs)
+    model = HookedRewardModel.from_pretrained(tmp_path / "cells" / "train" / "tiny, helpful, 0" / "model")
+    rounded = discover(model, inputs.find("helpful").pairs, sums_dtype=torch.bfloat16).ranking("mean", "mlp_gate")
+    exact = matrix.found[HELPFUL].rankings["mean"]
+    assert torch.equal(matrix.found[HELPFUL].beside["mean, bfloat16 sums"], rounded)
+    assert not torch.equal(rounded, exact) and torch.allclose(rounded, exact, atol=0.02)
+    top = percentile_set(rounded, 0.1)
+    pairs, _, _ = inputs.tested("objective test", "helpful", True)
+    by_hand = score(model, pairs, interventions=[ZeroAblation(top)])
+    assert matrix.scores[HELPFUL, Edit("top", "mean", 0.1)]["objective test"].margin == pytest.approx(by_hand.margin, abs=1e-5)
+    report = (tmp_path / "report.md").read_text()
+    overlap = report[report.index("## Top overlap") : report.index("## Depth")]
+    line = next(line for line in overlap.splitlines() if "helpful–harmless" in line)
+    assert f"| {len(top)} |" in line  # the compared sets are those that were ablated
+    assert "sums in bfloat16, for float64" in report

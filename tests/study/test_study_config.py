@@ -1,0 +1,82 @@
+"""The config of a reproduction is strict: what it does not know it names, with what is allowed."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tl_reward.errors import InputError
+from tl_reward.study.config import Source, load_config, located, parse_config
+
+CONFIGS = Path(__file__).resolve().parents[2] / "experiments" / "configs"
+TABLE = tomllib.loads((CONFIGS / "local.toml").read_text())
+
+
+@pytest.mark.parametrize("name", ["study", "local", "embedded"])
+def test_our_configs_load(name):
+    config = load_config(CONFIGS / f"{name}.toml")
+    assert config.objectives == ("helpful", "harmless", "mixed") and config.conventions == "ours"
+
+
+def test_the_study_is_the_papers():
+    config = load_config(CONFIGS / "study.toml")
+    assert len(config.bases) == 6 and config.seeds == (0, 1, 2)
+    assert config.fractions == (*(round(0.02 * i, 2) for i in range(1, 16)), 1.0) and config.set_fractions == (0.05, 0.1, 0.2)
+    training = config.training
+    assert (training.method, training.epochs, training.batch_size, training.max_length) == ("full", 2.0, 16, 1024)
+    assert [source.data_dir for source in config.data["helpful"].train] == ["helpful-base", "helpful-online", "helpful-rejection-sampled"]
+    assert set(config.benchmarks) == {"RM-Bench", "RewardBench", "RewardBench 2"}
+
+
+BAD = {
+    "the file has no key 'rnkings'; it may have bases, objectives": {"rnkings": []},
+    "training has no key 'lr'; it may have method": {"training": {"lr": 1.0}},
+    "training takes no seed: list them under seeds": {"training": {"seed": 1}},
+    "training.batch_size must be a whole number, got '8'": {"training": {"batch_size": "8"}},
+    "method must be lora or full|training.method must be one of lora, full, got 'qlora'": {"training": {"method": "qlora"}},
+    "objectives must be one of helpful, harmless, mixed, got 'honest'": {"objectives": ["honest"]},
+    "objectives must name one or more, each once, got mixed, mixed": {"objectives": ["mixed", "mixed"]},
+    "seeds must name one or more, each once, got none": {"seeds": []},
+    "rankings must be one of mean, .*, random, got 'loudest'": {"rankings": ["loudest"]},
+    "conventions must be one of ours, study, got 'theirs'": {"conventions": "theirs"},
+    "dtype must be one of float32, bfloat16, got 'float16'": {"dtype": "float16"},
+    "fractions: fraction must be in .0, 1., got 1.5": {"fractions": [1.5]},
+    "fractions must name each share once, got 0.1, 0.1": {"fractions": [0.1, 0.1]},
+    "draws must be at least 0, got -1": {"draws": -1},
+    "limits.rows must be at least 1, got 0": {"limits": {"rows": 0}},
+    "limits must be a table, got 3": {"limits": 3},
+    "benchmarks.RMB must be a list, got 'x.jsonl'": {"benchmarks": {"RMB": "x.jsonl"}},
+    "benchmarks: a name may hold letters": {"benchmarks": {"../RMB": []}},
+    "data must be one of helpful, harmless, got 'honest'": {"data": {"honest": {"train": [], "test": []}}},
+    "data.helpful lacks test": {"data": {"helpful": {"train": []}}},
+    "data.harmless is missing; objectives are helpful, harmless, mixed": {"data": {"helpful": {"train": [], "test": []}}},
+    "bases: model 'smollm' is no folder, no hub id .owner/name., and not embedded": {"bases": [{"name": "a", "source": "smollm"}]},
+    "the embedded adapters were trained from": {"bases": [{"name": "a", "source": "owner/model", "shipped": True}]},
+    "bases has no key 'sorce'; it may have name, source, shipped": {"bases": [{"name": "a", "sorce": "b"}]},
+    "objectives lacks helpful": {"objectives": ["harmless", "mixed"]},
+    "retrain.kinds must be one of masked, pruned, got 'frozen'": {"retrain": {"kinds": ["frozen"]}},
+    "retrain.ranking must be one of rankings .mean, change., got 'rms'": {"retrain": {"kinds": ["masked"], "ranking": "rms"}},
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_configs_are_named_in_one_line(message):
+    with pytest.raises(InputError, match=message) as caught:
+        parse_config(TABLE | BAD[message])
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_files(tmp_path):
+    (tmp_path / "bad.toml").write_text("a = [")
+    for name, message in {"none.toml": "No such file", "bad.toml": "not TOML"}.items():
+        with pytest.raises(InputError, match=message):
+            load_config(tmp_path / name)
+    with pytest.raises(InputError, match=r"the file lacks bases, objectives"):
+        parse_config({})
+
+
+def test_data_stands_for_the_folder():
+    source = Source("$DATA/rmb/helpful-test.jsonl.gz")
+    assert located(source, "/data").source == "/data/rmb/helpful-test.jsonl.gz"
+    with pytest.raises(InputError, match="--data"):
+        located(source, None)

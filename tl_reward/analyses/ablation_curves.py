@@ -1,0 +1,146 @@
+"""What breaks when neurons are zeroed: curves over the share ablated, against layer-matched random sets."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Unpack
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_reward.errors import InputError
+from tl_reward.interventions.ablations import Edit, ZeroAblation, random_like
+from tl_reward.measures.scores import Scores
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.running.budget import RunOptions
+from tl_reward.running.scoring import Pairs, sweep
+from tl_reward.sites import NeuronSet, UnitSite, check_fraction, tied_at_cut, unit_shape
+
+
+@dataclass(frozen=True, eq=False)
+class AblationPoint:
+    """A set of neurons, ablated. `random` holds the scores of each draw; empty where no layer-matched disjoint set exists.
+
+    `fraction` is of all neurons. `ties` counts the neurons outside a set that is the top of a ranking whose score is that of the last
+    one inside.
+    """
+
+    fraction: float
+    neurons: NeuronSet
+    ties: int
+    ranked: Scores
+    random: tuple[Scores, ...]
+
+    def to_json(self, clean: Scores) -> dict[str, Any]:
+        return {
+            "fraction": self.fraction,
+            "neurons": len(self.neurons),
+            "ties_at_cut": self.ties,
+            "ranked": self.ranked.to_json(),
+            "relative_drop": self.ranked.relative_drop(clean)._asdict(),
+            "relative_drop_by_objective": {
+                name: part.relative_drop(clean.by_objective()[name])._asdict() for name, part in self.ranked.by_objective().items()
+            },
+            "random_accuracy": [draw.accuracy().value for draw in self.random],
+            "random_margin": [draw.mean_margin().value for draw in self.random],
+            "random_by_objective": {
+                name: [draw.by_objective()[name].accuracy().value for draw in self.random] for name in clean.by_objective()
+            },
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class AblationCurve:
+    """`clean` is the model without an edit."""
+
+    clean: Scores
+    points: tuple[AblationPoint, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"clean": self.clean.to_json(), "points": [point.to_json(self.clean) for point in self.points]}
+
+
+@dataclass(frozen=True, eq=False)
+class SetAblations:
+    """Sets by name. `clean` is the model without an edit."""
+
+    clean: Scores
+    sets: Mapping[str, AblationPoint]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"clean": self.clean.to_json(), "sets": {name: point.to_json(self.clean) for name, point in self.sets.items()}}
+
+
+def ablation_curve(
+    model: HookedRewardModel,
+    pairs: Pairs,
+    ranking: Float[Tensor, "layer neuron"],
+    *,
+    fractions: Sequence[float] = (0.02, 0.05, 0.1, 0.2),
+    draws: int = 3,
+    seed: int = 0,
+    site: UnitSite = "mlp_post",
+    edit: Edit | None = None,
+    progress: str | None = None,
+    **options: Unpack[RunOptions],
+) -> AblationCurve:
+    """Zeroes the top share of neurons (or heads) over the whole model, and scores pairs that did not pick them: one sweep over all sets.
+
+    Args:
+        ranking: higher ranks first, such as `Discovery.ranking`.
+        fractions: shares of all neurons, each in (0, 1].
+        draws: layer-matched random sets at each share, disjoint from the ranked one.
+        site: "attn_z" where the ranking is of heads; zeroing either reading of a neuron is the same.
+        edit: what is done to each set instead, such as a patch: from a `NeuronSet` to an intervention.
+        options: how the model is run (`budget.RunOptions`).
+
+    Raises:
+        InputError: a fraction outside (0, 1], or a ranking of another shape than the model.
+    """
+    shape = unit_shape(model.cfg, site)
+    if tuple(ranking.shape) != shape:
+        raise InputError(f"ranking must have the model's shape {list(shape)}, got {list(ranking.shape)}")
+    for fraction in fractions:
+        check_fraction(fraction)
+    tops = {f"{fraction}": NeuronSet.top(ranking, fraction=fraction) for fraction in fractions}
+    found = ablate_sets(model, pairs, tops, draws=draws, seed=seed, site=site, edit=edit, progress=progress, **options)
+    points = zip(fractions, found.sets.values(), strict=True)
+    return AblationCurve(
+        found.clean,
+        tuple(replace(point, fraction=fraction, ties=tied_at_cut(ranking, len(point.neurons))) for fraction, point in points),
+    )
+
+
+def ablate_sets(
+    model: HookedRewardModel,
+    pairs: Pairs,
+    sets: Mapping[str, NeuronSet],
+    *,
+    draws: int = 3,
+    seed: int = 0,
+    site: UnitSite = "mlp_post",
+    edit: Edit | None = None,
+    progress: str | None = None,
+    **options: Unpack[RunOptions],
+) -> SetAblations:
+    """Zeroes each set, and layer-matched random sets beside it: one sweep over all of them.
+
+    Args and errors as in `ablation_curve`. A set without a neuron leaves the model as it is.
+    """
+    if draws < 0:
+        raise InputError(f"draws must be at least 0, got {draws}")
+    shape = unit_shape(model.cfg, site)
+    # A layer with over half of its neurons in the set has no disjoint set of that size.
+    fits = {name: all(2 * len(layer) <= shape.units for layer in own.by_layer().values()) for name, own in sets.items()}
+    controls = {name: random_like(own, shape.units, draws=draws, seed=seed) if fits[name] and own else [] for name, own in sets.items()}
+    edit = edit or partial(ZeroAblation, site=site)
+    conditions = [[edit(neurons)] for name, own in sets.items() for neurons in (own, *controls[name])]
+    clean, *scores = sweep(model, pairs, [(), *conditions], progress=progress, **options)
+    left = iter(scores)
+    return SetAblations(
+        clean,
+        {
+            name: AblationPoint(len(own) / (shape.layers * shape.units), own, 0, next(left), tuple(next(left) for _ in controls[name]))
+            for name, own in sets.items()
+        },
+    )

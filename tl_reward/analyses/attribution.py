@@ -1,0 +1,209 @@
+"""How much each neuron or head adds to the margin, to first order: all of them from one backward pass a batch."""
+
+from dataclasses import dataclass
+from typing import Literal, Unpack
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy import stats
+from torch import Tensor
+
+from tl_reward import parallel
+from tl_reward.data.alignment import align, partners
+from tl_reward.data.encoding import EncodedPairs
+from tl_reward.errors import InputError
+from tl_reward.interventions.patches import patch_between, spread
+from tl_reward.measures.neuron_statistics import CHUNK
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.results.store import pair_hash
+from tl_reward.running.activations import Baseline, Grouping, backpropagate
+from tl_reward.running.budget import RunOptions
+from tl_reward.running.scoring import Batch, Pairs, encode_for
+from tl_reward.sites import Site, UnitShape, UnitSite, Where, check_where, unit_shape
+
+
+@dataclass(frozen=True, eq=False)
+class Attribution:
+    """Estimated effects on the margin, mean over pairs, in raw reward units, float32.
+
+    Attributes:
+        effect: positive: the neuron (or head), as against its baseline, *raises* the margin, so that ablating it would lower it.
+        error: the standard error of `effect` over prompts, of which each may have several pairs; inf where there is one prompt alone, or
+            where the method gives none.
+        pairs: the hash of each pair that it comes from.
+        prompts: how many different ones these have.
+    """
+
+    effect: Float[Tensor, "layer neuron"]
+    error: Float[Tensor, "layer neuron"]
+    pairs: tuple[str, ...]
+    prompts: int
+
+    def q_value(self) -> Float[Tensor, "layer neuron"]:
+        """The false discovery rate at which the neuron would be said to have an effect, among all of them (Benjamini and Hochberg 1995),
+        by a t-test over prompts."""
+        effect, error = self.effect.double().numpy(), self.error.double().numpy()
+        t = np.divide(effect, error, out=np.zeros_like(effect), where=error > 0)
+        p = 2 * stats.t.sf(np.abs(t), max(self.prompts - 1, 1))
+        return torch.from_numpy(stats.false_discovery_control(p, axis=None).reshape(p.shape)).float()
+
+
+@torch.inference_mode(False)  # else, called from inference mode, the sums could not be added to in a backward pass
+def attribute(
+    model: HookedRewardModel,
+    pairs: Pairs,
+    *,
+    site: UnitSite = "mlp_post",
+    baseline: Literal["zero", "pair"] | HookedRewardModel | Float[Tensor, "layer neuron ..."] = "zero",
+    steps: int | None = None,
+    where: Where = "all",
+    progress: str | None = None,
+    **options: Unpack[RunOptions],
+) -> Attribution:
+    """The effect of every neuron on the margin: what it has beyond a baseline, times the gradient, summed over tokens.
+
+    This is attribution patching (Nanda 2023; Syed et al. 2023). It takes one forward and one backward pass a batch for all neurons of
+    all layers. It misses what is not linear: `effects.compare_with_exact` says by how much, against exact ablation.
+
+    Args:
+        site: "mlp_post" or "mlp_gate" for neurons, "attn_z" for heads.
+        baseline: "zero"; a constant for each neuron, such as its mean (for heads [layer, head, d_head]); or "pair": what the neuron is
+            in the other transcript of the pair, at the same place from the start where the two begin alike, and from there on at the
+            same distance from the read-out token. Tokens that the other one has no place for count nothing. Or another reward model: what
+            the neuron is there, on the same tokens; then `effect` estimates what patching the neuron from it takes off the margin.
+        steps: with a number, integrated gradients: the mean gradient on the path on which all neurons go together from the baseline to
+            what they are. Against zero, effects then add up to the margin minus that of the model without any neuron, as steps grow
+            (but not where a norm follows the MLP, as in Gemma-2 and OLMo-2: it undoes the growth).
+        where: the tokens at which the neuron is what it is beyond the baseline; at all others it stays.
+        options: how the model is run (`budget.RunOptions`).
+
+    Raises:
+        InputError: an activation or a gradient is not finite; a budget is too small; less than 1 step; a baseline of another shape; a pair
+            without a shared prefix, where the baseline is the pair.
+    """
+    shape = unit_shape(model.cfg, site)
+    encoded = encode_for(model, pairs, **options)
+    if isinstance(baseline, str) and baseline == "pair":
+        align(encoded)  # says which pair cannot be aligned
+        encoded = encoded.apart()
+        grouping = Grouping([row // 2 for row in range(len(encoded.rows))], whole=True)
+    else:
+        grouping = Grouping(encoded.prompts)
+    sums = _PromptSums(encoded, shape, steps or 1)
+
+    def add(place: Site, excess: Tensor, gradient: Tensor, batch: Batch) -> None:
+        sums.update(place.layer, excess, gradient, batch)
+
+    sites = [Site(layer, site) for layer in range(shape.layers)]
+    check_where(where)
+    against = _at(where, _baseline(baseline, sites, model))
+    backpropagate(
+        model, encoded, sites, add, steps=steps, baseline=against, grouping=grouping, merge=sums.merge, progress=progress, **options
+    )
+    hashes = tuple(pair_hash(pair) for pair in encoded.pairs)
+    return Attribution(sums.mean().float(), sums.standard_error().float(), hashes, sums.prompts)
+
+
+class _PromptSums:
+    """Sums over prompts of their effects, and of their squares, in float64. A prompt's rows may come in several batches."""
+
+    def __init__(self, encoded: EncodedPairs, shape: UnitShape, steps: int) -> None:
+        self._shape = shape
+        self._total, self._square, self._cross = (torch.zeros(shape, dtype=torch.float64) for _ in range(3))
+        self._prompt = torch.tensor(encoded.prompts)
+        self._pairs = torch.bincount(self._prompt[list(encoded.chosen)])  # [prompt]
+        self.prompts = len(self._pairs)
+        self._left = torch.bincount(self._prompt).repeat(shape.layers, 1) * steps  # [layer, prompt]: rows to come
+        self._open: dict[tuple[int, int], Float[Tensor, " unit"]] = {}  # by layer and prompt, where rows are to come
+        self._batch: Batch | None = None
+
+    def update(self, layer: int, excess: Float[Tensor, "token unit *d"], gradient: Float[Tensor, "token unit *d"], batch: Batch) -> None:
+        self._look_at(batch)
+        parts = []
+        for start in range(0, len(excess), CHUNK):
+            here = slice(start, start + CHUNK)
+            products = excess[here].float() * gradient[here].float()
+            parts.append(self._within[:, here] @ (products.sum(2) if products.ndim == 3 else products))
+        effects = torch.stack(parts).double().sum(0).cpu()
+        self._total[layer] += effects.sum(0)
+        self._left[layer] -= torch.bincount(self._prompt[batch.row.cpu()], minlength=self.prompts)
+        for prompt, effect in zip(self._labels, effects, strict=True):
+            effect = effect + self._open.pop((layer, prompt), 0)
+            if self._left[layer, prompt] > 0:
+                self._open[layer, prompt] = effect
+            else:
+                self._close(layer, prompt, effect)
+
+    def _close(self, layer: int, prompt: int, effect: Float[Tensor, " unit"]) -> None:
+        self._square[layer] += effect**2
+        self._cross[layer] += effect * self._pairs[prompt]
+
+    def merge(self) -> None:
+        """Adds up what all processes have. Prompts whose rows came to several of them are squared only then."""
+        parallel.add_up(self._total, self._square, self._cross)
+        split = sorted({prompt for each in parallel.gathered(sorted({prompt for _, prompt in self._open})) for prompt in each})
+        none = torch.zeros(self._shape.units, dtype=torch.float64)
+        for layer in range(self._shape.layers if split else 0):
+            effects = torch.stack([self._open.pop((layer, prompt), none) for prompt in split])
+            parallel.add_up(effects)
+            for prompt, effect in zip(split, effects, strict=True):
+                self._close(layer, prompt, effect)
+
+    def _look_at(self, batch: Batch) -> None:
+        """Notes which prompts a batch has, and where: `_within` is 1 where a token is part of one."""
+        if self._batch is not batch:
+            labels, place = self._prompt[batch.row.cpu()].unique(return_inverse=True)
+            rows = torch.nn.functional.one_hot(place, len(labels)).T.float().to(batch.row.device)
+            self._batch, self._labels, self._within = batch, labels.tolist(), (batch.occurrences(rows) > 0).float()
+
+    def mean(self) -> Float[Tensor, "layer unit"]:
+        return self._total / self._pairs.sum()
+
+    def standard_error(self) -> Float[Tensor, "layer unit"]:
+        """Of the mean over pairs, where prompts are independent and pairs of one prompt are not (Cameron and Miller 2015)."""
+        assert not self._open
+        if self.prompts == 1:
+            return torch.full(self._shape, torch.inf, dtype=torch.float64)
+        mean = self.mean()
+        variance = self._square - 2 * mean * self._cross + mean**2 * (self._pairs.double() ** 2).sum()
+        return (variance.clamp(min=0) * self.prompts / (self.prompts - 1)).sqrt() / self._pairs.sum()
+
+
+def _at(where: Where, baseline: Baseline | None) -> Baseline | None:
+    """The baseline at some tokens, and the activation itself at all others."""
+    if where == "all":
+        return baseline
+
+    def fn(site: Site, activation: Tensor, batch: Batch) -> Tensor:
+        other = baseline(site, activation, batch) if baseline else torch.zeros_like(activation)
+        return torch.where(spread(batch.at(where), activation), other, activation)
+
+    return fn
+
+
+def _baseline(baseline: str | Tensor | HookedRewardModel, sites: list[Site], model: HookedRewardModel) -> Baseline | None:
+    if isinstance(baseline, Tensor):
+        shape = [*unit_shape(model.cfg, sites[0].kind), *([model.cfg.d_head] if sites[0].kind == "attn_z" else [])]
+        if list(baseline.shape) != shape:
+            raise InputError(f"baseline must have the model's shape {shape}, got {list(baseline.shape)}")
+        return lambda site, activation, batch: baseline[site.layer].to(activation)
+    if isinstance(baseline, HookedRewardModel):
+        if baseline is model:
+            raise InputError("the baseline must be another model than the one whose neurons are attributed")
+        source, names = patch_between(model, baseline), [site.hook_name for site in sites]
+        return lambda site, activation, batch: source.activations(batch, names)[site.hook_name].to(activation)
+    if baseline not in ("zero", "pair"):
+        raise InputError(f"baseline must be zero, pair, a model or a tensor, got {baseline!r}")
+    if baseline == "zero":
+        return None
+    seen: Batch | None = None
+    places: Tensor | None = None
+
+    def partner(site: Site, activation: Tensor, batch: Batch) -> Tensor:
+        nonlocal seen, places
+        if batch is not seen:
+            seen, places = batch, partners(batch)
+        return activation[:, places]
+
+    return partner

@@ -1,0 +1,198 @@
+"""What each part of a model writes along the reward direction itself, with the final norm's scale as it is: a sum that is the reward."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Unpack
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_reward import parallel
+from tl_reward.model.fast_layers import output_norms
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.results.store import pair_hash
+from tl_reward.running.activations import stream
+from tl_reward.running.budget import RunOptions
+from tl_reward.running.scoring import Batch, Pairs, encode_for
+from tl_reward.sites import Site
+
+
+@dataclass(frozen=True, eq=False)
+class DirectAttribution:
+    """The mean reward of chosen (side 0) and of rejected (side 1) transcripts as a sum of parts, in raw reward units.
+
+    `reward` is the sum of `neuron`, `head`, `embedding`, `bias` and `remainder`. Of the margin, a part is side 0 minus side 1.
+
+    Attributes:
+        neuron: what each MLP neuron writes at the read-out token.
+        head: what each attention head writes there.
+        embedding: of the read-out token, and of its position.
+        bias: of all layers and of the final norm.
+        remainder: what float error leaves, and what `interventions` of the options write into the residual stream themselves.
+        largest_remainder: of a single transcript, in size.
+        pairs: the hash of each pair that it comes from.
+    """
+
+    neuron: Float[Tensor, "side layer neuron"]
+    head: Float[Tensor, "side layer head"]
+    embedding: Float[Tensor, " side"]
+    bias: Float[Tensor, " side"]
+    remainder: Float[Tensor, " side"]
+    reward: Float[Tensor, " side"]
+    largest_remainder: float
+    pairs: tuple[str, ...]
+
+    def layers(self) -> dict[str, Float[Tensor, "side layer"]]:
+        """Heads and neurons, summed by layer."""
+        return {"attention": self.head.sum(2), "mlp": self.neuron.sum(2)}
+
+
+def direct_attribution(
+    model: HookedRewardModel, pairs: Pairs, *, progress: str | None = None, **options: Unpack[RunOptions]
+) -> DirectAttribution:
+    """Direct reward attribution: activation times (output weights times reward direction), at the read-out token.
+
+    This is direct logit attribution (Elhage et al. 2021) for a head of one column. Norms are linear once their scale is held at what it
+    is; a norm after attention or the MLP (Gemma-2, OLMo-2) scales their output weights. It leaves out what a part does to the reward by
+    way of later layers. Args and errors as in `stream`.
+    """
+    encoded = encode_for(model, pairs, **options)
+    cfg = model.cfg
+    count = len(encoded.pairs)
+    sides = encoded.sides.sum(0).double() / count
+    head = torch.zeros(2, cfg.n_layers, cfg.n_heads, dtype=torch.float64)
+    neuron = torch.zeros(2, cfg.n_layers, int(cfg.d_mlp or 0), dtype=torch.float64)
+    embedding, bias, remainder, rewards = (torch.zeros(2, dtype=torch.float64) for _ in range(4))
+    largest = 0.0
+    seen: dict[Site, Tensor] = {}
+    end = Site(cfg.n_layers - 1, "resid_post")
+
+    def add(site: Site, activation: Tensor, batch: Batch, _: Tensor | None) -> None:
+        nonlocal largest
+        last = torch.stack([batch.places(i)[-1] for i in range(len(batch.row))])
+        seen[site] = activation[last].to(_wide(model))
+        if site != end:
+            return
+        reading = _read(model, seen[end])
+        weight = sides[:, batch.row.cpu()]
+        total = (seen[Site(0, "resid_pre")] * reading.direction).sum(1) + reading.bias
+        embedding.add_(weight @ (total - reading.bias).double().cpu())
+        bias_here = reading.bias
+        for layer in range(cfg.n_layers):
+            z, post = seen[Site(layer, "attn_z")], seen[Site(layer, "mlp_post")]
+            written = _written(model, layer, z, post, reading.direction)
+            head[:, layer] += weight @ written.head.double().cpu()
+            neuron[:, layer] += weight @ written.neuron.double().cpu()
+            bias_here = bias_here + written.bias
+            total = total + written.head.sum(1) + written.neuron.sum(1) + written.bias
+        left = (reading.reward - total).double().cpu()
+        largest = max(largest, float(left.abs().max()))
+        for sums, values in ((bias, bias_here), (remainder, left), (rewards, reading.reward)):
+            sums.add_(weight @ values.double().cpu())
+        seen.clear()
+
+    def merge() -> None:
+        nonlocal largest
+        parallel.add_up(head, neuron, embedding, bias, remainder, rewards)
+        largest = max(parallel.gathered(largest))
+
+    each = [Site(layer, kind) for layer in range(cfg.n_layers) for kind in ("attn_z", "mlp_post")]
+    stream(model, encoded, [Site(0, "resid_pre"), *each, end], add, whole=True, merge=merge, progress=progress, **options)
+    sums = (value.float() for value in (neuron, head, embedding, bias, remainder, rewards))
+    return DirectAttribution(*sums, largest, tuple(pair_hash(pair) for pair in encoded.pairs))
+
+
+class TokenAttribution(NamedTuple):
+    """The reward of one transcript as a sum over heads and the tokens that they read from, and the rest.
+
+    Attributes:
+        tokens: the transcript's tokens, as text.
+        head: what each head writes at the read-out token of what it reads from each token.
+        rest: what the read-out token's embedding, the MLPs there, and the biases write.
+    """
+
+    tokens: list[str]
+    head: Float[Tensor, "layer head token"]
+    rest: float
+    reward: float
+
+
+@torch.inference_mode()
+def token_attribution(model: HookedRewardModel, text: str) -> TokenAttribution:
+    """Direct reward attribution of one transcript, by the token that each head reads from: pattern times value, along the reward
+    direction. `head.sum() + rest` is the reward."""
+    final = Site(model.cfg.n_layers - 1, "resid_post").hook_name
+    first = Site(0, "resid_pre").hook_name
+    names = ("hook_pattern", "hook_v", "hook_z", "mlp.hook_post", first, final)
+    tokens = model.to_tokens(text)
+    reward, cache = model.run_with_cache(tokens, names_filter=lambda name: name.endswith(names))
+    reading = _read(model, cache[final][:, -1].to(_wide(model)))
+    rest = cache[first][0, -1].to(reading.direction) @ reading.direction[0] + reading.bias[0]
+    parts = []
+    for layer in range(model.cfg.n_layers):
+        z, post = (cache[Site(layer, kind).hook_name][:, -1].to(_wide(model)) for kind in ("attn_z", "mlp_post"))
+        written = _written(model, layer, z, post, reading.direction)
+        rest = rest + written.neuron.sum() + written.bias[0]
+        direction = written.heads_direction[0]  # [d_model]
+        pattern = cache[f"blocks.{layer}.attn.hook_pattern"][0, :, -1].to(direction)
+        value = cache[f"blocks.{layer}.attn.hook_v"][0].to(direction)
+        value = value.repeat_interleave(model.cfg.n_heads // value.shape[1], 1)  # grouped queries share a value
+        along = torch.einsum("hdm,m->hd", model.blocks[layer].attn.W_O.to(direction), direction)
+        parts.append(pattern * torch.einsum("shd,hd->hs", value, along))
+    head = torch.stack(parts).float().cpu()
+    return TokenAttribution(list(model.to_str_tokens(tokens[0])), head, float(rest), float(reward[0]))
+
+
+class _Reading(NamedTuple):
+    direction: Float[Tensor, "row d_model"]
+    bias: Float[Tensor, " row"]
+    reward: Float[Tensor, " row"]
+
+
+class _Written(NamedTuple):
+    head: Float[Tensor, "row head"]
+    neuron: Float[Tensor, "row neuron"]
+    bias: Float[Tensor, " row"]
+    heads_direction: Float[Tensor, "row d_model"]
+
+
+def _wide(model: HookedRewardModel) -> torch.dtype:
+    return torch.promote_types(model.cfg.dtype, torch.float32)
+
+
+def _read(model: HookedRewardModel, final: Float[Tensor, "row d_model"]) -> _Reading:
+    """The direction along which the final residual stream is read, at the scale that the final norm has there."""
+    head = model.W_U[:, 0].to(final)
+    direction = _through(model.ln_final, model.cfg.normalization_type, final, head.expand_as(final))
+    shift = getattr(model.ln_final, "b", None)
+    bias = model.b_U[0].to(final) + (shift.to(final) @ head if shift is not None else 0)
+    reward = model.unembed(model.ln_final(final[:, None].to(model.cfg.dtype)))[:, 0, 0].to(final)
+    return _Reading(direction, bias.expand(len(final)), reward)
+
+
+def _written(model: HookedRewardModel, layer: int, z: Tensor, post: Tensor, direction: Float[Tensor, "row d_model"]) -> _Written:
+    """What a layer's heads and neurons write along a direction of the residual stream."""
+    block: Any = model.blocks[layer]
+    norms = output_norms(block)
+    kind = model.cfg.normalization_type
+    w_o, w_out = block.attn.W_O.to(z), block.mlp.W_out.to(z)
+    of_heads = of_neurons = direction
+    if norms.attention is not None:
+        of_heads = _through(norms.attention, kind, torch.einsum("rhd,hdm->rm", z, w_o) + block.attn.b_O.to(z), direction)
+    if norms.mlp is not None:
+        of_neurons = _through(norms.mlp, kind, post @ w_out + block.mlp.b_out.to(z), direction)
+    return _Written(
+        head=torch.einsum("rhd,hdm,rm->rh", z, w_o, of_heads),
+        neuron=post * (of_neurons @ w_out.T),
+        bias=of_heads @ block.attn.b_O.to(z) + of_neurons @ block.mlp.b_out.to(z),
+        heads_direction=of_heads,
+    )
+
+
+def _through(norm: Any, kind: str | None, x: Float[Tensor, "row d_model"], direction: Float[Tensor, "row d_model"]) -> Tensor:
+    """The direction before a norm that becomes `direction` after it, at the scale that the norm has for `x`."""
+    gain = getattr(norm, "w", None)
+    direction = direction if gain is None else direction * gain.to(direction)
+    if (kind or "").startswith("LN"):  # a layer norm centres; the transpose of centring is centring
+        x, direction = (value - value.mean(1, keepdim=True) for value in (x, direction))
+    return direction / (x.square().mean(1, keepdim=True) + norm.eps).sqrt()

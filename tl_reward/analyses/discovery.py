@@ -1,0 +1,141 @@
+"""Which neurons are loud on preference pairs, or tell chosen from rejected: the study's rankings and others, from one pass."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Unpack, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_reward.data.encoding import EncodedPairs
+from tl_reward.errors import InputError
+from tl_reward.measures.contrast import CONTRASTS, Contrast, ContrastName, ContrastSums
+from tl_reward.measures.names import RankingName, check_ranking
+from tl_reward.measures.neuron_statistics import NeuronStatistics, StatisticName
+from tl_reward.measures.selectivity import Selectivity, selectivity
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.results.store import pair_hash
+from tl_reward.running.activations import side_weights, stream
+from tl_reward.running.budget import RunOptions
+from tl_reward.running.scoring import Batch, Pairs, encode_for
+from tl_reward.sites import UNIT_SITES, Site, UnitSite, Where, check_unit_site, check_where, unit_shape
+
+
+@dataclass(frozen=True, eq=False)
+class Discovery:
+    """Per-neuron statistics of one reward model; at the site "attn_z", of its attention heads.
+
+    Attributes:
+        by_side: by site and statistic, over chosen (0) and rejected (1) transcripts.
+        pairs: the hash of each pair that it comes from, so that a later test can tell whether it uses pairs that picked the neurons.
+        firing: by site and objective, the share of tokens of that objective's pairs at which a neuron is positive.
+        contrast: by site, chosen against rejected; empty where a side has less than two transcripts.
+        where: what a transcript's number is in a contrast: "readout", the activation at the last token; "response", the mean over
+            the last assistant turn; "all", the mean over all tokens.
+    """
+
+    by_side: Mapping[tuple[UnitSite, StatisticName], Float[Tensor, "side layer _"]]
+    pairs: tuple[str, ...]
+    tokens: int
+    firing: Mapping[tuple[UnitSite, str], Float[Tensor, "layer _"]] = field(default_factory=dict)
+    contrast: Mapping[UnitSite, Contrast] = field(default_factory=dict)
+    where: Where = "response"
+
+    def ranking(self, score: RankingName, site: UnitSite = "mlp_post", *, seed: int = 0) -> Float[Tensor, "layer neuron"]:
+        """Higher ranks first. Statistics: the mean of both sides. Contrasts: their size. "entropy": `Selectivity.ranking`.
+
+        Args:
+            seed: of "random", a number in [0, 1) for each neuron.
+
+        Raises:
+            InputError: the score was not computed, or cannot be; the message names what is missing.
+        """
+        check_ranking(score)
+        check_unit_site(site)
+        if score in CONTRASTS and site in self.contrast:
+            return self.contrast[site].ranking(cast(ContrastName, score))
+        if score == "entropy":
+            return self.selectivity(site).ranking()
+        if score == "random":
+            shape = next((value.shape[1:] for (kind, _), value in self.by_side.items() if kind == site), None)
+            if shape is not None:
+                return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+        if (site, score) not in self.by_side:
+            missing = {"change": "a base model to compare with", "contrast": "two transcripts on each side"}
+            lacks = missing.get("contrast" if score in CONTRASTS else score.removesuffix("_ms"))
+            have = ", ".join(name for kind, name in self.by_side if kind == site) or "none"
+            raise InputError(f"no score {score!r} at {site!r}{f': it needs {lacks}' if lacks else ''}; statistics there: {have}")
+        return self.by_side[site, cast(StatisticName, score)].mean(0)
+
+    def selectivity(self, site: UnitSite = "mlp_post") -> Selectivity:
+        """Which neurons fire for one objective alone. Raises InputError where the pairs do not name two objectives."""
+        return selectivity({objective: value for (kind, objective), value in self.firing.items() if kind == site})
+
+
+def discover(
+    model: HookedRewardModel,
+    pairs: Pairs,
+    *,
+    base: HookedRewardModel | None = None,
+    sites: Sequence[UnitSite] = UNIT_SITES,
+    where: Where = "response",
+    sums_dtype: torch.dtype = torch.float64,
+    progress: str | None = None,
+    **options: Unpack[RunOptions],
+) -> Discovery:
+    """Every statistic of every MLP neuron and attention head at the given sites, from one pass over the pairs.
+
+    Args:
+        base: the language model that the reward model was trained from; with it, `change` is computed too.
+        sites: "mlp_post" and "mlp_gate" for neurons, "attn_z" for heads.
+        where: what of a transcript enters the contrasts: "readout", "response" or "all" tokens.
+        sums_dtype: of the running sums over batches; those of arXiv 2606.13209 are bfloat16, which drift.
+        options: how the model is run (`budget.RunOptions`).
+    """
+    check_where(where)
+    sites = tuple(dict.fromkeys(sites))
+    encoded = encode_for(model, pairs, **options)
+    shapes = {kind: unit_shape(model.cfg, kind) for kind in sites}
+    sums = {kind: NeuronStatistics(*shape, encoded.objectives, sums_dtype) for kind, shape in shapes.items()}
+    sides = encoded.sides.sum(0) > 0
+    contrasts = {kind: ContrastSums(*shape, sides) for kind, shape in shapes.items()} if int(sides.sum(1).min()) > 1 else {}
+    places = [Site(layer, kind) for kind in sites for layer in range(model.cfg.n_layers)]
+    seen: Batch | None = None
+    weight = averages = torch.empty(0)
+
+    def add(site: Site, activation: Tensor, batch: Batch, base_activation: Tensor | None) -> None:
+        nonlocal seen, weight, averages
+        kind = cast(UnitSite, site.kind)
+        if batch is not seen:
+            seen, weight = batch, side_weights(encoded, batch)
+            averages = _averages(encoded, batch, where, weight.shape[2])
+        if site.layer == 0:
+            sums[kind].count(weight)
+        values = sums[kind].update(site.layer, activation, weight, base_activation, averages)
+        if contrasts:
+            contrasts[kind].update(site.layer, values, batch.row)
+
+    def merge() -> None:
+        for each in (*sums.values(), *contrasts.values()):
+            each.merge()
+
+    stream(model, encoded, places, add, base=base, merge=merge, progress=progress, **options)
+    return Discovery(
+        by_side={(kind, name): stats.by_side(name) for kind, stats in sums.items() for name in stats.names},
+        pairs=tuple(pair_hash(pair) for pair in encoded.pairs),
+        tokens=int(next(iter(sums.values())).tokens.sum()) if sums else 0,
+        firing={(kind, name): value for kind, stats in sums.items() if kind != "attn_z" for name, value in stats.firing().items()},
+        contrast={kind: contrast.result() for kind, contrast in contrasts.items()},
+        where=where,
+    )
+
+
+def _averages(encoded: EncodedPairs, batch: Batch, where: Where, tokens: int) -> Float[Tensor, "row token"]:
+    """For each transcript of a batch, the weights of tokens whose sum is its number."""
+    start = {"readout": -1, "all": 0}
+    weight = torch.zeros(len(batch.row), tokens)
+    for i, row in enumerate(batch.row.tolist()):
+        places = batch.places(i)[start.get(where, encoded.rows[row].response_start) :].cpu()
+        weight[i, places] = 1 / len(places)
+    return weight.to(batch.row.device)

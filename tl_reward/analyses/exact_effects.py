@@ -1,0 +1,227 @@
+"""What neurons do to rewards, exactly: each ablated by itself, or in sets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Literal, Unpack, get_args
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_reward.errors import InputError
+from tl_reward.interventions.ablations import Edit, Intervention, MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
+from tl_reward.measures.agreement import Agreement, measure_agreement, sample_neurons
+from tl_reward.measures.names import AblationKind
+from tl_reward.measures.scores import Estimate, Scores, bootstrap_mean, right
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.running.budget import RunOptions
+from tl_reward.running.scoring import Pairs, encode_for, sweep
+from tl_reward.sites import NeuronSet, UnitSite, unit_shape
+
+
+class EffectOptions(RunOptions, total=False):
+    """The options of `set_effects`."""
+
+    kind: str
+    site: UnitSite
+    mean: Float[Tensor, "layer neuron ..."] | None
+    bank: Float[Tensor, "sample layer neuron ..."] | None
+    edit: Edit | None
+    progress: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Effects:
+    """What ablating each of some sets of neurons (or heads) does, pair by pair, in raw reward units.
+
+    Attributes:
+        sets: by name; a neuron by itself is called by its layer and number, as in "20.131".
+        clean: the model without an edit.
+        chosen, rejected: [set, pair]: clean reward minus ablated reward. Positive: ablating *lowers* the reward.
+    """
+
+    sets: Mapping[str, NeuronSet]
+    kind: str
+    site: UnitSite
+    clean: Scores
+    chosen: np.ndarray
+    rejected: np.ndarray
+
+    @property
+    def margin(self) -> np.ndarray:
+        """[set, pair]. Positive: ablating the set *lowers* the margin of chosen over rejected."""
+        return self.chosen - self.rejected
+
+    def mean_margin(self) -> list[Estimate]:
+        """The mean effect on the margin, set by set, with its bootstrap interval over prompts."""
+        return [bootstrap_mean(row, self.clean.prompts) for row in self.margin]
+
+    def mean_reward(self, side: Literal["chosen", "rejected"]) -> list[Estimate]:
+        """The mean effect on the reward of the chosen, or of the rejected responses."""
+        return [bootstrap_mean(row, self.clean.prompts) for row in (self.chosen if side == "chosen" else self.rejected)]
+
+    def accuracy(self) -> list[Estimate]:
+        """The accuracy lost, set by set. Positive: ablating *lowers* it."""
+        clean = right(self.clean.margin)
+        return [bootstrap_mean(clean - right(self.clean.margin - row), self.clean.prompts) for row in self.margin]
+
+    def by_objective(self) -> dict[str, "Effects"]:
+        """The effects on the pairs of each objective that has a name."""
+        of = np.array(self.clean.objectives)
+        return {
+            name: replace(self, clean=part, chosen=self.chosen[:, of == name], rejected=self.rejected[:, of == name])
+            for name, part in self.clean.by_objective().items()
+        }
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One entry a set, the largest effect on the margin first."""
+        columns = zip(self.sets, self.mean_margin(), self.mean_reward("chosen"), self.mean_reward("rejected"), self.accuracy(), strict=True)
+        objectives = self.by_objective() if len(set(self.clean.objectives)) > 1 else {}
+        parts = {name: part.mean_margin() for name, part in objectives.items()}
+        entries = [
+            {
+                "name": name,
+                "neurons": self.sets[name].to_json(),
+                "margin": margin._asdict(),
+                "chosen": chosen._asdict(),
+                "rejected": rejected._asdict(),
+                "accuracy": accuracy._asdict(),
+                "by_objective": {objective: values[i]._asdict() for objective, values in parts.items()},
+            }
+            for i, (name, margin, chosen, rejected, accuracy) in enumerate(columns)
+        ]
+        return sorted(entries, key=lambda entry: -abs(entry["margin"]["value"]))
+
+
+def set_effects(
+    model: HookedRewardModel,
+    pairs: Pairs,
+    sets: Mapping[str, NeuronSet],
+    *,
+    kind: str = "zero",
+    site: UnitSite = "mlp_post",
+    mean: Float[Tensor, "layer neuron ..."] | None = None,
+    bank: Float[Tensor, "sample layer neuron ..."] | None = None,
+    edit: Edit | None = None,
+    progress: str | None = None,
+    **options: Unpack[RunOptions],
+) -> Effects:
+    """Ablates each set by itself, and scores every pair. A set is run from its first layer on.
+
+    Args:
+        kind: "zero"; "mean", which needs `mean`, the activations' means at this site; "resample", which needs `bank`, activations to draw
+            from (`streaming.sample_activations`); "halve". With `edit`, whatever that should be called.
+        edit: what is done to each set instead, such as a patch: from a `NeuronSet` to an intervention.
+        site: "mlp_post" or "mlp_gate" for neurons, "attn_z" for heads.
+        options: how the model is run (`budget.RunOptions`).
+
+    Raises:
+        InputError: an unknown kind; a kind without what it needs; no set, or an empty one; a neuron that the model does not have.
+    """
+    if not sets or not all(sets.values()):
+        raise InputError("neurons must not be empty")
+    for neurons in sets.values():
+        neurons.mask(*unit_shape(model.cfg, site))
+    encoded = encode_for(model, pairs, **options)
+    edit = edit or partial(ablation, kind=kind, site=site, mean=mean, bank=bank)
+    conditions = [[edit(neurons)] for neurons in sets.values()]
+    clean, *ablated = sweep(model, encoded, [(), *conditions], progress=progress, **options)
+    return Effects(
+        sets=dict(sets),
+        kind=kind,
+        site=site,
+        clean=clean,
+        chosen=np.stack([clean.chosen - scores.chosen for scores in ablated]),
+        rejected=np.stack([clean.rejected - scores.rejected for scores in ablated]),
+    )
+
+
+def singles(neurons: NeuronSet) -> dict[str, NeuronSet]:
+    """Each neuron as a set of its own.
+
+    >>> singles(NeuronSet([(0, 3), (20, 131)])).keys()
+    dict_keys(['0.3', '20.131'])
+    """
+    return {f"{layer}.{neuron}": NeuronSet([(layer, neuron)]) for layer, neuron in neurons}
+
+
+def neuron_effects(model: HookedRewardModel, pairs: Pairs, neurons: NeuronSet, **options: Unpack[EffectOptions]) -> Effects:
+    """Ablates each neuron of a set by itself, one run from the neuron's layer on for each. Args and errors as in `set_effects`."""
+    return set_effects(model, pairs, singles(neurons), **options)
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Effects on the margin as methods estimate them, beside exact ones: of the neurons with the largest estimates, and of others drawn
+    at random.
+
+    Attributes:
+        effects: exact, one neuron ablated at a time.
+        estimated: by method, [neuron] in the order of `effects.sets`.
+        drawn: [neuron], true for those drawn at random from all neurons.
+        agreement: by method, over all of them; `agreement_drawn` over those drawn at random alone, which is what holds for a neuron at
+            large.
+    """
+
+    effects: Effects
+    estimated: Mapping[str, np.ndarray]
+    drawn: np.ndarray
+    agreement: Mapping[str, Agreement]
+    agreement_drawn: Mapping[str, Agreement]
+
+    def best(self) -> str:
+        """The method with the highest precision at the larger k; Spearman's correlation decides between equals."""
+        return max(self.agreement, key=lambda name: (self.agreement[name].largest_precision(), self.agreement[name].spearman.value))
+
+
+def compare_with_exact(
+    model: HookedRewardModel,
+    pairs: Pairs,
+    estimates: Mapping[str, Float[Tensor, "layer neuron"]],
+    *,
+    top: int = 16,
+    random: int = 16,
+    seed: int = 0,
+    **options: Unpack[EffectOptions],
+) -> Comparison:
+    """Do attributions predict what ablation does? Ablates a sample of neurons, each alone, on the pairs that the estimates came from.
+
+    Args:
+        estimates: by method, effects on the margin, such as `Attribution.effect`; positive: ablating lowers the margin.
+        top: how many neurons with the largest estimates, in size; of each method, so that none is favoured.
+        random: how many drawn at random from all neurons; at least 3.
+        options: as in `set_effects`: kind, edit, site, mean, bank, and how the model is run.
+    """
+    values = {name: estimate.double().numpy() for name, estimate in estimates.items()}
+    sample = sample_neurons(values, top=top, random=random, seed=seed)
+    effects = neuron_effects(model, pairs, sample.top | sample.random, **options)
+    coords = [place for neurons in effects.sets.values() for place in neurons]
+    estimated = {name: np.array([value[place] for place in coords]) for name, value in values.items()}
+    drawn = np.array([place in sample.random for place in coords])
+    exact = effects.margin.mean(1)
+    every = {name: measure_agreement(value, exact) for name, value in estimated.items()}
+    at_large = {name: measure_agreement(value[drawn], exact[drawn]) for name, value in estimated.items()}
+    return Comparison(effects, estimated, drawn, every, at_large)
+
+
+def ablation(
+    neurons: NeuronSet,
+    kind: str,
+    *,
+    site: UnitSite = "mlp_post",
+    mean: Float[Tensor, "layer neuron ..."] | None = None,
+    bank: Float[Tensor, "sample layer neuron ..."] | None = None,
+) -> Intervention:
+    """The intervention of a kind, as `set_effects` takes it."""
+    if kind not in get_args(AblationKind):
+        raise InputError(f"kind of ablation must be one of {', '.join(get_args(AblationKind))}, got {kind!r}")
+    if kind == "mean":
+        if mean is None:
+            raise InputError("mean ablation needs the neurons' means (Discovery.ranking('mean', site))")
+        return MeanAblation(neurons, mean, site)
+    if kind == "resample":
+        if bank is None:
+            raise InputError("resample ablation needs activations to draw from (streaming.sample_activations)")
+        return ResampleAblation(neurons, bank, site=site)
+    return ZeroAblation(neurons, site) if kind == "zero" else ScaleAblation(neurons, 0.5, site)

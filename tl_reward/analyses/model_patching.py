@@ -1,0 +1,159 @@
+"""What a reward model lacks and another one of the same shape has: activations of one, set in the other's run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Unpack
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_reward.analyses.ablation_curves import AblationCurve, ablation_curve
+from tl_reward.analyses.attribution import Attribution, attribute
+from tl_reward.analyses.exact_effects import Comparison, compare_with_exact
+from tl_reward.errors import InputError
+from tl_reward.interventions.ablations import Edit
+from tl_reward.interventions.patches import Patch, patch_between
+from tl_reward.measures.scores import Estimate, Scores, bootstrap_mean, right
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.running.budget import RunOptions
+from tl_reward.running.scoring import Pairs, encode_for, score
+from tl_reward.sites import UnitSite, Where
+
+
+@dataclass(frozen=True, eq=False)
+class ModelPatching:
+    """A model patched from a source, over the share of neurons that is patched.
+
+    Attributes:
+        source: the source's own rewards on the same pairs.
+        curve: the patched model's; `clean` is the model by itself, `ranked` the top of a ranking, `random` layer-matched sets.
+    """
+
+    source: Scores
+    curve: AblationCurve
+
+    def recovered(self, patched: Scores) -> Estimate:
+        """Of the pairs that the source has right and the model by itself wrong, the share that the patched model has right; nan where
+        there are none.
+
+        Pairs on which the model is just wrong flip under any change: compare with random sets.
+        """
+        return _share(patched, self.lost())
+
+    def kept(self, patched: Scores) -> Estimate:
+        """Of the pairs that the model by itself has right, the share that the patched model still has right."""
+        return _share(patched, self.curve.clean.margin > 0)
+
+    def lost(self) -> np.ndarray:
+        """[pair]: right in the source and wrong in the model."""
+        return (self.source.margin > 0) & (self.curve.clean.margin <= 0)
+
+    def to_json(self) -> dict[str, Any]:
+        result = self.curve.to_json() | {"source": self.source.to_json(), "lost": int(self.lost().sum())}
+        for entry, point in zip(result["points"], self.curve.points, strict=True):
+            for name, figure in (("recovered", self.recovered), ("kept", self.kept)):
+                entry[name] = _numbers(figure(point.ranked))
+                entry[f"random_{name}"] = [_numbers(figure(draw))["value"] for draw in point.random]
+        return result
+
+
+def patch_models(
+    model: HookedRewardModel,
+    source: HookedRewardModel,
+    pairs: Pairs,
+    ranking: Float[Tensor, "layer neuron"],
+    *,
+    fractions: Sequence[float] = (0.01, 0.05, 0.2, 1.0),
+    draws: int = 3,
+    seed: int = 0,
+    site: UnitSite = "mlp_post",
+    where: Where = "all",
+    progress: str | None = None,
+    **options: Unpack[RunOptions],
+) -> ModelPatching:
+    """Runs both models on the same tokens, and sets the top neurons' activations in one to the other's.
+
+    The neurons' output weights stay the model's own: where those differ too, all neurons together are not the source's MLPs.
+
+    Args:
+        model: the one that is patched, under `interventions` of the options; the source runs without.
+        ranking: higher ranks first, such as `gain(...)`, found on other pairs.
+        where: the tokens whose activations are replaced; the source reads all tokens.
+        site, fractions, draws, seed: as in `ablation_curve`.
+
+    Raises:
+        InputError: models that differ in shape, tokenizer or fold; a ranking of another shape.
+    """
+    encoded = encode_for(model, pairs, **options)
+    edit = patch_edit(model, source, site=site, where=where)
+    curve = ablation_curve(
+        model, encoded, ranking, fractions=fractions, draws=draws, seed=seed, site=site, edit=edit, progress=progress, **options
+    )
+    own: RunOptions = {**options, "interventions": ()}
+    return ModelPatching(score(source, encoded, progress=f"{progress}, source" if progress else None, **own), curve)
+
+
+def patch_edit(model: HookedRewardModel, source: HookedRewardModel, *, site: UnitSite = "mlp_post", where: Where = "all") -> Edit:
+    """From a set of neurons to the patch that takes them from the source: what `ablate_sets` and `set_effects` take as `edit`."""
+    shared = patch_between(model, source)
+    return partial(Patch, shared, site=site, where=where)
+
+
+def gain(
+    model: HookedRewardModel,
+    source: HookedRewardModel,
+    pairs: Pairs,
+    *,
+    site: UnitSite = "mlp_post",
+    where: Where = "all",
+    steps: int | None = None,
+    progress: str | None = None,
+    **options: Unpack[RunOptions],
+) -> Attribution:
+    """By how much patching each neuron from the source raises the margin, to first order: attribution patching between models.
+
+    All neurons from one forward and one backward pass of the model, and one forward pass of the source.
+
+    Args:
+        where: the tokens that would be patched.
+        steps: with a number, the mean gradient on the path from the source's activations to the model's own (`attribute`).
+    """
+    found = attribute(model, pairs, site=site, baseline=source, steps=steps, where=where, progress=progress, **options)
+    return Attribution(-found.effect, found.error, found.pairs, found.prompts)
+
+
+def compare_gain_with_exact(
+    model: HookedRewardModel,
+    source: HookedRewardModel,
+    pairs: Pairs,
+    gains: dict[str, Float[Tensor, "layer neuron"]],
+    *,
+    site: UnitSite = "mlp_post",
+    where: Where = "all",
+    top: int = 16,
+    random: int = 16,
+    seed: int = 0,
+    progress: str | None = None,
+    **options: Unpack[RunOptions],
+) -> Comparison:
+    """Does attribution patching predict what patching a neuron does? Effects are margins *lost* by patching: minus the gain."""
+    if not gains:
+        raise InputError("at least one estimate is needed, got none")
+    return compare_with_exact(
+        model, pairs, {name: -value for name, value in gains.items()}, top=top, random=random, seed=seed,
+        kind="patch", site=site, edit=patch_edit(model, source, site=site, where=where), progress=progress, **options,
+    )  # fmt: skip
+
+
+def _share(patched: Scores, of: np.ndarray) -> Estimate:
+    if not of.any():
+        return Estimate(np.nan, np.nan, np.nan, 0)
+    part = patched.take(np.flatnonzero(of).tolist())
+    return bootstrap_mean(right(part.margin), part.prompts)
+
+
+def _numbers(value: Estimate) -> dict[str, float | None]:
+    """JSON has no nan."""
+    return {key: number if np.isfinite(number) else None for key, number in value._asdict().items()}

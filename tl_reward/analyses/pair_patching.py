@@ -1,0 +1,250 @@
+"""What suffices to move a reward within a pair: one transcript's run, patched from the other's, site by site."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Unpack
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tl_reward import parallel
+from tl_reward.data.alignment import Alignment, align, partners
+from tl_reward.data.encoding import EncodedPairs, token_texts
+from tl_reward.data.pairs import PreferencePair
+from tl_reward.errors import InputError
+from tl_reward.interventions.patches import Patch, Source, pair_tokens
+from tl_reward.measures.agreement import Agreement, measure_agreement
+from tl_reward.measures.scores import Estimate, Scores, bootstrap_ratio
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.running.activations import Grouping, backpropagate
+from tl_reward.running.budget import RunOptions
+from tl_reward.running.scoring import Batch, Pairs, encode_for, sweep
+from tl_reward.sites import NeuronSet, Site, SiteKind, Where, check_site_kind, unit_shape
+
+Direction = Literal["noising", "denoising"]
+
+
+class Cell(NamedTuple):
+    """One patch: a site of a layer, at some tokens; of "attn_z" one head. A set of neurons has no layer."""
+
+    kind: SiteKind
+    where: Where | int
+    layer: int | None
+    unit: int | None = None
+
+    @property
+    def site(self) -> Site:
+        assert self.layer is not None
+        return Site(self.layer, self.kind)
+
+
+@dataclass(frozen=True, eq=False)
+class PairPatching:
+    """What patching each cell moves, pair by pair, in raw reward units.
+
+    Attributes:
+        clean: the model without a patch.
+        noised: [cell, pair]: by how much the chosen reward falls when it is patched from the rejected transcript.
+        denoised: [cell, pair]: by how much the rejected reward rises when it is patched from the chosen transcript.
+        noised_estimate, denoised_estimate: the same by attribution patching, from one backward pass; of a set of neurons the sum over them,
+            which counts twice what reaches the reward through two of its layers.
+        alignment: of each pair, which tokens stand for each other.
+        tokens: of each cell, how many tokens it replaced, over all chosen (0) and all rejected (1) transcripts.
+    """
+
+    cells: tuple[Cell, ...]
+    clean: Scores
+    noised: Float[np.ndarray, "cell pair"]
+    denoised: Float[np.ndarray, "cell pair"]
+    noised_estimate: Float[np.ndarray, "cell pair"]
+    denoised_estimate: Float[np.ndarray, "cell pair"]
+    alignment: tuple[Alignment, ...]
+    tokens: Int[np.ndarray, "cell side"]
+
+    def moved(self, direction: Direction) -> Float[np.ndarray, "cell pair"]:
+        return self.noised if direction == "noising" else self.denoised
+
+    def share(self, direction: Direction) -> list[Estimate]:
+        """The share of the gap between a pair's rewards that each cell moves; 1 is all of it. The mean over pairs, each weighted by its
+        gap, with its interval over prompts. Where the rejected reward is the higher one, the gap is closed the other way."""
+        return [gap_share(row, self.clean) for row in self.moved(direction)]
+
+    def agreement(self) -> Agreement:
+        """Of attribution patching with exact patching, over cells: the mean change of the margin, noising and denoising together."""
+        exact, estimated = self.noised + self.denoised, self.noised_estimate + self.denoised_estimate
+        return measure_agreement(estimated.mean(1), exact.mean(1))
+
+    def to_json(self) -> dict[str, Any]:
+        columns = zip(self.cells, self.share("noising"), self.share("denoising"), self.noised, self.denoised, self.tokens, strict=True)
+        aligned = np.array(self.alignment)
+        return {
+            "pairs": len(self.clean),
+            "ids": list(self.clean.ids),
+            "clean": self.clean.to_json(),
+            "cells": [
+                cell._asdict()
+                | {"noising": noising._asdict(), "denoising": denoising._asdict(), "noised": float(a.mean()), "denoised": float(b.mean())}
+                | {"tokens": count.tolist()}
+                for cell, noising, denoising, a, b, count in columns
+            ],
+            "agreement": self.agreement().to_json() if len(self.cells) >= 3 else None,
+            "aligned": {name: aligned[:, i].tolist() for i, name in enumerate(Alignment._fields)},
+        }
+
+
+def gap_share(moved: Float[np.ndarray, " pair"], clean: Scores) -> Estimate:
+    """See `PairPatching.share`.
+
+    >>> clean = Scores(("a", "b"), np.array([3.0, 0.0]), np.array([1.0, 1.0]), ("a", "b"), ("", ""))
+    >>> gap_share(np.array([1.0, -1.0]), clean).value  # half of a gap of 2, and all of one of 1
+    0.6666666666666666
+    """
+    return bootstrap_ratio(np.sign(clean.margin) * moved, np.abs(clean.margin), clean.prompts)
+
+
+def patch_pairs(
+    model: HookedRewardModel,
+    pairs: Pairs,
+    *,
+    kinds: Sequence[SiteKind] = ("resid_post", "attn_out", "mlp_out"),
+    where: Sequence[Where | int] = ("all",),
+    neurons: NeuronSet | None = None,
+    progress: str | None = None,
+    **options: Unpack[RunOptions],
+) -> PairPatching:
+    """Patches each transcript's run from the other one of its pair, one site at a time, in both directions at once.
+
+    Tokens are aligned as `alignment.align` says. The shared prefix is the same in both runs, so patching it would change nothing.
+
+    Args:
+        kinds: which sites, in every layer; of "attn_z" each head by itself.
+        where: which tokens; "all" are those after the shared prefix that have a counterpart.
+        neurons: with some, a last cell for each `where` that patches them together (at "mlp_post").
+        options: how the model is run (`budget.RunOptions`).
+
+    Raises:
+        InputError: a pair that shares no prefix; a place outside a transcript; no cell.
+    """
+    encoded = encode_for(model, pairs, **options)
+    alignment = tuple(align(encoded))
+    _check_places(encoded, alignment, where)
+    if neurons is not None:
+        neurons.mask(*unit_shape(model.cfg, "mlp_post"))  # says which one the model does not have
+    cells = _cells(model, kinds, where)
+    sets = [Cell("mlp_post", at, None) for at in where] if neurons else []
+    if not cells and not sets:
+        raise InputError("nothing to patch: give kinds of sites, or neurons, and where")
+    source = Source(model)
+    patches = [_patch(source, cell) for cell in cells]
+    patches += [Patch(source, neurons, where=cell.where, within_pair=True) for cell in sets if neurons is not None]
+    # First, since it takes less long to refuse an edit that gradients do not go with.
+    estimate = _estimate(model, encoded, cells, sets, neurons, progress=f"{progress}, estimate" if progress else None, **options)
+    clean, *patched = sweep(model, encoded, [(), *([patch] for patch in patches)], progress=progress, **options)
+    return PairPatching(
+        cells=(*cells, *sets),
+        clean=clean,
+        noised=np.stack([clean.chosen - scores.chosen for scores in patched]),
+        denoised=np.stack([scores.rejected - clean.rejected for scores in patched]),
+        noised_estimate=estimate.moved[:, 0],
+        denoised_estimate=estimate.moved[:, 1],
+        alignment=alignment,
+        tokens=estimate.tokens,
+    )
+
+
+def aligned_tokens(model: HookedRewardModel, pair: PreferencePair, **options: Unpack[RunOptions]) -> list[dict[str, str]]:
+    """The text of each place at which a pair's transcripts are aligned after their shared prefix, up to the read-out token."""
+    encoded = encode_for(model, [pair], **options)
+    (found,) = align(encoded)
+    sides = {"chosen": encoded.chosen[0], "rejected": encoded.rejected[0]}
+    texts = {side: token_texts(encoded.rows[row].ids, model.tokenizer)[-found.aligned :] for side, row in sides.items()}
+    return [{side: texts[side][i] for side in texts} for i in range(found.aligned)]
+
+
+def _cells(model: HookedRewardModel, kinds: Sequence[SiteKind], where: Sequence[Where | int]) -> list[Cell]:
+    for kind in kinds:
+        check_site_kind(kind)
+    units = {kind: range(model.cfg.n_heads) if kind == "attn_z" else (None,) for kind in kinds}
+    return [Cell(kind, at, layer, unit) for kind in units for at in where for layer in range(model.cfg.n_layers) for unit in units[kind]]
+
+
+def _patch(source: Source, cell: Cell) -> Patch:
+    if cell.unit is None:
+        return Patch(source, [cell.site], where=cell.where, within_pair=True)
+    return Patch(source, NeuronSet([(cell.site.layer, cell.unit)]), "attn_z", where=cell.where, within_pair=True)
+
+
+def _estimate(
+    model: HookedRewardModel,
+    encoded: EncodedPairs,
+    cells: Sequence[Cell],
+    sets: Sequence[Cell],
+    neurons: NeuronSet | None,
+    *,
+    progress: str | None,
+    **options: Unpack[RunOptions],
+) -> "_Estimate":
+    """Attribution patching (Nanda 2023): the difference to the counterpart times the gradient, summed over the patched tokens."""
+    apart = encoded.apart()
+    every = [*cells, *sets]
+    found = torch.zeros(len(every), len(apart.rows), dtype=torch.float64)
+    tokens: dict[str | int, Int[np.ndarray, " row"]] = {cell.where: np.zeros(len(apart.rows), dtype=int) for cell in every}
+    of_site: dict[Site, list[int]] = {}
+    for i, cell in enumerate(every):
+        layers = [cell.layer] if cell.layer is not None else list((neurons or NeuronSet()).by_layer())
+        for layer in layers:
+            of_site.setdefault(Site(layer, cell.kind), []).append(i)
+    seen: Batch | None = None
+    partner = torch.empty(0)
+    within: dict[str | int, Tensor] = {}
+
+    def look_at(batch: Batch) -> None:
+        nonlocal seen, partner, within
+        if batch is not seen:
+            seen, partner = batch, partners(batch)
+            rows = batch.occurrences(torch.eye(len(batch.row), device=batch.row.device))
+            within = {at: rows * pair_tokens(batch, at).patched for at in dict.fromkeys(cell.where for cell in every)}
+            for at, mask in within.items():
+                tokens[at][batch.row.cpu().numpy()] = mask.sum(1).long().cpu().numpy()
+
+    def baseline(site: Site, activation: Tensor, batch: Batch) -> Tensor:
+        look_at(batch)
+        return activation[:, partner]
+
+    def add(site: Site, excess: Tensor, gradient: Tensor, batch: Batch) -> None:
+        wide = torch.promote_types(excess.dtype, torch.float32)
+        product = excess.to(wide) * gradient.to(wide)  # the gradient is of chosen minus rejected rewards, so both sides have one sign
+        for i in of_site[site]:
+            cell = every[i]
+            if cell.unit is not None:
+                here = product[:, cell.unit].sum(1)
+            elif cell.layer is None:
+                here = product[:, (neurons or NeuronSet()).by_layer()[site.layer].to(product.device)].sum(1)
+            else:
+                here = product.flatten(1).sum(1)
+            found[i, batch.row.cpu()] += (within[cell.where].to(here) @ here).double().cpu()
+
+    def merge() -> None:
+        parallel.add_up(found, *map(torch.from_numpy, tokens.values()))
+
+    grouping = Grouping([row // 2 for row in range(len(apart.rows))], whole=True)
+    backpropagate(model, apart, list(of_site), add, baseline=baseline, grouping=grouping, merge=merge, progress=progress, **options)
+    counts = np.stack([tokens[cell.where].reshape(-1, 2).sum(0) for cell in every])
+    return _Estimate(found.unflatten(1, (-1, 2)).transpose(1, 2).numpy(), counts)
+
+
+class _Estimate(NamedTuple):
+    moved: Float[np.ndarray, "cell side pair"]
+    tokens: Int[np.ndarray, "cell side"]
+
+
+def _check_places(encoded: EncodedPairs, alignment: Sequence[Alignment], where: Sequence[Where | int]) -> None:
+    for at in [at for at in where if isinstance(at, int)]:
+        for pair, aligned in zip(encoded.pairs, alignment, strict=True):
+            if not -aligned.aligned <= at < 0:
+                raise InputError(
+                    f"pair {pair.id}: a place must be in [-{aligned.aligned}, -1], counted from the read-out token back to where both "
+                    f"transcripts have one after their shared prefix, got {at}"
+                )

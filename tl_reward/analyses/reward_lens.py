@@ -1,0 +1,133 @@
+"""Where in the model, and where in the text, a preference is decided: the reward read from every layer, and after every token."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Unpack
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tl_reward import parallel
+from tl_reward.data.packing import shared_prefix
+from tl_reward.measures.scores import Estimate, Scores, bootstrap_mean
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.running.activations import stream
+from tl_reward.running.budget import RunOptions
+from tl_reward.running.scoring import Batch, Pairs, encode_for
+from tl_reward.sites import Site
+
+
+@dataclass(frozen=True, eq=False)
+class RewardLens:
+    """The reward head, applied to the residual stream before its last layer (the logit lens of nostalgebraist 2020, for rewards).
+
+    Attributes:
+        scores: by depth, from the embedding (0) to the last layer: rewards read at the read-out token, in raw reward units. The last
+            ones are the model's rewards; the others are what it would say if the layers after it wrote nothing.
+        curves: by pair, the reward at each token after the last layer. The model was trained to be read at the last token alone.
+    """
+
+    scores: tuple[Scores, ...]
+    curves: tuple["TokenCurves", ...]
+
+    def margins(self) -> Float[np.ndarray, "depth pair"]:
+        return np.stack([scores.margin for scores in self.scores])
+
+    def decided_at(self) -> Int[np.ndarray, " pair"]:
+        """The first depth from which on the margin keeps the sign that it has at the end: 0 is the embedding, l + 1 is after layer l."""
+        return decided(self.margins())
+
+    def to_json(self) -> dict[str, Any]:
+        depths = self.decided_at()
+        return {
+            "pairs": len(self.scores[0]),
+            "ids": list(self.scores[0].ids),
+            "accuracy": [scores.accuracy()._asdict() for scores in self.scores],
+            "mean_margin": [scores.mean_margin()._asdict() for scores in self.scores],
+            "agreement": [_agreement(scores, self.scores[-1])._asdict() for scores in self.scores],
+            "decided_at_depth": depths.tolist(),
+            "decided_at_token": [curve.decided_at() for curve in self.curves],
+            "tokens_after_prefix": [max(len(curve.chosen), len(curve.rejected)) - curve.shared for curve in self.curves],
+        }
+
+
+class TokenCurves(NamedTuple):
+    """The reward at each token of a pair's transcripts, the tokens, and how many of them the two share from the start."""
+
+    chosen: Float[Tensor, " token"]
+    rejected: Float[Tensor, " token"]
+    chosen_ids: tuple[int, ...]
+    rejected_ids: tuple[int, ...]
+    shared: int
+
+    def margin(self) -> Float[np.ndarray, " token"]:
+        """After each token past the shared prefix, the reward of the chosen transcript so far minus that of the rejected one so far. One
+        that has ended keeps its last reward."""
+        a, b = (side[self.shared :].numpy() for side in (self.chosen, self.rejected))
+        steps = np.arange(max(len(a), len(b)))
+        return a[np.minimum(steps, len(a) - 1)] - b[np.minimum(steps, len(b) - 1)]
+
+    def decided_at(self) -> int:
+        """The first token after the shared prefix from which on the margin keeps the sign that it has at the end."""
+        return int(decided(self.margin()[:, None])[0])
+
+
+def decided(margins: Float[np.ndarray, "step pair"]) -> Int[np.ndarray, " pair"]:
+    """The first step from which on the sign is that of the last step. A margin of less than a thousandth of the pair's largest has none:
+    it may be float error, as between transcripts that end with the same token, before the first layer.
+
+    >>> decided(np.array([[1.0, -1.0, 2.0], [-1.0, 1.0, 2.0], [2.0, 3.0, 2.0]])).tolist()
+    [2, 1, 0]
+    """
+    size = np.abs(margins)
+    sign = np.where(size > 1e-3 * size.max(0), np.sign(margins), 0)
+    differs = sign != sign[-1]
+    return np.where(differs.any(0), len(margins) - differs[::-1].argmax(0), 0)
+
+
+def reward_lens(model: HookedRewardModel, pairs: Pairs, *, progress: str | None = None, **options: Unpack[RunOptions]) -> RewardLens:
+    """Reads the reward from the residual stream before the first layer and after every one, with the folded final norm.
+
+    Args:
+        options: how the model is run (`budget.RunOptions`).
+    """
+    encoded = encode_for(model, pairs, **options)
+    depths = model.cfg.n_layers + 1
+    rewards = torch.zeros(depths, len(encoded.rows), dtype=torch.float64)
+    lengths = [len(row.ids) for row in encoded.rows]
+    flat = torch.zeros(sum(lengths))
+    curves = flat.split(lengths)  # by row
+
+    head, bias = model.W_U[:, 0].double(), model.b_U[0].double()
+
+    def read(residual: Float[Tensor, "token d_model"]) -> Float[Tensor, " token"]:
+        # Not as a matrix product, whose rounding depends on the batch: transcripts that end with the same token tie before the first layer.
+        return ((model.ln_final(residual[None])[0].double() * head).sum(1) + bias).cpu()
+
+    def add(site: Site, activation: Tensor, batch: Batch, _: Tensor | None) -> None:
+        depth = 0 if site.kind == "resid_pre" else site.layer + 1
+        at_end = torch.stack([batch.places(i)[-1] for i in range(len(batch.row))])
+        rewards[depth, batch.row.cpu()] = read(activation[at_end])
+        if depth == depths - 1:
+            every = read(activation).float()
+            for i, row in enumerate(batch.row.tolist()):
+                curves[row].copy_(every[batch.places(i).cpu()])
+
+    sites = [Site(0, "resid_pre"), *(Site(layer, "resid_post") for layer in range(model.cfg.n_layers))]
+    merge = partial(parallel.add_up, rewards, flat)
+    stream(model, encoded, sites, add, whole=True, merge=merge, progress=progress, **options)
+    sides = [rewards[:, list(rows)].tolist() for rows in (encoded.chosen, encoded.rejected)]
+    return RewardLens(
+        scores=tuple(Scores.of(encoded.pairs, a, b, encoded.dropped) for a, b in zip(*sides, strict=True)),
+        curves=tuple(
+            TokenCurves(curves[a], curves[b], encoded.rows[a].ids, encoded.rows[b].ids, shared_prefix(encoded.rows[a], encoded.rows[b]))
+            for a, b in zip(encoded.chosen, encoded.rejected, strict=True)
+        ),
+    )
+
+
+def _agreement(scores: Scores, final: Scores) -> Estimate:
+    """The share of pairs whose margin has the sign of the final one."""
+    return bootstrap_mean((np.sign(scores.margin) == np.sign(final.margin)).astype(float), scores.prompts)

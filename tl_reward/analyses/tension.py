@@ -1,0 +1,162 @@
+"""Do helpfulness and harmlessness pull on the same neurons, and which way? Effects of each on the margins of two objectives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Unpack
+
+import numpy as np
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from tl_reward.analyses.attribution import Attribution
+from tl_reward.analyses.methods import estimate
+from tl_reward.data.pairs import PreferencePair
+from tl_reward.errors import InputError
+from tl_reward.measures.names import Method
+from tl_reward.measures.overlap import regions
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.running.budget import RunOptions
+from tl_reward.sites import NeuronSet, UnitSite
+
+FALSE_DISCOVERY_RATE = 0.05
+
+
+class Conflict(NamedTuple):
+    """Neurons whose effects on two objectives have opposite signs, beside a null of signs shuffled among the neurons of each layer.
+
+    The null keeps how many neurons of each layer support each objective, and breaks which ones they are.
+
+    Attributes:
+        neurons: those that have an effect on both.
+        share: of them, those in conflict; 0 where there are none.
+        chance: the mean of the null, `low` and `high` its 95 % range.
+        p_value: two-sided, from as many draws as `shuffles`.
+    """
+
+    neurons: int
+    share: float
+    chance: float
+    low: float
+    high: float
+    p_value: float
+
+
+@dataclass(frozen=True, eq=False)
+class Tension:
+    """Each neuron's effect on the margins of two objectives, in one reward model.
+
+    Attributes:
+        effects: by objective, in the order of their names. Positive: the neuron raises that objective's margin.
+        quadrants: the neurons whose effect on both objectives is clear (a false discovery rate of 5 % in each): those that support
+            both, one at the other's cost, or neither.
+        conflict: over all neurons; `conflict_clear` over those of `quadrants`.
+    """
+
+    site: UnitSite
+    method: Method
+    effects: Mapping[str, Attribution]
+    quadrants: Mapping[str, NeuronSet]
+    conflict: Conflict
+    conflict_clear: Conflict
+
+    def top(self, fraction: float) -> dict[str, NeuronSet]:
+        """The neurons with the largest supporting effect on each objective, as those of one alone, of the other alone, and shared."""
+        (first, one), (second, other) = ((name, NeuronSet.top(found.effect, fraction=fraction)) for name, found in self.effects.items())
+        return regions(one, other, names=(first, second))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "site": self.site,
+            "method": self.method,
+            "objectives": list(self.effects),
+            "pairs": {name: len(found.pairs) for name, found in self.effects.items()},
+            "prompts": {name: found.prompts for name, found in self.effects.items()},
+            "quadrants": {name: neurons.to_json() for name, neurons in self.quadrants.items()},
+            "conflict": self.conflict._asdict(),
+            "conflict_clear": self.conflict_clear._asdict(),
+        }
+
+
+def tension(
+    model: HookedRewardModel,
+    pairs: list[PreferencePair],
+    *,
+    site: UnitSite = "mlp_post",
+    method: Method = "gradient",
+    progress: str | None = None,
+    **options: Unpack[RunOptions],
+) -> Tension:
+    """Estimates every neuron's effect on the margin of each objective, and asks how often the two disagree.
+
+    Args:
+        pairs: of two objectives; each pair names its own.
+        site: "mlp_post" or "mlp_gate" for neurons, "attn_z" for heads.
+        method: one of `rankings.METHODS` but "direct", which has no standard error.
+        options: how the model is run (`budget.RunOptions`).
+
+    Raises:
+        InputError: the pairs name less or more than two objectives; an unsuitable method.
+    """
+    by_objective: dict[str, list[PreferencePair]] = {}
+    for pair in pairs:
+        by_objective.setdefault(pair.objective or "none", []).append(pair)
+    if len(by_objective) != 2 or "none" in by_objective:
+        got = ", ".join(f"{len(part)} pairs of {name}" for name, part in sorted(by_objective.items())) or "no pairs"
+        raise InputError(f"tension needs pairs of exactly two objectives, each naming its own, got {got} (a limit keeps the first rows)")
+    if method == "direct":
+        raise InputError("method direct has no standard error; choose gradient, integrated, mean or pair")
+    effects = {
+        name: estimate(model, part, method, site=site, progress=f"{progress}: {name}" if progress else None, **options)
+        for name, part in sorted(by_objective.items())
+    }
+    (first, one), (second, other) = effects.items()
+    clear = (one.q_value() <= FALSE_DISCOVERY_RATE) & (other.q_value() <= FALSE_DISCOVERY_RATE)
+    return Tension(
+        site=site,
+        method=method,
+        effects=effects,
+        quadrants={name: NeuronSet.from_mask(mask & clear) for name, mask in quadrants(one.effect, other.effect, (first, second)).items()},
+        conflict=conflict(one.effect, other.effect),
+        conflict_clear=conflict(one.effect * clear, other.effect * clear),
+    )
+
+
+def quadrants(
+    one: Float[Tensor, "layer neuron"], other: Float[Tensor, "layer neuron"], names: tuple[str, str]
+) -> dict[str, Bool[Tensor, "layer neuron"]]:
+    """Which neurons support both objectives, one at the other's cost, or neither. A neuron without an effect on one is in none of them.
+
+    >>> import torch
+    >>> found = quadrants(torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[2.0, -2.0, 1.0]]), ("a", "b"))
+    >>> [name for name, mask in found.items() if mask.any()], found["a at b's cost"].tolist()
+    (['both', "a at b's cost"], [[False, True, False]])
+    """
+    return {
+        "both": (one > 0) & (other > 0),
+        f"{names[0]} at {names[1]}'s cost": (one > 0) & (other < 0),
+        f"{names[1]} at {names[0]}'s cost": (one < 0) & (other > 0),
+        "neither": (one < 0) & (other < 0),
+    }
+
+
+def conflict(
+    one: Float[Tensor, "layer neuron"], other: Float[Tensor, "layer neuron"], *, shuffles: int = 10_000, seed: int = 0
+) -> Conflict:
+    """How many neurons support one objective at the other's cost, and how many would by chance.
+
+    Of n neurons in a layer, a with a positive effect on one objective and b on the other, the number that a shuffle makes positive on
+    both is hypergeometric: it is drawn as such, which is the same as shuffling.
+    """
+    counted = ((one != 0) & (other != 0)).numpy()
+    a, b = (one > 0).numpy() & counted, (other > 0).numpy() & counted
+    total = int(counted.sum())
+    if total == 0:
+        return Conflict(0, 0.0, 0.0, 0.0, 0.0, 1.0)
+    observed = int((a != b).sum())
+    in_layer, positive, also = counted.sum(1), a.sum(1), b.sum(1)
+    both = np.random.default_rng(seed).hypergeometric(positive, in_layer - positive, also, size=(shuffles, len(in_layer)))
+    null = (positive + also).sum() - 2 * both.sum(1)
+    tail = min((null <= observed).sum(), (null >= observed).sum())
+    low, high = np.quantile(null, [0.025, 0.975])
+    p_value = min(1.0, 2 * (int(tail) + 1) / (shuffles + 1))
+    return Conflict(total, observed / total, float(null.mean()) / total, float(low) / total, float(high) / total, p_value)

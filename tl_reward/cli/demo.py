@@ -1,0 +1,80 @@
+"""The main job once through on what travels with the package: three reward models, 168 pairs, one page."""
+
+from pathlib import Path
+
+from tl_reward import parallel
+from tl_reward.analyses.ablation_curves import ablation_curve
+from tl_reward.analyses.discovery import discover
+from tl_reward.analyses.exact_effects import compare_with_exact
+from tl_reward.analyses.examples.collect import collect_examples
+from tl_reward.analyses.tension import tension
+from tl_reward.data.readers import EMBEDDED, load_pairs
+from tl_reward.measures.neuron_statistics import StatisticName
+from tl_reward.model import embedded
+from tl_reward.model.checkpoints import load_unembedding
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.results.record_examples import neurons_to_show, record_examples
+from tl_reward.results.record_neurons import (
+    record_ablation,
+    record_attribution,
+    record_discovery,
+    record_overlap,
+    record_scores,
+    record_tension,
+)
+from tl_reward.results.store import Results, check_run_folder, provenance
+from tl_reward.show.page import write_page
+
+OBJECTIVES = ("helpful", "harmless")
+# The study's magnitude: the signed mean of the activation module's output.
+SCORE: StatisticName = "mean"
+SITE = "mlp_gate"
+FRACTIONS = (0.05, 0.1, 0.2)
+SHOWN = 250  # neurons of each model whose examples the page shows token by token
+
+
+def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
+    """Scores, finds neurons, estimates their effects, compares and ablates; writes a run folder with its page, and returns the page's path.
+
+    Neurons are found on one half of the embedded pairs, and everything is tested on the other. As in the study, each model's neurons
+    are found on pairs of its own objective, and the mixed model's on both.
+    """
+    parallel.require_one("the demo")
+    check_run_folder(output, overwrite=overwrite)
+    find = {objective: load_pairs(EMBEDDED, objective=objective, split="find") for objective in OBJECTIVES}
+    test = {objective: load_pairs(EMBEDDED, objective=objective, split="test") for objective in OBJECTIVES}
+    tested = [pair for objective in OBJECTIVES for pair in test[objective]]
+    data = {f"embedded {o}, find": find[o] for o in OBJECTIVES} | {f"embedded {o}, test": test[o] for o in OBJECTIVES}
+    results = Results(provenance=provenance(seed=seed, data=data))
+    base, unembedding = HookedRewardModel.from_base(embedded.BASE), load_unembedding(embedded.BASE)
+    for name in embedded.REWARD_MODELS:
+        model = HookedRewardModel.from_pretrained(embedded.ADAPTERS / name)  # not a folder of that name that happens to be here
+        own = OBJECTIVES if name == "mixed" else (name,)
+        found = discover(model, [p for o in own for p in find[o]], base=base, progress=f"{name}: neurons")
+        record_discovery(results, name, f"embedded {' and '.join(own)}, find", found)
+        pull = tension(model, tested, progress=f"{name}: effects")
+        record_tension(results, name, "embedded, test", pull, fraction=0.02)
+        if name == "mixed":
+            for objective, effects in pull.effects.items():
+                checked = compare_with_exact(
+                    model, test[objective], {"gradient": effects.effect}, top=6, random=6, seed=seed,
+                    progress=f"{name}: neurons zeroed one by one, {objective} pairs",
+                )  # fmt: skip
+                record_attribution(results, name, f"embedded {objective}, test", {"gradient": effects}, checked)
+        examples = collect_examples(
+            model, tested, neurons_to_show(results, name, most=SHOWN), unembedding=unembedding, seed=seed, progress=f"{name}: examples"
+        )
+        record_examples(results, name, "embedded, test", examples)
+        for objective, scores in examples.scores.by_objective().items():
+            dataset = f"embedded {objective}, test"
+            record_scores(results, name, dataset, scores)
+            if name == "mixed":
+                curve = ablation_curve(
+                    model, test[objective], found.ranking(SCORE, SITE), fractions=FRACTIONS, draws=2, seed=seed,
+                    progress=f"{name}: without neurons, {objective} pairs",
+                )  # fmt: skip
+                entry = results.sections["discovery"][name]
+                record_ablation(results, name, dataset, curve, score=SCORE, site=SITE, found=entry, pairs=test[objective])
+    record_overlap(results, results, scores=[SCORE], sites=[SITE], fraction=0.1)
+    results.save(output, overwrite=overwrite)
+    return write_page(results, output / "dashboard.html")

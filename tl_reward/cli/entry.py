@@ -1,0 +1,146 @@
+"""Open up reward models: score preference pairs, find neurons, ablate them, and see the result on one page."""
+
+import shlex
+import sys
+import webbrowser
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from tl_reward.cli.examples import Examples
+from tl_reward.cli.neurons import Ablate, Attribute, Compare, Discover, Effects, Tension
+from tl_reward.cli.options import Data, Output, Running, console, merged, print_run, quiet
+from tl_reward.cli.patching import Lens, Patch, PatchModels
+from tl_reward.cli.serve import Serve
+from tl_reward.cli.study import Reproduce
+from tl_reward.errors import one_line_errors
+from tl_reward.model import embedded
+from tl_reward.model.training import TrainingConfig
+from tl_reward.results.store import Results, provenance
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Run the main job once through on the embedded models and pairs, and write its page."""
+
+    out: Path = Path("runs/demo")
+    """The run folder to write."""
+    overwrite: bool = False
+    """Replace a run folder that exists."""
+
+    def run(self) -> None:
+        from tl_reward.cli.demo import run_demo
+
+        page = run_demo(self.out, overwrite=self.overwrite)
+        print_run(self.out)
+        console.print(f"\nPage: {page.resolve()}", soft_wrap=True)
+        console.print(how_to_open(page), soft_wrap=True)
+
+
+def how_to_open(page: Path) -> str:
+    """Where there is a terminal and a browser, the command that opens the page; else what to do with it."""
+    if console.is_terminal:
+        try:
+            webbrowser.get()
+        except webbrowser.Error:
+            return "No browser was found here: copy the file to a machine that has one. It needs no network."
+        return f"Open it: {Path(sys.executable).name} -m webbrowser -t {shlex.quote(page.resolve().as_uri())}"
+    return "Open it in a browser; it needs no network."
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a reward model on preference pairs, with TRL. Needs the extra: pip install 'tl_reward[train]'."""
+
+    out: Path
+    """The folder to write the model to."""
+    base: str = embedded.BASE
+    """A causal language model: folder, hub id, or the embedded default."""
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    config: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
+    resume: bool = False
+    """Go on from the last checkpoint of a training that was cut short."""
+
+    def run(self) -> None:
+        from tl_reward.model.training import train
+
+        pairs = [pair for part in self.data.load(split="train", embedded="find").values() for pair in part]
+        record = train(self.base, pairs, self.out, self.config, resume=self.resume)
+        console.print(f"Trained on {record.pairs} pairs ({record.dropped} over-long ones left out) in {record.wall_seconds:.0f} s.")
+        console.print(f"Model: {self.out.resolve()}", soft_wrap=True)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Rewards, margins and accuracies of reward models on preference pairs."""
+
+    models: Positional[tuple[str, ...]]
+    """Folders, hub ids, or the embedded helpful, harmless, mixed."""
+    output: tyro.conf.OmitArgPrefixes[Output]
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+
+    def run(self) -> None:
+        from tl_reward.results.record_neurons import record_scores
+        from tl_reward.running.scoring import score
+
+        self.output.check()
+        data = self.data.load(split="test", embedded="test")
+        results = Results(provenance=provenance(data=data))
+        for name, source in self.running.named(self.models).items():
+            model = self.running.load(source)
+            for dataset, pairs in data.items():
+                scores = score(model, pairs, progress=f"{name}: {dataset}", **self.running.options)
+                record_scores(results, name, dataset, scores)
+        self.output.write(results)
+
+
+@dataclass(frozen=True)
+class Dashboard:
+    """Write one self-contained HTML page from run folders. Runs no model."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders; several are shown on one page."""
+    out: Path | None = None
+    """The file to write. Default: dashboard.html in the first run folder."""
+    overwrite: bool = False
+    """Replace a page that exists."""
+
+    def run(self) -> None:
+        from tl_reward.show.page import write_page
+
+        page = write_page(merged(self.runs), self.out or self.runs[0] / "dashboard.html", overwrite=self.overwrite)
+        console.print(f"Page: {page.resolve()}", soft_wrap=True)
+
+
+Command = (
+    Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Score, tyro.conf.subcommand("score")]
+    | Annotated[Discover, tyro.conf.subcommand("discover")]
+    | Annotated[Attribute, tyro.conf.subcommand("attribute")]
+    | Annotated[Effects, tyro.conf.subcommand("effects")]
+    | Annotated[Tension, tyro.conf.subcommand("tension")]
+    | Annotated[Examples, tyro.conf.subcommand("examples")]
+    | Annotated[Ablate, tyro.conf.subcommand("ablate")]
+    | Annotated[Patch, tyro.conf.subcommand("patch")]
+    | Annotated[PatchModels, tyro.conf.subcommand("patch-models")]
+    | Annotated[Lens, tyro.conf.subcommand("lens")]
+    | Annotated[Compare, tyro.conf.subcommand("compare")]
+    | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
+    | Annotated[Dashboard, tyro.conf.subcommand("dashboard")]
+    | Annotated[Serve, tyro.conf.subcommand("serve")]
+)
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """See `tl_reward.cli.main`."""
+    command = tyro.cli(Command, prog="tl-reward", description=__doc__, args=args)  # type: ignore[call-overload]
+    quiet()
+    with one_line_errors("tl-reward"):
+        command.run()
+    return 0

@@ -1,0 +1,68 @@
+"""The command that shows what drives neurons: transcripts and tokens, distributions, words."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from tyro.conf import Positional
+
+from tl_reward.cli.options import Data, Output, Running, named
+from tl_reward.errors import InputError
+from tl_reward.model import embedded
+from tl_reward.results.store import Results, provenance
+from tl_reward.sites import NeuronSet, Where
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Show what drives neurons: the transcripts and tokens at which each is strongest, its distribution, and its words.
+
+    The state is kept in OUT.partial beside the run folder: the same command goes on from there after a cut.
+    """
+
+    model: Positional[str]
+    """Folder, hub id, or an embedded model."""
+    output: tyro.conf.OmitArgPrefixes[Output]
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+    neurons: tuple[str, ...] = ()
+    """Neurons to show in detail, as layer.number, such as 20.131."""
+    ranking: Path | None = None
+    """Instead: a run folder of tension, attribute, effects or discover, whose top neurons to show."""
+    most: int = 500
+    """Of these, this many."""
+    base: str | None = None
+    """The language model that it was trained from, for the words that neurons raise. Default: an embedded model's own; else none."""
+    where: Where = "response"
+    """Tokens over which peaks and distributions are taken."""
+    site: Literal["mlp_post", "mlp_gate"] = "mlp_post"
+    """mlp_post and mlp_gate are two readings of a neuron, act(gate)*up and act(gate)."""
+    seed: int = 0
+    """Seed of the transcripts drawn at random."""
+
+    def run(self) -> None:
+        from tl_reward.analyses.examples.collect import collect_examples
+        from tl_reward.model.checkpoints import load_unembedding
+        from tl_reward.results.record_examples import neurons_to_show, record_examples
+
+        self.output.check()
+        if bool(self.neurons) == (self.ranking is not None):
+            raise InputError("give either --neurons or --ranking")
+        (plain,), (name,) = named((self.model,)), self.running.named((self.model,))
+        neurons = NeuronSet.parse(self.neurons)
+        if self.ranking is not None:
+            run = Results.load(self.ranking)
+            neurons = neurons_to_show(run, self.running.recorded(run, plain), most=self.most)
+        data = self.data.load(split="test", embedded="test")
+        pairs = [pair for part in data.values() for pair in part]
+        results = Results(provenance=provenance(seed=self.seed, data=data))
+        model = self.running.load(self.model)
+        shipped = self.model in embedded.REWARD_MODELS and embedded.resolve(self.model) != self.model
+        base = self.base or (embedded.BASE if shipped else None)
+        found = collect_examples(
+            model, pairs, neurons, site=self.site, where=self.where, unembedding=load_unembedding(base) if base else None,
+            checkpoint=self.output.out.with_name(f"{self.output.out.name}.partial"), seed=self.seed, progress=name, **self.running.options,
+        )  # fmt: skip
+        record_examples(results, name, " + ".join(data), found)
+        self.output.write(results)

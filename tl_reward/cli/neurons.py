@@ -1,0 +1,274 @@
+"""The commands that look inside a reward model: neurons, effects, tension, ablation, overlap."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from tl_reward.cli.options import Data, Output, Running, merged, named
+from tl_reward.data.pairs import Objective, PreferencePair
+from tl_reward.errors import InputError
+from tl_reward.measures.names import AblationKind, Method, RankingName
+from tl_reward.results.store import Results, provenance
+from tl_reward.sites import UNIT_SITES, NeuronSet, UnitSite, check_fraction
+
+if TYPE_CHECKING:
+    from tl_reward.analyses import exact_effects
+    from tl_reward.model.reward_model import HookedRewardModel
+
+
+@dataclass(frozen=True)
+class Discover:
+    """Per-neuron statistics: mean, abs_mean, rms, probability, change against a base model, and chosen against rejected."""
+
+    models: Positional[tuple[str, ...]]
+    """Folders, hub ids, or the embedded helpful, harmless, mixed."""
+    output: tyro.conf.OmitArgPrefixes[Output]
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+    base: str | None = None
+    """The language model that they were trained from, for the change score."""
+    sites: tuple[UnitSite, ...] = UNIT_SITES
+    """Readings of a neuron: mlp_post is act(gate)*up, mlp_gate is act(gate)."""
+
+    def run(self) -> None:
+        from tl_reward.analyses.discovery import discover
+        from tl_reward.model.reward_model import HookedRewardModel
+        from tl_reward.results.record_neurons import record_discovery
+
+        self.output.check()
+        data = self.data.load(split="test", embedded="find")
+        results = Results(provenance=provenance(data=data))
+        pairs = [pair for part in data.values() for pair in part]
+        options = self.running.precision
+        base = HookedRewardModel.from_base(self.base, **options) if self.base else None
+        for name, source in self.running.named(self.models).items():
+            model = self.running.load(source)
+            found = discover(model, pairs, base=base, sites=self.sites, progress=f"{name}: neurons", **self.running.options)
+            record_discovery(results, name, " + ".join(data), found)
+        self.output.write(results)
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """Estimate every neuron's effect on the margin from one backward pass, and check a sample of them by zeroing each alone."""
+
+    models: Positional[tuple[str, ...]]
+    """Folders, hub ids, or the embedded helpful, harmless, mixed."""
+    output: tyro.conf.OmitArgPrefixes[Output]
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+    methods: tuple[Method, ...] = ("gradient",)
+    """How to estimate: activation times gradient against zero (gradient), the neuron's mean (mean) or the paired transcript (pair),
+    integrated gradients (integrated), or direct reward attribution (direct). Several are compared."""
+    site: UnitSite = "mlp_post"
+    """mlp_post and mlp_gate are two readings of a neuron, act(gate)*up and act(gate); attn_z is for attention heads."""
+    steps: int = 8
+    """Steps of integrated gradients."""
+    top: int = 16
+    """Neurons with the largest estimates of each method to zero, each alone."""
+    random: int = 16
+    """Neurons drawn at random to zero, each alone."""
+    seed: int = 0
+    """Seed of the random sample."""
+
+    def run(self) -> None:
+        from tl_reward.analyses.exact_effects import compare_with_exact
+        from tl_reward.analyses.methods import estimate
+        from tl_reward.results.record_neurons import record_attribution
+
+        self.output.check()
+        data = self.data.load(split="test", embedded="test")
+        results = Results(provenance=provenance(seed=self.seed, data=data))
+        for name, source in self.running.named(self.models).items():
+            model = self.running.load(source)
+            for dataset, pairs in data.items():
+                label, options = f"{name}: {dataset}", self.running.options
+                found = {
+                    method: estimate(model, pairs, method, site=self.site, steps=self.steps, progress=f"{label}, {method}", **options)
+                    for method in dict.fromkeys(self.methods)
+                }
+                checked = compare_with_exact(
+                    model, pairs, {method: each.effect for method, each in found.items()}, top=self.top, random=self.random,
+                    seed=self.seed, site=self.site, progress=f"{label}, one by one", **options,
+                )  # fmt: skip
+                record_attribution(results, name, dataset, found, checked)
+        self.output.write(results)
+
+
+@dataclass(frozen=True)
+class Effects:
+    """What ablating neurons does to rewards, exactly: each alone and all together, or the sets of a run beside random ones."""
+
+    model: Positional[str]
+    """Folder, hub id, or an embedded model."""
+    output: tyro.conf.OmitArgPrefixes[Output]
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+    neurons: tuple[str, ...] = ()
+    """Neurons (or heads) as layer.number, such as 20.131."""
+    sets: Path | None = None
+    """Instead: a run folder of `tl-reward tension`, whose sets to zero, each whole."""
+    kind: AblationKind = "zero"
+    """Set neurons to 0 (zero), to their mean (mean), to what they are at tokens drawn at random (resample), or to half (halve)."""
+    source: tuple[str, ...] = ()
+    """Pairs that means and drawn tokens come from, such as helpful ones for a test on harmless ones: files, hub ids or "embedded".
+    Default: the tested ones."""
+    source_objective: Objective | None = None
+    """Of these, keep pairs of this objective."""
+    site: UnitSite = "mlp_post"
+    """What the numbers count: neurons (mlp_post, mlp_gate) or attention heads (attn_z)."""
+    draws: int = 3
+    """Layer-matched random sets beside each set."""
+    seed: int = 0
+    """Seed of random sets and of drawn tokens."""
+
+    def run(self) -> None:
+        from tl_reward.analyses.ablation_curves import ablate_sets
+        from tl_reward.results.record_neurons import record_effects, record_sets, sets_of
+
+        self.output.check()
+        if bool(self.neurons) == (self.sets is not None):
+            raise InputError("give either --neurons or --sets")
+        if self.sets is not None and self.kind != "zero":
+            raise InputError(f"sets are zeroed; kind {self.kind} is for --neurons")
+        (plain,), (name,) = named((self.model,)), self.running.named((self.model,))
+        given = NeuronSet.parse(self.neurons) if self.neurons else None
+        source_run = Results.load(self.sets) if self.sets else None
+        found = sets_of(source_run, self.running.recorded(source_run, plain)) if source_run else None
+        data = self.data.load(split="test", embedded="test")
+        drawn_from = replace(self.data, pairs=self.source, objective=self.source_objective, subset=None)
+        source = drawn_from.load(split="test", embedded="test")
+        results = Results(provenance=provenance(seed=self.seed, data=data | source))
+        model = self.running.load(self.model)
+        drawn = [pair for part in source.values() for pair in part]
+        for dataset, pairs in data.items():
+            label, options = f"{name}: {dataset}", self.running.options
+            if found is not None:
+                site = found.entry["site"]
+                ablated = ablate_sets(model, pairs, found.sets, draws=self.draws, seed=self.seed, site=site, progress=label, **options)
+                record_sets(results, name, dataset, ablated, site=site, source=found.entry, pairs=pairs)
+            if given is not None:
+                record_effects(results, name, dataset, self._effects(model, pairs, drawn or pairs, given, label))
+        self.output.write(results)
+
+    def _effects(
+        self, model: "HookedRewardModel", pairs: list[PreferencePair], source: list[PreferencePair], neurons: NeuronSet, label: str
+    ) -> "exact_effects.Effects":
+        from tl_reward.analyses.discovery import discover
+        from tl_reward.analyses.exact_effects import set_effects, singles
+        from tl_reward.running.activations import sample_activations
+
+        options = self.running.options
+        mean = bank = None
+        if self.kind == "mean" and self.site == "attn_z":
+            raise InputError("kind mean is for neurons; for heads choose zero, resample or halve")
+        if self.kind == "mean":
+            mean = discover(model, source, sites=(self.site,), **options).ranking("mean", self.site)
+        if self.kind == "resample":
+            bank = sample_activations(model, source, self.site, seed=self.seed, **options)
+        sets = singles(neurons) | ({"all together": neurons} if len(neurons) > 1 else {})
+        return set_effects(model, pairs, sets, kind=self.kind, site=self.site, mean=mean, bank=bank, progress=label, **options)
+
+
+@dataclass(frozen=True)
+class Tension:
+    """Each neuron's effect on the margins of two objectives: which support both, and which one at the other's cost."""
+
+    models: Positional[tuple[str, ...]]
+    """Folders, hub ids, or the embedded helpful, harmless, mixed."""
+    output: tyro.conf.OmitArgPrefixes[Output]
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+    method: Method = "gradient"
+    """How to estimate effects, as in `tl-reward attribute`."""
+    site: UnitSite = "mlp_post"
+    """mlp_post and mlp_gate are two readings of a neuron, act(gate)*up and act(gate); attn_z is for attention heads."""
+    fraction: float = 0.02
+    """Share of all neurons that counts as the top of each objective, for the sets that `tl-reward effects --sets` zeroes."""
+
+    def run(self) -> None:
+        from tl_reward.analyses.tension import tension
+        from tl_reward.results.record_neurons import record_tension
+
+        self.output.check()
+        check_fraction(self.fraction)
+        data = self.data.load(split="test", embedded="find")
+        pairs = [pair for part in data.values() for pair in part]
+        results = Results(provenance=provenance(data=data))
+        for name, source in self.running.named(self.models).items():
+            model = self.running.load(source)
+            found = tension(model, pairs, site=self.site, method=self.method, progress=name, **self.running.options)
+            record_tension(results, name, " + ".join(data), found, fraction=self.fraction)
+        self.output.write(results)
+
+
+@dataclass(frozen=True)
+class Ablate:
+    """Zero a reward model's top neurons, share by share, beside layer-matched random sets."""
+
+    model: Positional[str]
+    """Folder, hub id, or an embedded model."""
+    ranking: Path
+    """The run folder of `tl-reward discover` or `attribute` that ranks them. Find neurons on other pairs than those tested here."""
+    output: tyro.conf.OmitArgPrefixes[Output]
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+    score: RankingName | Literal["attribution"] = "mean"
+    """What ranks: a statistic, a contrast of chosen and rejected, entropy over objectives, random, or the attribution of a run. The
+    study's magnitude is the mean at mlp_gate."""
+    site: UnitSite = "mlp_gate"
+    """The reading that it is of, or attn_z for attention heads."""
+    fractions: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2)
+    """Shares of all neurons."""
+    draws: int = 3
+    """Random sets at each share."""
+    seed: int = 0
+    """Seed of the random sets."""
+
+    def run(self) -> None:
+        from tl_reward.analyses.ablation_curves import ablation_curve
+        from tl_reward.results.record_neurons import ranking_of, record_ablation
+
+        self.output.check()
+        for fraction in self.fractions:
+            check_fraction(fraction)
+        (plain,), (name,) = named((self.model,)), self.running.named((self.model,))
+        run = Results.load(self.ranking)
+        found = ranking_of(run, self.running.recorded(run, plain), self.score, self.site)
+        data = self.data.load(split="test", embedded="test")
+        results = Results(provenance=provenance(seed=self.seed, data=data))
+        model = self.running.load(self.model)
+        for dataset, pairs in data.items():
+            curve = ablation_curve(
+                model, pairs, found.ranking, fractions=self.fractions, draws=self.draws, seed=self.seed, site=self.site,
+                progress=f"{name}: {dataset}", **self.running.options,
+            )  # fmt: skip
+            record_ablation(results, name, dataset, curve, score=self.score, site=self.site, found=found.entry, pairs=pairs)
+        self.output.write(results)
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Overlap of the top neurons of reward models, or by several scores or at both sites, beside chance. Runs no model."""
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders of `tl-reward discover` or `attribute`."""
+    output: tyro.conf.OmitArgPrefixes[Output]
+    score: tuple[RankingName | Literal["attribution"], ...] = ("mean",)
+    """What ranks, as in `tl-reward ablate`; several are compared."""
+    site: tuple[UnitSite, ...] = ("mlp_gate",)
+    """The reading that it is of; several are compared."""
+    fraction: float = 0.1
+    """Share of all neurons."""
+
+    def run(self) -> None:
+        from tl_reward.results.record_neurons import record_overlap
+
+        self.output.check()
+        found = merged(self.runs)
+        results = Results(provenance=found.provenance | {"command": provenance()["command"]})
+        record_overlap(results, found, scores=self.score, sites=self.site, fraction=self.fraction)
+        self.output.write(results)

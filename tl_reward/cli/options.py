@@ -1,0 +1,190 @@
+"""What the commands share: which pairs to read, how to run the model, where to write, and what is printed then."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from rich.console import Console
+
+from tl_reward import parallel
+from tl_reward.data.encoding import Overlong
+from tl_reward.data.pairs import Objective, PreferencePair
+from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
+from tl_reward.errors import InputError
+from tl_reward.model import embedded
+from tl_reward.results.store import Results, check_run_folder
+
+if TYPE_CHECKING:
+    from tl_reward.model.reward_model import HookedRewardModel
+    from tl_reward.running.budget import RunOptions
+
+console = Console(markup=False, quiet=not parallel.is_first())  # names and paths may hold brackets
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which preference pairs to read."""
+
+    pairs: tuple[str, ...] = ("embedded",)
+    """Files (.json, .jsonl, .gz, .parquet), hub ids such as Anthropic/hh-rlhf, or "embedded"."""
+    objective: Objective | None = None
+    """Keep pairs of this objective, and mark those that name none with it."""
+    subset: str | None = None
+    """Keep pairs of this subset."""
+    split: str | None = None
+    """Split of a hub data set, or of a file whose rows name theirs. The embedded pairs have find and test. Default: train to train;
+    find where neurons are found (discover, tension); test elsewhere."""
+    data_dir: str | None = None
+    """Folder within a hub data set."""
+    limit: int | None = None
+    """Keep the first rows of each file, this many; a best-of-n row counts as one."""
+    drop_bad: bool = False
+    """Leave out pairs with an empty side or two equal ones, instead of stopping."""
+
+    def load(self, *, split: str, embedded: str) -> dict[str, list[PreferencePair]]:
+        """The pairs of each source, by a name that says what was kept of it.
+
+        Args:
+            split: the default split of a hub data set.
+            embedded: the default split of the embedded pairs.
+        """
+        result: dict[str, list[PreferencePair]] = {}
+        for source in self.pairs:
+            local = source != EMBEDDED and Path(source).exists()
+            chosen = self.split or (embedded if source == EMBEDDED else None if local else split)
+            kept = [chosen, self.objective, self.subset, f"first {self.limit}" if self.limit else None]
+            name = ", ".join([short_name(source), *(part for part in kept if part)])
+            if name in result:
+                raise InputError(f"two sources are called {name!r}; rename one")
+            result[name] = load_pairs(
+                source,
+                objective=self.objective,
+                subset=self.subset,
+                data_dir=self.data_dir,
+                split=chosen,
+                limit=self.limit,
+                on_bad="drop" if self.drop_bad else "error",
+            )
+        return result
+
+
+@dataclass(frozen=True)
+class Running:
+    """How to run the model."""
+
+    max_tokens: int | None = None
+    """Tokens a batch; a prefix that transcripts share counts once. Default: as many as run fastest and fit."""
+    max_memory_gb: float | None = None
+    """Memory that a batch may take besides the model's weights, in GiB. Default: half of what is free."""
+    max_length: int | None = None
+    """Longest transcript, in tokens. Default: 1,024, or the model's context if that is shorter."""
+    overlong: Overlong = "drop"
+    """What to do with longer ones: drop the pair, cut tokens off the left, or stop."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the model. The head and all sums are wider: float32 and float64."""
+    device: str | None = None
+    """Default: the GPU if there is one."""
+    intervention: tuple[str, ...] = ()
+    """Edits of the model that is studied, each module:name of an intervention of your own, applied in their order."""
+
+    @property
+    def precision(self) -> dict[str, Any]:
+        """How `HookedRewardModel` loads a model."""
+        import torch
+
+        try:
+            device = torch.device(self.device) if self.device else None
+        except RuntimeError as error:
+            raise InputError(f"device {self.device!r} is not one of torch's ({str(error).splitlines()[0]})") from None
+        return {"dtype": getattr(torch, self.dtype), "device": device}
+
+    def load(self, source: str) -> "HookedRewardModel":
+        from tl_reward.model.reward_model import HookedRewardModel
+
+        return HookedRewardModel.from_pretrained(source, **self.precision)
+
+    def label(self, model: str) -> str:
+        """What run folders and plots call a model: one that is edited is not called as the one that is not."""
+        return " + ".join([model, *(name.partition(":")[2] for name in self.intervention)])
+
+    def named(self, models: Sequence[str]) -> dict[str, str]:
+        """Where each model is, by its label. Says no to interventions that do not load before any model does."""
+        from tl_reward.interventions.from_functions import load_interventions
+
+        load_interventions(self.intervention)
+        return {self.label(name): source for name, source in named(models).items()}
+
+    def recorded(self, run: Results, model: str) -> str:
+        """What a run calls this model: edited as it is now, or else unedited."""
+        listed = [entry["model"] for part in ("attribution", "tension") for entry in run.sections.get(part, {}).values()]
+        label = self.label(model)
+        return label if label in {*run.sections.get("discovery", {}), *listed} else model
+
+    @property
+    def options(self) -> "RunOptions":
+        from tl_reward.interventions.from_functions import load_interventions
+
+        return {
+            "interventions": load_interventions(self.intervention),
+            "max_tokens": self.max_tokens,
+            "max_memory_gb": self.max_memory_gb,
+            "max_length": self.max_length,
+            "overlong": self.overlong,
+        }
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where to write."""
+
+    out: Path
+    """The run folder to write."""
+    overwrite: bool = False
+    """Replace a run folder that exists."""
+
+    def check(self) -> None:
+        """Says no before an hour of work, not after it."""
+        check_run_folder(self.out, overwrite=self.overwrite)
+
+    def write(self, results: Results) -> None:
+        results.save(self.out, overwrite=self.overwrite)
+        if parallel.is_first():
+            print_run(self.out)
+            console.print(f"Run: {self.out.resolve()}", soft_wrap=True)
+
+
+def named(models: Sequence[str]) -> dict[str, str]:
+    """Each model by its last path part, which is what run folders and plots call it."""
+    if not models:
+        raise InputError(f"at least one model is needed; embedded: {', '.join(embedded.REWARD_MODELS)}")
+    result = {Path(model).name or model: model for model in models}
+    if len(result) < len(models):
+        raise InputError(f"models must have different names, got {', '.join(models)}")
+    return result
+
+
+def merged(folders: Sequence[Path]) -> Results:
+    """The runs in some folders, as one."""
+    if not folders:
+        raise InputError("at least one run folder is needed, got none")
+    return Results.merge([Results.load(folder) for folder in folders])
+
+
+def print_run(folder: Path) -> None:
+    """Prints a run as tables."""
+    from tl_reward.show.terminal import summary
+
+    summary(Results.load(folder), console)
+
+
+def quiet() -> None:
+    """transformers logs every config it reads; its progress bars are about loading weights."""
+    from transformers.utils import logging as hf_logging
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")  # about its own insides
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

@@ -1,0 +1,166 @@
+"""The commands that move activations: within a pair, between reward models; and the reward read from every layer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import tyro
+from tyro.conf import Positional
+
+from tl_reward.cli.options import Data, Output, Running, named
+from tl_reward.data.pairs import Objective, PreferencePair
+from tl_reward.errors import InputError
+from tl_reward.results.store import Results, pair_hash, provenance
+from tl_reward.sites import NeuronSet, SiteKind, UnitSite, Where, check_fraction
+
+if TYPE_CHECKING:
+    from tl_reward.model.reward_model import HookedRewardModel
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Patch each pair's chosen run from its rejected one, and back: which sites suffice to move the reward."""
+
+    models: Positional[tuple[str, ...]]
+    """Folders, hub ids, or the embedded helpful, harmless, mixed."""
+    output: tyro.conf.OmitArgPrefixes[Output]
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+    kinds: tuple[SiteKind, ...] = ("resid_post", "attn_out", "mlp_out")
+    """Sites, in every layer; of attn_z each head by itself."""
+    where: tuple[Where, ...] = ("all",)
+    """Tokens to patch: the read-out token, the response, or all that have a counterpart."""
+    neurons: tuple[str, ...] = ()
+    """Neurons to patch together besides, as layer.number, such as 20.131."""
+    tokens: str | None = None
+    """The id of one pair, to patch it alone at the first of the kinds, one token and layer at a time."""
+
+    def run(self) -> None:
+        from tl_reward.analyses.pair_patching import aligned_tokens, patch_pairs
+        from tl_reward.results.record_patching import record_patching
+
+        self.output.check()
+        neurons = NeuronSet.parse(self.neurons) if self.neurons else None
+        if self.tokens is not None and (not self.kinds or self.kinds[0] == "attn_z" or self.neurons):
+            raise InputError("--tokens patches one kind of site whole, not heads or neurons: give it as the first of --kinds")
+        data = self._one_pair(self.data.load(split="test", embedded="test"))
+        results = Results(provenance=provenance(data=data))
+        for name, source in self.running.named(self.models).items():
+            model = self.running.load(source)
+            for dataset, pairs in data.items():
+                options, label = self.running.options, f"{name}: {dataset}"
+                if self.tokens is None:
+                    found = patch_pairs(
+                        model, pairs, kinds=self.kinds, where=self.where, neurons=neurons, progress=label, **options
+                    )  # fmt: skip
+                    record_patching(results, name, dataset, found)
+                    continue
+                tokens = aligned_tokens(model, pairs[0], **options)
+                places = list(range(-len(tokens), 0))
+                found = patch_pairs(model, pairs, kinds=self.kinds[:1], where=places, progress=label, **options)
+                record_patching(results, name, dataset, found, tokens=tokens)
+        self.output.write(results)
+
+    def _one_pair(self, data: dict[str, list[PreferencePair]]) -> Mapping[str, list[PreferencePair]]:
+        if self.tokens is None:
+            return data
+        found = {f"{name}, pair {pair.id}": [pair] for name, part in data.items() for pair in part if pair.id == self.tokens}
+        if not found:
+            known = ", ".join(pair.id for part in data.values() for pair in part[:3])
+            raise InputError(f"no pair has the id {self.tokens!r}; the first ones are {known}")
+        return found
+
+
+@dataclass(frozen=True)
+class PatchModels:
+    """Patch one model's neurons from another of the same shape: what the source's top neurons give back, and what they cost."""
+
+    model: Positional[str]
+    """The model that is patched: folder, hub id, or an embedded model."""
+    source: Positional[str]
+    """The model that activations come from."""
+    output: tyro.conf.OmitArgPrefixes[Output]
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+    find: tuple[str, ...] = ("embedded",)
+    """Pairs that rank the neurons: files, hub ids or "embedded" (whose split find is taken)."""
+    find_objective: Objective | None = None
+    """Of these, keep pairs of this objective."""
+    find_limit: int | None = None
+    """Of these, keep the first rows of each file, this many."""
+    fractions: tuple[float, ...] = (0.01, 0.05, 0.2, 1.0)
+    """Shares of all neurons."""
+    draws: int = 3
+    """Layer-matched random sets at each share."""
+    site: UnitSite = "mlp_post"
+    """mlp_post and mlp_gate are two readings of a neuron, act(gate)*up and act(gate); attn_z is for attention heads."""
+    where: Where = "all"
+    """Tokens whose activations are replaced."""
+    top: int = 16
+    """Neurons with the largest estimated gain or loss to patch, each alone, to check the estimate."""
+    random: int = 16
+    """Neurons drawn at random to patch, each alone. With 0 of both, the estimate is not checked."""
+    seed: int = 0
+    """Seed of random sets and samples."""
+
+    def run(self) -> None:
+        from tl_reward.analyses.model_patching import compare_gain_with_exact, gain, patch_models
+        from tl_reward.results.record_patching import record_gain, record_model_patching
+
+        self.output.check()
+        for fraction in self.fractions:
+            check_fraction(fraction)
+        plain, source = named((self.model, self.source))
+        (target,) = self.running.named((self.model,))
+        tested = self.data.load(split="test", embedded="test")
+        finding = replace(self.data, pairs=self.find, objective=self.find_objective, limit=self.find_limit, split=None, subset=None)
+        found_on = finding.load(split="train", embedded="find")
+        pairs = [pair for part in found_on.values() for pair in part]
+        results = Results(provenance=provenance(seed=self.seed, data=tested | found_on))
+        models: dict[str, HookedRewardModel] = {name: self.running.load(path) for name, path in named((self.model, self.source)).items()}
+        options, both = self.running.options, (models[plain], models[source])
+        estimate = gain(*both, pairs, site=self.site, where=self.where, progress=f"gain from {source}", **options)
+        if self.top or self.random:
+            checked = compare_gain_with_exact(
+                *both, pairs, {"gradient": estimate.effect}, site=self.site, where=self.where, top=self.top, random=self.random,
+                seed=self.seed, progress="one by one", **options,
+            )  # fmt: skip
+            record_gain(results, target, source, " + ".join(found_on), estimate, checked)
+        origin = {"dataset": " + ".join(found_on), "pair_hashes": [pair_hash(pair) for pair in pairs]}
+        for dataset, part in tested.items():
+            found = patch_models(
+                *both, part, estimate.effect, fractions=self.fractions, draws=self.draws, seed=self.seed, site=self.site, where=self.where,
+                progress=f"{source} into {target}: {dataset}", **options,
+            )  # fmt: skip
+            record_model_patching(
+                results, target, source, dataset, found, ranking="estimated gain", site=self.site, where=self.where, source=origin,
+                pairs=part,
+            )  # fmt: skip
+        self.output.write(results)
+
+
+@dataclass(frozen=True)
+class Lens:
+    """Read the reward from every layer's residual stream and after every token: where a preference is decided."""
+
+    models: Positional[tuple[str, ...]]
+    """Folders, hub ids, or the embedded helpful, harmless, mixed."""
+    output: tyro.conf.OmitArgPrefixes[Output]
+    data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
+    running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+    show: int = 3
+    """Pairs of each data set to keep token by token, for the page."""
+
+    def run(self) -> None:
+        from tl_reward.analyses.reward_lens import reward_lens
+        from tl_reward.results.record_patching import record_lens
+
+        self.output.check()
+        data = self.data.load(split="test", embedded="test")
+        results = Results(provenance=provenance(data=data))
+        for name, source in self.running.named(self.models).items():
+            model = self.running.load(source)
+            for dataset, pairs in data.items():
+                found = reward_lens(model, pairs, progress=f"{name}: {dataset}", **self.running.options)
+                record_lens(results, name, dataset, found, model.tokenizer, show=self.show)
+        self.output.write(results)

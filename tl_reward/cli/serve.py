@@ -1,0 +1,80 @@
+"""The command that serves a run's page with models behind it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+from tyro.conf import Positional
+
+from tl_reward.cli.options import Running, console, merged, named
+from tl_reward.errors import InputError
+from tl_reward.model import embedded
+from tl_reward.results.neuron_columns import columns_of
+from tl_reward.results.store import Results
+
+
+@dataclass(frozen=True)
+class Serve:
+    """Serve a run's page with its models behind it: type a pair, see rewards and neurons, switch neurons off. For this machine alone.
+
+    Needs the extra: pip install 'tl_reward[serve]'.
+    """
+
+    runs: Positional[tuple[Path, ...]]
+    """Run folders; several are shown on one page."""
+    models: tuple[str, ...] = ()
+    """Folders, hub ids, or the embedded helpful, harmless, mixed. Default: the embedded ones that the run is about."""
+    port: int = 0
+    """The port of 127.0.0.1. Default: any that is free."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the models. The head and all sums are wider: float32 and float64."""
+    device: str | None = None
+    """Default: the GPU if there is one."""
+
+    def run(self) -> None:
+        if not 0 <= self.port <= 65535:
+            raise InputError(f"port must be in [0, 65535], got {self.port}")
+        try:
+            from tl_reward.show.live.server import serve
+        except ModuleNotFoundError as error:
+            raise InputError(f"the live page needs {error.name}: pip install 'tl_reward[serve]'") from None
+        from tl_reward.show.page import build_page
+
+        results = merged(self.runs)
+        sources = named(self.models) if self.models else embedded_models(results)
+        page = build_page(results, live=True)
+        running = Running(dtype=self.dtype, device=self.device)
+        models = {name: running.load(source) for name, source in sources.items()}
+        for name, model in models.items():
+            shape, told = (model.cfg.n_layers, model.cfg.d_mlp), shape_of(results, name)
+            if told not in (None, shape):
+                raise InputError(f"the run's {name} has {told} layers and neurons, the one at {sources[name]} has {shape}; give --models")
+        own = {name: "embedded" if source == str(embedded.ADAPTERS / name) else source for name, source in sources.items()}
+        console.print(f"Models: {', '.join(f'{name} ({source})' for name, source in own.items())}", soft_wrap=True)
+        means = {name: mean for name in models if (mean := mean_of(results, name)) is not None}
+        serve(models, page, sources=own, means=means, port=self.port)
+
+
+def embedded_models(results: Results) -> dict[str, str]:
+    """Where the embedded models are that a run is about. Raises InputError where it is about none."""
+    entries = [(name, entry) for section in results.sections.values() for name, entry in section.items()]
+    told = {name for name, _ in entries} | {entry.get("model") for _, entry in entries}
+    found = {name: str(embedded.ADAPTERS / name) for name in embedded.REWARD_MODELS if name in told}
+    if not found:
+        raise InputError(
+            f"this run is about none of the embedded models ({', '.join(embedded.REWARD_MODELS)}); give its models as --models"
+        )
+    return found
+
+
+def shape_of(results: Results, model: str) -> tuple[int, int] | None:
+    """Layers and neurons of a model in the run; None where the run does not tell."""
+    shapes = [column.values.shape for column in columns_of(results) if column.model == model]
+    return (int(shapes[0][0]), int(shapes[0][1])) if shapes else None
+
+
+def mean_of(results: Results, model: str) -> Tensor | None:
+    """Each neuron's mean at "mlp_post", over both sides, [layer, neuron]; None where the run does not have it."""
+    sides = results.tensors.get(f"discovery/{model}/mlp_post/mean")
+    return None if sides is None else sides.mean(0)

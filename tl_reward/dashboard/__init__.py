@@ -1,5 +1,0 @@
-"""A run as one HTML page."""
-
-from tl_reward.dashboard.page import build_page, write_page
-
-__all__ = ["build_page", "write_page"]

@@ -1,0 +1,266 @@
+"""Pairs to token batches: one formatter, length buckets, masks, and the read-out position.
+
+The text of a transcript is written here and nowhere else. A tokenizer with a chat template uses it; one without gets the turns of
+HH-RLHF (`\\n\\nHuman: … \\n\\nAssistant: …`). So a checkpoint's own tokenizer says how its reward model was trained.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from tl_reward.data.pairs import PreferencePair, Transcript, check_unique_ids
+from tl_reward.errors import InputError
+from tl_reward.sites import Where
+
+Overlong = Literal["drop", "left", "error"]
+
+
+class RenderedTranscript(NamedTuple):
+    """The text that a model sees; `response_start` is the character at which the last assistant turn begins."""
+
+    text: str
+    response_start: int
+
+
+class Row(NamedTuple):
+    """A tokenised transcript; tokens from `response_start` on belong to the last assistant turn."""
+
+    ids: tuple[int, ...]
+    response_start: int
+
+
+@dataclass(frozen=True)
+class EncodedPairs:
+    """Pairs as rows of token ids. Each different transcript is one row, however many pairs it is part of.
+
+    `chosen[i]` and `rejected[i]` index `rows`. `dropped` counts the pairs left out because a side was over-long.
+    """
+
+    pairs: tuple[PreferencePair, ...]
+    rows: tuple[Row, ...]
+    chosen: tuple[int, ...]
+    rejected: tuple[int, ...]
+    dropped: int
+
+    @cached_property
+    def objectives(self) -> tuple[str, ...]:
+        """The objectives of the pairs, in the order of their names; "" stands for none."""
+        return tuple(sorted({pair.objective or "" for pair in self.pairs}))
+
+    @cached_property
+    def sides(self) -> Float[Tensor, "objective side row"]:
+        """How many times each row is a chosen (0) and a rejected (1) side in the pairs of each objective."""
+        place = torch.tensor([self.objectives.index(pair.objective or "") for pair in self.pairs])
+        counts = torch.zeros(len(self.objectives), 2, len(self.rows))
+        for side, rows in enumerate((self.chosen, self.rejected)):
+            counts[:, side].index_put_((place, torch.tensor(rows)), torch.ones(len(rows)), accumulate=True)
+        return counts
+
+    @cached_property
+    def prompts(self) -> tuple[int, ...]:
+        """The prompt of each row, as a number: rows of one prompt, or of one pair, have the same."""
+        first: dict[Transcript, int] = {}
+        links = [(row, first.setdefault(pair.chosen[:-1], row)) for pair, row in zip(self.pairs, self.chosen, strict=True)]
+        a, b = zip(*links, *zip(self.chosen, self.rejected, strict=True), strict=True)
+        graph = coo_array((np.ones(len(a)), (a, b)), shape=(len(self.rows), len(self.rows)))
+        return tuple(connected_components(graph, directed=False)[1].tolist())
+
+    def apart(self) -> "EncodedPairs":
+        """The same pairs with two rows of their own each, 2i and 2i + 1, also where pairs have a transcript in common."""
+        rows = [self.rows[row] for pair in zip(self.chosen, self.rejected, strict=True) for row in pair]
+        count = len(rows)
+        return EncodedPairs(self.pairs, tuple(rows), tuple(range(0, count, 2)), tuple(range(1, count, 2)), self.dropped)
+
+
+@dataclass(frozen=True)
+class TokenBatch:
+    """Right-padded rows of about the same length, ready for the model.
+
+    `readout` is the position at which the reward is read: the last real token. `row` holds the index of each row in
+    `EncodedPairs.rows`. The response mask is true on the tokens of the last assistant turn.
+    """
+
+    tokens: Int[Tensor, "batch pos"]
+    attention_mask: Bool[Tensor, "batch pos"]
+    response_mask: Bool[Tensor, "batch pos"]
+    readout: Int[Tensor, " batch"]
+    row: Int[Tensor, " batch"]
+
+    def to(self, device: torch.device | str) -> "TokenBatch":
+        return TokenBatch(*(moved(getattr(self, name), device) for name in self.__dataclass_fields__))
+
+    @property
+    def position(self) -> Int[Tensor, "1 pos"]:
+        """Each token's place in its transcript."""
+        return torch.arange(self.tokens.shape[1], device=self.tokens.device)[None]
+
+    def at(self, where: Where) -> Bool[Tensor, "batch pos"]:
+        """True at the real tokens that are meant."""
+        if where == "readout":
+            return torch.arange(self.tokens.shape[1], device=self.tokens.device) == self.readout[:, None]
+        return self.response_mask if where == "response" else self.attention_mask
+
+    def flat(self, activation: Float[Tensor, "batch pos ..."]) -> Float[Tensor, "token ..."]:
+        """An activation of this batch at its real tokens."""
+        return activation[self.attention_mask]
+
+    def places(self, i: int) -> Int[Tensor, " token"]:
+        """Where the tokens of transcript `i` are, in the order of `flat`."""
+        start = int(self.attention_mask[:i].sum())
+        return torch.arange(start, start + int(self.attention_mask[i].sum()), device=self.tokens.device)
+
+    def occurrences(self, weight: Float[Tensor, "side batch"]) -> Float[Tensor, "side token"]:
+        """For each real token, the weight of the transcript that it is part of."""
+        return weight[:, :, None].expand(-1, -1, self.tokens.shape[1])[:, self.attention_mask]
+
+
+def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on a device; from pinned memory to a GPU, so that the copy does not hold up what runs there."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def render(transcript: Transcript, tokenizer: PreTrainedTokenizerBase) -> RenderedTranscript:
+    """Writes a transcript as text: by the tokenizer's chat template where it has one, else as HH-RLHF turns."""
+    if tokenizer.chat_template is None:
+        turns = [_hh_turn(role, content) for role, content in transcript]
+        marker = len("\n\nAssistant:")
+        return RenderedTranscript("".join(turns), sum(map(len, turns[:-1])) + marker)
+    messages = [message._asdict() for message in transcript]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+        prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # jinja's TemplateError, or whatever the template's own checks raise
+        raise InputError(f"the tokenizer's chat template refused a transcript: {error}") from None
+    if text.startswith(prompt):
+        return RenderedTranscript(text, len(prompt))
+    # Some templates rewrite earlier turns once an answer follows: then the answer's own text marks its start.
+    shared = next((i for i, (a, b) in enumerate(zip(text, prompt, strict=False)) if a != b), min(len(text), len(prompt)))
+    return RenderedTranscript(text, max(text.rfind(transcript[-1].content.strip()), shared))
+
+
+def _hh_turn(role: str, content: str) -> str:
+    if role == "system":
+        return content
+    return f"\n\nHuman: {content}" if role == "user" else f"\n\nAssistant: {content}"
+
+
+def token_texts(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The text of each token. A character whose bytes are spread over several is there once and whole, at the last of them."""
+    texts, start = [], 0
+    for end in range(1, len(ids) + 1):
+        text = tokenizer.decode(list(ids[start:end]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        unfinished = text.endswith("\ufffd") and end < len(ids) and end - start < 8
+        texts.append("" if unfinished else text)
+        start = start if unfinished else end
+    return texts
+
+
+def encode(transcripts: Sequence[Transcript], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    """Tokenises transcripts. A chat template writes its own special tokens, so the tokenizer then adds none."""
+    rendered = [render(transcript, tokenizer) for transcript in transcripts]
+    encoded = tokenizer(
+        [item.text for item in rendered],
+        add_special_tokens=tokenizer.chat_template is None,
+        return_offsets_mapping=True,
+    )
+    rows = []
+    for item, ids, offsets in zip(rendered, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        start = next((i for i, (_, end) in enumerate(offsets) if end > item.response_start), len(ids) - 1)
+        rows.append(Row(tuple(ids), start))
+    return rows
+
+
+def encode_pairs(
+    pairs: Sequence[PreferencePair],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int,
+    overlong: Overlong = "drop",
+) -> EncodedPairs:
+    """Tokenises pairs, and deals with transcripts of more than `max_length` tokens.
+
+    Args:
+        overlong: "drop" leaves out a pair with an over-long side (with a best-of-n row, all of its pairs) and counts it; "left" cuts
+            tokens off the start of the transcript, so that its end, where the reward is read, stays; "error" stops.
+
+    Raises:
+        InputError: no pair is left, or `overlong` is "error" and a transcript is over-long.
+    """
+    check_unique_ids(pairs, "pairs")
+    index: dict[Transcript, int] = {}
+    for pair in pairs:
+        for transcript in (pair.chosen, pair.rejected):
+            index.setdefault(transcript, len(index))
+    rows = encode(list(index), tokenizer)
+    long_rows = {i for i, row in enumerate(rows) if len(row.ids) > max_length}
+    long_pairs = [p for p in pairs if {index[p.chosen], index[p.rejected]} & long_rows]
+    if long_pairs and overlong == "error":
+        raise InputError(f"{len(long_pairs)} pairs are longer than {max_length} tokens, the first is {long_pairs[0].id}")
+    kept = list(pairs)
+    if long_pairs and overlong == "drop":
+        gone = {p.group or p.id for p in long_pairs}
+        kept = [p for p in pairs if (p.group or p.id) not in gone]
+        if not kept:
+            raise InputError(f"every one of {len(pairs)} pairs is longer than {max_length} tokens")
+    if overlong == "left":
+        rows = [_cut_left(row, max_length, tokenizer.bos_token_id) for row in rows]
+    used = sorted({index[side] for p in kept for side in (p.chosen, p.rejected)})
+    place = {old: new for new, old in enumerate(used)}
+    return EncodedPairs(
+        pairs=tuple(kept),
+        rows=tuple(rows[i] for i in used),
+        chosen=tuple(place[index[p.chosen]] for p in kept),
+        rejected=tuple(place[index[p.rejected]] for p in kept),
+        dropped=len(pairs) - len(kept),
+    )
+
+
+def _cut_left(row: Row, max_length: int, bos: int | None) -> Row:
+    surplus = len(row.ids) - max_length
+    if surplus <= 0:
+        return row
+    if bos is not None and row.ids[0] == bos:
+        ids = (bos, *row.ids[surplus + 1 :])
+        return Row(ids, max(row.response_start - surplus, 1))
+    return Row(row.ids[surplus:], max(row.response_start - surplus, 0))
+
+
+def batches(rows: Sequence[Row], *, max_tokens: int, pad_id: int = 0) -> Iterator[TokenBatch]:
+    """Padded batches of at most `max_tokens` tokens, padding included; a longer row is a batch of its own.
+
+    Rows come longest first, so that a batch that does not fit in memory fails at once and padding stays small.
+    """
+    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
+    start = 0
+    while start < len(order):
+        end = start + max(1, max_tokens // len(rows[order[start]].ids))
+        yield _batch(rows, order[start:end], pad_id)
+        start = end
+
+
+def _batch(rows: Sequence[Row], chosen: list[int], pad_id: int) -> TokenBatch:
+    lengths = torch.tensor([len(rows[i].ids) for i in chosen])
+    starts = torch.tensor([rows[i].response_start for i in chosen])
+    positions = torch.arange(int(lengths.max()))
+    tokens = torch.full((len(chosen), len(positions)), pad_id)
+    for at, i in enumerate(chosen):
+        tokens[at, : len(rows[i].ids)] = torch.tensor(rows[i].ids)
+    real = positions < lengths[:, None]
+    return TokenBatch(
+        tokens=tokens,
+        attention_mask=real,
+        response_mask=real & (positions >= starts[:, None]),
+        readout=lengths - 1,
+        row=torch.tensor(chosen),
+    )

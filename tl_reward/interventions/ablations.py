@@ -1,0 +1,197 @@
+"""Edits of activations, as data that turns into hooks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tl_reward.data.encoding import TokenBatch
+from tl_reward.data.packing import PackedBatch
+from tl_reward.errors import InputError
+from tl_reward.interventions.user_code import guarded, is_ours, raised_at
+from tl_reward.sites import NeuronSet, Site, UnitSite, check_unit_site
+
+HookFunction = Callable[..., Tensor | None]
+Hooks = list[tuple[str, HookFunction]]
+
+
+@runtime_checkable
+class Intervention(Protocol):
+    """An edit of a forward pass. `run.score` asks it for the hooks of each batch, attaches them, and takes them off again.
+
+    A hook is a pair of a hook point's name and `fn(activation, hook)`, which returns the new activation, as in TransformerLens.
+    Interventions combine by listing them: hooks at the same place run in that order.
+
+    An intervention may state `per_token = True`: what it does to a token depends on that token alone (its activations, its id, its place in
+    the transcript), not on the other tokens or on which transcript it is in. Then transcripts that share a prefix share its computation,
+    and its hooks get a `PackedBatch`: one row of tokens, without padding, [copies, token, …]. Without that promise, hooks get one
+    transcript a row.
+
+    An edit must be a function of what it sees: one that draws at random has to draw the same for the same token (`ResampleAblation` does).
+
+    Which tokens a batch has in readout, response or all is `batch.at(where)`; no token has two roles, so an edit of some tokens alone may
+    still state `per_token`.
+    """
+
+    def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks: ...
+
+
+# What is done to a set of neurons.
+Edit = Callable[[NeuronSet], Intervention]
+
+
+def is_per_token(intervention: Any) -> bool:
+    return getattr(intervention, "per_token", False)
+
+
+@dataclass(frozen=True)
+class ZeroAblation:
+    """Sets neurons to 0 at every position of every row; with the site "attn_z", attention heads.
+
+    At "mlp_post" and at "mlp_gate" this is the same edit: the neuron stops writing to the residual stream. (A bias inside the MLP,
+    which no supported gated architecture has, would make them differ.)
+    """
+
+    neurons: NeuronSet
+    site: UnitSite = "mlp_post"
+    per_token: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_unit_site(self.site)
+
+    def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
+        return edits(self.neurons, self.site, lambda values, layer: torch.zeros_like(values))
+
+
+@dataclass(frozen=True)
+class ScaleAblation:
+    """Multiplies neurons by a factor at every position of every row: 0.5 halves them, 2 doubles them."""
+
+    neurons: NeuronSet
+    factor: float
+    site: UnitSite = "mlp_post"
+    per_token: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_unit_site(self.site)
+
+    def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
+        def scale(values: Tensor, layer: int) -> Tensor:
+            return self.factor * values
+
+        return edits(self.neurons, self.site, scale)
+
+
+@dataclass(frozen=True, eq=False)
+class MeanAblation:
+    """Sets neurons to their mean at every position of every row.
+
+    Attributes:
+        mean: [layer, neuron], such as `Discovery.ranking("mean", site)`, of the same site; of heads [layer, head, d_head].
+    """
+
+    neurons: NeuronSet
+    mean: Float[Tensor, "layer neuron ..."]
+    site: UnitSite = "mlp_post"
+    per_token: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_unit_site(self.site)
+        self.neurons.mask(*self.mean.shape[:2])
+
+    def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
+        index = self.neurons.by_layer()
+
+        def fill(values: Tensor, layer: int) -> Tensor:
+            return self.mean[layer, index[layer]].to(values).expand_as(values)
+
+        return edits(self.neurons, self.site, fill)
+
+
+@dataclass(frozen=True, eq=False)
+class ResampleAblation:
+    """Sets neurons to what they are at tokens drawn from elsewhere (causal scrubbing's null; Chan et al. 2022).
+
+    All neurons of the set take their values from the same drawn token, so that those of a layer keep their joint distribution. Which one
+    follows from the token, its place and the seed, so that the result depends neither on batches nor on the order of pairs.
+
+    Attributes:
+        bank: the activations to draw from, [sample, layer, neuron], such as `streaming.sample_activations` collects; of heads
+            [sample, layer, head, d_head].
+    """
+
+    neurons: NeuronSet
+    bank: Float[Tensor, "sample layer neuron ..."]
+    seed: int = 0
+    site: UnitSite = "mlp_post"
+    per_token: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_unit_site(self.site)
+        self.neurons.mask(*self.bank.shape[1:3])
+
+    def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
+        index = self.neurons.by_layer()
+        drawn = _draw(batch, len(self.bank), self.seed)
+
+        def fill(values: Tensor, layer: int) -> Tensor:
+            bank = self.bank[:, layer].to(values.device)[:, index[layer].to(values.device)]
+            return bank[drawn].to(values).expand_as(values)
+
+        return edits(self.neurons, self.site, fill)
+
+
+def _draw(batch: TokenBatch | PackedBatch, count: int, seed: int) -> Int[Tensor, "batch pos"]:
+    """A number below `count` for each token, spread by a multiplicative hash of the token, its place and the seed."""
+    mixed = (batch.tokens + 1) * 2654435761 + (batch.position + 1) * 40503 + (seed + 1) * 97531
+    return ((mixed ^ (mixed >> 15)) * 2246822519 % 2**31) % count
+
+
+def edits(neurons: NeuronSet, site: UnitSite, edit: Callable[[Tensor, int], Tensor]) -> Hooks:
+    """Hooks that replace a set's activations [batch, pos, neuron in the set, …] by `edit(activations, layer)`."""
+    unit = "head" if site == "attn_z" else "neuron"
+
+    def at(layer: int, index: Tensor) -> HookFunction:
+        def fn(activation: Tensor, hook: Any) -> Tensor:
+            if int(index.max()) >= activation.shape[2]:
+                raise InputError(f"{unit} must be in [0, {activation.shape[2]}), got {int(index.max())} at {hook.name}")
+            here = index.to(activation.device)
+            # Not in place: another hook may hold on to the clean activation.
+            return activation.index_copy(2, here, edit(activation.index_select(2, here), layer))
+
+        return fn
+
+    return [(Site(layer, site).hook_name, at(layer, index)) for layer, index in neurons.by_layer().items()]
+
+
+def hooks_of(interventions: Sequence[Any], batch: TokenBatch | PackedBatch) -> Hooks:
+    """The hooks of several interventions, in their order. One that fails says where, in an `InputError`."""
+    return [pair for intervention in interventions for pair in _own_hooks(intervention, batch)]
+
+
+def _own_hooks(intervention: Any, batch: TokenBatch | PackedBatch) -> Hooks:
+    kind = type(intervention).__name__
+    if not callable(getattr(intervention, "hooks", None)):
+        raise InputError(f"an intervention must have hooks(batch), got {kind}; make one of a function with @tl_reward.intervention(site)")
+    try:
+        made = intervention.hooks(batch)
+    except InputError:
+        raise
+    except Exception as error:
+        place = raised_at(error, intervention.hooks)
+        raise InputError(f"{kind}.hooks: {type(error).__name__} at {place}: {error}") from error
+    if not isinstance(made, list):
+        raise InputError(f"{kind}.hooks must give a list of pairs, of a hook point's name and a function, got {type(made).__name__}")
+    for pair in made:
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], str) or not callable(pair[1]):
+            raise InputError(f"{kind}.hooks must give pairs of a hook point's name and a function, got {str(pair)[:60]}")
+    return [(name, guarded(name, fn, copy=not is_ours(intervention))) for name, fn in made]
+
+
+def random_like(neurons: NeuronSet, d_mlp: int, *, draws: int, seed: int) -> list[NeuronSet]:
+    """Layer-matched random sets, disjoint from `neurons`: the control of every ablation."""
+    seeds = torch.randint(2**31, (draws,), generator=torch.Generator().manual_seed(seed)).tolist()
+    return [neurons.matched_random(d_mlp, seed=s) for s in seeds]

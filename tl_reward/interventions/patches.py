@@ -1,0 +1,232 @@
+"""Patches: activations of one run in the place of another's, between the transcripts of a pair or between reward models.
+
+Each is an intervention, so that it scores, sweeps and combines like any other.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tl_reward.data.alignment import partners
+from tl_reward.errors import InputError
+from tl_reward.interventions.ablations import Hooks, edits
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.running.scoring import Batch, attached, check_comparable, check_hook_point, mask_of
+from tl_reward.sites import NeuronSet, Site, UnitSite, Where, check_unit_site, check_where, layer_of, unit_shape
+
+Places = NeuronSet | Sequence[Site | str]
+
+
+@dataclass(eq=False)
+class Source:
+    """What a model computes on the batches that are patched: kept for one batch, at the places that were asked for.
+
+    Patches that share a source share its runs: each says when it is made what it will need, so that one forward pass a batch is enough.
+    A source runs under whatever edits its model has when a patch asks: those that come before the patch, in its list or in the options.
+    """
+
+    model: HookedRewardModel
+    _names: dict[str, None] = field(default_factory=dict, repr=False)
+    _kept: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    _state: tuple[Any, ...] = field(default=(), repr=False)
+    _tokens: dict[Where | int, "PairTokens"] = field(default_factory=dict, repr=False)
+
+    def expect(self, names: Sequence[str]) -> None:
+        """Hook points that will be asked for. Raises InputError where the model lacks one."""
+        for name in names:
+            check_hook_point(self.model, name)
+        self._names |= dict.fromkeys(names)
+
+    def activations(self, batch: Batch, names: Sequence[str]) -> dict[str, Float[Tensor, "batch pos ..."]]:
+        """The activations of a batch at these hook points, and perhaps at others."""
+        self.expect(names)
+        edits_now = [handle.hook.id for point in self.model.hook_points() for handle in point.fwd_hooks]
+        same = bool(self._state) and self._state[0] is batch and self._state[1] == edits_now
+        if not same or not set(names) <= set(self._kept):
+            if int(batch.tokens.max()) >= self.model.cfg.d_vocab:
+                raise InputError(
+                    "the source has a smaller vocabulary than the patched model; patch_between(model, other) says what differs"
+                )
+            n_layers = self.model.cfg.n_layers
+            past_layers = any(layer_of(name, n_layers) == n_layers for name in self._names)
+            kept: dict[str, Tensor] = {}
+
+            def keep(activation: Tensor, hook: Any) -> None:
+                kept[hook.name] = activation.detach().clone()  # an edit in place further on must not reach it
+
+            with torch.no_grad(), attached(self.model, [(name, keep) for name in self._names]):
+                self.model(batch.tokens, "reward" if past_layers else None, attention_mask=mask_of(batch))
+            self._kept, self._state, self._tokens = kept, (batch, edits_now), {}
+        return self._kept
+
+    def within_pair(self, batch: Batch, where: Where | int) -> "PairTokens":
+        """Which tokens of a batch, whose activations were asked for, stand for each other, and which of them are patched."""
+        if where not in self._tokens:  # many patches of one batch ask
+            self._tokens[where] = pair_tokens(batch, where)
+        return self._tokens[where]
+
+
+class PairTokens(NamedTuple):
+    """For each token of a batch its counterpart in the other transcript of the pair, and whether a patch replaces it."""
+
+    partner: Int[Tensor, " token"]
+    patched: Bool[Tensor, "1 token"]
+
+
+class Reading(NamedTuple):
+    """What a patch sets, token by token of the batch: `value(hook name, units)`, and the tokens that it sets."""
+
+    value: Callable[..., Float[Tensor, "batch pos ..."]]
+    mask: Bool[Tensor, "batch pos"]
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """Replaces activations by what the source computes on the same tokens, or in the other transcript of the pair.
+
+    With the model itself as source and `within_pair`, the chosen transcript's run is patched from the rejected one and the other way
+    round, in one pass: of the resulting `Scores`, `chosen` are noised and `rejected` are denoised rewards. With another model as source,
+    one model's activations run on in the other ("dynamic" patching): the source reads the whole transcript by itself.
+
+    Attributes:
+        places: neurons (or heads) at `site`, or whole sites and hook points, of shape [batch, pos, …].
+        where: the tokens that are patched; a number is a place in the transcript, counted from its end where negative (-1: the read-out).
+            Within a pair, tokens that have no counterpart (`alignment.align`) stay as they are.
+    """
+
+    source: Source
+    places: Places
+    site: UnitSite = "mlp_post"
+    where: Where | int = "all"
+    within_pair: bool = False
+    per_token: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_source(self.source)
+        check_tokens(self.where, self.within_pair)
+        if isinstance(self.places, NeuronSet):
+            self.places.mask(*unit_shape(self.source.model.cfg, self.site))
+        else:
+            check_unit_site(self.site)
+            if isinstance(self.places, (Site, str)):
+                raise InputError(f"places must be a NeuronSet or a list of sites and hook points, got {self.places!r} by itself")
+            late = [name for name in map(name_of, self.places) if name.startswith("hook_reward")]
+            if late:
+                raise InputError(f"{late[0]} cannot be patched: it holds rewards, not activations of tokens")
+        self.source.expect(self._names())
+
+    def _names(self) -> list[str]:
+        if isinstance(self.places, NeuronSet):
+            return [Site(layer, self.site).hook_name for layer in self.places.by_layer()]
+        return list(map(name_of, self.places))
+
+    @property
+    def paired(self) -> bool:
+        """Whether both transcripts of a pair have to be in one batch."""
+        return self.within_pair
+
+    def hooks(self, batch: Batch) -> Hooks:
+        names = self._names()
+        if not names:
+            return []
+        value, mask = read(self.source, names, batch, self.where, self.within_pair)
+        if not isinstance(self.places, NeuronSet):
+
+            def replace(activation: Tensor, hook: Any) -> Tensor:
+                return torch.where(spread(mask, activation), value(hook.name).to(activation), activation)
+
+            return [(name, replace) for name in names]
+        index = self.places.by_layer()
+
+        def take(values: Tensor, layer: int) -> Tensor:
+            return torch.where(spread(mask, values), value(Site(layer, self.site).hook_name, index[layer]).to(values), values)
+
+        return edits(self.places, self.site, take)
+
+
+@dataclass(frozen=True, eq=False)
+class HeadPatch:
+    """Reads the reward with another model's head, from the same residual stream: reward direction and bias are the other's."""
+
+    source: HookedRewardModel
+    per_token: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_folded(self.source)
+
+    def hooks(self, batch: Batch) -> Hooks:
+        seen: dict[str, Tensor] = {}
+
+        def look(residual: Tensor, hook: Any) -> None:
+            seen["residual"] = residual
+
+        def head(logits: Tensor, hook: Any) -> Tensor:
+            weight, bias = self.source.W_U.to(logits), self.source.b_U.to(logits)
+            return seen.pop("residual").to(logits) @ weight + bias
+
+        return [("unembed.hook_in", look), ("unembed.hook_out", head)]
+
+
+def patch_between(model: HookedRewardModel, other: HookedRewardModel) -> Source:
+    """Another model as the source of patches. Raises InputError where the two differ in shape, tokenizer or fold."""
+    check_comparable(model, other)
+    check_folded(model)
+    check_folded(other)
+    return Source(other)
+
+
+def check_folded(model: HookedRewardModel) -> None:
+    if not (getattr(model.ln_final, "w", torch.ones(1)) == 1).all():
+        raise InputError(f"the final norm of {model.cfg.model_name} is not folded into its head; load it with tl_reward.load")
+
+
+def check_source(source: Any) -> None:
+    if not isinstance(source, Source):
+        raise InputError(f"source must be Source(model) or patch_between(model, other), got {type(source).__name__}")
+
+
+def check_tokens(where: Where | int, within_pair: bool) -> None:
+    if isinstance(where, str):
+        check_where(where)
+    elif not within_pair:
+        raise InputError(f"a place in the transcript is for patches within a pair; where must be readout, response or all, got {where}")
+
+
+def read(source: Source, names: Sequence[str], batch: Batch, where: Where | int, within_pair: bool) -> Reading:
+    """The source's activations at some hook points, and the tokens of the batch that they are for."""
+    kept = source.activations(batch, names)
+    tokens = source.within_pair(batch, where) if within_pair else None
+    assert tokens is not None or isinstance(where, str)
+
+    def value(name: str, units: Int[Tensor, " unit"] | None = None) -> Tensor:
+        found = kept[name] if units is None else kept[name].index_select(2, units.to(kept[name].device))
+        return found if tokens is None else found[:, tokens.partner]
+
+    return Reading(value, tokens.patched if tokens is not None else batch.at(where))
+
+
+def pair_tokens(batch: Batch, where: Where | int) -> PairTokens:
+    """See `PairTokens`; replaced are the tokens of `where` that have a counterpart after the shared prefix."""
+    partner = partners(batch)
+    if isinstance(where, str):
+        mask = batch.at(where)
+    else:
+        mask = torch.zeros_like(batch.at("all"))
+        for i in range(len(batch.row)):
+            places = batch.places(i)
+            if not -len(places) <= where < len(places):
+                raise InputError(f"where must be in [-{len(places)}, {len(places)}), a transcript's places, got {where}")
+            mask[0, places[where]] = True
+    return PairTokens(partner, mask & (partner != torch.arange(len(partner), device=partner.device)))
+
+
+def name_of(place: Site | str) -> str:
+    return place.hook_name if isinstance(place, Site) else place
+
+
+def spread(mask: Bool[Tensor, "batch pos"], values: Tensor) -> Bool[Tensor, "batch pos ..."]:
+    return mask.view(*mask.shape, *[1] * (values.ndim - 2))

@@ -1,0 +1,113 @@
+"""Does attribution predict what ablation does? Rank correlation, sign and precision of one against the other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from tl_reward.errors import InputError
+from tl_reward.measures.scores import Estimate
+from tl_reward.sites import NeuronSet
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well estimated effects of `n` neurons agree with exact ones, each figure with its 95 % bootstrap interval over neurons.
+
+    Attributes:
+        spearman, pearson: correlations, in [-1, 1]; nan where one side is constant.
+        sign: share of neurons whose effects have the same sign.
+        precision: of the k neurons with the largest estimated effect in size, the share that is among the k largest exact ones, by k.
+    """
+
+    n: int
+    spearman: Estimate
+    pearson: Estimate
+    sign: Estimate
+    precision: dict[int, Estimate]
+
+    def largest_precision(self) -> float:
+        """At the larger k; nan where there is none."""
+        return self.precision[max(self.precision)].value if self.precision else np.nan
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "neurons": self.n,
+            "spearman": _numbers(self.spearman),
+            "pearson": _numbers(self.pearson),
+            "sign": _numbers(self.sign),
+            "precision": {str(k): _numbers(value) for k, value in self.precision.items()},
+        }
+
+
+def measure_agreement(estimated: np.ndarray, exact: np.ndarray, *, resamples: int = 1000, seed: int = 0) -> Agreement:
+    """Compares the effects of the same neurons by two methods, both [neuron].
+
+    >>> exact = np.array([3.0, -2.0, 1.0, 0.5, 0.1, -0.2, 0.3, 0.7])
+    >>> found = measure_agreement(exact**3, exact)
+    >>> found.spearman.value, found.sign.value, found.precision[2].value
+    (1.0, 1.0, 1.0)
+    """
+    if len(estimated) != len(exact):
+        raise InputError(f"both methods must have the same neurons, got {len(estimated)} and {len(exact)}")
+    if len(exact) < 3:
+        raise InputError(f"agreement needs at least 3 neurons, got {len(exact)}")
+    generator = np.random.default_rng(seed)
+    draws = generator.integers(0, len(exact), size=(resamples, len(exact)))
+
+    def estimate(figure: Any) -> Estimate:
+        value = figure(estimated, exact)
+        drawn = np.array([figure(estimated[index], exact[index]) for index in draws])
+        drawn = drawn[np.isfinite(drawn)]
+        low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (np.nan, np.nan)
+        return Estimate(float(value), float(low), float(high), len(exact))
+
+    sizes = sorted({size for size in (len(exact) // 10, len(exact) // 4) if size >= 1})
+    return Agreement(
+        n=len(exact),
+        spearman=estimate(lambda a, b: _correlation(stats.rankdata(a), stats.rankdata(b))),
+        pearson=estimate(_correlation),
+        sign=estimate(lambda a, b: float(np.mean(np.sign(a) == np.sign(b)))),
+        precision={k: estimate(lambda a, b, k=k: _precision(a, b, k)) for k in sizes},
+    )
+
+
+class NeuronSample(NamedTuple):
+    """The neurons with the largest scores in size, and others drawn at random from all; one may be in both."""
+
+    top: NeuronSet
+    random: NeuronSet
+
+
+def sample_neurons(scores: Mapping[str, np.ndarray], *, top: int, random: int, seed: int = 0) -> NeuronSample:
+    """The `top` neurons by each absolute score, and a `random` sample: one of extremes alone would flatter any method.
+
+    Args:
+        scores: by method, [layer, neuron].
+    """
+    if not scores or len({score.shape for score in scores.values()}) > 1:
+        raise InputError(f"estimates must have one shape, got {', '.join(str(score.shape) for score in scores.values()) or 'none'}")
+    shape = next(iter(scores.values())).shape
+    size = shape[0] * shape[1]
+    if not (0 <= top <= size and 0 <= random <= size):
+        raise InputError(f"top and random must be in [0, {size}], got {top} and {random}")
+    orders = [np.argsort(-np.abs(score), axis=None, kind="stable")[:top] for score in scores.values()]
+    drawn = np.random.default_rng(seed).choice(size, size=random, replace=False)
+    return NeuronSample(*(NeuronSet((int(i) // shape[1], int(i) % shape[1]) for i in index) for index in (np.concatenate(orders), drawn)))
+
+
+def _numbers(estimate: Estimate) -> dict[str, float | None]:
+    """JSON has no nan."""
+    return {name: value if np.isfinite(value) else None for name, value in estimate._asdict().items()}
+
+
+def _correlation(a: np.ndarray, b: np.ndarray) -> float:
+    with np.errstate(invalid="ignore", divide="ignore"):  # a constant side gives nan
+        return float(np.corrcoef(a, b)[0, 1])
+
+
+def _precision(a: np.ndarray, b: np.ndarray, k: int) -> float:
+    first, other = (set(np.argsort(-np.abs(values), kind="stable")[:k].tolist()) for values in (a, b))
+    return len(first & other) / k

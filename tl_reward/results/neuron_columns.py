@@ -1,0 +1,156 @@
+"""What a run says of every neuron of a reward model: a column a quantity."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from tl_reward.results.store import Results
+
+# Of a discovery, at one site: statistics, and how the sides differ. A page that held all of them would not be small.
+_STATISTICS = {
+    "mean": "mean activation over all tokens",
+    "change": "root mean square, over all tokens, of the activation minus the base model's",
+}
+_MLP_SITES = ("mlp_gate", "mlp_post")
+
+
+class Column(NamedTuple):
+    """One number a neuron.
+
+    Attributes:
+        key: the quantity; the same in every reward model that has it.
+        unit: of the values.
+        neutral: the value that says nothing: the middle of the colour scale.
+        error: standard errors, or None.
+        prompts: how many different ones the standard errors are over.
+    """
+
+    model: str
+    key: str
+    about: str
+    unit: str
+    values: Float[np.ndarray, "layer neuron"]
+    neutral: float = 0.0
+    error: Float[np.ndarray, "layer neuron"] | None = None
+    prompts: int | None = None
+
+
+def columns_of(results: Results) -> list[Column]:
+    """Effects first, then what was found without an edit. Attention heads have none: a map of heads is a figure of its own. An attribution
+    that checked the very effects of a tension is no second column."""
+    pulls = [*_tension(results)]
+    known = [column for column in _attribution(results) if not any(_same(column, pull) for pull in pulls)]
+    return [*pulls, *known, *_statistics(results)]
+
+
+def exact_effects(results: Results) -> list[dict[str, Any]]:
+    """Every edit of one neuron alone, with intervals over prompts: what an ablation took off the margin, so that a neuron which raises
+    it has a positive effect; and what a patch (kind "patch") added to it."""
+    return [*_exact(results, "attribution", "exact"), *_exact(results, "effects", "effects")]
+
+
+def _exact(results: Results, section: str, rows: str) -> Iterator[dict[str, Any]]:
+    for entry in results.sections.get(section, {}).values():
+        for row in entry[rows]:
+            if entry["site"] == "attn_z" or len(row["neurons"]) != 1:
+                continue
+            margins = {"all": row["margin"]} | row["by_objective"]
+            if entry["kind"] == "patch":
+                margins = {where: _negative(margin) for where, margin in margins.items()}
+            yield {
+                "model": entry["model"],
+                "neuron": row["neurons"][0],
+                "kind": entry["kind"],
+                "dataset": entry["dataset"],
+                "pairs": entry["pairs"],
+                "margins": margins,
+            }
+
+
+def _negative(estimate: dict[str, Any]) -> dict[str, Any]:
+    return estimate | {"value": -estimate["value"], "low": -estimate["high"], "high": -estimate["low"]}
+
+
+def _tension(results: Results) -> Iterator[Column]:
+    for name, entry in _mlp(results, "tension"):
+        for objective in entry["objectives"]:
+            yield Column(
+                entry["model"],
+                tension_key(results, entry, objective),
+                f"Estimated effect on the mean margin of {entry['pairs'][objective]} {objective} pairs of {entry['dataset']}, by "
+                f"{entry['method']} at {entry['site']}. Positive: the neuron raises the margin.",
+                "reward units",
+                results.tensor("tension", name, f"{objective}/effect").numpy(),
+                error=_finite(results.tensor("tension", name, f"{objective}/error").numpy()),
+                prompts=entry["prompts"][objective],
+            )
+
+
+def tension_key(results: Results, entry: dict[str, Any], objective: str) -> str:
+    """The column of an entry of the section "tension"."""
+    return f"effect on {objective} margin{_other(results, 'tension', entry)}"
+
+
+def _attribution(results: Results) -> Iterator[Column]:
+    for name, entry in _mlp(results, "attribution"):
+        patched = entry["kind"] == "patch"
+        for method, found in entry["methods"].items():
+            effect = results.tensor("attribution", name, f"{method}/effect").numpy()
+            yield Column(
+                entry["model"],
+                f"{'margin added by patching' if patched else 'effect on margin'}, {method}{_other(results, 'attribution', entry)}",
+                f"Estimated on {entry['pairs']} pairs of {entry['dataset']}, as {found['about']}, at {entry['site']}. Positive: "
+                f"{'patching the neuron' if patched else 'the neuron'} raises the margin.",
+                "reward units",
+                -effect if patched else effect,
+                error=_finite(results.tensor("attribution", name, f"{method}/error").numpy()),
+                prompts=next((row["margin"]["n"] for row in entry["exact"]), None),
+            )
+
+
+def _same(one: Column, other: Column) -> bool:
+    return one.model == other.model and np.array_equal(one.values, other.values)
+
+
+def _statistics(results: Results) -> Iterator[Column]:
+    for model, entry in results.sections.get("discovery", {}).items():
+        for site in (site for site in _MLP_SITES if any(key.startswith(f"{site}/") for key in entry["computed"])):
+            found = f"of {site}, {entry['pairs']} pairs of {entry['dataset']}"
+            for statistic, about in _STATISTICS.items():
+                if f"{site}/{statistic}" in entry["computed"]:
+                    values = results.tensor("discovery", model, f"{site}/{statistic}").mean(0).numpy()
+                    yield Column(
+                        model,
+                        f"{statistic} of {site}",
+                        f"The {about}, averaged over the chosen and the rejected side: {found}.",
+                        "activation",
+                        values,
+                    )
+            if site in entry["contrast"]:
+                yield Column(
+                    model,
+                    f"AUROC of {site}",
+                    f"Probability that a chosen transcript's activation exceeds a rejected one's ({entry['where']} tokens): {found}.",
+                    "probability",
+                    results.tensor("discovery", model, f"{site}/contrast/auroc").numpy(),
+                    neutral=0.5,
+                )
+            break  # one reading of a neuron: the study's where it was computed
+
+
+def _mlp(results: Results, section: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, entry in results.sections.get(section, {}).items():
+        if entry["site"] in _MLP_SITES:
+            yield name, entry
+
+
+def _other(results: Results, section: str, entry: dict[str, Any]) -> str:
+    """The data set, where the model has been tested on several."""
+    same = [other for other in results.sections[section].values() if other["model"] == entry["model"] and other["site"] in _MLP_SITES]
+    return f" ({entry['dataset']})" if len(same) > 1 else ""
+
+
+def _finite(error: Float[np.ndarray, "layer neuron"]) -> Float[np.ndarray, "layer neuron"] | None:
+    return error if np.isfinite(error).all() else None

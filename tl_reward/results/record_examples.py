@@ -1,0 +1,118 @@
+"""How the examples of neurons enter a run, and which neurons of a run are worth showing."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from itertools import chain, zip_longest
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_reward.analyses.examples.collect import KINDS, Examples
+from tl_reward.analyses.examples.words import Words
+from tl_reward.errors import InputError
+from tl_reward.results.store import Results
+from tl_reward.sites import NeuronSet
+
+
+def record_examples(results: Results, model: str, dataset: str, found: Examples) -> None:
+    """Transcripts and words in the JSON; `top/…` [5, layer, neuron], `shown/…` [shown, example], the activations at all tokens of the
+    examples one after the other in `shown/activation`, histograms and neighbours as tensors. Transcripts are indices into the JSON's list,
+    -1 for none."""
+    entry = {
+        "model": model,
+        "dataset": dataset,
+        "site": found.site,
+        "where": found.where,
+        "pairs": len(found.pairs),
+        "pair_hashes": list(found.pairs),
+        "tokens": found.tokens,
+        "splits": [split._asdict() for split in found.splits],
+        "neurons": found.neurons.to_json(),
+        "kinds": list(KINDS),
+        "transcripts": [transcript._asdict() for transcript in found.transcripts],
+        "words_in_of": found.words_in_of,
+        "words_in": _words(found.words_in),
+        "words_out": None
+        if found.words_out is None
+        else [
+            {"raised": raised, "lowered": lowered}
+            for raised, lowered in zip(_words(found.words_out.raised), _words(found.words_out.lowered), strict=True)
+        ],
+    }
+    tensors = {
+        "top/transcript": found.top.int(),
+        "top/peak": found.top_peak,
+        "shown/transcript": found.example.int(),
+        "shown/peak": found.example_peak,
+        "shown/start": found.start,
+        "shown/activation": found.activation,
+        "histogram/edge": found.edge,
+        "histogram/count": found.count.int(),
+        "correlated/neuron": found.correlated.int(),
+        "correlated/value": found.correlation,
+        "cosine/neuron": found.cosine_neuron.int(),
+        "cosine/value": found.cosine,
+    }
+    # Named by what is shown, so that runs which show different neurons can be merged.
+    digest = hashlib.sha256(json.dumps(found.neurons.to_json()).encode()).hexdigest()[:6]
+    names = ", ".join(f"{layer}.{neuron}" for layer, neuron in found.neurons)
+    shown = names if len(found.neurons) <= 3 else f"{len(found.neurons)} neurons {digest}"
+    results.add("examples", f"{model} · {dataset}, {found.where} tokens at {found.site}: {shown}", entry, tensors)
+
+
+def _words(words: Words) -> list[list[list[Any]]]:
+    return [[list(pair) for pair in zip(*row, strict=True)] for row in zip(words.text, words.value.tolist(), strict=True)]
+
+
+def neurons_to_show(results: Results, model: str, *, most: int = 500) -> NeuronSet:
+    """The neurons of a model that a run says most of: those with exact effects, then in turn the next of each ranking that it holds, up to
+    `most`.
+
+    Rankings are by |effect| of each objective of a tension and of each method of an attribution, and by a statistic of a discovery: the
+    mean at mlp_post or mlp_gate, or else the first one there.
+
+    Raises:
+        InputError: the run holds no neurons of that model.
+    """
+    if most < 1:
+        raise InputError(f"most must be at least 1, got {most}")
+    exact = [tuple(each["neurons"][0]) for each in _exact(results, model) if len(each["neurons"]) == 1]
+    tops = [_top(ranking, most) for ranking in _rankings(results, model)]
+    taken: dict[tuple[int, int], None] = {}
+    for place in chain(exact, (place for places in zip_longest(*tops) for place in places)):
+        if len(taken) < most and place is not None:
+            taken.setdefault(place)
+    if not taken:
+        has = ", ".join(f"{section} of {name}" for section, entries in results.sections.items() for name in entries)
+        raise InputError(f"this run holds no MLP neurons of {model!r}; it has {has or 'nothing'}")
+    return NeuronSet(taken)
+
+
+def _top(ranking: Float[Tensor, "layer neuron"], most: int) -> list[tuple[int, int]]:
+    order = ranking.flatten().sort(descending=True, stable=True).indices[:most]
+    return [divmod(place, ranking.shape[1]) for place in order.tolist()]
+
+
+def _entries(results: Results, section: str, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, entry in results.sections.get(section, {}).items():
+        if entry["model"] == model and entry["site"] != "attn_z":
+            yield name, entry
+
+
+def _exact(results: Results, model: str) -> Iterator[dict[str, Any]]:
+    for section, key in (("attribution", "exact"), ("effects", "effects")):
+        for _, entry in _entries(results, section, model):
+            yield from entry[key]
+
+
+def _rankings(results: Results, model: str) -> Iterator[Tensor]:
+    for section, key in (("tension", "objectives"), ("attribution", "methods")):
+        for name, entry in _entries(results, section, model):
+            for part in entry[key]:
+                yield results.tensor(section, name, f"{part}/effect").abs()
+    computed = [key for key in results.sections.get("discovery", {}).get(model, {"computed": []})["computed"] if "attn_z" not in key]
+    if computed:
+        means = [key for key in ("mlp_post/mean", "mlp_gate/mean") if key in computed]
+        yield results.tensor("discovery", model, (means + computed)[0]).mean(0)

@@ -1,0 +1,308 @@
+"""How each analysis enters a run: the one place that says what a section of `Results` holds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+
+from tl_reward.analyses.ablation_curves import AblationCurve, SetAblations
+from tl_reward.analyses.attribution import Attribution
+from tl_reward.analyses.discovery import Discovery
+from tl_reward.analyses.exact_effects import Comparison, Effects
+from tl_reward.analyses.tension import FALSE_DISCOVERY_RATE, Tension
+from tl_reward.data.pairs import PreferencePair
+from tl_reward.errors import InputError
+from tl_reward.measures.contrast import Contrast
+from tl_reward.measures.names import METHODS, Method, RankingName
+from tl_reward.measures.overlap import compare
+from tl_reward.measures.scores import Scores
+from tl_reward.results.store import Results, pair_hash
+from tl_reward.sites import NeuronSet, UnitSite, tied_at_cut
+
+
+def record_scores(results: Results, model: str, dataset: str, scores: Scores) -> None:
+    """Rewards as tensors `chosen` and `rejected` [pair], float64; ids in the JSON."""
+    entry = {"model": model, "dataset": dataset, "ids": list(scores.ids)} | scores.to_json()
+    tensors = {"chosen": torch.from_numpy(scores.chosen), "rejected": torch.from_numpy(scores.rejected)}
+    results.add("scores", f"{model} · {dataset}", entry, tensors)
+
+
+def record_discovery(results: Results, model: str, dataset: str, discovery: Discovery) -> None:
+    """Statistics as tensors `site/statistic` [side, layer, neuron], float32; side 0 is chosen, 1 rejected. `site/firing/objective` and
+    `site/contrast/field` are [layer, neuron]."""
+    tensors = {f"{site}/{name}": value for (site, name), value in discovery.by_side.items()}
+    entry = {
+        "dataset": dataset,
+        "pairs": len(discovery.pairs),
+        "pair_hashes": list(discovery.pairs),
+        "tokens": discovery.tokens,
+        "computed": sorted(tensors),
+        "shape": list(next(iter(tensors.values())).shape[1:]),
+        "firing": sorted({objective for _, objective in discovery.firing}),
+        "where": discovery.where,
+        "contrast": {
+            site: {
+                "chosen": found.chosen,
+                "rejected": found.rejected,
+                "discoveries": int((found.q_value <= FALSE_DISCOVERY_RATE).sum()),
+                "neurons": found.q_value.numel(),
+                "largest_auroc_error": float(found.auroc_error.max()),
+            }
+            for site, found in discovery.contrast.items()
+        },
+    }
+    tensors |= {f"{site}/firing/{objective}": value for (site, objective), value in discovery.firing.items()}
+    tensors |= {
+        f"{site}/contrast/{name}": value
+        for site, found in discovery.contrast.items()
+        for name, value in found._asdict().items()
+        if isinstance(value, torch.Tensor)
+    }
+    results.add("discovery", model, entry, tensors)
+
+
+def discovery_of(results: Results, model: str) -> Discovery:
+    """A recorded discovery. Raises InputError where the run has none of that model."""
+    entry = results.entry("discovery", model)
+
+    def tensor(name: str) -> torch.Tensor:
+        return results.tensor("discovery", model, name)
+
+    computed = [key.split("/") for key in entry["computed"]]
+    names = [name for name in Contrast._fields if name not in ("chosen", "rejected")]
+    return Discovery(
+        by_side={(site, name): tensor(f"{site}/{name}") for site, name in computed},
+        pairs=tuple(entry["pair_hashes"]),
+        tokens=entry["tokens"],
+        firing={
+            (site, objective): tensor(f"{site}/firing/{objective}")
+            for site in dict.fromkeys(site for site, _ in computed if site != "attn_z")
+            for objective in entry["firing"]
+        },
+        contrast={
+            site: Contrast(*(tensor(f"{site}/contrast/{name}") for name in names), found["chosen"], found["rejected"])
+            for site, found in entry["contrast"].items()
+        },
+        where=entry["where"],
+    )
+
+
+class Recorded(NamedTuple):
+    """A ranking [layer, neuron], higher first, and the entry of the run that it comes from."""
+
+    ranking: torch.Tensor
+    entry: Mapping[str, Any]
+
+
+def ranking_of(results: Results, model: str, score: RankingName | Literal["attribution"], site: UnitSite) -> Recorded:
+    """A recorded ranking. "attribution" is by the estimated effect on the margin, of the method that agrees best with exact ablation."""
+    if score != "attribution":
+        return Recorded(discovery_of(results, model).ranking(score, site), results.entry("discovery", model))
+    found = {name: entry for name, entry in results.section("attribution").items() if (entry["model"], entry["site"]) == (model, site)}
+    if len(found) != 1:
+        have = ", ".join(f"{entry['model']} at {entry['site']}" for entry in results.section("attribution").values())
+        raise InputError(f"one attribution of {model} at {site} is needed, got {len(found)}; the run has {have}")
+    ((name, entry),) = found.items()
+    return Recorded(results.tensor("attribution", name, f"{entry['best']}/effect"), entry)
+
+
+def record_ablation(
+    results: Results,
+    model: str,
+    dataset: str,
+    curve: AblationCurve,
+    *,
+    score: str,
+    site: str,
+    found: Mapping[str, Any],
+    pairs: Sequence[PreferencePair],
+) -> None:
+    """Keeps beside the curve where its neurons were found, and how many of the tested pairs helped to find them.
+
+    Args:
+        found: the entry that the ranking came from.
+        pairs: the tested pairs.
+    """
+    entry = {
+        "model": model,
+        "dataset": dataset,
+        "score": score,
+        "site": site,
+        "found_on": found["dataset"],
+        "tested_pairs_that_found": tested_pairs_that_found(found, pairs),
+    }
+    results.add("ablation", f"{model} · {dataset}", entry | curve.to_json())
+
+
+def record_attribution(
+    results: Results,
+    model: str,
+    dataset: str,
+    estimates: Mapping[Method, Attribution],
+    comparison: Comparison,
+    *,
+    about: Mapping[Method, str] = METHODS,
+) -> None:
+    """Estimated effects as tensors `method/effect` and `method/error` [layer, neuron], float32; exact ones, and their agreement, in the
+    JSON.
+
+    Args:
+        about: what each method does, in a few words.
+    """
+    exact = {entry["name"]: entry for entry in comparison.effects.to_json()}
+    for i, name in enumerate(comparison.effects.sets):
+        estimated = {method: float(values[i]) for method, values in comparison.estimated.items()}
+        exact[name] |= {"estimated": estimated, "drawn": bool(comparison.drawn[i])}
+    pairs = next(iter(estimates.values())).pairs
+    entry = {
+        "model": model,
+        "dataset": dataset,
+        "site": comparison.effects.site,
+        "kind": comparison.effects.kind,
+        "methods": {
+            method: {
+                "about": about[method],
+                "agreement": comparison.agreement[method].to_json(),
+                "agreement_drawn": comparison.agreement_drawn[method].to_json(),
+            }
+            for method in estimates
+        },
+        "best": comparison.best(),
+        "pairs": len(pairs),
+        "pair_hashes": list(pairs),
+        "exact": list(exact.values()),
+    }
+    tensors = {f"{method}/{part}": getattr(found, part) for method, found in estimates.items() for part in ("effect", "error")}
+    results.add("attribution", f"{model} · {dataset}", entry, tensors)
+
+
+def record_effects(results: Results, model: str, dataset: str, effects: Effects) -> None:
+    """Exact effects, one entry a set of neurons, and the effect on each pair as tensors `chosen` and `rejected` [set, pair], float64, in
+    the order of `sets`."""
+    entry = {
+        "model": model,
+        "dataset": dataset,
+        "site": effects.site,
+        "kind": effects.kind,
+        "pairs": len(effects.clean),
+        "clean": effects.clean.to_json(),
+        "sets": list(effects.sets),
+        "effects": effects.to_json(),
+    }
+    tensors = {"chosen": torch.from_numpy(effects.chosen), "rejected": torch.from_numpy(effects.rejected)}
+    results.add("effects", f"{model} · {dataset}, {effects.kind}", entry, tensors)
+
+
+def record_tension(results: Results, model: str, dataset: str, found: Tension, *, fraction: float) -> None:
+    """The sets of `Tension.top` at that fraction beside the quadrants; effects and errors as tensors `objective/effect` and
+    `objective/error` [layer, neuron], float32."""
+    top = {name: neurons.to_json() for name, neurons in found.top(fraction).items()}
+    hashes = [each for effect in found.effects.values() for each in effect.pairs]
+    entry = {"model": model, "dataset": dataset, "fraction": fraction, "top": top, "pair_hashes": hashes} | found.to_json()
+    tensors = {f"{name}/{part}": getattr(effect, part) for name, effect in found.effects.items() for part in ("effect", "error")}
+    results.add("tension", f"{model} · {dataset}", entry, tensors)
+
+
+def record_sets(
+    results: Results,
+    model: str,
+    dataset: str,
+    found: SetAblations,
+    *,
+    site: str,
+    source: Mapping[str, Any],
+    pairs: Sequence[PreferencePair],
+) -> None:
+    """Sets of neurons, zeroed.
+
+    Args:
+        source: the entry that the sets come from, with the pairs that found them.
+        pairs: the tested pairs.
+    """
+    entry = {
+        "model": model,
+        "dataset": dataset,
+        "site": site,
+        "found_on": source["dataset"],
+        "tested_pairs_that_found": tested_pairs_that_found(source, pairs),
+    }
+    results.add("sets", f"{model} · {dataset}", entry | found.to_json())
+
+
+class RecordedSets(NamedTuple):
+    """Sets of neurons by name, and the entry of the run that they come from."""
+
+    sets: Mapping[str, NeuronSet]
+    entry: Mapping[str, Any]
+
+
+def sets_of(results: Results, model: str) -> RecordedSets:
+    """The sets of a recorded tension that have a neuron: the top of each objective, and the quadrants."""
+    found = [entry for entry in results.section("tension").values() if entry["model"] == model]
+    if len(found) != 1:
+        raise InputError(f"one tension of {model} is needed; the run has {', '.join(results.section('tension'))}")
+    sets = {f"top {name}": coords for name, coords in found[0]["top"].items()} | found[0]["quadrants"]
+    return RecordedSets({name: NeuronSet.from_json(coords) for name, coords in sets.items() if coords}, found[0])
+
+
+def record_overlap(
+    results: Results,
+    source: Results,
+    *,
+    scores: Sequence[RankingName | Literal["attribution"]],
+    sites: Sequence[UnitSite],
+    fraction: float,
+    models: Sequence[str] | None = None,
+) -> None:
+    """Compares the top share of neurons of every model that `source` has a discovery or an attribution of, by every score at every site.
+
+    Args:
+        models: which of them; None is all.
+    """
+    ways = [(score, site) for site in dict.fromkeys(sites) for score in dict.fromkeys(scores)]
+    attributed = [entry["model"] for entry in source.sections.get("attribution", {}).values()]
+    chosen = list(models or dict.fromkeys([*source.sections.get("discovery", {}), *attributed]))
+    if not chosen:
+        source.section("discovery")  # says what the run has instead
+    rankings = {
+        model if len(ways) == 1 else f"{model}, {score} at {site}" if len(chosen) > 1 else f"{score} at {site}": ranking_of(
+            source, model, score, site
+        ).ranking
+        for model in chosen
+        for score, site in ways
+    }
+    tops = {name: NeuronSet.top(ranking, fraction=fraction) for name, ranking in rankings.items()}
+    record_tops(results, rankings, tops, score=", ".join(dict.fromkeys(scores)), site=", ".join(dict.fromkeys(sites)), fraction=fraction)
+
+
+def record_tops(
+    results: Results,
+    rankings: Mapping[str, Float[torch.Tensor, "layer neuron"]],
+    sets: Mapping[str, NeuronSet],
+    *,
+    score: str,
+    site: str,
+    fraction: float,
+) -> None:
+    """Compares sets, by name, that were cut from rankings of the same names."""
+    shapes = {name: list(ranking.shape) for name, ranking in rankings.items()}
+    if len(shapes) < 2 or len({tuple(shape) for shape in shapes.values()}) > 1:
+        raise InputError(f"overlap needs two or more rankings of one shape, got {shapes}")
+    n_layers, d_mlp = next(iter(rankings.values())).shape
+    entry = {
+        "score": score,
+        "site": site,
+        "fraction": fraction,
+        "n_layers": n_layers,
+        "d_mlp": d_mlp,
+        "ties_at_cut": {name: tied_at_cut(rankings[name], len(sets[name])) for name in sets},
+        "top": {name: neurons.to_json() for name, neurons in sets.items()},
+    }
+    results.add("overlap", f"{score} at {site}, top {fraction:.0%}", entry | compare(sets, n_layers=n_layers, d_mlp=d_mlp))
+
+
+def tested_pairs_that_found(source: Mapping[str, Any], pairs: Sequence[PreferencePair]) -> int:
+    """How many of the tested pairs helped to find the neurons."""
+    hashes = set(source["pair_hashes"])
+    return sum(pair_hash(pair) in hashes for pair in pairs)

@@ -1,0 +1,133 @@
+"""A run as one HTML file that needs no network and no model: its data in blocks (`blocks.py`), and what draws them (front/)."""
+
+import html
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from plotly.utils import PlotlyJSONEncoder
+
+from tl_reward.errors import InputError
+from tl_reward.results.neuron_columns import Column, columns_of, exact_effects
+from tl_reward.results.store import Results
+from tl_reward.show.page import neuron_details
+from tl_reward.show.page.blocks import array_block, elements, filled, front, halves, json_block, plotly_block, policy
+from tl_reward.show.page.panels import panels_of
+
+FORMAT = 1
+# Beyond this a page becomes a folder: the file, and its data beside it, read when they are asked for.
+LARGEST_FILE = 30_000_000
+SCRIPTS = ("data", "state", "draw", "map", "tension", "profile", "table", "neuron", "live", "main")
+
+
+def write_page(results: Results, path: str | Path, *, title: str = "Reward model neurons", overwrite: bool = False) -> Path:
+    """Writes the page, all of it or nothing. One of more than 30 MB keeps its data in a folder beside it, `NAME.data`.
+
+    Raises:
+        InputError: the file exists and `overwrite` is off; a folder of that name holds something else; the run has nothing to show.
+    """
+    path = Path(path)
+    data = path.with_suffix(".data")
+    if path == data:
+        raise InputError(f"{path} is what a page's data folder is called; choose another name, such as {path.with_suffix('.html').name}")
+    if data.is_dir() and {item.suffix for item in data.iterdir()} - {".js"}:
+        raise InputError(f"{data} is in the way: it is no page's data folder")
+    if not overwrite and (path.exists() or data.exists()):
+        raise InputError(f"{path if path.exists() else data} exists; choose another file, or replace it with overwrite (--overwrite)")
+    blocks = _blocks(results, title)
+    whole = sum(map(len, blocks.values())) <= LARGEST_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.stem}-", dir=path.parent))
+    try:
+        if not whole:
+            (scratch / "data").mkdir(mode=0o755)
+            for name, block in blocks.items():
+                (scratch / "data" / f"{name}.js").write_text(f'tlRewardBlock("{name}", "{block}");\n', encoding="ascii")
+        page = _document(blocks if whole else {}, title, live=False, folder=None if whole else data.name)
+        (scratch / "page").write_text(page, encoding="utf-8")
+        shutil.rmtree(data, ignore_errors=True)
+        if not whole:
+            os.replace(scratch / "data", data)
+        os.replace(scratch / "page", path)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return path
+
+
+def build_page(results: Results, *, title: str = "Reward model neurons", live: bool = False) -> str:
+    """The page as text, whatever its size.
+
+    Args:
+        live: it is served beside a model (`tl_reward.show.live.server`), which it asks for rewards.
+    """
+    return _document(_blocks(results, title, live=live), title, live=live, folder=None)
+
+
+def _document(blocks: Mapping[str, str], title: str, *, live: bool, folder: str | None) -> str:
+    parts = {
+        "CSP": policy(scripts="'self' file:" if folder else "", connect="'self'" if live else "'none'"),
+        "TITLE": html.escape(title),
+        "FOLDER": html.escape(folder or ""),
+        "STYLE": front("page.css"),
+        "BLOCKS": elements(blocks),
+        "SCRIPT": "\n".join(front(f"{name}.js") for name in SCRIPTS),
+    }
+    return filled(front("page.html"), parts)
+
+
+def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, str]:
+    columns, panels, found = columns_of(results), list(panels_of(results)), list(neuron_details.details(results))
+    if not columns and not panels and not found:
+        raise InputError("this run has nothing to show")
+    shapes = {column.model: column.values.shape for column in columns} | {each.entry["model"]: each.entry["shape"] for each in found}
+    blocks: dict[str, str] = {"plotly": plotly_block()}
+    manifest = {
+        "format": FORMAT,
+        "title": title,
+        "live": live,
+        "provenance": _provenance(results),
+        "models": [{"name": name, "layers": int(layers), "width": int(width)} for name, (layers, width) in shapes.items()],
+        "columns": [_column(column, i, blocks) for i, column in enumerate(columns)],
+        "tensions": neuron_details.tensions(results),
+        "overlaps": neuron_details.overlaps(results),
+        "exact": exact_effects(results),
+        "details": [each.entry for each in found],
+        "missing": neuron_details.missing(results, next(iter(shapes), None)),
+        "panels": [{"title": panel.title, "caption": panel.caption, "height": panel.height} for panel in panels],
+    }
+    for each in found:
+        blocks |= each.blocks
+    blocks["panels"] = json_block([_figure(panel.figure) for panel in panels])
+    return {"manifest": json_block(manifest)} | blocks
+
+
+def _column(column: Column, number: int, blocks: dict[str, str]) -> dict[str, Any]:
+    """Says what a column is, and puts its numbers into blocks."""
+    entry: dict[str, Any] = column._asdict() | {"error": None}
+    values, entry["scale"] = halves(column.values - column.neutral)
+    entry["values"] = f"column-{number}"
+    blocks[entry["values"]] = array_block(values)
+    if column.error is not None:
+        errors, entry["errorScale"] = halves(column.error, bits=6)  # two digits
+        entry["error"] = f"error-{number}"
+        blocks[entry["error"]] = array_block(errors)
+    return entry
+
+
+def _figure(figure: Any) -> dict[str, Any]:
+    whole = json.loads(json.dumps(figure.to_plotly_json(), cls=PlotlyJSONEncoder, allow_nan=False))
+    whole["layout"].pop("template", None)  # the page has its own, for light and dark
+    return {"data": whole["data"], "layout": whole["layout"]}
+
+
+def _provenance(results: Results) -> str:
+    source = results.provenance
+    versions = source.get("versions", {})
+    commit, dirty, _ = (source.get("commit") or "none").partition("-dirty")
+    listed = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
+    seed = "" if source.get("seed") is None else f"seed {source['seed']} · "
+    return f"{source.get('command', '')} · {source.get('created', '')} · {seed}commit {commit[:10]}{dirty} · {listed}"

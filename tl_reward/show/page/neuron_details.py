@@ -1,0 +1,162 @@
+"""What a run knows of single neurons and of sets of them, as plain data for the page; and how to compute what it does not know."""
+
+import shlex
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float64, Int8, Int64
+
+from tl_reward.results.neuron_columns import tension_key
+from tl_reward.results.store import Results
+from tl_reward.show.page.blocks import array_block, json_block
+from tl_reward.show.page.panels import in_conflict
+from tl_reward.sites import NeuronSet
+
+
+class Details(NamedTuple):
+    """What is known of some neurons of one model in detail, for the page: plain data, and blocks by name."""
+
+    entry: dict[str, Any]
+    blocks: dict[str, str]
+
+
+def tensions(results: Results) -> list[dict[str, Any]]:
+    """The two margins of each mixed model, and the sets that its neurons were sorted into. `keys` are those of its columns."""
+    found = []
+    for name, entry in results.sections.get("tension", {}).items():
+        if entry["site"] == "attn_z":
+            continue
+        width = results.tensor("tension", name, f"{entry['objectives'][0]}/effect").shape[1]
+        found.append(
+            {
+                "model": entry["model"],
+                "conflict": in_conflict(entry),
+                "objectives": entry["objectives"],
+                "keys": [tension_key(results, entry, objective) for objective in entry["objectives"]],
+                "about": f"{entry['dataset']}, by {entry['method']} at {entry['site']}",
+                "fraction": entry["fraction"],
+                "sets": {label: flat(coords, width) for label, coords in entry["top"].items() if coords},
+                "quadrants": {label: flat(coords, width) for label, coords in entry["quadrants"].items() if coords},
+            }
+        )
+    return found
+
+
+def overlaps(results: Results) -> list[dict[str, Any]]:
+    """The top neurons of several models, or by several rankings, of one shape."""
+    return [
+        {
+            "name": name,
+            "about": f"the {entry['fraction']:.0%} of neurons with the highest {entry['score']} at {entry['site']}",
+            "layers": entry["n_layers"],
+            "width": entry["d_mlp"],
+            "sets": {label: flat(coords, entry["d_mlp"]) for label, coords in entry["top"].items()},
+        }
+        for name, entry in results.sections.get("overlap", {}).items()
+        if "attn_z" not in entry["site"]
+    ]
+
+
+def details(results: Results) -> Iterator[Details]:
+    """Examples, histograms, words and neighbours; of every model that has them."""
+    for i, (name, entry) in enumerate(results.sections.get("examples", {}).items()):
+
+        def tensor(key: str, name: str = name) -> np.ndarray:
+            return results.tensor("examples", name, key).numpy()
+
+        peak = tensor("shown/peak")
+        lengths = np.array([len(transcript["tokens"]) for transcript in entry["transcripts"]] or [0])
+        shown, top = tensor("shown/transcript"), tensor("top/transcript")
+        document = {
+            **{key: entry[key] for key in ("splits", "neurons", "kinds", "transcripts", "words_in_of", "where")},
+            "words_in": [_short(words) for words in entry["words_in"]],
+            "words_out": entry["words_out"] and [{side: _short(words) for side, words in each.items()} for each in entry["words_out"]],
+            "shown": shown.tolist(),
+            "peaks": _rounded(peak),
+            "edges": _rounded(tensor("histogram/edge")[:, [0, -1]]),
+            "counts": tensor("histogram/count").tolist(),
+            "correlated": [tensor("correlated/neuron").tolist(), _rounded(tensor("correlated/value"))],
+            "cosine": [tensor("cosine/neuron").tolist(), _rounded(tensor("cosine/value"))],
+        }
+        first = np.array([_first_meant(entry["where"], transcript) for transcript in entry["transcripts"]] or [0])
+        found = _levels(tensor("shown/activation").astype(np.float32), tensor("shown/start"), shown, lengths, first)
+        document |= {"starts": found.start.tolist(), "largest": _rounded(found.largest), "peak_at": found.peak_at.tolist()}
+        small = len(lengths) < 2**15
+        blocks = {
+            f"examples-{i}": json_block(document),
+            f"activations-{i}": array_block(found.level),
+            f"top-{i}": array_block(top.astype(np.int16 if small else np.int32)),
+        }
+        about = {key: entry[key] for key in ("model", "dataset", "site", "where", "pairs")}
+        yield Details(about | {"number": i, "most": len(top), "bytes": 2 if small else 4, "shape": list(top.shape[1:])}, blocks)
+
+
+class _Levels(NamedTuple):
+    """Token activations as 63rds of the largest size in each example: enough for a colour. All of one example after the other.
+
+    Attributes:
+        start: where an example begins, -1 for none.
+        largest: the size that 63 stands for.
+        peak_at: the token of the largest size among those that the peak is of.
+    """
+
+    level: Int8[np.ndarray, " token"]
+    start: Int64[np.ndarray, "shown example"]
+    largest: Float64[np.ndarray, "shown example"]
+    peak_at: Int64[np.ndarray, "shown example"]
+
+
+def _levels(flat: np.ndarray, starts: np.ndarray, shown: np.ndarray, lengths: np.ndarray, first: np.ndarray) -> _Levels:
+    pieces, at = [np.zeros(0, dtype=np.int8)], 0
+    result = _Levels(pieces[0], *(np.full(shown.shape, -1, dtype=dtype) for dtype in (np.int64, np.float64, np.int64)))
+    for place in np.ndindex(*shown.shape):
+        which = shown[place]
+        if which >= 0:
+            values = flat[starts[place] : starts[place] + lengths[which]]
+            largest = np.abs(values).max()
+            result.start[place], result.largest[place] = at, largest
+            result.peak_at[place] = first[which] + np.abs(values[first[which] :]).argmax()
+            pieces.append(np.round(values / largest * 63 if largest else values).astype(np.int8))
+            at += len(values)
+    return result._replace(level=np.concatenate(pieces))
+
+
+def _first_meant(where: str, transcript: dict[str, Any]) -> int:
+    """The first token that a peak may be at."""
+    starts: dict[str, int] = {"all": 0, "readout": len(transcript["tokens"]) - 1, "response": transcript["response_start"]}
+    return starts[where]
+
+
+def _short(words: list[list[Any]]) -> list[list[Any]]:
+    """Tokens with three digits of their numbers."""
+    return [[token, float(f"{value:.3g}")] for token, value in words]
+
+
+def _rounded(values: np.ndarray) -> Any:
+    """Five digits of each number."""
+    return [[float(f"{value:.5g}") for value in row] for row in values.tolist()]
+
+
+def missing(results: Results, model: str | None) -> list[dict[str, str]]:
+    """What the page would show of that model (or of one that was scored) and the run has not, with the command that computes it."""
+    have = results.sections
+    model = shlex.quote(model or next((entry["model"] for entry in have.get("scores", {}).values()), "MODEL"))
+    wanted = {
+        "scores": ("whether the model prefers the chosen responses", f"score {model}"),
+        "tension": ("what each neuron does to the helpful and to the harmless margin", f"tension {model}"),
+        "attribution": ("how far estimated effects can be trusted", f"attribute {model}"),
+        "discovery": ("how active each neuron is", f"discover {model}"),
+        "examples": ("which texts drive each neuron", f"examples {model} --ranking RUN"),
+        "ablation": ("what breaks when the top neurons are zeroed", f"ablate {model} --ranking RUN"),
+    }
+    return [
+        {"what": what, "command": f"tl-reward {command} --out runs/{section}"}
+        for section, (what, command) in wanted.items()
+        if section not in have
+    ]
+
+
+def flat(coords: list[list[int]], width: int) -> list[int]:
+    """Neurons as one number each, layer by layer."""
+    return [layer * width + neuron for layer, neuron in NeuronSet.from_json(coords)]

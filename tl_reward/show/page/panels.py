@@ -1,0 +1,244 @@
+"""What a page shows of a run, and what it says about it: a panel a figure."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import plotly.graph_objects as go
+
+from tl_reward.results.store import Results
+from tl_reward.show import plots
+
+
+class Panel(NamedTuple):
+    title: str
+    caption: str
+    figure: go.Figure
+    height: int = 420
+
+
+def panels_of(results: Results) -> Iterator[Panel]:
+    have = results.sections
+    if "scores" in have:
+        yield Panel(
+            "Does each reward model prefer the chosen response?",
+            "Share of pairs in which the chosen response gets the higher reward (a tie counts half), with 95 % bootstrap intervals. "
+            "Of a best-of-n row, every pair counts here; the stricter share of rows with all pairs right is in the run's scores.",
+            plots.accuracy_bars(results),
+        )
+        yield Panel(
+            "By how much?",
+            "Distribution of the margin: reward of the chosen response minus reward of the rejected one, in raw reward units. "
+            "Right of the dotted line the model agrees with the preference.",
+            plots.margin_histogram(results),
+        )
+    for name, entry in have.get("overlap", {}).items():
+        what = f"the {entry['fraction']:.0%} of neurons with the highest {entry['score']} at {entry['site']}"
+        yield Panel(
+            "Where are each model's top neurons?",
+            f"For each layer, how many of {what} lie in it. {_depth(entry)}",
+            plots.layer_profile(results, name),
+        )
+        yield Panel(
+            "Do the models use the same neurons?",
+            f"Jaccard index of {what}, beside two levels of chance: independent sets over the whole model, and "
+            f"independent sets within each layer with the same counts there. {_regions(entry)}",
+            plots.overlap_bars(results, name),
+        )
+    if "ablation" in have:
+        what = "; ".join(_tested(name, entry) for name, entry in have["ablation"].items())
+        yield Panel(
+            "What breaks when they are zeroed?",
+            "Pair accuracy after the top neurons are set to 0 at every position, with 95 % intervals. The grey band is the range of "
+            f"random sets of as many neurons in each layer. Neurons: {what}.",
+            plots.ablation_curves(results),
+        )
+        yield Panel(
+            "And what happens to the margin?",
+            "The same edits, in mean margin: reward of chosen minus rejected, in raw reward units.",
+            plots.ablation_curves(results, "mean_margin"),
+        )
+    yield from _effect_panels(results)
+    yield from _patch_panels(results)
+    for model, entry in have.get("discovery", {}).items():
+        if "attn_z/norm" in entry["computed"]:
+            yield Panel(
+                f"Every attention head of the {model} model",
+                f"Mean norm of attn_z over all tokens of {entry['pairs']} pairs of {entry['dataset']}. Each row is a layer, its "
+                "heads sorted; hover to read a head's number.",
+                plots.neuron_map(results, model, "norm", "attn_z"),
+            )
+
+
+def _effect_panels(results: Results) -> Iterator[Panel]:
+    have = results.sections
+    for name, entry in have.get("attribution", {}).items():
+        best = entry["methods"][entry["best"]]
+        sample = f"{best['agreement']['neurons']} neurons, {best['agreement_drawn']['neurons']} of them drawn at random"
+        yield Panel(
+            f"Does attribution predict what editing a neuron does? {name}",
+            f"Each point is a neuron: its effect on the mean margin of {entry['pairs']} pairs as {best['about']} at {entry['site']} "
+            f"estimates it, and as editing it alone (kind: {entry['kind']}) shows, with 95 % intervals over prompts. Positive: the edit "
+            "lowers the margin. "
+            f"Spearman correlation {_interval(best['agreement']['spearman'])} over all {sample}; "
+            f"{_interval(best['agreement_drawn']['spearman'])} over these alone.",
+            plots.attribution_scatter(results, name),
+            480,
+        )
+        about = "; ".join(f"{method}: {each['about']}" for method, each in entry["methods"].items())
+        yield Panel(
+            f"Which method can be trusted? {name}",
+            f"Agreement of estimated effects with exact ones, for {sample}, with 95 % intervals over neurons. Precision at k: of the k "
+            f"largest estimates, the share among the k largest exact effects (k is a quarter of the neurons compared). {about}.",
+            plots.agreement_bars(results, name),
+        )
+    for name, entry in have.get("effects", {}).items():
+        yield Panel(
+            f"What does each neuron do? {name}",
+            f"Exact effect of ablating each alone (kind: {entry['kind']}) on the mean margin of {entry['pairs']} pairs, with 95 % "
+            "intervals over prompts. Right of the dotted line, ablating it lowers the margin.",
+            plots.effect_intervals(results, name),
+            max(320, 120 + 22 * min(30, len(entry["effects"]))),
+        )
+    for name, entry in have.get("tension", {}).items():
+        if entry["site"] == "attn_z":  # neurons have a plot that answers to clicks
+            yield Panel(
+                f"Which heads serve one objective at the other's cost? {name}",
+                f"Each head's effect on both margins ({entry['method']} at {entry['site']}). Coloured: clear on both, at a false discovery "
+                f"rate of 5 % each. {in_conflict(entry)}",
+                plots.tension_scatter(results, name),
+                520,
+            )
+    for name, entry in have.get("sets", {}).items():
+        yield Panel(
+            f"What breaks when each set is zeroed? {name}",
+            f"Pair accuracy with 95 % intervals; crosses are random sets of as many neurons in each layer. Sets found on "
+            f"{entry['found_on']} ({_apart(entry)}).",
+            plots.set_bars(results, name),
+            480,
+        )
+
+
+def _patch_panels(results: Results) -> Iterator[Panel]:
+    have = results.sections
+    for name, entry in have.get("patching", {}).items():
+        cells = entry["cells"]
+        if any(cell["unit"] is None and isinstance(cell["where"], str) and cell["layer"] is not None for cell in cells):
+            yield Panel(
+                f"What suffices to move the reward? {name}",
+                f"Each of {entry['pairs']} pairs, one transcript's run patched from the other's, layer by layer. Share of the gap between "
+                "the pair's rewards that moves, with 95 % intervals over prompts: 1 is all of it. Noising: the chosen run patched from "
+                f"the rejected one; denoising: the other way round. {_aligned(entry)}{_patch_agreement(entry)}",
+                plots.patch_profile(results, name),
+                460,
+            )
+        for where in dict.fromkeys(cell["where"] for cell in cells if cell["unit"] is not None):
+            yield Panel(
+                f"Which heads? {name}, {where} tokens",
+                "Share of the reward gap that each attention head moves by itself; blue moves the reward towards the other transcript's.",
+                plots.patch_heads(results, name, where),
+                480,
+            )
+        if "tokens" in entry:
+            yield Panel(
+                f"Which tokens? {name}",
+                "One pair, one token and layer at a time. Tokens stand for each other from the read-out token back; on the axis the chosen "
+                "one's, and below it the rejected one's.",
+                plots.patch_tokens(results, name),
+                560,
+            )
+    for model, source in dict.fromkeys((entry["model"], entry["source_model"]) for entry in have.get("model_patching", {}).values()):
+        yield Panel(
+            f"What does {source} restore in {model}, and what does it cost?",
+            f"Pair accuracy of {model} with the top neurons' activations set to what they are in {source} on the same tokens, with 95 % "
+            "intervals over prompts. Bands: layer-matched random sets. The dashed line is the source itself.",
+            plots.patched_accuracy(results, model, source),
+            440,
+        )
+    for name, entry in have.get("model_patching", {}).items():
+        yield Panel(
+            f"Which pairs does it give back, and which does it take? {name}",
+            f"{entry['site']} of the top neurons, by {entry['ranking']} on {entry['found_on']} ({_apart(entry)}), set to what they are in "
+            f"{entry['source_model']} on the same tokens (where: {entry['where']}). Recovered: of the {entry['lost']} pairs that "
+            f"{entry['source_model']} has right and {entry['model']} by itself wrong. Kept: of those that {entry['model']} has right. "
+            "Bands: layer-matched random sets.",
+            plots.model_patching_curves(results, name),
+            440,
+        )
+    if "lens" in have:
+        yield Panel(
+            "At which layer is a preference decided?",
+            "The reward head, read from the residual stream before the first layer (depth 0) and after each one. Left: pair accuracy. "
+            "Right: share of pairs whose preference no longer changes from that depth on. 95 % intervals over prompts.",
+            plots.lens_curves(results),
+            440,
+        )
+    for name, entry in have.get("lens", {}).items():
+        for shown in entry["shown"]:
+            yield Panel(
+                f"After which token? {name}, pair {shown['id']}",
+                "The reward read at every token, where the two transcripts part. The model was trained to be read at the last one alone; "
+                "the dotted line is where the preference takes its final sign.",
+                plots.token_curves(results, name, shown["id"]),
+                480,
+            )
+
+
+def _aligned(entry: dict[str, Any]) -> str:
+    aligned = entry["aligned"]
+    alone = sum(aligned["chosen_alone"]) + sum(aligned["rejected_alone"])
+    return (
+        f"Aligned from the read-out token back: {sum(aligned['aligned']):,} tokens on each side; {alone:,} tokens of the longer responses "
+        "have no counterpart and stay as they are. "
+    )
+
+
+def _patch_agreement(entry: dict[str, Any]) -> str:
+    if entry["agreement"] is None:
+        return ""
+    return f"Attribution patching ranks these patches with a Spearman correlation of {_interval(entry['agreement']['spearman'])}."
+
+
+def in_conflict(entry: dict[str, Any]) -> str:
+    """How many neurons of a tension serve one objective at the other's cost, beside chance."""
+    return (
+        f"In conflict: {_conflict(entry['conflict'])}; of those clear on both margins {_conflict(entry['conflict_clear'])}. Chance: signs "
+        "shuffled among the neurons of each layer."
+    )
+
+
+def _conflict(value: dict[str, float]) -> str:
+    if not value["neurons"]:
+        return "none"
+    chance = f"chance {value['chance']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
+    return f"{value['share']:.1%} of {value['neurons']:,} ({chance}, p {_p(value['p_value'])})"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _interval(value: dict[str, float]) -> str:
+    if value["value"] is None:
+        return "undefined (all effects are the same)"
+    return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+
+
+def _depth(entry: dict[str, Any]) -> str:
+    parts = (f"{model} {' / '.join(f'{share:.2f}' for share in thirds)}" for model, thirds in entry["depth"].items())
+    return f"Share in the early / middle / late third of the layers: {', '.join(parts)}."
+
+
+def _regions(entry: dict[str, Any]) -> str:
+    if "regions" not in entry:
+        return ""
+    return f"Neurons: {', '.join(f'{count:,} {region}' for region, count in entry['regions'].items())}."
+
+
+def _tested(name: str, entry: dict[str, Any]) -> str:
+    return f"{name}: highest {entry['score']} at {entry['site']}, found on {entry['found_on']} ({_apart(entry)})"
+
+
+def _apart(entry: dict[str, Any]) -> str:
+    """Whether neurons were found on pairs that now test them."""
+    both = entry["tested_pairs_that_found"]
+    return f"{'none' if both == 0 else f'CAUTION: {both}'} of {entry['clean']['pairs']} tested pairs among them"

@@ -1,0 +1,147 @@
+"""The pairs of a reproduction: what is trained on, what neurons are found on, and what is tested, as one of its configs says."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import cached_property, lru_cache
+from itertools import groupby, zip_longest
+from pathlib import Path
+from typing import NamedTuple
+
+from transformers import AutoConfig
+
+from tl_reward.data.pairs import PreferencePair, check_unique_ids
+from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
+from tl_reward.errors import InputError
+from tl_reward.model import embedded
+from tl_reward.results.store import data_hash
+from tl_reward.study.benchmarks import OBJECTIVE_TEST, benchmark_of, subtask_of
+from tl_reward.study.config import Base, Source, StudyConfig, is_hub, located
+
+
+class Tested(NamedTuple):
+    """Pairs, the sub-task of each by its id, and a hash of all that is recorded of them."""
+
+    pairs: tuple[PreferencePair, ...]
+    tasks: dict[str, str]
+    hash: str
+
+
+class Learnt(NamedTuple):
+    """Pairs that models are trained on, or that neurons are found on, and their hash."""
+
+    pairs: tuple[PreferencePair, ...]
+    hash: str
+
+
+class Inputs:
+    """The pairs and models that a config names; each is read once.
+
+    Args:
+        data: the folder that `$DATA` stands for.
+
+    Raises:
+        InputError: from every method, where a source cannot be read.
+    """
+
+    def __init__(self, config: StudyConfig, data: str | Path | None) -> None:
+        self.config, self.data = config, data
+        self._bases = {base.name: base for base in config.bases}
+        self.read = lru_cache(None)(self._read)
+        self.train = lru_cache(None)(self._train)
+        self.find = lru_cache(None)(self._find)
+        self.tested = lru_cache(None)(self._tested)
+
+    def base(self, name: str) -> Base:
+        return self._bases[name]
+
+    def _of(self, objective: str, part: str) -> list[list[PreferencePair]]:
+        """The pairs of each objective that a model of this one learns, row by row from each source, so that the first ones are of all."""
+        own = ("helpful", "harmless") if objective == "mixed" else (objective,)
+        return [_dealt([self.read(source, name, part) for source in getattr(self.config.data[name], part)]) for name in own]
+
+    def _read(self, source: Source, objective: str | None, part: str) -> list[PreferencePair]:
+        """The pairs of one source; `part` is "train" or "test". Bad pairs are left out: the published data have some."""
+        found = located(source, self.data)
+        default = {"train": "find", "test": "test"}[part] if found.source == EMBEDDED else part if is_hub(found) else None
+        split = found.split or default
+        return load_pairs(
+            found.source, objective=objective, subset=found.subset, data_dir=found.data_dir, split=split, limit=found.limit, on_bad="drop"
+        )  # fmt: skip
+
+    def _train(self, objective: str) -> Learnt:
+        return _learnt([pair for part in self._of(objective, "train") for pair in part])
+
+    def _find(self, objective: str) -> Learnt:
+        return _learnt([pair for part in self._of(objective, "train") for pair in part[: self.config.limits.discovery]])
+
+    def _tested(self, test: str, objective: str, edited: bool) -> Tested:
+        """The pairs of a benchmark, or `OBJECTIVE_TEST`: the test pairs of an objective. `edited`: those for edited models."""
+        limits = [self.config.limits.rows, self.config.limits.edited.get(test) if edited else None]
+        most = min((limit for limit in limits if limit is not None), default=None)
+        if test == OBJECTIVE_TEST:
+            parts = [_first_rows([(pair, OBJECTIVE_TEST) for pair in part], most) for part in self._of(objective, "test")]
+            return _joined([each for part in parts for each in part])
+        named = []
+        for source in self.config.benchmarks[test]:
+            own = short_name(located(source, self.data).source)
+            data_set = own if benchmark_of(own) else f"{test}/{own}"
+            try:
+                named += [(pair, subtask_of(pair, data_set).name) for pair in self.read(source, source.objective, "test")]
+            except InputError as error:
+                raise InputError(f"benchmarks.{test}: {error}") from None
+        return _joined(_first_rows(named, most))
+
+    @cached_property
+    def base_hashes(self) -> dict[str, str]:
+        """What each base is: the files of a folder; of one on the hub, its name and revision; of the embedded one, its name."""
+        return {base.name: _identity(base.source) for base in self.config.bases}
+
+    @cached_property
+    def adapter_hashes(self) -> dict[str, str]:
+        return {name: files_hash((embedded.ADAPTERS / name).iterdir()) for name in embedded.REWARD_MODELS}
+
+
+def _dealt(sources: Sequence[Sequence[PreferencePair]]) -> list[PreferencePair]:
+    rows = [[list(row) for _, row in groupby(pairs, key=lambda pair: pair.group or pair.id)] for pairs in sources]
+    return [pair for turn in zip_longest(*rows, fillvalue=()) for row in turn for pair in row]
+
+
+def _first_rows(named: Sequence[tuple[PreferencePair, str]], most: int | None) -> list[tuple[PreferencePair, str]]:
+    """The pairs of the first rows of each sub-task; a best-of-n row is one, and keeps all of its pairs."""
+    rows: dict[str, set[str]] = defaultdict(set)
+    kept = []
+    for pair, task in named:
+        row = pair.group or pair.id
+        if most is None or row in rows[task] or len(rows[task]) < most:
+            rows[task].add(row)
+            kept.append((pair, task))
+    return kept
+
+
+def _joined(named: Sequence[tuple[PreferencePair, str]]) -> Tested:
+    pairs, tasks = tuple(pair for pair, _ in named), {pair.id: task for pair, task in named}
+    check_unique_ids(pairs, "the pairs of a benchmark")
+    said = [[pair.id, tasks[pair.id], pair.group, pair.subset, pair.objective] for pair in pairs]
+    return Tested(pairs, tasks, hashlib.sha256(json.dumps([data_hash(pairs), said]).encode()).hexdigest())
+
+
+def _learnt(pairs: Sequence[PreferencePair]) -> Learnt:
+    return Learnt(tuple(pairs), data_hash(pairs))
+
+
+def _identity(source: str) -> str:
+    if Path(source).is_dir():
+        return files_hash(path for path in Path(source).iterdir() if path.is_file())
+    return source if source == embedded.BASE else f"{source} {AutoConfig.from_pretrained(source)._commit_hash}"
+
+
+def files_hash(paths: Iterable[Path]) -> str:
+    """sha256 over the names and bytes of files, in the order of their names; a model's card is no part of it."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in paths if path.suffix != ".md"):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,154 @@
+"""Cells on disk: a folder each, written whole or not at all, and what they hold together as a `Matrix`."""
+
+import dataclasses
+import json
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tl_reward.measures.names import RankingName
+from tl_reward.measures.scores import Scores
+from tl_reward.results.record_neurons import discovery_of
+from tl_reward.results.store import Results, provenance
+from tl_reward.study.compute.cells import Cell, cells, key, made_from, seed_of_random
+from tl_reward.study.compute.inputs import Inputs, files_hash
+from tl_reward.study.matrix import BF16, Edit, Found, Matrix, Model
+
+CELL, RUN, MODEL = "cell.json", "run", "model"
+SITE = "mlp_gate"  # the study's reading of a neuron
+_LISTS = ("ids", "groups", "subsets", "prompts", "objectives")
+
+
+def folder_of(out: Path, cell: Cell) -> Path:
+    return out / "cells" / cell.kind / cell.name
+
+
+def scratch_of(out: Path, cell: Cell) -> Path:
+    """Where a cell is made. Names with a dot in front are never read as cells."""
+    return folder_of(out, cell).with_name(f".{cell.name}.partial")
+
+
+def note_of(out: Path, cell: Cell) -> dict[str, Any] | None:
+    """What is noted beside a cell: its key, what it is made from, a hash of what it holds, where it was made, the seconds it took and the
+    tokens it ran; None where it is not done."""
+    path = folder_of(out, cell) / CELL
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def is_done(out: Path, cell: Cell, inputs: Inputs) -> bool:
+    """Whether the cell is there, made from what it would be made from now, and from what the cells that it needs hold now: a model that
+    is trained again from the same need not be the same."""
+    note = note_of(out, cell)
+    if note is None or note["key"] != key(cell, inputs):
+        return False
+    return all(is_done(out, each, inputs) for each in cell.needs) and note["needs"] == _contents(out, cell.needs)
+
+
+def content_of(out: Path, cell: Cell) -> str:
+    """A hash of what a cell holds; "" where it is not done."""
+    note = note_of(out, cell)
+    return note["content"] if note else ""
+
+
+def _contents(out: Path, needs: Sequence[Cell]) -> dict[str, str]:
+    return {f"{each.kind} {each.name}": content_of(out, each) for each in needs}
+
+
+def start(out: Path, cell: Cell, inputs: Inputs) -> Path:
+    """The folder in which a cell is made: what a training of the same, from the same, left there is kept."""
+    scratch = scratch_of(out, cell)
+    made, now = scratch / "key", json.dumps([key(cell, inputs), _contents(out, cell.needs)])
+    goes_on = cell.kind in ("train", "retrain") and made.exists() and made.read_text() == now
+    if not goes_on:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        made.write_text(now)
+    return scratch
+
+
+def finish(out: Path, cell: Cell, inputs: Inputs, *, seconds: float, tokens: int) -> None:
+    """Puts a cell in its place by a rename; one that was there gives way whole."""
+    scratch, folder = scratch_of(out, cell), folder_of(out, cell)
+    note = {"kind": cell.kind, "name": cell.name, "key": key(cell, inputs), "made_from": made_from(cell, inputs)}
+    note |= {"needs": _contents(out, cell.needs), "content": files_hash(scratch.rglob("*.safetensors"))}
+    note |= {"provenance": provenance(seed=cell.seed), "seconds": round(seconds, 2), "tokens": tokens}
+    (scratch / CELL).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    old = folder.with_name(f".{cell.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    scratch.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def record_edited(results: Results, cell: Cell, scores: Mapping[Edit, Scores], tasks: Mapping[str, str]) -> None:
+    """Rewards of one model on the same pairs under several edits, as tensors `chosen` and `rejected` [edit, pair], float64. Of no edits,
+    where none can be made, a record that says so."""
+    if not scores:
+        results.add("study", cell.name, {"model": list(cell.model), "edits": []})
+        return
+    first = next(iter(scores.values()))
+    entry = {"model": list(cell.model), "edits": [list(edit) for edit in scores], "dropped": first.dropped}
+    entry |= {name: list(getattr(first, name)) for name in _LISTS} | {"tasks": [tasks[name] for name in first.ids]}
+    tensors = {side: torch.stack([torch.from_numpy(getattr(each, side)) for each in scores.values()]) for side in ("chosen", "rejected")}
+    results.add("study", cell.name, entry, tensors)
+
+
+def edited_of(results: Results, name: str, tasks: Mapping[str, str]) -> tuple[Model, dict[Edit, dict[str, Scores]]]:
+    """The rewards of a cell by edit and sub-task.
+
+    Args:
+        tasks: of every pair that was tested, over-long ones included, which are counted as `dropped` of their sub-task.
+    """
+    entry = results.entry("study", name)
+    model, edits = Model(*entry["model"]), [Edit(*edit) for edit in entry["edits"]]
+    found: dict[Edit, dict[str, Scores]] = {edit: {} for edit in edits}
+    if not edits:
+        return model, found
+    chosen, rejected = (results.tensor("study", name, side).numpy() for side in ("chosen", "rejected"))
+    ids, groups, subsets, prompts, objectives = (tuple(entry[key]) for key in _LISTS)
+    everything = Scores(ids, chosen[0], rejected[0], groups, subsets, 0, prompts, objectives)
+    tested, places = Counter(tasks.values()), defaultdict(list)
+    for i, task in enumerate(entry["tasks"]):
+        places[task].append(i)
+    for task, index in places.items():
+        first = dataclasses.replace(everything.take(index), dropped=tested[task] - len(index))
+        for i, edit in enumerate(edits):  # names are shared: there are many edits
+            found[edit][task] = dataclasses.replace(first, chosen=chosen[i][index], rejected=rejected[i][index])
+    return model, found
+
+
+def found_of(results: Results, cell: Cell, rankings: Sequence[RankingName]) -> Found:
+    """Those of the rankings that a "discover" or a "firing" cell finds; "random" is drawn for each model."""
+    own, recorded = discovery_of(results, cell.objective), results.section("discovery")
+    if cell.kind == "firing":
+        return Found({"entropy": own.ranking("entropy", SITE)})
+    found = {name: own.ranking(name, SITE, seed=seed_of_random(cell)) for name in rankings if name != "entropy"}
+    beside = {name: own.by_side[SITE, name].mean(0) for name in ("abs_mean", "change_ms")}
+    if cell.objective + BF16 in recorded:
+        rounded = discovery_of(results, cell.objective + BF16)
+        beside |= {name + BF16: rounded.ranking(name, SITE) for name in rankings if (SITE, name) in rounded.by_side}
+    return Found(found, beside)
+
+
+def load_matrix(out: str | Path, inputs: Inputs) -> Matrix:
+    """Every cell of a config that is done, and made from what it would be made from now."""
+    out, config = Path(out), inputs.config
+    scores: dict[tuple[Model, Edit], dict[str, Scores]] = {}
+    found: dict[Model, Found] = {}
+    for cell in cells(config):
+        if cell.kind in ("train", "retrain", "compare") or not is_done(out, cell, inputs):
+            continue
+        results = Results.load(folder_of(out, cell) / RUN)
+        if cell.kind in ("discover", "firing"):
+            more, old = found_of(results, cell, config.rankings), found.get(cell.model, Found({}))
+            found[cell.model] = Found({**old.rankings, **more.rankings}, {**old.beside, **more.beside})
+            continue
+        model, by_edit = edited_of(results, cell.name, inputs.tested(*cell.tested).tasks)
+        for edit, tasks in by_edit.items():
+            scores.setdefault((model, edit), {}).update(tasks)
+    return Matrix(scores, found, config.conventions)

@@ -1,0 +1,192 @@
+"""What each kind of cell computes."""
+
+import dataclasses
+import shutil
+import time
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from tl_reward.analyses.ablation_curves import ablate_sets
+from tl_reward.analyses.discovery import discover
+from tl_reward.analyses.model_patching import patch_edit
+from tl_reward.interventions.ablations import ZeroAblation
+from tl_reward.measures.names import RankingName
+from tl_reward.measures.overlap import regions
+from tl_reward.measures.scores import Scores
+from tl_reward.model import embedded
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.model.training import RECORD_FILE, last_checkpoint, train
+from tl_reward.results.record_neurons import record_discovery, record_tops
+from tl_reward.results.store import Results, provenance
+from tl_reward.running.budget import RunOptions
+from tl_reward.running.scoring import score
+from tl_reward.sites import NeuronSet
+from tl_reward.study.compute.cells import Cell, draws_of
+from tl_reward.study.compute.inputs import Inputs
+from tl_reward.study.compute.store import MODEL, RUN, SITE, content_of, finish, folder_of, found_of, is_done, record_edited, start
+from tl_reward.study.findings.conventions import cut, study_regions
+from tl_reward.study.matrix import BF16, FRACTION, Edit, Found
+
+
+def make(cell: Cell, out: Path, inputs: Inputs, *, tokens: int = 0) -> None:
+    """Computes a cell whose needs are done, and puts it in its place. Nothing is computed where all that it needs was made again and holds
+    the same.
+
+    Args:
+        tokens: noted beside it, for the times of later plans; not where a training goes on, whose time is of its end alone.
+    """
+    if is_done(out, cell, inputs):
+        return
+    begin = time.monotonic()
+    scratch = start(out, cell, inputs)
+    fresh = not (scratch / MODEL).exists()
+    if cell.kind in ("train", "retrain"):
+        _train(cell, out, inputs, scratch)
+    else:
+        results = Results(provenance=provenance(seed=cell.seed))
+        _KINDS[cell.kind](cell, out, inputs, results)
+        results.save(scratch / RUN, overwrite=True)
+    finish(out, cell, inputs, seconds=time.monotonic() - begin, tokens=tokens if fresh else 0)
+
+
+def _train(cell: Cell, out: Path, inputs: Inputs, scratch: Path) -> None:
+    folder = scratch / MODEL
+    if (folder / RECORD_FILE).exists():  # it was trained to its end, and cut short right after
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        return
+    config = dataclasses.replace(inputs.config.training, seed=cell.seed)
+    without = None
+    if cell.kind == "retrain":
+        config = dataclasses.replace(config, max_pairs=inputs.config.retrain.pairs)
+        without = _without(cell, out, inputs)
+    resume = last_checkpoint(folder) is not None
+    if not resume:
+        shutil.rmtree(folder, ignore_errors=True)
+    pairs, source = inputs.train(cell.objective).pairs, inputs.base(cell.base).source
+    train(source, pairs, folder, config, without=without, how="pruned" if cell.edit.kind == "pruned" else "masked", resume=resume)
+
+
+def _score(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+    pairs, tasks, _ = inputs.tested(*cell.tested)
+    without = _without(cell, out, inputs) if cell.edit.kind == "masked" else None
+    edits = [ZeroAblation(without)] if without else []
+    record_edited(results, cell, {cell.edit: score(_model(cell, out, inputs), pairs, interventions=edits, **_options(inputs))}, tasks)
+
+
+def _discover(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+    model, config = _model(cell, out, inputs), inputs.config
+    base = _base(inputs.base(cell.base).source, config.dtype)
+    found = discover(model, inputs.find(cell.objective).pairs, base=base, sites=[SITE], **_options(inputs))
+    record_discovery(results, cell.objective, "training pairs", found)
+    if config.conventions == "study":
+        rounded = discover(model, inputs.find(cell.objective).pairs, base=base, sites=[SITE], sums_dtype=torch.bfloat16, **_options(inputs))
+        record_discovery(results, cell.objective + BF16, "training pairs", rounded)
+
+
+def _firing(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+    found = discover(_model(cell, out, inputs), inputs.find("mixed").pairs, sites=[SITE], **_options(inputs))
+    record_discovery(results, cell.objective, "training pairs of both objectives", found)
+
+
+def _ablate(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+    config, (pairs, tasks, _) = inputs.config, inputs.tested(*cell.tested)
+    *_, found_in = cell.needs
+    tops = _tops(found_in, out, inputs, cell.ranking, config.fractions)
+    if not tops:
+        record_edited(results, cell, {}, tasks)
+        return
+    sets = {str(fraction): neurons for fraction, neurons in tops.items()}
+    found = ablate_sets(_model(cell, out, inputs), pairs, sets, draws=draws_of(cell, config), seed=cell.seed, **_options(inputs))
+    scores: dict[Edit, Scores] = {}
+    for fraction in tops:
+        point = found.sets[str(fraction)]
+        scores[Edit("top", cell.ranking, fraction)] = point.ranked
+        scores |= {Edit("random", f"{cell.ranking} {i}", fraction): draw for i, draw in enumerate(point.random)}
+    record_edited(results, cell, scores, tasks)
+
+
+def _compare(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+    for ranking in (name for name in inputs.config.rankings if name != "random"):
+        kind = "firing" if ranking == "entropy" else "discover"
+        found = {each.objective: _found(each, out, ranking) for each in cell.needs if each.kind == kind}
+        tops = {name: top for name, one in found.items() if (top := cut(one, ranking, FRACTION, inputs.config.conventions)) is not None}
+        if len(tops) == len(found):
+            rankings = {name: one.rankings[ranking] for name, one in found.items()}
+            record_tops(results, rankings, tops, score=ranking, site=SITE, fraction=FRACTION)
+
+
+def _sets(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+    config, (pairs, tasks, _) = inputs.config, inputs.tested(*cell.tested)
+    helpful, harmless = (
+        _tops(discover, out, inputs, config.rankings[0], config.set_fractions)
+        for name in ("helpful", "harmless")
+        if (discover := cell.needed("discover", name)) is not None
+    )
+    split = study_regions if config.conventions == "study" else regions
+    sets = {
+        Edit("set", name, fraction): neurons
+        for fraction in config.set_fractions
+        for name, neurons in split(helpful[fraction], harmless[fraction]).items()
+    }
+    named = {str(i): neurons for i, neurons in enumerate(sets.values())}
+    found = ablate_sets(_model(cell, out, inputs), pairs, named, draws=0, **_options(inputs))
+    record_edited(results, cell, {edit: found.sets[str(i)].ranked for i, edit in enumerate(sets)}, tasks)
+
+
+def _patch(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+    config, (pairs, tasks, _) = inputs.config, inputs.tested(*cell.tested)
+    discover, ranking = cell.needed("discover"), config.rankings[0]
+    assert discover is not None
+    tops = _tops(discover, out, inputs, ranking, config.patch_fractions)
+    model, source = _model(cell, out, inputs), _model(dataclasses.replace(cell, objective="helpful"), out, inputs)
+    named = {str(fraction): neurons for fraction, neurons in tops.items()}
+    found = ablate_sets(model, pairs, named, draws=0, edit=patch_edit(model, source), **_options(inputs))
+    record_edited(results, cell, {Edit("patched", ranking, fraction): found.sets[str(fraction)].ranked for fraction in tops}, tasks)
+
+
+_KINDS = {
+    "score": _score, "discover": _discover, "firing": _firing, "ablate": _ablate, "compare": _compare, "sets": _sets, "patch": _patch,
+}  # fmt: skip
+
+
+def _options(inputs: Inputs) -> RunOptions:
+    return {"max_length": inputs.config.max_length}
+
+
+def _tops(discover: Cell, out: Path, inputs: Inputs, ranking: RankingName, fractions: tuple[float, ...]) -> Mapping[float, NeuronSet]:
+    """By share, those that there are."""
+    found = _found(discover, out, ranking)
+    tops = {fraction: cut(found, ranking, fraction, inputs.config.conventions) for fraction in fractions}
+    return {fraction: top for fraction, top in tops.items() if top is not None}
+
+
+def _found(discover: Cell, out: Path, ranking: RankingName) -> Found:
+    return found_of(Results.load(folder_of(out, discover) / RUN), discover, [ranking])
+
+
+def _without(cell: Cell, out: Path, inputs: Inputs) -> NeuronSet | None:
+    """The neurons that a model is trained again without; None of the control."""
+    discover = cell.needed("discover")
+    assert discover is not None
+    return _tops(discover, out, inputs, cell.edit.name, (cell.edit.fraction,))[cell.edit.fraction] if cell.edit.fraction else None
+
+
+def _model(cell: Cell, out: Path, inputs: Inputs) -> HookedRewardModel:
+    """The reward model that a cell is about: trained again, trained, or embedded."""
+    made = cell.needed("retrain", cell.objective) or cell.needed("train", cell.objective)
+    # What it holds is part of what is remembered: a folder may be made again within one process.
+    path, version = (folder_of(out, made) / MODEL, content_of(out, made)) if made else (embedded.ADAPTERS / cell.objective, "")
+    return _loaded(path, version, inputs.config.dtype)
+
+
+@lru_cache(maxsize=2)
+def _loaded(path: Path, version: str, dtype: str) -> HookedRewardModel:
+    return HookedRewardModel.from_pretrained(path, dtype=getattr(torch, dtype))
+
+
+@lru_cache(maxsize=1)
+def _base(source: str, dtype: str) -> HookedRewardModel:
+    return HookedRewardModel.from_base(source, dtype=getattr(torch, dtype))

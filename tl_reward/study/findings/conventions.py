@@ -1,0 +1,101 @@
+"""The study's own conventions, behind `conventions = "study"`, each beside what we do, with the neurons that it changes counted.
+
+Where its published code does something else than its text says, or than it should, a reproduction can do as the code does. Our own
+definitions are `NeuronSet.top`, `overlap.regions` and `statistics.NeuronStatistics`.
+"""
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_reward.sites import NeuronSet, check_fraction
+from tl_reward.study.findings.rows import OBJECTIVES, percent, place
+from tl_reward.study.matrix import BF16, FRACTION, Conventions, Found, Matrix, Model
+from tl_reward.study.table import Table, Value, table
+
+
+def percentile_set(score: Float[Tensor, "layer neuron"], fraction: float) -> NeuronSet:
+    """Every neuron whose score is at least the percentile: more than the fraction where scores tie there, all where all are equal.
+
+    >>> import torch
+    >>> score = torch.tensor([[0.0, 0.0, 0.0, 1.0]])
+    >>> len(percentile_set(score, 0.5)), len(NeuronSet.top(score, fraction=0.5))
+    (4, 2)
+    """
+    check_fraction(fraction)
+    bar = np.percentile(score.float().numpy(), 100 * (1 - fraction))
+    return NeuronSet.from_mask(score.float() >= float(bar))
+
+
+def study_regions(one: NeuronSet, other: NeuronSet, names: tuple[str, str] = ("helpful", "harmless")) -> dict[str, NeuronSet]:
+    """As `overlap.regions`, but that the shared set keeps whole layers that are found in only one of the sets.
+
+    >>> {name: len(part) for name, part in study_regions(NeuronSet([(0, 1), (1, 4)]), NeuronSet([(1, 4), (2, 0)])).items()}
+    {'helpful-only': 1, 'harmless-only': 1, 'shared': 3}
+    """
+    layers = ({layer for layer, _ in one}, {layer for layer, _ in other})
+    alone = NeuronSet((layer, neuron) for layer, neuron in one | other if (layer in layers[0]) != (layer in layers[1]))
+    return {f"{names[0]}-only": one - other, f"{names[1]}-only": other - one, "shared": (one & other) | alone}
+
+
+def cut(found: Found, ranking: str, fraction: float, conventions: Conventions) -> NeuronSet | None:
+    """The top share of a model's neurons: exactly so many; or, by the study, all that reach the percentile of a score that was summed in
+    bfloat16 (where it is a sum over tokens). None where entropy, which ranks only the neurons that fire often, ranks fewer."""
+    score = found.rankings[ranking]
+    if ranking == "entropy" and int((score > 0).sum()) < round(fraction * score.numel()):
+        return None
+    if conventions == "ours":
+        return NeuronSet.top(score, fraction=fraction)
+    return percentile_set(found.beside.get(ranking + BF16, score), fraction)
+
+
+def _counts(found: Found) -> list[tuple[str, str, int, int, int]]:
+    """Of one model: the convention, the ranking, neurons by ours and by the study's, and neurons that are in only one of the two."""
+    rows = []
+
+    def add(convention: str, ranking: str, ours: NeuronSet, theirs: NeuronSet) -> None:
+        rows.append((convention, ranking, len(ours), len(theirs), len((ours | theirs) - (ours & theirs))))
+
+    for name, score in found.rankings.items():
+        top = cut(found, name, FRACTION, "ours") if name != "random" else None
+        if top is None:
+            continue
+        add("score >= percentile, for the exact count", name, top, percentile_set(score, FRACTION))
+        if name + BF16 in found.beside:
+            rounded = NeuronSet.top(found.beside[name + BF16], fraction=FRACTION)
+            add("sums in bfloat16, for float64, both with the exact count", name, top, rounded)
+            add("both", name, top, percentile_set(found.beside[name + BF16], FRACTION))
+    for name, other, convention in (
+        ("mean", "abs_mean", "signed mean, for the mean size"),
+        ("change", "change_ms", "mean square, for its root"),
+    ):
+        if name in found.rankings and other in found.beside:
+            one, two = (NeuronSet.top(score, fraction=FRACTION) for score in (found.rankings[name], found.beside[other]))
+            add(convention, name, *((two, one) if name == "mean" else (one, two)))
+    return rows
+
+
+def conventions(matrix: Matrix) -> Table:
+    """What the study's conventions change in the top 10 % of each model."""
+    rows: list[tuple[Value, ...]] = []
+    order = sorted(matrix.found, key=lambda model: (model.base, place(OBJECTIVES, model.objective), model.seed))
+    for model in order:
+        rows += [(*model, *counts) for counts in _counts(matrix.found[model])]
+    for model in order:
+        other = matrix.found.get(Model(model.base, "harmless", model.seed))
+        if model.objective == "helpful" and other is not None:
+            for name in [name for name in matrix.found[model].rankings if name in other.rankings and name != "random"]:
+                one, two = (cut(found, name, FRACTION, "ours") for found in (matrix.found[model], other))
+                if one is not None and two is not None:
+                    ours, theirs = one & two, study_regions(one, two)["shared"]
+                    row = (model.base, "helpful and harmless", model.seed, "shared set keeps layers of one set only", name)
+                    rows.append((*row, len(ours), len(theirs), len((ours | theirs) - (ours & theirs))))
+    return table(
+        "conventions",
+        f"What the conventions of the study's code change in the top {percent(FRACTION)} of neurons: how many neurons a set has by our "
+        "definition and by the study's, and how many are in only one of the two. Sums in bfloat16 are there where a run follows the "
+        "study's conventions.",
+        ("base", "objective", "seed", "convention of the study", "ranking", "ours", "study", "in one only"),
+        rows,
+        "neurons found in a model",
+    )

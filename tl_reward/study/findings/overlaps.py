@@ -1,0 +1,191 @@
+"""Whether the kinds of models rely on the same neurons, and how deep these lie. Of neurons there is no sample to draw from: what stands
+beside a value is the range over seeds."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tl_reward.measures.overlap import Overlap, depth_thirds, overlap
+from tl_reward.measures.scores import Estimate
+from tl_reward.sites import NeuronSet, tied_at_cut
+from tl_reward.study.figures import dots
+from tl_reward.study.findings.conventions import cut
+from tl_reward.study.findings.rows import OBJECTIVES, Models, kinds, percent
+from tl_reward.study.matrix import FRACTION, Matrix, Model
+from tl_reward.study.table import NONE, Table, Value, interval, table
+
+PAIRS = (("helpful", "harmless"), ("mixed", "helpful"), ("mixed", "harmless"))
+FOUND = "neurons found in a model"
+FOUND_IN_TWO = "neurons found in two kinds of models of one base and seed"
+THIRDS = ("early", "middle", "late")
+
+
+class Pair(NamedTuple):
+    """Two kinds of models by one ranking; each value over the seeds that both have. `p_value` is the largest of any seed."""
+
+    base: str
+    ranking: str
+    one: str
+    other: str
+    jaccard: Estimate
+    chance: Estimate
+    chance_by_layer: Estimate
+    shared: Estimate
+    neurons: int
+    p_value: float
+
+
+class Depth(NamedTuple):
+    """Share of the top neurons in each third of the layers; `ties`: the most neurons of any seed that the cut left out by order alone."""
+
+    base: str
+    objective: str
+    ranking: str
+    early: Estimate
+    middle: Estimate
+    late: Estimate
+    neurons: int
+    ties: int
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """The mean with the range; n is the number of seeds, and this no confidence interval."""
+    return Estimate(float(np.mean(values)), float(min(values)), float(max(values)), len(values))
+
+
+def spread(value: Estimate) -> Value:
+    return interval(value) if value.n > 1 else value.value
+
+
+def top_of(matrix: Matrix, model: Model, ranking: str, fraction: float = FRACTION) -> NeuronSet | None:
+    """None where the neurons of a model were not found by this ranking."""
+    found = matrix.found.get(model)
+    return cut(found, ranking, fraction, matrix.conventions) if found and ranking in found.rankings else None
+
+
+def rankings_of(matrix: Matrix) -> list[str]:
+    """All but the random one: the order of a model's neurons says nothing there."""
+    return [name for name in dict.fromkeys(name for found in matrix.found.values() for name in found.rankings) if name != "random"]
+
+
+def top_by_seed(matrix: Matrix, base: str, objectives: Sequence[str], ranking: str) -> dict[int, list[NeuronSet]]:
+    """The sets of each seed that has one for every objective."""
+    seeds = sorted({model.seed for model in matrix.found if model.base == base})
+    sets = {seed: [top_of(matrix, Model(base, objective, seed), ranking) for objective in objectives] for seed in seeds}
+    return {seed: [one for one in found if one is not None] for seed, found in sets.items() if None not in found}
+
+
+def overlaps(matrix: Matrix) -> list[Pair]:
+    found = []
+    for base in dict.fromkeys(cell.base for cell in kinds(matrix)):
+        for ranking in rankings_of(matrix):
+            for one, other in PAIRS:
+                sets = top_by_seed(matrix, base, (one, other), ranking)
+                layers, width = _shape(matrix, base)
+                each = [overlap(a, b, n_layers=layers, d_mlp=width) for a, b in sets.values()]
+                if each:
+                    values = [_spread_of(each, key) for key in ("jaccard", "chance", "chance_by_layer", "shared")]
+                    neurons = round(np.mean([len(one) for each in sets.values() for one in each]))
+                    found.append(Pair(base, ranking, one, other, *values, neurons, max(o.p_value for o in each)))  # type: ignore[arg-type]
+    return found
+
+
+def _spread_of(found: Sequence[Overlap], key: str) -> Estimate:
+    return over_seeds([getattr(each, key) for each in found])
+
+
+def _shape(matrix: Matrix, base: str) -> tuple[int, int]:
+    shape = next((next(iter(found.rankings.values())).shape for model, found in matrix.found.items() if model.base == base), (0, 0))
+    return (int(shape[0]), int(shape[1]))
+
+
+def top_overlap(matrix: Matrix) -> Table:
+    """The Jaccard index of each two kinds of models, beside chance; and what of the single-objective neurons is in the mixed model."""
+    found = overlaps(matrix)
+    rows = [
+        (
+            p.base, p.ranking, f"{p.one}–{p.other}", spread(p.jaccard), round(p.chance.value, 3), round(p.chance_by_layer.value, 3),
+            f"{p.p_value:.1e}" if p.p_value >= 1e-300 else "< 1e-300", round(p.shared.value), p.neurons, p.jaccard.n,
+        )
+        for p in found
+    ]  # fmt: skip
+    for base in dict.fromkeys(p.base for p in found):
+        for ranking in rankings_of(matrix):
+            sets = top_by_seed(matrix, base, OBJECTIVES, ranking).values()
+            if sets:
+                within = [((a | b) & mixed, a | b | mixed) for a, b, mixed in sets]
+                value = over_seeds([len(both) / len(either) for both, either in within])
+                shared = round(float(np.mean([len(both) for both, _ in within])))
+                row = (base, ranking, "(helpful ∪ harmless) ∩ mixed / all three", spread(value), NONE, NONE, NONE, shared)
+                rows.append((*row, round(np.mean([len(one) for each in sets for one in each])), value.n))
+    panels: dict[str, dict[str, dict[str, Estimate]]] = {}
+    for p in found:
+        series = panels.setdefault(f"{p.base}, {p.ranking}", {})
+        label = f"{p.one}–{p.other}"
+        for name, value in (("observed", p.jaccard), ("chance, layers matched", p.chance_by_layer), ("chance", p.chance)):
+            series.setdefault(name, {})[label] = value
+    return table(
+        "top-overlap",
+        f"Jaccard index of the top {percent(FRACTION)} of neurons of each two kinds of models, of one seed (with several seeds: mean and "
+        "range). Chance: independent sets of these sizes over the whole model, and within each layer with the same counts there; p: of as "
+        "many shared neurons or more by chance over the whole model (hypergeometric; of seeds, the largest).",
+        ("base", "ranking", "models", "Jaccard", "chance", "chance, layers matched", "p", "shared", "neurons in a set", "seeds"),
+        rows,
+        FOUND_IN_TWO,
+        dots(panels, "Jaccard index"),
+    )
+
+
+def depths(matrix: Matrix) -> list[Depth]:
+    found = []
+    for cell in kinds(matrix):
+        for ranking in rankings_of(matrix):
+            sets = [each[0] for each in top_by_seed(matrix, cell.base, (cell.objective,), ranking).values()]
+            if sets:
+                layers, _ = _shape(matrix, cell.base)
+                early, middle, late = (over_seeds(thirds) for thirds in zip(*(depth_thirds(one, layers) for one in sets), strict=True))
+                ties = max(_ties(matrix, cell, ranking))
+                found.append(Depth(cell.base, cell.objective, ranking, early, middle, late, round(np.mean([*map(len, sets)])), ties))
+    return found
+
+
+def _ties(matrix: Matrix, cell: Models, ranking: str) -> list[int]:
+    """The study's rule leaves none out."""
+    if matrix.conventions == "study":
+        return [0]
+    scores = [
+        found.rankings[ranking]
+        for model, found in matrix.found.items()
+        if (model.base, model.objective) == cell[:2] and ranking in found.rankings
+    ]
+    return [tied_at_cut(score, round(FRACTION * score.numel())) for score in scores]
+
+
+def depth_of_top(matrix: Matrix) -> Table:
+    found = depths(matrix)
+    panels: dict[str, dict[str, dict[str, Estimate]]] = {}
+    for each in found:
+        series = panels.setdefault(f"{each.base}, {each.ranking}", {}).setdefault(each.objective, {})
+        series |= {third: getattr(each, third) for third in THIRDS}
+    return table(
+        "depth-of-top-neurons",
+        f"Share of the top {percent(FRACTION)} of neurons in the early, middle and late third of the layers (with several seeds: mean and "
+        "range). Ties: neurons that score as the last one inside, and are left out only by their place.",
+        ("base", "objective", "ranking", *THIRDS, "neurons", "ties at the cut", "seeds"),
+        [
+            (d.base, d.objective, d.ranking, spread(d.early), spread(d.middle), spread(d.late), d.neurons, d.ties, d.early.n)
+            for d in found
+        ],
+        FOUND,
+        dots(panels, "share of the top neurons"),
+    )  # fmt: skip
+
+
+def compared(
+    matrix: Matrix, base: str, objectives: Sequence[str], ranking: str, of: Callable[[Sequence[NeuronSet], int, int], float]
+) -> Estimate | None:
+    """A number from the sets of several objectives, over the seeds that have all."""
+    layers, width = _shape(matrix, base)
+    values = [of(sets, layers, width) for sets in top_by_seed(matrix, base, objectives, ranking).values()]
+    return over_seeds(values) if values else None

@@ -1,0 +1,253 @@
+"""From the matrix's cells to numbers with intervals: rows averaged over seeds, means over sub-tasks, bootstrap over prompts.
+
+A *row* is a best-of-n row, or a pair that is part of none. A cell's value is the mean over its rows of the mean over seeds (and over
+draws); of several sub-tasks, the mean of theirs. Intervals are percentile intervals at 95 % of a Poisson bootstrap over prompts: in each
+draw a prompt counts as often as a Poisson variable of mean 1 says, which depends on the prompt alone. So a prompt that several models or
+sub-tasks share is drawn once for all of them, also where some left it out, and what is compared or averaged is not taken for independent.
+Intervals say nothing about how training varies: seeds are averaged, not drawn.
+"""
+
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from tl_reward.measures.scores import Estimate, Scores, right
+from tl_reward.study.benchmarks import OBJECTIVE_TEST, SUBTASKS, TIES, by_pairs, group_of
+from tl_reward.study.matrix import Edit, Matrix, Model
+
+RESAMPLES = 2000
+FEWEST = 10  # prompts: a bootstrap over fewer says little, and over one nothing
+OBJECTIVES = ("helpful", "harmless", "mixed")
+GROUPS = ("Helpful", "Harmless")
+Measure = Callable[[str, Scores], dict[str, float]]  # of a sub-task and its scores: a value for each row
+
+
+class Models(NamedTuple):
+    """Reward models of one base and objective, all seeds, under one edit, or under several that are averaged (random draws)."""
+
+    base: str
+    objective: str
+    edits: tuple[Edit, ...] = (Edit(),)
+
+
+class Rows(NamedTuple):
+    """The rows of one sub-task that every compared cell has.
+
+    Attributes:
+        values: one a row and cell, averaged over seeds.
+        prompts: what is drawn, one a row.
+        seeds: how many were averaged.
+    """
+
+    values: Float[np.ndarray, "row cell"]
+    prompts: tuple[str, ...]
+    seeds: int
+
+
+class Draws(NamedTuple):
+    """Bootstrap draws.
+
+    Attributes:
+        values: the first is of the data itself, the others are of `RESAMPLES` draws. Sums, differences and ratios of columns are
+            those of the cells, draw by draw.
+        prompts: the different ones that were drawn.
+        seeds: the fewest that any part has.
+    """
+
+    values: Float[np.ndarray, "draw cell"]
+    prompts: frozenset[str]
+    seeds: int
+
+    @property
+    def n(self) -> int:
+        return len(self.prompts)
+
+    def estimate(self, values: Float[np.ndarray, " draw"]) -> Estimate | None:
+        """Of a combination of columns; None where the data itself have no value (a ratio to 0). Draws that have none are left out."""
+        if not np.isfinite(values[0]):
+            return None
+        low, high = np.nanquantile(values[1:], [0.025, 0.975])
+        return Estimate(float(values[0]), float(low), float(high), self.n)
+
+    def cell(self, index: int) -> Estimate | None:
+        return self.estimate(self.values[:, index])
+
+    def change(self, index: int, before: int = 0) -> Estimate | None:
+        return self.estimate(self.values[:, index] - self.values[:, before])
+
+
+def draws(parts: Sequence[Rows]) -> Draws:
+    """The mean over the parts of the mean over their rows."""
+    return mean_of([Draws(_draws(part), frozenset(part.prompts), part.seeds) for part in parts])
+
+
+def mean_of(parts: Sequence[Draws]) -> Draws:
+    """Draw by draw."""
+    assert parts
+    values = np.mean([part.values for part in parts], axis=0)
+    return Draws(values, frozenset().union(*(part.prompts for part in parts)), min(part.seeds for part in parts))
+
+
+def pooled(parts: Sequence[Rows]) -> Rows:
+    """The rows of several sub-tasks as those of one: every row counts the same."""
+    prompts = tuple(prompt for part in parts for prompt in part.prompts)
+    return Rows(np.concatenate([part.values for part in parts]), prompts, min(part.seeds for part in parts))
+
+
+def ratio(over: Float[np.ndarray, " draw"], under: Float[np.ndarray, " draw"]) -> Float[np.ndarray, " draw"]:
+    """NaN where there is nothing to divide by."""
+    return np.divide(over, under, out=np.full(len(over), np.nan), where=under > 0)
+
+
+def shares_of(rows: Rows, overs: Sequence[int], under: int) -> Draws | None:
+    """Ratios of columns, a column for each of `overs`, which are 0 where `under` is. Only the rows that count in `under` are drawn, so that
+    `n` says how many prompts these have; None where there are none."""
+    counts = rows.values[:, under] > 0
+    if not counts.any():
+        return None
+    prompts = tuple(prompt for prompt, count in zip(rows.prompts, counts, strict=True) if count)
+    drawn = draws([Rows(rows.values[counts], prompts, rows.seeds)])
+    return drawn._replace(values=np.stack([ratio(drawn.values[:, i], drawn.values[:, under]) for i in overs], axis=1))
+
+
+def _draws(part: Rows) -> Float[np.ndarray, "draw cell"]:
+    names: dict[str, int] = {}
+    index = [names.setdefault(prompt, len(names)) for prompt in part.prompts]
+    sums = np.zeros((len(names), part.values.shape[1]))
+    np.add.at(sums, index, part.values)
+    sizes = np.bincount(index).astype(float)
+    found = [part.values.mean(0, keepdims=True)]
+    counts = _counts(tuple(names))
+    for start in range(0, RESAMPLES, 200):  # all at once would hold RESAMPLES * prompts numbers of 8 bytes
+        some = counts[start : start + 200].astype(float)
+        size = (some @ sizes)[:, None]
+        found.append(np.divide(some @ sums, size, out=np.full((len(some), sums.shape[1]), np.nan), where=size > 0))
+    return np.concatenate(found)
+
+
+@lru_cache(maxsize=64)
+def _counts(prompts: tuple[str, ...]) -> UInt8[np.ndarray, "draw prompt"]:
+    return np.stack([_counts_of(prompt) for prompt in prompts], axis=1)
+
+
+@lru_cache(maxsize=2**16)
+def _counts_of(prompt: str) -> UInt8[np.ndarray, " draw"]:
+    """How often a prompt is in each draw: always the same."""
+    generator = np.random.default_rng(zlib.crc32(prompt.encode("utf-8", "surrogatepass")))
+    return generator.poisson(1.0, RESAMPLES).astype(np.uint8)
+
+
+def row_margins(scores: Scores) -> dict[str, float]:
+    """By row, min(chosen) - max(rejected): the smallest margin of its pairs. Positive: the row is right."""
+    worst: dict[str, float] = {}
+    for group, margin in zip(scores.groups, scores.margin.tolist(), strict=True):
+        worst[group] = min(margin, worst.get(group, np.inf))
+    return worst
+
+
+def whole_rows(task: str, scores: Scores) -> dict[str, float]:
+    """1 where all of a row is right, 0 where not; a tie counts half."""
+    margins = row_margins(scores)
+    return dict(zip(margins, right(np.array(list(margins.values()))).tolist(), strict=True))
+
+
+def correct(task: str, scores: Scores) -> dict[str, float]:
+    """What a sub-task's accuracy is the mean of: rows, or pairs (`benchmarks.by_pairs`)."""
+    return dict(zip(scores.ids, right(scores.margin).tolist(), strict=True)) if by_pairs(task) else whole_rows(task, scores)
+
+
+def mean_reward(task: str, scores: Scores) -> dict[str, float]:
+    """By pair, the mean of both rewards, in reward units."""
+    return dict(zip(scores.ids, ((scores.chosen + scores.rejected) / 2).tolist(), strict=True))
+
+
+def margins(task: str, scores: Scores) -> dict[str, float]:
+    """By pair, in reward units."""
+    return dict(zip(scores.ids, scores.margin.tolist(), strict=True))
+
+
+def prompts_of(scores: Scores) -> dict[str, str]:
+    """By pair and by row."""
+    return dict(zip(scores.ids, scores.prompts, strict=True)) | dict(zip(scores.groups, scores.prompts, strict=True))
+
+
+def by_seed(matrix: Matrix, cells: Sequence[Models], task: str) -> dict[int, list[list[Scores]]]:
+    """For each seed that all cells have, the scores of each cell under each of its edits that is there."""
+    seeds = sorted({model.seed for model, _ in matrix.scores})
+    found = {seed: [_edited(matrix, cell, seed, task) for cell in cells] for seed in seeds}
+    return {seed: scores for seed, scores in found.items() if all(scores)}
+
+
+def _edited(matrix: Matrix, cell: Models, seed: int, task: str) -> list[Scores]:
+    found = [matrix.scores.get((Model(cell.base, cell.objective, seed), edit), {}).get(task) for edit in cell.edits]
+    return [scores for scores in found if scores is not None and len(scores)]
+
+
+def rows_of(matrix: Matrix, cells: Sequence[Models], task: str, measure: Measure) -> Rows | None:
+    """A measure in each cell, over the rows that are in all of them; None where a cell has none."""
+    seeds = by_seed(matrix, cells, task)
+    if not seeds:
+        return None
+    parts = [[measure(task, scores) for per_seed in seeds.values() for scores in per_seed[i]] for i in range(len(cells))]
+    names = shared(part for cell in parts for part in cell)
+    if not names:
+        return None
+    values = np.stack([np.mean([[part[name] for name in names] for part in cell], axis=0) for cell in parts], axis=1)
+    prompts = prompts_of(next(iter(seeds.values()))[0][0])
+    return Rows(values, tuple(prompts[name] for name in names), len(seeds))
+
+
+def shared(parts: Iterable[Mapping[str, float]]) -> list[str]:
+    """The rows that all parts have, in the order of the first."""
+    first, *rest = parts
+    return [name for name in first if all(name in part for part in rest)]
+
+
+def kinds(matrix: Matrix) -> list[Models]:
+    """The unedited models, without their seeds."""
+    found = {(model.base, model.objective) for model in [*(model for model, _ in matrix.scores), *matrix.found]}
+    return [Models(base, objective) for base, objective in sorted(found, key=lambda kind: (kind[0], place(OBJECTIVES, kind[1])))]
+
+
+def edits_of(matrix: Matrix, cell: Models) -> list[Edit]:
+    found = {edit for model, edit in matrix.scores if (model.base, model.objective) == (cell.base, cell.objective)}
+    return sorted(found, key=lambda edit: (edit.kind, edit.name, edit.fraction))
+
+
+def tasks_of(matrix: Matrix, cell: Models | None = None) -> list[str]:
+    """The sub-tasks, in the order of the map, then the objective's test pairs, then those that no map knows."""
+    found = {
+        task
+        for (model, _), tasks in matrix.scores.items()
+        if cell is None or (model.base, model.objective) == (cell.base, cell.objective)
+        for task in tasks
+    }
+    return sorted(found, key=lambda task: (place([*SUBTASKS, OBJECTIVE_TEST], task), task))
+
+
+def over_tasks(matrix: Matrix, cells: Sequence[Models], tasks: Sequence[str], measure: Measure = correct) -> Draws | None:
+    """The mean over those of the sub-tasks that all cells have; None where there are none."""
+    parts = [rows for task in tasks if (rows := rows_of(matrix, cells, task, measure)) is not None]
+    return draws(parts) if parts else None
+
+
+def group_rows(matrix: Matrix, cells: Sequence[Models], group: str) -> dict[str, Rows]:
+    """The rows of each sub-task of a group that all cells have. Without Ties, which the study has not, and without those of less than
+    `FEWEST` prompts, whose draws would make the mean's interval as poor as their own. The test pairs of an objective are a group of their
+    own, and taken as they are."""
+    own = group == OBJECTIVE_TEST
+    tasks = [task for task in tasks_of(matrix) if (task == group if own else group_of(task) == group) and task != TIES]
+    found = {task: rows for task in tasks if (rows := rows_of(matrix, cells, task, correct)) is not None}
+    return {task: rows for task, rows in found.items() if own or len(set(rows.prompts)) >= FEWEST}
+
+
+def place(order: Sequence[str], name: str) -> int:
+    return list(order).index(name) if name in order else len(order)
+
+
+def percent(fraction: float) -> str:
+    return f"{100 * fraction:g} %"

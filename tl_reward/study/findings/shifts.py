@@ -1,0 +1,168 @@
+"""How rewards move when neurons are zeroed, and what training does again without them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from tl_reward.measures.scores import Estimate, Scores
+from tl_reward.study.benchmarks import OBJECTIVE_TEST
+from tl_reward.study.figures import curves, distributions
+from tl_reward.study.findings.ablations import SHARES
+from tl_reward.study.findings.rows import (
+    GROUPS,
+    Models,
+    by_seed,
+    draws,
+    edits_of,
+    group_rows,
+    kinds,
+    margins,
+    mean_reward,
+    percent,
+    rows_of,
+    tasks_of,
+)
+from tl_reward.study.matrix import Edit, Matrix
+from tl_reward.study.table import Table, signed, table
+from tl_reward.study.table import interval as text
+
+
+class Shift(NamedTuple):
+    """Rewards of one kind of model on one sub-task before and after its own top neurons are zeroed, all in reward units.
+
+    Attributes:
+        reward, moved: mean over all responses, and by how much it moves; `deviation`: its standard deviation over responses, before and
+            after, the mean over seeds.
+        margin, margin_moved: chosen minus rejected.
+    """
+
+    cell: Models
+    task: str
+    share: float
+    reward: Estimate
+    moved: Estimate
+    deviation: tuple[float, float]
+    margin: Estimate
+    margin_moved: Estimate
+    seeds: int
+
+
+def shifts(matrix: Matrix, ranking: str = "mean") -> list[Shift]:
+    found = []
+    for cell in kinds(matrix):
+        for task in tasks_of(matrix, cell):
+            for share in SHARES:
+                cells = [cell, Models(*cell[:2], (Edit("top", ranking, share),))]
+                rewards, gaps = rows_of(matrix, cells, task, mean_reward), rows_of(matrix, cells, task, margins)
+                if rewards is None or gaps is None:
+                    continue
+                level, gap = draws([rewards]), draws([gaps])
+                seeds = by_seed(matrix, cells, task).values()
+                before, after = (float(np.mean([each[i].std() for each in map(_rewards, seeds)])) for i in (0, 1))
+                values = [level.cell(0), level.change(1), gap.cell(0), gap.change(1)]
+                reward, moved, margin, margin_moved = (value for value in values if value is not None)
+                found.append(Shift(cell, task, share, reward, moved, (before, after), margin, margin_moved, level.seeds))
+    return found
+
+
+def _rewards(cells: Sequence[Sequence[Scores]]) -> list[np.ndarray]:
+    """All rewards of one seed before and after, of the pairs that both have: edited models may be tested on fewer."""
+    both = set(cells[0][0].ids) & set(cells[1][0].ids)
+    parts = [scores.take([i for i, name in enumerate(scores.ids) if name in both]) for (scores, *_) in cells]
+    return [np.concatenate([part.chosen, part.rejected]) for part in parts]
+
+
+def score_shift(matrix: Matrix) -> Table:
+    found = shifts(matrix)
+    panels: dict[str, dict[str, np.ndarray]] = {}
+    for cell in kinds(matrix):
+        cells = [cell, Models(*cell[:2], (Edit("top", "mean", 0.1),))]
+        seeds = by_seed(matrix, cells, OBJECTIVE_TEST).values()
+        for i, name in enumerate(("before", "10 % zeroed")):
+            if seeds:
+                series = panels.setdefault(f"{cell.base}, {cell.objective}", {})
+                series[name] = np.concatenate([each[i] for each in map(_rewards, seeds)])
+    return table(
+        "score-shift",
+        "Rewards before and after the model's own top neurons by mean are zeroed: mean over all responses and how it moves, standard "
+        "deviation over responses, and margin. Reward units; 95 % intervals over n prompts. The figure shows the objective's test pairs.",
+        (
+            "base", "objective", "sub-task", "share", "reward", "moves by", "deviation", "deviation after", "margin", "margin moves by",
+            "n", "seeds",
+        ),
+        [
+            (
+                *s.cell[:2], s.task, percent(s.share), text(s.reward), signed(s.moved), *(round(d, 3) for d in s.deviation), text(s.margin),
+                signed(s.margin_moved), s.reward.n, s.seeds,
+            )
+            for s in found
+        ],
+        "scores of a model with top neurons by mean zeroed, at 5, 10 or 20 %",
+        distributions(panels, "reward (reward units)"),
+    )  # fmt: skip
+
+
+class Retrained(NamedTuple):
+    """Models that were trained again without their top neurons.
+
+    Attributes:
+        kind: "masked" or "pruned".
+        control: what `change` compares with: "share 0" (trained alike, with all neurons), or "as trained first".
+    """
+
+    cell: Models
+    kind: str
+    ranking: str
+    share: float
+    on: str
+    control: str
+    before: Estimate
+    after: Estimate
+    change: Estimate
+    seeds: int
+
+
+def retrained(matrix: Matrix) -> list[Retrained]:
+    found = []
+    for cell in kinds(matrix):
+        edits = edits_of(matrix, cell)
+        for edit in edits:
+            if edit.kind not in ("masked", "pruned") or edit.fraction == 0:
+                continue
+            # A model without a mask is the same of both kinds.
+            alike = [each for each in edits if each.kind in ("masked", "pruned") and each.name == edit.name and each.fraction == 0]
+            for on in (OBJECTIVE_TEST, *GROUPS):
+                cells = [Models(*cell[:2], tuple(alike[:1]) or (Edit(),)), Models(*cell[:2], (edit,))]
+                rows = group_rows(matrix, cells, on)
+                if rows:
+                    done = draws([*rows.values()])
+                    values = [value for value in (done.cell(0), done.cell(1), done.change(1)) if value is not None]
+                    control = "share 0" if alike else "as trained first"
+                    found.append(Retrained(cell, edit.kind, edit.name, edit.fraction, on, control, *values, done.seeds))
+    return found
+
+
+def training_again(matrix: Matrix) -> Table:
+    found = retrained(matrix)
+    panels: dict[str, dict[str, dict[float, Estimate]]] = {}
+    for r in found:
+        if r.on == OBJECTIVE_TEST:
+            points = panels.setdefault(f"{r.cell.base}, {r.cell.objective}", {}).setdefault(f"{r.kind}, {r.ranking}", {})
+            points |= {0.0: r.before, r.share: r.after}
+    return table(
+        "training-again",
+        "Accuracy of models trained again without their top neurons. Masked: these are zeroed in every forward pass; pruned: their weights "
+        "are zero and get no gradient. Before: the control, trained alike with all neurons (share 0) where there is one, else the model "
+        "as first trained. 95 % intervals over n prompts.",
+        ("base", "objective", "kind", "ranking", "share", "on", "control", "before", "after", "change", "n", "seeds"),
+        [
+            (
+                *r.cell[:2], r.kind, r.ranking, percent(r.share), r.on, r.control, text(r.before), text(r.after), signed(r.change),
+                r.after.n, r.seeds,
+            )
+            for r in found
+        ],
+        "models that were trained again with neurons masked or pruned",
+        curves(panels, ("neurons left out (%)", "accuracy on the objective's test pairs"), guide=0.5),
+    )  # fmt: skip

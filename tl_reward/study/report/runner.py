@@ -1,0 +1,152 @@
+"""Runs the cells of a reproduction that are not done, in their order or side by side, and then writes its report."""
+
+import dataclasses
+import fcntl
+import json
+import multiprocessing
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from multiprocessing.connection import wait as wait_for
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tl_reward import parallel
+from tl_reward.cli.options import quiet
+from tl_reward.errors import InputError
+from tl_reward.results.store import provenance
+from tl_reward.study.compute.cells import Cell, cells
+from tl_reward.study.compute.inputs import Inputs
+from tl_reward.study.compute.plan import Planned, Sizes, plan, problems
+from tl_reward.study.compute.progress import Display
+from tl_reward.study.compute.store import is_done, load_matrix, note_of
+from tl_reward.study.compute.work import make
+from tl_reward.study.config import StudyConfig
+from tl_reward.study.findings.claims import claims
+from tl_reward.study.report.report import write_report
+from tl_reward.study.report.tables import tables_of
+
+
+def reproduce(config: StudyConfig, out: str | Path, *, data: str | Path | None = None, jobs: int = 1) -> Path:
+    """Computes every cell that is not done under OUT/cells, and writes the report; returns its path.
+
+    A run that was cut short goes on where it was, and reports the same (to rounding, where it goes on with other threads). A cell whose
+    part of the config, pairs or models changed is computed again, and those after it.
+
+    Args:
+        data: the folder that `$DATA` of the config stands for.
+        jobs: processes that compute cells side by side.
+
+    Raises:
+        InputError: before anything runs, with all that is missing; `jobs` below 1.
+    """
+    parallel.require_one("reproduce")
+    if jobs < 1:
+        raise InputError(f"jobs must be at least 1, got {jobs}")
+    out, inputs = Path(out), Inputs(config, data)
+    missing = problems(inputs)
+    if missing:
+        raise InputError("; ".join(missing))
+    with _alone(out):
+        return _run(inputs, out, jobs)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Raises InputError where another process is at work in the folder. The lock goes with the process that holds it."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{out}: another reproduction is at work there; wait for it, or give another --out") from None
+        yield
+
+
+def _run(inputs: Inputs, out: Path, jobs: int) -> Path:
+    planned = plan(Sizes(inputs, out))
+    left = [each for each in planned if not each.done]
+    with Display(planned) as display:
+        if jobs == 1:
+            for each in left:
+                display.start(each.cell)
+                make(each.cell, out, inputs, tokens=each.tokens)
+                display.end(each.cell)
+        else:
+            _side_by_side(left, out, inputs, jobs, display)
+    return write(inputs, out)
+
+
+def write(inputs: Inputs, out: Path) -> Path:
+    """The report of all cells that are done. It says nothing of when and how often it was started: the same cells give the same report."""
+    matrix = load_matrix(out, inputs)
+    made = [_made(note["provenance"]) for cell in cells(inputs.config) if is_done(out, cell, inputs) and (note := note_of(out, cell))]
+    about = {
+        "Cells": "\n".join(f"{count} {with_}" for with_, count in Counter(made).items()) or "none",
+        "Report": _made(provenance()),
+        "Config": "\n".join(f"{name}: {json.dumps(value)}" for name, value in _plain(dataclasses.asdict(inputs.config)).items()),
+    }
+    return write_report(matrix, tables_of(matrix), claims(matrix), out, about)
+
+
+def _made(by: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in by["versions"].items() if number)
+    return f"at commit {by['commit'] or 'unknown'}, with {versions}, on {by['machine']}"
+
+
+def _plain(value: Any) -> Any:
+    """What was given: without the keys that were not, and a training's seed, which comes from `seeds`."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items() if item is not None and key != "seed"}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _side_by_side(left: Sequence[Planned], out: Path, inputs: Inputs, jobs: int, display: Display) -> None:
+    """Each cell as soon as those it needs are done."""
+    waiting, unfinished = list(left), {each.cell for each in left}
+    running: dict[Future[None], Cell] = {}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(inputs.config, inputs.data, jobs)) as pool:
+        try:
+            while waiting or running:
+                ready = [each for each in waiting if not unfinished & set(each.cell.needs)]
+                for each in ready[: jobs - len(running)]:
+                    waiting.remove(each)
+                    display.start(each.cell)
+                    running[pool.submit(_make, each.cell, out, each.tokens)] = each.cell
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    cell = running.pop(future)
+                    future.result()
+                    unfinished.remove(cell)
+                    display.end(cell)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+_inputs: Inputs | None = None  # of a worker process
+
+
+def _begin(config: StudyConfig, data: str | Path | None, jobs: int) -> None:
+    global _inputs
+    _inputs = Inputs(config, data)
+    quiet()
+    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        wait_for([parent.sentinel])
+        os._exit(1)  # what it was at is done again: nobody would wait for it
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _make(cell: Cell, out: Path, tokens: int) -> None:
+    assert _inputs is not None
+    make(cell, out, _inputs, tokens=tokens)
