@@ -24,8 +24,8 @@ from tl_reward.analyses.exact_effects import neuron_effects
 from tl_reward.data.readers import load_pairs
 from tl_reward.model import embedded
 from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.neurons import NeuronSet
 from tl_reward.running.scoring import score
-from tl_reward.sites import NeuronSet
 
 SHAPE = LlamaConfig(
     vocab_size=128256,

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from tl_reward.data.encoding import Row
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.sites import NeuronSet
+from tl_reward.neurons import NeuronSet
 
 Rows = Sequence[Row]
 

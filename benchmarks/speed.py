@@ -38,8 +38,10 @@ from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.measures.scores import Scores
 from tl_reward.model import checkpoints, embedded
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.scoring import encode_for, score, sweep
-from tl_reward.sites import NeuronSet, Site
+from tl_reward.neurons import NeuronSet
+from tl_reward.running.batching import encode_for
+from tl_reward.running.scoring import score, sweep
+from tl_reward.sites import Site
 
 SITE = Site(15, "mlp_post")
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -16,7 +16,8 @@ import tl_reward
 from tl_reward.errors import one_line_errors
 from tl_reward.measures.neuron_statistics import StatisticName
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.results.record_neurons import record_ablation, record_discovery
+from tl_reward.results.record_edits import record_ablation
+from tl_reward.results.record_neurons import record_discovery
 from tl_reward.results.store import check_run_folder
 from tl_reward.show.terminal import summary
 from tl_reward.sites import SiteKind

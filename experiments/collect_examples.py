@@ -18,9 +18,10 @@ from tl_reward.errors import InputError, one_line_errors
 from tl_reward.model import embedded
 from tl_reward.model.checkpoints import load_unembedding
 from tl_reward.model.tiny import tiny_reward_model
+from tl_reward.neurons import NeuronSet
 from tl_reward.results.record_examples import neurons_to_show, record_examples
 from tl_reward.results.store import check_run_folder
-from tl_reward.sites import NeuronSet, Where
+from tl_reward.sites import Where
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tl_reward.analyses.exact_effects import singles
 from tl_reward.errors import one_line_errors
 from tl_reward.measures.names import AblationKind
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.results.record_neurons import record_effects
+from tl_reward.results.record_edits import record_effects
 from tl_reward.results.store import check_run_folder
 from tl_reward.running.activations import sample_activations
 from tl_reward.show.terminal import summary

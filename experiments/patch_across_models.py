@@ -12,10 +12,11 @@ import tyro
 from rich.console import Console
 
 import tl_reward
+from tl_reward.data.pairs import pair_hash
 from tl_reward.errors import one_line_errors
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.results.record_patching import record_gain, record_model_patching
-from tl_reward.results.store import check_run_folder, pair_hash
+from tl_reward.results.store import check_run_folder
 from tl_reward.show.terminal import summary
 from tl_reward.sites import UnitSite, Where
 

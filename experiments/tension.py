@@ -18,7 +18,8 @@ from tl_reward.analyses.tension import tension
 from tl_reward.errors import one_line_errors
 from tl_reward.measures.names import Method
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.results.record_neurons import record_sets, record_tension, sets_of
+from tl_reward.results.record_edits import record_sets, sets_of
+from tl_reward.results.record_neurons import record_tension
 from tl_reward.results.store import check_run_folder
 from tl_reward.show.terminal import summary
 from tl_reward.sites import UnitSite

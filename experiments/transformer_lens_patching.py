@@ -19,7 +19,7 @@ from tl_reward.errors import one_line_errors
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.results.record_patching import record_patching
 from tl_reward.results.store import check_run_folder
-from tl_reward.running.scoring import encode_for
+from tl_reward.running.batching import encode_for
 
 
 @dataclass(frozen=True)

@@ -12,15 +12,16 @@ from helpers.tiny_tokenizers import byte_tokenizer
 
 from tl_reward.analyses.discovery import Discovery
 from tl_reward.cli import main
-from tl_reward.data.encoding import render
 from tl_reward.data.pairs import OBJECTIVES, SCHEMAS, Message, PreferencePair
 from tl_reward.data.readers import SUFFIXES, load_pairs
+from tl_reward.data.text import render
 from tl_reward.errors import InputError
 from tl_reward.measures.neuron_statistics import check_statistic
 from tl_reward.measures.overlap import depth_thirds
+from tl_reward.neurons import NeuronSet
 from tl_reward.results.record_neurons import record_discovery
 from tl_reward.results.store import Results
-from tl_reward.sites import NeuronSet, Site
+from tl_reward.sites import Site
 
 GOOD_ROW = {"prompt": "Hi", "chosen": "Hello.", "rejected": "Go away."}
 SAID = {"role": "user", "content": "Hi"}

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 import tl_reward
-from tl_reward.data.encoding import Row, batches
+from tl_reward.data.encoding import Row
+from tl_reward.data.padding import batches
 from tl_reward.data.readers import EMBEDDED_FILE
-from tl_reward.interventions.ablations import hooks_of
+from tl_reward.interventions.protocol import hooks_of
 from tl_reward.interventions.user_code import guarded, is_ours, raised_at
 from tl_reward.model import embedded
-from tl_reward.results.store import provenance
+from tl_reward.results.provenance import provenance
 from tl_reward.show.page.blocks import ASSETS, front
 
 PACKAGE = Path(tl_reward.__file__).resolve().parent

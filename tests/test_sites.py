@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from tl_reward.errors import InputError
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.sites import NeuronSet, Site, SiteKind, tied_at_cut
+from tl_reward.neurons import NeuronSet, tied_at_cut
+from tl_reward.sites import Site, SiteKind
 
 SEEDS = range(10)
 

@@ -10,8 +10,8 @@ from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation, random_like
 from tl_reward.measures.scores import Scores
+from tl_reward.neurons import NeuronSet
 from tl_reward.running.scoring import score
-from tl_reward.sites import NeuronSet
 
 PAIRS = load_pairs("embedded", split="test", limit=6)
 

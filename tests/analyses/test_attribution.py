@@ -5,19 +5,20 @@ import pytest
 import torch
 from conftest import hf_model
 
-from tl_reward.analyses.attribution import attribute
+from tl_reward.analyses.attribution import attribute, estimate
 from tl_reward.analyses.discovery import discover
 from tl_reward.analyses.exact_effects import neuron_effects
-from tl_reward.analyses.methods import estimate
 from tl_reward.data.pairs import pairs_of_row
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.measures.names import METHODS
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_reward_model
+from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import sample_activations
-from tl_reward.running.scoring import encode_for, score
-from tl_reward.sites import NeuronSet, Site
+from tl_reward.running.batching import encode_for
+from tl_reward.running.scoring import score
+from tl_reward.sites import Site
 
 PAIRS = load_pairs("embedded", split="find", limit=4)
 

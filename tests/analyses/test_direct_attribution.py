@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from tl_reward.analyses.direct_attribution import direct_attribution, token_attribution
-from tl_reward.data.encoding import render
 from tl_reward.data.readers import load_pairs
-from tl_reward.running.scoring import encode_for, score
+from tl_reward.data.text import render
+from tl_reward.running.batching import encode_for
+from tl_reward.running.scoring import score
 from tl_reward.sites import Site
 
 PAIRS = load_pairs("embedded", split="find", limit=4)

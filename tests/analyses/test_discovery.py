@@ -5,8 +5,8 @@ import torch
 from conftest import ARCHITECTURES, hf_model
 
 from tl_reward.analyses.discovery import discover
-from tl_reward.data.encoding import render
 from tl_reward.data.readers import load_pairs
+from tl_reward.data.text import render
 from tl_reward.errors import InputError
 from tl_reward.measures.neuron_statistics import NeuronStatistics
 from tl_reward.model.reward_model import HookedRewardModel

@@ -23,11 +23,13 @@ from tl_reward.interventions.from_functions import intervention
 from tl_reward.model.checkpoints import load_unembedding
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
+from tl_reward.neurons import NeuronSet
 from tl_reward.results.record_examples import neurons_to_show, record_examples
 from tl_reward.results.record_neurons import record_discovery
 from tl_reward.results.store import Results
-from tl_reward.running.scoring import encode_for, score
-from tl_reward.sites import NeuronSet, Site
+from tl_reward.running.batching import encode_for
+from tl_reward.running.scoring import score
+from tl_reward.sites import Site
 
 NEURONS = NeuronSet([(0, 3), (0, 20), (1, 7), (1, 30), (1, 31), (1, 40), (1, 47)])
 

@@ -16,8 +16,9 @@ from tl_reward.interventions.patches import HeadPatch, Patch, patch_between
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_reward_model
+from tl_reward.neurons import NeuronSet
 from tl_reward.running.scoring import score, sweep
-from tl_reward.sites import NeuronSet, Site
+from tl_reward.sites import Site
 
 PAIRS = load_pairs("embedded", split="find", limit=4)
 
@@ -75,7 +76,7 @@ def test_a_patch_at_some_tokens_is_the_same_packed_and_one_by_one(where):
 
 def test_response_tokens_by_hand():
     model, other = two("gpt2")
-    from tl_reward.running.scoring import encode_for
+    from tl_reward.running.batching import encode_for
 
     encoded = encode_for(model, PAIRS[:1], max_length=512)
     row = encoded.rows[encoded.chosen[0]]

@@ -9,7 +9,7 @@ from tl_reward.analyses.tension import conflict, quadrants, tension
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
-from tl_reward.sites import NeuronSet
+from tl_reward.neurons import NeuronSet
 
 FIND = load_pairs("embedded", split="find")
 PAIRS = [p for objective in ("helpful", "harmless") for p in [q for q in FIND if q.objective == objective][:6]]

@@ -4,8 +4,10 @@ import pytest
 import torch
 from helpers.tiny_tokenizers import BOS, byte_tokenizer
 
-from tl_reward.data.encoding import Row, batches, encode, encode_pairs, render
+from tl_reward.data.encoding import Row, encode, encode_pairs
+from tl_reward.data.padding import batches
 from tl_reward.data.pairs import Message, PreferencePair, Transcript
+from tl_reward.data.text import render
 from tl_reward.errors import InputError
 
 VARIANTS = [(bos, chat) for bos in (False, True) for chat in (False, True)]

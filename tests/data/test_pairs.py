@@ -11,9 +11,9 @@ import pyarrow.parquet
 import pytest
 from helpers.tiny_tokenizers import byte_tokenizer
 
-from tl_reward.data.encoding import render
 from tl_reward.data.pairs import Message, PreferencePair, parse_transcript
 from tl_reward.data.readers import EMBEDDED, HH_DATA_DIRS, SUFFIXES, load_pairs
+from tl_reward.data.text import render
 
 HH_FILE = Path(__file__).parents[2].parent / "shared/data/hh-rlhf/harmless-base/test.jsonl.gz"
 

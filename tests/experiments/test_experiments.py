@@ -16,8 +16,8 @@ from tl_reward.cli import main
 from tl_reward.data.readers import load_pairs
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
+from tl_reward.neurons import NeuronSet
 from tl_reward.results.store import Results
-from tl_reward.sites import NeuronSet
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))

@@ -17,21 +17,13 @@ from tl_reward.analyses.examples.collect import collect_examples
 from tl_reward.analyses.tension import tension
 from tl_reward.data.readers import load_pairs
 from tl_reward.model.tiny import tiny_reward_model
+from tl_reward.neurons import NeuronSet
+from tl_reward.results.provenance import provenance
+from tl_reward.results.record_edits import record_ablation, record_effects, record_sets, sets_of
 from tl_reward.results.record_examples import neurons_to_show, record_examples
-from tl_reward.results.record_neurons import (
-    record_ablation,
-    record_attribution,
-    record_discovery,
-    record_effects,
-    record_overlap,
-    record_scores,
-    record_sets,
-    record_tension,
-    sets_of,
-)
-from tl_reward.results.store import Results, provenance
+from tl_reward.results.record_neurons import record_attribution, record_discovery, record_overlap, record_scores, record_tension
+from tl_reward.results.store import Results
 from tl_reward.running.scoring import score
-from tl_reward.sites import NeuronSet
 
 PAIRS = load_pairs("embedded", split="test", limit=6)
 BOTH = [pair for objective in ("helpful", "harmless") for pair in load_pairs("embedded", split="test", objective=objective, limit=4)]

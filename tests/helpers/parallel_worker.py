@@ -17,8 +17,9 @@ from tl_reward.errors import InputError
 from tl_reward.model import training
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.model.training import TrainingConfig, TrainingRecord
+from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import sample_activations, stream
-from tl_reward.sites import NeuronSet, Site
+from tl_reward.sites import Site
 
 TRAINING = {
     method: TrainingConfig(method=method, learning_rate=3e-3, epochs=3, batch_size=6, max_length=1000, save_every=2)

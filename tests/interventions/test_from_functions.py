@@ -13,13 +13,16 @@ from tl_reward.analyses.reward_lens import reward_lens
 from tl_reward.cli import main
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
-from tl_reward.interventions.ablations import Intervention, MeanAblation, ScaleAblation, ZeroAblation
+from tl_reward.interventions.ablations import MeanAblation, ScaleAblation, ZeroAblation
 from tl_reward.interventions.from_functions import intervention, load_interventions
 from tl_reward.interventions.patches import HeadPatch, Patch, Source, check_source
+from tl_reward.interventions.protocol import Intervention
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
+from tl_reward.neurons import NeuronSet
 from tl_reward.results.store import Results
-from tl_reward.running.scoring import encode_for, score, sweep
-from tl_reward.sites import NeuronSet, Site
+from tl_reward.running.batching import encode_for
+from tl_reward.running.scoring import score, sweep
+from tl_reward.sites import Site
 
 PAIRS = load_pairs("embedded", split="find", limit=4)
 NEURONS = NeuronSet([(0, 3), (0, 20), (1, 7), (1, 30)])

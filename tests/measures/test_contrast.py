@@ -12,7 +12,7 @@ from tl_reward.errors import InputError
 from tl_reward.measures.contrast import BINS, CONTRASTS, ContrastSums, bin_of
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer
-from tl_reward.running.scoring import encode_for
+from tl_reward.running.batching import encode_for
 from tl_reward.sites import Site
 
 PAIRS = load_pairs("embedded", split="find", limit=8)

@@ -6,7 +6,7 @@ import pytest
 
 from tl_reward.errors import InputError
 from tl_reward.measures.overlap import compare, depth_thirds, overlap, regions
-from tl_reward.sites import NeuronSet
+from tl_reward.neurons import NeuronSet
 
 LAYERS, WIDTH = 2, 3
 EVERY = [(layer, neuron) for layer in range(LAYERS) for neuron in range(WIDTH)]

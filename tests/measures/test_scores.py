@@ -7,7 +7,8 @@ import pytest
 
 from tl_reward.data.pairs import Message, PreferencePair
 from tl_reward.errors import InputError
-from tl_reward.measures.scores import Estimate, Scores, bootstrap_mean
+from tl_reward.measures.intervals import Estimate, bootstrap_mean
+from tl_reward.measures.scores import Scores
 
 
 def scores(margins: list[float], groups: list[str] | None = None, subsets: list[str] | None = None) -> Scores:

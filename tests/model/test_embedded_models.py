@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tl_reward.analyses.direct_attribution import direct_attribution
-from tl_reward.data.encoding import render
 from tl_reward.data.readers import load_pairs
+from tl_reward.data.text import render
 from tl_reward.interventions.patches import HeadPatch, Patch, Source, patch_between
 from tl_reward.model import embedded
 from tl_reward.model.reward_model import HookedRewardModel

@@ -219,8 +219,9 @@ def test_rewards_of_a_bfloat16_model_are_float32():
 def test_a_beginning_token_that_the_text_already_has_is_not_added_again():
     from tiny_tokenizers import byte_tokenizer as with_options
 
-    from tl_reward.data.encoding import encode, render
+    from tl_reward.data.encoding import encode
     from tl_reward.data.pairs import Message
+    from tl_reward.data.text import render
 
     hf = tiny_hf_model()
     hf.resize_token_embeddings(300)

@@ -14,8 +14,8 @@ from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 from tl_reward.model.training import TrainingConfig, train
+from tl_reward.neurons import NeuronSet
 from tl_reward.running.scoring import score
-from tl_reward.sites import NeuronSet
 
 PAIRS = load_pairs("embedded", objective="harmless", split="find", limit=12)
 LORA = TrainingConfig(learning_rate=3e-2, epochs=6, batch_size=6, max_length=1000, save_every=2)

@@ -10,10 +10,11 @@ import pyarrow.parquet
 import pytest
 import torch
 
-from tl_reward.data.pairs import PreferencePair, parse_transcript
+from tl_reward.data.pairs import PreferencePair, data_hash, parse_transcript
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
-from tl_reward.results.store import Results, check_run_folder, data_hash, provenance
+from tl_reward.results.provenance import provenance
+from tl_reward.results.store import Results, check_run_folder
 
 
 def results() -> Results:

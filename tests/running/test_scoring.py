@@ -3,14 +3,18 @@
 import pytest
 import torch
 
-from tl_reward.data.encoding import batches, render
+from tl_reward.data.padding import batches
 from tl_reward.data.readers import load_pairs
+from tl_reward.data.text import render
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
+from tl_reward.interventions.attaching import attached
 from tl_reward.model.tiny import tiny_reward_model
+from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import side_weights, stream
-from tl_reward.running.scoring import attached, encode_for, score
-from tl_reward.sites import NeuronSet, Site
+from tl_reward.running.batching import encode_for
+from tl_reward.running.scoring import score
+from tl_reward.sites import Site
 
 PAIRS = load_pairs("embedded", split="find", limit=6)
 

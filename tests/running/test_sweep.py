@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from tl_reward.data.encoding import batches
+from tl_reward.data.padding import batches
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.model.tiny import tiny_reward_model
+from tl_reward.neurons import NeuronSet
+from tl_reward.running.batching import encode_for
 from tl_reward.running.budget import _cgroup_rooms, bytes_per_token, tokens_per_batch
-from tl_reward.running.scoring import encode_for, score, sweep
-from tl_reward.sites import NeuronSet
+from tl_reward.running.scoring import score, sweep
 
 PAIRS = load_pairs("embedded", split="find", limit=3)
 

@@ -11,10 +11,10 @@ from helpers.page_runs import tiny_run
 from tl_reward.data.pairs import pairs_of_row
 from tl_reward.interventions.ablations import MeanAblation, ScaleAblation, ZeroAblation
 from tl_reward.model.tiny import tiny_reward_model
+from tl_reward.neurons import NeuronSet
 from tl_reward.running.scoring import score
 from tl_reward.show.live.server import make_app
 from tl_reward.show.page import build_page
-from tl_reward.sites import NeuronSet
 
 pytestmark = pytest.mark.browser
 TOKEN = "a-token"

@@ -11,12 +11,12 @@ from tl_reward.analyses.model_patching import compare_gain_with_exact, gain, pat
 from tl_reward.analyses.pair_patching import aligned_tokens, patch_pairs
 from tl_reward.analyses.reward_lens import reward_lens
 from tl_reward.cli import main
-from tl_reward.data.pairs import PreferencePair, parse_transcript
+from tl_reward.data.pairs import PreferencePair, pair_hash, parse_transcript
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
 from tl_reward.results.record_patching import record_gain, record_lens, record_model_patching, record_patching
-from tl_reward.results.store import Results, pair_hash
+from tl_reward.results.store import Results
 from tl_reward.show.page import build_page
 from tl_reward.show.plots.patching import as_label
 

@@ -8,10 +8,10 @@ from helpers.page_runs import random_run, tiny_run
 from tl_reward import plots
 from tl_reward.analyses.discovery import Discovery
 from tl_reward.errors import InputError
+from tl_reward.neurons import NeuronSet
 from tl_reward.results.neuron_columns import columns_of, exact_effects
 from tl_reward.results.record_neurons import record_discovery, record_overlap
 from tl_reward.results.store import Results
-from tl_reward.sites import NeuronSet
 
 
 @pytest.fixture(scope="module")

@@ -29,12 +29,16 @@ from tl_reward.interventions.ablations import MeanAblation, ScaleAblation, ZeroA
 from tl_reward.interventions.patches import Patch, Source
 from tl_reward.model import embedded
 from tl_reward.model.tiny import tiny_reward_model
+from tl_reward.neurons import NeuronSet
 from tl_reward.results.record_neurons import record_discovery
 from tl_reward.results.store import Results
-from tl_reward.running.scoring import encode_for, score
-from tl_reward.show.live import server as server
+from tl_reward.running.batching import encode_for
+from tl_reward.running.scoring import score
+from tl_reward.show.live import server
 from tl_reward.show.live.answers import Cancelled, LiveAnswer, LiveEdit, LiveRequest, compute
-from tl_reward.sites import NeuronSet, Site
+from tl_reward.show.live.guard import MAX_BODY
+from tl_reward.show.live.turns import Turns
+from tl_reward.sites import Site
 
 PROMPT, CHOSEN, REJECTED = "May I?", "Yes, with pleasure.", "No é."
 PAIR = PreferencePair("p", *(parse_transcript(f"\n\nHuman: {PROMPT}\n\nAssistant: {side}") for side in (CHOSEN, REJECTED)))
@@ -264,7 +268,7 @@ def test_strangers_are_turned_away(client):
 
 
 def test_large_bodies_are_refused(client):
-    large = json.dumps(BODY | {"tab": "x" * server.MAX_BODY}).encode()
+    large = json.dumps(BODY | {"tab": "x" * MAX_BODY}).encode()
     refused(client.post("/api/score", content=large), 413, "262,144 bytes")
     refused(client.post("/api/score", content=iter([large[:9], large[9:]])), 413, "262,144 bytes")  # in chunks: no Content-Length
 
@@ -361,7 +365,7 @@ class Gate:
         for layer, block in enumerate(model.blocks):
             monkeypatch.setattr(block.mlp.act_fn, "act_fn", self._slowed(layer, block.mlp.act_fn.act_fn))
         monkeypatch.setattr(server, "compute", self._compute)
-        run = server._Turns.run
+        run = Turns.run
 
         async def seen(turns: Any, request: Any, model: str, tab: str, work: Any) -> Any:
             self.arrived.append(tab)
@@ -369,7 +373,7 @@ class Gate:
             self.left.append(tab)
             return answer
 
-        monkeypatch.setattr(server._Turns, "run", seen)
+        monkeypatch.setattr(Turns, "run", seen)
 
     def _compute(self, model: Any, request: LiveRequest, *, mean: Any, cancelled: Callable[[], bool]) -> Any:
         self.requests.append(request.chosen)

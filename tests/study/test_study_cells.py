@@ -14,8 +14,8 @@ from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.measures.selectivity import selectivity
 from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.neurons import NeuronSet
 from tl_reward.running.scoring import score
-from tl_reward.sites import NeuronSet
 from tl_reward.study.compute import cells as cells_module
 from tl_reward.study.compute import inputs as inputs_module
 from tl_reward.study.compute import store, work
@@ -23,10 +23,10 @@ from tl_reward.study.compute.cells import cells
 from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.compute.store import is_done, load_matrix
 from tl_reward.study.config import parse_config
-from tl_reward.study.findings.conventions import percentile_set
 from tl_reward.study.matrix import Edit, Model
 from tl_reward.study.report import runner
 from tl_reward.study.report.runner import reproduce
+from tl_reward.study.top_sets import percentile_set
 
 HELPFUL = Model("tiny", "helpful", 0)
 

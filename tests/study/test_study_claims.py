@@ -3,7 +3,7 @@
 import pytest
 from helpers.study_matrices import HARMLESS, HELPFUL, OWN, TOP, cells, found, whole
 
-from tl_reward.measures.scores import Estimate
+from tl_reward.measures.intervals import Estimate
 from tl_reward.study.findings.claims import Claim, Verdict, claims, claims_table, judge
 from tl_reward.study.matrix import Edit, Matrix
 

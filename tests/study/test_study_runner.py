@@ -19,9 +19,9 @@ from tl_reward.cli import main
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation, random_like
 from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.neurons import NeuronSet
 from tl_reward.results.store import Results
 from tl_reward.running.scoring import score
-from tl_reward.sites import NeuronSet
 from tl_reward.study.compute import plan, store, work
 from tl_reward.study.compute.cells import cells
 from tl_reward.study.compute.inputs import Inputs

@@ -10,11 +10,11 @@ import pytest
 import torch
 from helpers.study_matrices import BASE, HARMLESS, HELPFUL, OWN, TOP, best_of_nine, cells, found, pairs, whole
 
-from tl_reward.measures.scores import Estimate, bootstrap_mean
-from tl_reward.sites import NeuronSet
+from tl_reward.measures.intervals import Estimate, bootstrap_mean
+from tl_reward.neurons import NeuronSet
 from tl_reward.study.findings.ablations import ALL, ablation_curves, relative_drop, set_ablation, sub_task_deltas
 from tl_reward.study.findings.accuracy import accuracies, margins_on_right_rows, rm_bench_styles, sub_task_accuracy
-from tl_reward.study.findings.conventions import conventions, cut, percentile_set, study_regions
+from tl_reward.study.findings.conventions import conventions
 from tl_reward.study.findings.evidence import drop
 from tl_reward.study.findings.overlaps import depth_of_top, top_overlap
 from tl_reward.study.findings.rows import Models, group_rows
@@ -23,6 +23,7 @@ from tl_reward.study.findings.transfer import rewards_both_right, transferabilit
 from tl_reward.study.matrix import Edit, Found, Matrix, Model
 from tl_reward.study.report.tables import TABLES, tables_of
 from tl_reward.study.table import Table, latex, markdown, signed
+from tl_reward.study.top_sets import cut, percentile_set, study_regions
 
 
 def rows(table: Table, **where) -> list[dict]:

@@ -9,12 +9,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward.errors import InputError
-from tl_reward.interventions.ablations import Edit, ZeroAblation, random_like
+from tl_reward.interventions.ablations import ZeroAblation, random_like
+from tl_reward.interventions.protocol import Edit
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.neurons import NeuronSet, check_fraction, tied_at_cut
+from tl_reward.running.batching import Pairs
 from tl_reward.running.budget import RunOptions
-from tl_reward.running.scoring import Pairs, sweep
-from tl_reward.sites import NeuronSet, UnitSite, check_fraction, tied_at_cut, unit_shape
+from tl_reward.running.scoring import sweep
+from tl_reward.sites import UnitSite, unit_shape
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,16 +10,21 @@ from scipy import stats
 from torch import Tensor
 
 from tl_reward import parallel
+from tl_reward.analyses.direct_attribution import direct_attribution
+from tl_reward.analyses.discovery import discover
 from tl_reward.data.alignment import align, partners
 from tl_reward.data.encoding import EncodedPairs
+from tl_reward.data.packing import Batch
+from tl_reward.data.pairs import pair_hash
 from tl_reward.errors import InputError
 from tl_reward.interventions.patches import patch_between, spread
+from tl_reward.measures.names import Method, check_method
 from tl_reward.measures.neuron_statistics import CHUNK
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.results.store import pair_hash
-from tl_reward.running.activations import Baseline, Grouping, backpropagate
+from tl_reward.running.activations import Grouping
+from tl_reward.running.batching import Pairs, encode_for
 from tl_reward.running.budget import RunOptions
-from tl_reward.running.scoring import Batch, Pairs, encode_for
+from tl_reward.running.gradients import Baseline, backpropagate
 from tl_reward.sites import Site, UnitShape, UnitSite, Where, check_where, unit_shape
 
 
@@ -207,3 +212,44 @@ def _baseline(baseline: str | Tensor | HookedRewardModel, sites: list[Site], mod
         return activation[:, places]
 
     return partner
+
+
+STEPS = 8
+
+
+def estimate(
+    model: HookedRewardModel,
+    pairs: Pairs,
+    method: Method,
+    *,
+    site: UnitSite = "mlp_post",
+    steps: int = STEPS,
+    progress: str | None = None,
+    **options: Unpack[RunOptions],
+) -> Attribution:
+    """Every neuron's effect on the margin by one method. Positive: the neuron raises the margin.
+
+    Args:
+        method: one of `rankings.METHODS`.
+        steps: of "integrated".
+
+    Raises:
+        InputError: an unknown method; "mean" for heads, whose mean is a vector (`attribute` takes it as its baseline).
+    """
+    check_method(method)
+    encoded = encode_for(model, pairs, **options)
+    if method == "gradient":
+        return attribute(model, encoded, site=site, progress=progress, **options)
+    if method == "integrated":
+        return attribute(model, encoded, site=site, steps=steps, progress=progress, **options)
+    if method == "pair":
+        return attribute(model, encoded, site=site, baseline="pair", progress=progress, **options)
+    if method == "mean":
+        if site == "attn_z":
+            raise InputError("method mean is for neurons; for heads choose gradient, integrated, pair or direct")
+        mean = discover(model, encoded, sites=(site,), **options).ranking("mean", site)
+        return attribute(model, encoded, site=site, baseline=mean, progress=progress, **options)
+    found = direct_attribution(model, encoded, progress=progress, **options)
+    by_side = found.head if site == "attn_z" else found.neuron
+    effect = by_side[0] - by_side[1]
+    return Attribution(effect, torch.full_like(effect, torch.inf), found.pairs, len(set(encoded.prompts)))

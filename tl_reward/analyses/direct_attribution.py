@@ -8,12 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward import parallel
+from tl_reward.data.packing import Batch
+from tl_reward.data.pairs import pair_hash
 from tl_reward.model.fast_layers import output_norms
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.results.store import pair_hash
 from tl_reward.running.activations import stream
+from tl_reward.running.batching import Pairs, encode_for
 from tl_reward.running.budget import RunOptions
-from tl_reward.running.scoring import Batch, Pairs, encode_for
 from tl_reward.sites import Site
 
 

@@ -9,16 +9,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward.data.encoding import EncodedPairs
+from tl_reward.data.packing import Batch
+from tl_reward.data.pairs import pair_hash
 from tl_reward.errors import InputError
 from tl_reward.measures.contrast import CONTRASTS, Contrast, ContrastName, ContrastSums
 from tl_reward.measures.names import RankingName, check_ranking
 from tl_reward.measures.neuron_statistics import NeuronStatistics, StatisticName
 from tl_reward.measures.selectivity import Selectivity, selectivity
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.results.store import pair_hash
 from tl_reward.running.activations import side_weights, stream
+from tl_reward.running.batching import Pairs, encode_for
 from tl_reward.running.budget import RunOptions
-from tl_reward.running.scoring import Batch, Pairs, encode_for
 from tl_reward.sites import UNIT_SITES, Site, UnitSite, Where, check_unit_site, check_where, unit_shape
 
 

@@ -10,14 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward.errors import InputError
-from tl_reward.interventions.ablations import Edit, Intervention, MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
+from tl_reward.interventions.ablations import MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
+from tl_reward.interventions.protocol import Edit, Intervention
 from tl_reward.measures.agreement import Agreement, measure_agreement, sample_neurons
+from tl_reward.measures.intervals import Estimate, bootstrap_mean
 from tl_reward.measures.names import AblationKind
-from tl_reward.measures.scores import Estimate, Scores, bootstrap_mean, right
+from tl_reward.measures.scores import Scores, right
 from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.neurons import NeuronSet
+from tl_reward.running.batching import Pairs, encode_for
 from tl_reward.running.budget import RunOptions
-from tl_reward.running.scoring import Pairs, encode_for, sweep
-from tl_reward.sites import NeuronSet, UnitSite, unit_shape
+from tl_reward.running.scoring import sweep
+from tl_reward.sites import UnitSite, unit_shape
 
 
 class EffectOptions(RunOptions, total=False):

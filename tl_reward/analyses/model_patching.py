@@ -13,12 +13,14 @@ from tl_reward.analyses.ablation_curves import AblationCurve, ablation_curve
 from tl_reward.analyses.attribution import Attribution, attribute
 from tl_reward.analyses.exact_effects import Comparison, compare_with_exact
 from tl_reward.errors import InputError
-from tl_reward.interventions.ablations import Edit
 from tl_reward.interventions.patches import Patch, patch_between
-from tl_reward.measures.scores import Estimate, Scores, bootstrap_mean, right
+from tl_reward.interventions.protocol import Edit
+from tl_reward.measures.intervals import Estimate, bootstrap_mean
+from tl_reward.measures.scores import Scores, right
 from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.running.batching import Pairs, encode_for
 from tl_reward.running.budget import RunOptions
-from tl_reward.running.scoring import Pairs, encode_for, score
+from tl_reward.running.scoring import score
 from tl_reward.sites import UnitSite, Where
 
 

@@ -11,17 +11,23 @@ from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.data.alignment import Alignment, align, partners
-from tl_reward.data.encoding import EncodedPairs, token_texts
+from tl_reward.data.encoding import EncodedPairs
+from tl_reward.data.packing import Batch
 from tl_reward.data.pairs import PreferencePair
+from tl_reward.data.text import token_texts
 from tl_reward.errors import InputError
 from tl_reward.interventions.patches import Patch, Source, pair_tokens
 from tl_reward.measures.agreement import Agreement, measure_agreement
-from tl_reward.measures.scores import Estimate, Scores, bootstrap_ratio
+from tl_reward.measures.intervals import Estimate, bootstrap_ratio
+from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.activations import Grouping, backpropagate
+from tl_reward.neurons import NeuronSet
+from tl_reward.running.activations import Grouping
+from tl_reward.running.batching import Pairs, encode_for
 from tl_reward.running.budget import RunOptions
-from tl_reward.running.scoring import Batch, Pairs, encode_for, sweep
-from tl_reward.sites import NeuronSet, Site, SiteKind, Where, check_site_kind, unit_shape
+from tl_reward.running.gradients import backpropagate
+from tl_reward.running.scoring import sweep
+from tl_reward.sites import Site, SiteKind, Where, check_site_kind, unit_shape
 
 Direction = Literal["noising", "denoising"]
 

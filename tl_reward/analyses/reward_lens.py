@@ -10,12 +10,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_reward import parallel
-from tl_reward.data.packing import shared_prefix
-from tl_reward.measures.scores import Estimate, Scores, bootstrap_mean
+from tl_reward.data.packing import Batch, shared_prefix
+from tl_reward.measures.intervals import Estimate, bootstrap_mean
+from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import stream
+from tl_reward.running.batching import Pairs, encode_for
 from tl_reward.running.budget import RunOptions
-from tl_reward.running.scoring import Batch, Pairs, encode_for
 from tl_reward.sites import Site
 
 

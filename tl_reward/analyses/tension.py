@@ -8,15 +8,15 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tl_reward.analyses.attribution import Attribution
-from tl_reward.analyses.methods import estimate
+from tl_reward.analyses.attribution import Attribution, estimate
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.measures.names import Method
 from tl_reward.measures.overlap import regions
 from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.neurons import NeuronSet
 from tl_reward.running.budget import RunOptions
-from tl_reward.sites import NeuronSet, UnitSite
+from tl_reward.sites import UnitSite
 
 FALSE_DISCOVERY_RATE = 0.05
 

@@ -13,16 +13,11 @@ from tl_reward.measures.neuron_statistics import StatisticName
 from tl_reward.model import embedded
 from tl_reward.model.checkpoints import load_unembedding
 from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.results.provenance import provenance
+from tl_reward.results.record_edits import record_ablation
 from tl_reward.results.record_examples import neurons_to_show, record_examples
-from tl_reward.results.record_neurons import (
-    record_ablation,
-    record_attribution,
-    record_discovery,
-    record_overlap,
-    record_scores,
-    record_tension,
-)
-from tl_reward.results.store import Results, check_run_folder, provenance
+from tl_reward.results.record_neurons import record_attribution, record_discovery, record_overlap, record_scores, record_tension
+from tl_reward.results.store import Results, check_run_folder
 from tl_reward.show.page import write_page
 
 OBJECTIVES = ("helpful", "harmless")

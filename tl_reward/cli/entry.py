@@ -13,14 +13,16 @@ from tyro.conf import Positional
 
 from tl_reward.cli.examples import Examples
 from tl_reward.cli.neurons import Ablate, Attribute, Compare, Discover, Effects, Tension
-from tl_reward.cli.options import Data, Output, Running, console, merged, print_run, quiet
+from tl_reward.cli.options import Data, Output, Running, merged, print_run
 from tl_reward.cli.patching import Lens, Patch, PatchModels
 from tl_reward.cli.serve import Serve
 from tl_reward.cli.study import Reproduce
 from tl_reward.errors import one_line_errors
 from tl_reward.model import embedded
 from tl_reward.model.training import TrainingConfig
-from tl_reward.results.store import Results, provenance
+from tl_reward.results.provenance import provenance
+from tl_reward.results.store import Results
+from tl_reward.show.console import console, quiet
 
 
 @dataclass(frozen=True)

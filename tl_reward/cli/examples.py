@@ -10,8 +10,10 @@ from tyro.conf import Positional
 from tl_reward.cli.options import Data, Output, Running, named
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
-from tl_reward.results.store import Results, provenance
-from tl_reward.sites import NeuronSet, Where
+from tl_reward.neurons import NeuronSet
+from tl_reward.results.provenance import provenance
+from tl_reward.results.store import Results
+from tl_reward.sites import Where
 
 
 @dataclass(frozen=True)

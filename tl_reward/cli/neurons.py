@@ -11,8 +11,10 @@ from tl_reward.cli.options import Data, Output, Running, merged, named
 from tl_reward.data.pairs import Objective, PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.measures.names import AblationKind, Method, RankingName
-from tl_reward.results.store import Results, provenance
-from tl_reward.sites import UNIT_SITES, NeuronSet, UnitSite, check_fraction
+from tl_reward.neurons import NeuronSet, check_fraction
+from tl_reward.results.provenance import provenance
+from tl_reward.results.store import Results
+from tl_reward.sites import UNIT_SITES, UnitSite
 
 if TYPE_CHECKING:
     from tl_reward.analyses import exact_effects
@@ -75,8 +77,8 @@ class Attribute:
     """Seed of the random sample."""
 
     def run(self) -> None:
+        from tl_reward.analyses.attribution import estimate
         from tl_reward.analyses.exact_effects import compare_with_exact
-        from tl_reward.analyses.methods import estimate
         from tl_reward.results.record_neurons import record_attribution
 
         self.output.check()
@@ -127,7 +129,7 @@ class Effects:
 
     def run(self) -> None:
         from tl_reward.analyses.ablation_curves import ablate_sets
-        from tl_reward.results.record_neurons import record_effects, record_sets, sets_of
+        from tl_reward.results.record_edits import record_effects, record_sets, sets_of
 
         self.output.check()
         if bool(self.neurons) == (self.sets is not None):
@@ -230,7 +232,8 @@ class Ablate:
 
     def run(self) -> None:
         from tl_reward.analyses.ablation_curves import ablation_curve
-        from tl_reward.results.record_neurons import ranking_of, record_ablation
+        from tl_reward.results.record_edits import record_ablation
+        from tl_reward.results.record_neurons import ranking_of
 
         self.output.check()
         for fraction in self.fractions:

@@ -1,13 +1,9 @@
 """What the commands share: which pairs to read, how to run the model, where to write, and what is printed then."""
 
-import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-from rich.console import Console
 
 from tl_reward import parallel
 from tl_reward.data.encoding import Overlong
@@ -16,12 +12,11 @@ from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
 from tl_reward.results.store import Results, check_run_folder
+from tl_reward.show.console import console
 
 if TYPE_CHECKING:
     from tl_reward.model.reward_model import HookedRewardModel
     from tl_reward.running.budget import RunOptions
-
-console = Console(markup=False, quiet=not parallel.is_first())  # names and paths may hold brackets
 
 
 @dataclass(frozen=True)
@@ -178,13 +173,3 @@ def print_run(folder: Path) -> None:
     from tl_reward.show.terminal import summary
 
     summary(Results.load(folder), console)
-
-
-def quiet() -> None:
-    """transformers logs every config it reads; its progress bars are about loading weights."""
-    from transformers.utils import logging as hf_logging
-
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")  # about its own insides
-    hf_logging.set_verbosity_error()
-    hf_logging.disable_progress_bar()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)

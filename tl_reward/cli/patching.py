@@ -8,10 +8,12 @@ import tyro
 from tyro.conf import Positional
 
 from tl_reward.cli.options import Data, Output, Running, named
-from tl_reward.data.pairs import Objective, PreferencePair
+from tl_reward.data.pairs import Objective, PreferencePair, pair_hash
 from tl_reward.errors import InputError
-from tl_reward.results.store import Results, pair_hash, provenance
-from tl_reward.sites import NeuronSet, SiteKind, UnitSite, Where, check_fraction
+from tl_reward.neurons import NeuronSet, check_fraction
+from tl_reward.results.provenance import provenance
+from tl_reward.results.store import Results
+from tl_reward.sites import SiteKind, UnitSite, Where
 
 if TYPE_CHECKING:
     from tl_reward.model.reward_model import HookedRewardModel

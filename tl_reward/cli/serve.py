@@ -7,11 +7,12 @@ from typing import Literal
 from torch import Tensor
 from tyro.conf import Positional
 
-from tl_reward.cli.options import Running, console, merged, named
+from tl_reward.cli.options import Running, merged, named
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
 from tl_reward.results.neuron_columns import columns_of
 from tl_reward.results.store import Results
+from tl_reward.show.console import console
 
 
 @dataclass(frozen=True)

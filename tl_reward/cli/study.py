@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tl_reward.cli.options import console, quiet
+from tl_reward.show.console import console, quiet
 
 
 @dataclass(frozen=True)

@@ -4,31 +4,24 @@ The text of a transcript is written here and nowhere else. A tokenizer with a ch
 HH-RLHF (`\\n\\nHuman: … \\n\\nAssistant: …`). So a checkpoint's own tokenizer says how its reward model was trained.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tl_reward.data.pairs import PreferencePair, Transcript, check_unique_ids
+from tl_reward.data.text import render
 from tl_reward.errors import InputError
-from tl_reward.sites import Where
 
 Overlong = Literal["drop", "left", "error"]
-
-
-class RenderedTranscript(NamedTuple):
-    """The text that a model sees; `response_start` is the character at which the last assistant turn begins."""
-
-    text: str
-    response_start: int
 
 
 class Row(NamedTuple):
@@ -79,91 +72,6 @@ class EncodedPairs:
         rows = [self.rows[row] for pair in zip(self.chosen, self.rejected, strict=True) for row in pair]
         count = len(rows)
         return EncodedPairs(self.pairs, tuple(rows), tuple(range(0, count, 2)), tuple(range(1, count, 2)), self.dropped)
-
-
-@dataclass(frozen=True)
-class TokenBatch:
-    """Right-padded rows of about the same length, ready for the model.
-
-    `readout` is the position at which the reward is read: the last real token. `row` holds the index of each row in
-    `EncodedPairs.rows`. The response mask is true on the tokens of the last assistant turn.
-    """
-
-    tokens: Int[Tensor, "batch pos"]
-    attention_mask: Bool[Tensor, "batch pos"]
-    response_mask: Bool[Tensor, "batch pos"]
-    readout: Int[Tensor, " batch"]
-    row: Int[Tensor, " batch"]
-
-    def to(self, device: torch.device | str) -> "TokenBatch":
-        return TokenBatch(*(moved(getattr(self, name), device) for name in self.__dataclass_fields__))
-
-    @property
-    def position(self) -> Int[Tensor, "1 pos"]:
-        """Each token's place in its transcript."""
-        return torch.arange(self.tokens.shape[1], device=self.tokens.device)[None]
-
-    def at(self, where: Where) -> Bool[Tensor, "batch pos"]:
-        """True at the real tokens that are meant."""
-        if where == "readout":
-            return torch.arange(self.tokens.shape[1], device=self.tokens.device) == self.readout[:, None]
-        return self.response_mask if where == "response" else self.attention_mask
-
-    def flat(self, activation: Float[Tensor, "batch pos ..."]) -> Float[Tensor, "token ..."]:
-        """An activation of this batch at its real tokens."""
-        return activation[self.attention_mask]
-
-    def places(self, i: int) -> Int[Tensor, " token"]:
-        """Where the tokens of transcript `i` are, in the order of `flat`."""
-        start = int(self.attention_mask[:i].sum())
-        return torch.arange(start, start + int(self.attention_mask[i].sum()), device=self.tokens.device)
-
-    def occurrences(self, weight: Float[Tensor, "side batch"]) -> Float[Tensor, "side token"]:
-        """For each real token, the weight of the transcript that it is part of."""
-        return weight[:, :, None].expand(-1, -1, self.tokens.shape[1])[:, self.attention_mask]
-
-
-def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """The tensor on a device; from pinned memory to a GPU, so that the copy does not hold up what runs there."""
-    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
-
-
-def render(transcript: Transcript, tokenizer: PreTrainedTokenizerBase) -> RenderedTranscript:
-    """Writes a transcript as text: by the tokenizer's chat template where it has one, else as HH-RLHF turns."""
-    if tokenizer.chat_template is None:
-        turns = [_hh_turn(role, content) for role, content in transcript]
-        marker = len("\n\nAssistant:")
-        return RenderedTranscript("".join(turns), sum(map(len, turns[:-1])) + marker)
-    messages = [message._asdict() for message in transcript]
-    try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
-        prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
-    except Exception as error:  # jinja's TemplateError, or whatever the template's own checks raise
-        raise InputError(f"the tokenizer's chat template refused a transcript: {error}") from None
-    if text.startswith(prompt):
-        return RenderedTranscript(text, len(prompt))
-    # Some templates rewrite earlier turns once an answer follows: then the answer's own text marks its start.
-    shared = next((i for i, (a, b) in enumerate(zip(text, prompt, strict=False)) if a != b), min(len(text), len(prompt)))
-    return RenderedTranscript(text, max(text.rfind(transcript[-1].content.strip()), shared))
-
-
-def _hh_turn(role: str, content: str) -> str:
-    if role == "system":
-        return content
-    return f"\n\nHuman: {content}" if role == "user" else f"\n\nAssistant: {content}"
-
-
-def token_texts(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The text of each token. A character whose bytes are spread over several is there once and whole, at the last of them."""
-    texts, start = [], 0
-    for end in range(1, len(ids) + 1):
-        text = tokenizer.decode(list(ids[start:end]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        unfinished = text.endswith("\ufffd") and end < len(ids) and end - start < 8
-        texts.append("" if unfinished else text)
-        start = start if unfinished else end
-    return texts
 
 
 def encode(transcripts: Sequence[Transcript], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
@@ -234,33 +142,3 @@ def _cut_left(row: Row, max_length: int, bos: int | None) -> Row:
         ids = (bos, *row.ids[surplus + 1 :])
         return Row(ids, max(row.response_start - surplus, 1))
     return Row(row.ids[surplus:], max(row.response_start - surplus, 0))
-
-
-def batches(rows: Sequence[Row], *, max_tokens: int, pad_id: int = 0) -> Iterator[TokenBatch]:
-    """Padded batches of at most `max_tokens` tokens, padding included; a longer row is a batch of its own.
-
-    Rows come longest first, so that a batch that does not fit in memory fails at once and padding stays small.
-    """
-    order = sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
-    start = 0
-    while start < len(order):
-        end = start + max(1, max_tokens // len(rows[order[start]].ids))
-        yield _batch(rows, order[start:end], pad_id)
-        start = end
-
-
-def _batch(rows: Sequence[Row], chosen: list[int], pad_id: int) -> TokenBatch:
-    lengths = torch.tensor([len(rows[i].ids) for i in chosen])
-    starts = torch.tensor([rows[i].response_start for i in chosen])
-    positions = torch.arange(int(lengths.max()))
-    tokens = torch.full((len(chosen), len(positions)), pad_id)
-    for at, i in enumerate(chosen):
-        tokens[at, : len(rows[i].ids)] = torch.tensor(rows[i].ids)
-    real = positions < lengths[:, None]
-    return TokenBatch(
-        tokens=tokens,
-        attention_mask=real,
-        response_mask=real & (positions >= starts[:, None]),
-        readout=lengths - 1,
-        row=torch.tensor(chosen),
-    )

@@ -17,7 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tl_reward.data.encoding import Row, moved
+from tl_reward.data.encoding import Row
+from tl_reward.data.padding import TokenBatch, moved
 from tl_reward.sites import Where
 
 
@@ -181,3 +182,6 @@ def _first(spans: Sequence[Span], count: int) -> list[Span]:
         else:
             result.append(Span(start, end))
     return result
+
+
+Batch = TokenBatch | PackedBatch

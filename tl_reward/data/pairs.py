@@ -4,8 +4,10 @@ A pair holds two transcripts, chosen and rejected. Every schema is read into the
 model sees is written in one place only (`tl_reward.data.encoding`).
 """
 
+import hashlib
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -164,3 +166,14 @@ def _messages(value: Any) -> Transcript:
             raise InputError(f"a message must hold a role ({', '.join(_ROLES)}) and text as content, got {str(item)[:60]!r}")
         messages.append(Message(_ROLES[role], content))
     return tuple(messages)
+
+
+def data_hash(pairs: Sequence[PreferencePair]) -> str:
+    """sha256 over the texts of the pairs, in their order: the same whatever file or hub they came from."""
+    return hashlib.sha256("\n".join(map(pair_hash, pairs)).encode()).hexdigest()
+
+
+def pair_hash(pair: PreferencePair) -> str:
+    """The first 16 hex digits of a sha256 over the texts of a pair."""
+    row = [[list(m) for m in pair.chosen], [list(m) for m in pair.rejected]]
+    return hashlib.sha256(json.dumps(row, ensure_ascii=True).encode()).hexdigest()[:16]

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tl_reward.data.encoding import TokenBatch
 from tl_reward.data.packing import PackedBatch
+from tl_reward.data.padding import TokenBatch
 from tl_reward.errors import InputError
-from tl_reward.interventions.ablations import Hooks, Intervention
+from tl_reward.interventions.protocol import Hooks, Intervention
 from tl_reward.interventions.user_code import defined_at, raised_at
 from tl_reward.sites import Site, Where, check_where
 

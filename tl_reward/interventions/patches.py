@@ -12,11 +12,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tl_reward.data.alignment import partners
+from tl_reward.data.packing import Batch
 from tl_reward.errors import InputError
-from tl_reward.interventions.ablations import Hooks, edits
+from tl_reward.interventions.ablations import edits
+from tl_reward.interventions.attaching import attached, check_hook_point
+from tl_reward.interventions.protocol import Hooks
+from tl_reward.model.layer_by_layer import check_comparable, mask_of
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.scoring import Batch, attached, check_comparable, check_hook_point, mask_of
-from tl_reward.sites import NeuronSet, Site, UnitSite, Where, check_unit_site, check_where, layer_of, unit_shape
+from tl_reward.neurons import NeuronSet
+from tl_reward.sites import Site, UnitSite, Where, check_unit_site, check_where, layer_of, unit_shape
 
 Places = NeuronSet | Sequence[Site | str]
 

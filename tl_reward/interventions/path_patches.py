@@ -6,13 +6,15 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_reward.data.packing import Batch
 from tl_reward.errors import InputError
-from tl_reward.interventions.ablations import Hooks
 from tl_reward.interventions.patches import Source, check_source, check_tokens, read, spread
+from tl_reward.interventions.protocol import Hooks
 from tl_reward.model.fast_layers import output_norms
+from tl_reward.model.layer_by_layer import run_layers
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.scoring import Batch, run_layers
-from tl_reward.sites import NeuronSet, Site, UnitSite, Where, check_unit_site, unit_shape
+from tl_reward.neurons import NeuronSet
+from tl_reward.sites import Site, UnitSite, Where, check_unit_site, unit_shape
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ import numpy as np
 from scipy import stats
 
 from tl_reward.errors import InputError
-from tl_reward.measures.scores import Estimate
-from tl_reward.sites import NeuronSet
+from tl_reward.measures.intervals import Estimate
+from tl_reward.neurons import NeuronSet
 
 
 @dataclass(frozen=True)

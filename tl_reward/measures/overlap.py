@@ -8,7 +8,7 @@ import numpy as np
 from scipy.stats import hypergeom
 
 from tl_reward.errors import InputError
-from tl_reward.sites import NeuronSet
+from tl_reward.neurons import NeuronSet
 
 
 class Overlap(NamedTuple):

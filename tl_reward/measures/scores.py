@@ -4,24 +4,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tl_reward.data.pairs import PreferencePair, Transcript
-from tl_reward.errors import InputError
-
-
-class Estimate(NamedTuple):
-    """A number with its 95 % bootstrap interval over `n` prompts (of which each may have several pairs)."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+from tl_reward.measures.intervals import Estimate, _places, bootstrap_mean, bootstrap_ratio
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,37 +138,3 @@ def _prompt_name(prompt: Transcript) -> str:
 def right(margin: np.ndarray) -> np.ndarray:
     """1 where the margin is positive, 0 where it is negative; a tie counts half."""
     return (margin > 0) + 0.5 * (margin == 0)
-
-
-def bootstrap_mean(values: np.ndarray, groups: Sequence[str] | None = None, *, resamples: int = 2000, seed: int = 0) -> Estimate:
-    """The mean with its 95 % percentile bootstrap interval (Efron and Tibshirani 1993).
-
-    Values of one group (the pairs of one prompt) are not independent, so whole groups are drawn.
-    """
-    return bootstrap_ratio(values, np.ones(len(values)), groups, resamples=resamples, seed=seed)
-
-
-def bootstrap_ratio(
-    values: np.ndarray, weights: np.ndarray, groups: Sequence[str] | None = None, *, resamples: int = 2000, seed: int = 0
-) -> Estimate:
-    """The sum of the values over the sum of the weights, with its interval as in `bootstrap_mean`; 0 where the weights add up to 0."""
-    if len(values) == 0:
-        raise InputError("no pairs to average over")
-    names: dict[str, int] = {}
-    index = [names.setdefault(name, len(names)) for name in (groups or map(str, range(len(values))))]
-    sums = np.bincount(index, weights=values)
-    counts = np.bincount(index, weights=weights)
-    generator = np.random.default_rng(seed)
-    at_once = max(1, 4_000_000 // len(sums))  # all at once would hold resamples * n numbers
-    means = np.empty(resamples)
-    for start in range(0, resamples, at_once):
-        draws = generator.integers(0, len(sums), size=(min(at_once, resamples - start), len(sums)))
-        total = counts[draws].sum(1)
-        means[start : start + len(draws)] = np.divide(sums[draws].sum(1), total, out=np.zeros(len(draws)), where=total != 0)
-    low, high = np.quantile(means, [0.025, 0.975])
-    value = values.sum() / weights.sum() if weights.sum() else 0.0
-    return Estimate(float(value), float(low), float(high), len(sums))
-
-
-def _places(names: Sequence[str]) -> dict[str, list[int]]:
-    return {name: [i for i, own in enumerate(names) if own == name] for name in sorted(set(names))}

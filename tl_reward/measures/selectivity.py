@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from tl_reward.errors import InputError
-from tl_reward.sites import NeuronSet
+from tl_reward.neurons import NeuronSet
 
 BAR = 0.95  # the study's, and LAPE's
 

@@ -22,7 +22,7 @@ from tl_reward.data.encoding import encode_pairs
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.model import architectures, checkpoints
-from tl_reward.sites import NeuronSet
+from tl_reward.neurons import NeuronSet
 
 RECORD_FILE = "training.json"
 How = Literal["masked", "pruned"]

@@ -12,8 +12,8 @@ from torch import Tensor
 from tl_reward.analyses.examples.collect import KINDS, Examples
 from tl_reward.analyses.examples.words import Words
 from tl_reward.errors import InputError
+from tl_reward.neurons import NeuronSet
 from tl_reward.results.store import Results
-from tl_reward.sites import NeuronSet
 
 
 def record_examples(results: Results, model: str, dataset: str, found: Examples) -> None:

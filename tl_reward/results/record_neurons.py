@@ -6,19 +6,18 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float
 
-from tl_reward.analyses.ablation_curves import AblationCurve, SetAblations
 from tl_reward.analyses.attribution import Attribution
 from tl_reward.analyses.discovery import Discovery
-from tl_reward.analyses.exact_effects import Comparison, Effects
+from tl_reward.analyses.exact_effects import Comparison
 from tl_reward.analyses.tension import FALSE_DISCOVERY_RATE, Tension
-from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.measures.contrast import Contrast
 from tl_reward.measures.names import METHODS, Method, RankingName
 from tl_reward.measures.overlap import compare
 from tl_reward.measures.scores import Scores
-from tl_reward.results.store import Results, pair_hash
-from tl_reward.sites import NeuronSet, UnitSite, tied_at_cut
+from tl_reward.neurons import NeuronSet, tied_at_cut
+from tl_reward.results.store import Results
+from tl_reward.sites import UnitSite
 
 
 def record_scores(results: Results, model: str, dataset: str, scores: Scores) -> None:
@@ -107,34 +106,6 @@ def ranking_of(results: Results, model: str, score: RankingName | Literal["attri
     return Recorded(results.tensor("attribution", name, f"{entry['best']}/effect"), entry)
 
 
-def record_ablation(
-    results: Results,
-    model: str,
-    dataset: str,
-    curve: AblationCurve,
-    *,
-    score: str,
-    site: str,
-    found: Mapping[str, Any],
-    pairs: Sequence[PreferencePair],
-) -> None:
-    """Keeps beside the curve where its neurons were found, and how many of the tested pairs helped to find them.
-
-    Args:
-        found: the entry that the ranking came from.
-        pairs: the tested pairs.
-    """
-    entry = {
-        "model": model,
-        "dataset": dataset,
-        "score": score,
-        "site": site,
-        "found_on": found["dataset"],
-        "tested_pairs_that_found": tested_pairs_that_found(found, pairs),
-    }
-    results.add("ablation", f"{model} · {dataset}", entry | curve.to_json())
-
-
 def record_attribution(
     results: Results,
     model: str,
@@ -177,23 +148,6 @@ def record_attribution(
     results.add("attribution", f"{model} · {dataset}", entry, tensors)
 
 
-def record_effects(results: Results, model: str, dataset: str, effects: Effects) -> None:
-    """Exact effects, one entry a set of neurons, and the effect on each pair as tensors `chosen` and `rejected` [set, pair], float64, in
-    the order of `sets`."""
-    entry = {
-        "model": model,
-        "dataset": dataset,
-        "site": effects.site,
-        "kind": effects.kind,
-        "pairs": len(effects.clean),
-        "clean": effects.clean.to_json(),
-        "sets": list(effects.sets),
-        "effects": effects.to_json(),
-    }
-    tensors = {"chosen": torch.from_numpy(effects.chosen), "rejected": torch.from_numpy(effects.rejected)}
-    results.add("effects", f"{model} · {dataset}, {effects.kind}", entry, tensors)
-
-
 def record_tension(results: Results, model: str, dataset: str, found: Tension, *, fraction: float) -> None:
     """The sets of `Tension.top` at that fraction beside the quadrants; effects and errors as tensors `objective/effect` and
     `objective/error` [layer, neuron], float32."""
@@ -202,48 +156,6 @@ def record_tension(results: Results, model: str, dataset: str, found: Tension, *
     entry = {"model": model, "dataset": dataset, "fraction": fraction, "top": top, "pair_hashes": hashes} | found.to_json()
     tensors = {f"{name}/{part}": getattr(effect, part) for name, effect in found.effects.items() for part in ("effect", "error")}
     results.add("tension", f"{model} · {dataset}", entry, tensors)
-
-
-def record_sets(
-    results: Results,
-    model: str,
-    dataset: str,
-    found: SetAblations,
-    *,
-    site: str,
-    source: Mapping[str, Any],
-    pairs: Sequence[PreferencePair],
-) -> None:
-    """Sets of neurons, zeroed.
-
-    Args:
-        source: the entry that the sets come from, with the pairs that found them.
-        pairs: the tested pairs.
-    """
-    entry = {
-        "model": model,
-        "dataset": dataset,
-        "site": site,
-        "found_on": source["dataset"],
-        "tested_pairs_that_found": tested_pairs_that_found(source, pairs),
-    }
-    results.add("sets", f"{model} · {dataset}", entry | found.to_json())
-
-
-class RecordedSets(NamedTuple):
-    """Sets of neurons by name, and the entry of the run that they come from."""
-
-    sets: Mapping[str, NeuronSet]
-    entry: Mapping[str, Any]
-
-
-def sets_of(results: Results, model: str) -> RecordedSets:
-    """The sets of a recorded tension that have a neuron: the top of each objective, and the quadrants."""
-    found = [entry for entry in results.section("tension").values() if entry["model"] == model]
-    if len(found) != 1:
-        raise InputError(f"one tension of {model} is needed; the run has {', '.join(results.section('tension'))}")
-    sets = {f"top {name}": coords for name, coords in found[0]["top"].items()} | found[0]["quadrants"]
-    return RecordedSets({name: NeuronSet.from_json(coords) for name, coords in sets.items() if coords}, found[0])
 
 
 def record_overlap(
@@ -300,9 +212,3 @@ def record_tops(
         "top": {name: neurons.to_json() for name, neurons in sets.items()},
     }
     results.add("overlap", f"{score} at {site}, top {fraction:.0%}", entry | compare(sets, n_layers=n_layers, d_mlp=d_mlp))
-
-
-def tested_pairs_that_found(source: Mapping[str, Any], pairs: Sequence[PreferencePair]) -> int:
-    """How many of the tested pairs helped to find the neurons."""
-    hashes = set(source["pair_hashes"])
-    return sum(pair_hash(pair) in hashes for pair in pairs)

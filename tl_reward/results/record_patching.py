@@ -11,9 +11,10 @@ from tl_reward.analyses.exact_effects import Comparison
 from tl_reward.analyses.model_patching import ModelPatching
 from tl_reward.analyses.pair_patching import PairPatching
 from tl_reward.analyses.reward_lens import RewardLens
-from tl_reward.data.encoding import token_texts
 from tl_reward.data.pairs import PreferencePair
-from tl_reward.results.record_neurons import record_attribution, tested_pairs_that_found
+from tl_reward.data.text import token_texts
+from tl_reward.results.record_edits import tested_pairs_that_found
+from tl_reward.results.record_neurons import record_attribution
 from tl_reward.results.store import Results
 
 

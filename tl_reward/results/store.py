@@ -4,20 +4,12 @@ A run holds sections (`SECTIONS`). Each maps a name (a reward model, or a model 
 plain JSON; per-neuron tensors are beside it, under `section/name/…`. No pickle is written or read.
 """
 
-import hashlib
 import html
 import json
-import platform
-import shlex
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +19,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tl_reward import parallel
-from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 
 FORMAT = 2
@@ -183,52 +174,3 @@ def check_run_folder(folder: str | Path, *, overwrite: bool = False) -> None:
     foreign = sorted(contents - {_JSON, _TENSORS, "dashboard.html", "dashboard.data"})
     if foreign:
         raise InputError(f"{folder} is not overwritten: it holds {', '.join(foreign[:3])}, which no run does")
-
-
-def provenance(*, seed: int | None = None, data: Mapping[str, Sequence[PreferencePair]] | None = None) -> dict[str, Any]:
-    """Where a result came from: package versions, commit, data hashes, seed, command, machine."""
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "seed": seed,
-        "commit": _commit(),
-        "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in ("tl_reward", "torch", "transformer_lens", "transformers", "numpy")},
-        "machine": platform.machine(),
-        "data": {name: {"pairs": len(pairs), "sha256": data_hash(pairs)} for name, pairs in (data or {}).items()},
-    }
-
-
-def data_hash(pairs: Sequence[PreferencePair]) -> str:
-    """sha256 over the texts of the pairs, in their order: the same whatever file or hub they came from."""
-    return hashlib.sha256("\n".join(map(pair_hash, pairs)).encode()).hexdigest()
-
-
-def pair_hash(pair: PreferencePair) -> str:
-    """The first 16 hex digits of a sha256 over the texts of a pair."""
-    row = [[list(m) for m in pair.chosen], [list(m) for m in pair.rejected]]
-    return hashlib.sha256(json.dumps(row, ensure_ascii=True).encode()).hexdigest()[:16]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The commit of the package's own checkout, with "-dirty" where files differ from it; None for an installed package."""
-    root = Path(str(files("tl_reward"))).resolve().parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

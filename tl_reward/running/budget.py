@@ -10,7 +10,7 @@ import torch
 from tl_reward import parallel
 from tl_reward.data.encoding import Overlong
 from tl_reward.errors import InputError
-from tl_reward.interventions.ablations import Intervention
+from tl_reward.interventions.protocol import Intervention
 from tl_reward.model.reward_model import HookedRewardModel
 
 # Past these sizes a batch is no faster (docs/performance.md). On a CPU, activations of more than a few MiB leave the cache, and the

@@ -13,7 +13,7 @@ from tl_reward.data.readers import EMBEDDED, looks_local
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
 from tl_reward.model.training import TrainingConfig
-from tl_reward.sites import check_fraction
+from tl_reward.neurons import check_fraction
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
 from tl_reward.study.matrix import Conventions
 

@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from tl_reward.measures.scores import Estimate
-from tl_reward.show.plots.runs import COLORS, DASHES, LAYOUT, SYMBOLS, plain
+from tl_reward.measures.intervals import Estimate
+from tl_reward.show.plots.style import COLORS, DASHES, LAYOUT, SYMBOLS, plain
 
 _SPARE = ("#CC79A7", "#56B4E9", "#E69F00", "#000000", "#8C564B", "#7F7F7F")
 _SPARE_SYMBOLS = ("cross", "x", "triangle-up", "triangle-down", "star", "hexagon")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from tl_reward.measures.scores import Estimate
+from tl_reward.measures.intervals import Estimate
 
 
 class Interval(NamedTuple):

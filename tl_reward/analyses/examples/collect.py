@@ -13,16 +13,18 @@ from tl_reward import parallel
 from tl_reward.analyses.examples import passes
 from tl_reward.analyses.examples.passes import DRAWN, NONE, QUANTILES, TOP, Chosen, Details, Peaks, Task
 from tl_reward.analyses.examples.words import NEIGHBOURS, Words, WordsOut, cosine_neighbours, read_by, token_text, words_in, words_out
-from tl_reward.data.encoding import EncodedPairs, token_texts
+from tl_reward.data.encoding import EncodedPairs
+from tl_reward.data.pairs import pair_hash
+from tl_reward.data.text import token_texts
 from tl_reward.errors import InputError
 from tl_reward.measures.neuron_statistics import SIDES
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.results.store import pair_hash
+from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import stream
+from tl_reward.running.batching import Pairs, encode_for, interventions_of
 from tl_reward.running.budget import RunOptions
-from tl_reward.running.scoring import Pairs, encode_for, interventions_of
-from tl_reward.sites import NeuronSet, Where, check_where
+from tl_reward.sites import Where, check_where
 
 NeuronSite = Literal["mlp_post", "mlp_gate"]
 KINDS = ("top",) * TOP + tuple(f"{100 * share:.0f} %" for share in QUANTILES) + ("random",) * DRAWN

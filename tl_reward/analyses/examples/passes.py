@@ -1,25 +1,18 @@
 """Two passes over pairs for the examples of each neuron, in chunks, with what is needed to go on after a cut: see `examples`."""
 
-import hashlib
-import json
-import os
-from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from tl_reward.data.encoding import EncodedPairs
-from tl_reward.errors import InputError
+from tl_reward.data.packing import Batch
 from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import side_weights
-from tl_reward.running.scoring import Batch
-from tl_reward.sites import NeuronSet, Site, Where
+from tl_reward.sites import Site, Where
 
 TOP, DRAWN, BINS = 5, 2, 40
 QUANTILES = (0.75, 0.5, 0.25)
@@ -218,59 +211,3 @@ def _choose(task: Task) -> Chosen:
     length = torch.tensor([*(len(each.ids) for each in task.encoded.rows), 0], device=task.device)[row]  # -1 is the last
     end = length.flatten().cumsum(0).view(row.shape)
     return Chosen(row, end - length, int(length.sum()))
-
-
-def identity_of(task: Task, interventions: Any) -> dict[str, str]:
-    """What a checkpoint has to be of to be gone on from; interventions by their names alone, weights by the first row of each."""
-    model, encoded = task.model, task.encoded
-    rows = [(row.ids, row.response_start) for row in encoded.rows]
-    weights = hashlib.sha256()
-    for parameter in model.parameters():
-        weights.update(parameter[(0,) * (parameter.ndim - 1)].detach().float().cpu().numpy().tobytes())
-    return {
-        "pairs": _hash([rows, encoded.chosen, encoded.rejected, [pair.objective for pair in encoded.pairs]]),
-        "neurons": _hash(task.neurons.to_json()),
-        "site": task.site,
-        "where": task.where,
-        "seed": str(task.seed),
-        "model": str(model.cfg.model_name),
-        "weights": weights.hexdigest(),
-        "interventions": _hash([getattr(getattr(each, "function", type(each)), "__qualname__", "") for each in interventions]),
-        "chunk": str(CHUNK),
-    }
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-class Saved(NamedTuple):
-    """The state of a checkpoint, and how many chunks of both passes it has behind it."""
-
-    state: dict[str, Tensor]
-    done: int
-
-
-def read_checkpoint(path: Path | None, identity: Mapping[str, str], device: Any) -> Saved:
-    """An empty state where there is no file. Raises InputError where it is of something else."""
-    if path is None or not path.exists():
-        return Saved({}, 0)
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            state = {key: file.get_tensor(key).to(device) for key in file.keys()}  # noqa: SIM118 - it is no dict
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is no checkpoint of examples ({str(error).splitlines()[0]})") from None
-    differs = [name for name, value in identity.items() if about.get(name) != value]
-    if differs:
-        raise InputError(f"{path} is a checkpoint of something else (other {', '.join(differs)}); delete it to start anew")
-    return Saved(state, int(about["done"]))
-
-
-def write_checkpoint(path: Path | None, identity: Mapping[str, str], state: Mapping[str, Tensor], done: int) -> None:
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}-new")
-    save_file({key: value.cpu().contiguous() for key, value in state.items()}, scratch, {**identity, "done": str(done)})
-    os.replace(scratch, path)  # whole or not at all

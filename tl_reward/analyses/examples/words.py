@@ -10,7 +10,7 @@ from torch import Tensor
 from tl_reward.errors import InputError
 from tl_reward.model.fast_layers import output_norms
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.sites import NeuronSet
+from tl_reward.neurons import NeuronSet
 
 WORDS, NEIGHBOURS = 10, 5
 CHUNK = 4096  # words at a time

@@ -10,14 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward.analyses.attribution import attribute
-from tl_reward.data.encoding import EncodedPairs, encode, token_texts
+from tl_reward.data.encoding import EncodedPairs, encode
+from tl_reward.data.packing import Batch
 from tl_reward.data.pairs import pairs_of_row
+from tl_reward.data.text import token_texts
 from tl_reward.errors import InputError
-from tl_reward.interventions.ablations import Hooks, Intervention, MeanAblation, ScaleAblation, ZeroAblation
+from tl_reward.interventions.ablations import MeanAblation, ScaleAblation, ZeroAblation
 from tl_reward.interventions.patches import Patch, Source
+from tl_reward.interventions.protocol import Hooks, Intervention
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.scoring import Batch, sweep
-from tl_reward.sites import NeuronSet, Site
+from tl_reward.neurons import NeuronSet
+from tl_reward.running.scoring import sweep
+from tl_reward.sites import Site
 
 EditKind = Literal["zero", "mean", "scale", "patch"]
 MAX_TOKENS = 1024  # the default of `run.score`

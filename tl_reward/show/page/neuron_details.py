@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int8, Int64
 
+from tl_reward.neurons import NeuronSet
 from tl_reward.results.neuron_columns import tension_key
 from tl_reward.results.store import Results
 from tl_reward.show.page.blocks import array_block, json_block
 from tl_reward.show.page.panels import in_conflict
-from tl_reward.sites import NeuronSet
 
 
 class Details(NamedTuple):

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from tl_reward.results.store import Results
-from tl_reward.show.plots.runs import COLORS, LAYOUT, SYMBOLS, color_of
+from tl_reward.show.plots.style import COLORS, LAYOUT, SYMBOLS, color_of
 
 _ZERO = {"line": {"dash": "dot", "color": "#555"}}
 # A colour, a marker, and where the name says "{0} at {1}'s cost", the objective that gains.

@@ -5,10 +5,10 @@ import plotly.graph_objects as go
 
 from tl_reward.errors import InputError
 from tl_reward.measures.overlap import independent_regions
+from tl_reward.neurons import NeuronSet
 from tl_reward.results.neuron_columns import Column, columns_of, exact_effects
 from tl_reward.results.store import Results
-from tl_reward.show.plots.runs import LAYOUT, SYMBOLS, color_of, dash_of, layer_ticks, plain
-from tl_reward.sites import NeuronSet
+from tl_reward.show.plots.style import LAYOUT, SYMBOLS, color_of, dash_of, layer_ticks, plain
 
 
 def quantity_map(results: Results, model: str, quantity: str | None = None) -> go.Figure:

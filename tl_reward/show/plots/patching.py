@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from tl_reward.errors import InputError
 from tl_reward.results.store import Results
-from tl_reward.show.plots.runs import LAYOUT, color_of, layer_ticks, plain
+from tl_reward.show.plots.style import LAYOUT, color_of, layer_ticks, plain
 
 DIRECTIONS = {"noising": "noising: chosen run patched", "denoising": "denoising: rejected run patched"}
 _SCALE = [[0, "#B2182B"], [0.5, "#FFFFFF"], [1, "#2166AC"]]

@@ -11,11 +11,10 @@ from typing import NamedTuple
 
 from transformers import AutoConfig
 
-from tl_reward.data.pairs import PreferencePair, check_unique_ids
+from tl_reward.data.pairs import PreferencePair, check_unique_ids, data_hash
 from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
-from tl_reward.results.store import data_hash
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, benchmark_of, subtask_of
 from tl_reward.study.config import Base, Source, StudyConfig, is_hub, located
 

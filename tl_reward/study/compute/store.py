@@ -12,8 +12,9 @@ import torch
 
 from tl_reward.measures.names import RankingName
 from tl_reward.measures.scores import Scores
+from tl_reward.results.provenance import provenance
 from tl_reward.results.record_neurons import discovery_of
-from tl_reward.results.store import Results, provenance
+from tl_reward.results.store import Results
 from tl_reward.study.compute.cells import Cell, cells, key, made_from, seed_of_random
 from tl_reward.study.compute.inputs import Inputs, files_hash
 from tl_reward.study.matrix import BF16, Edit, Found, Matrix, Model

@@ -19,16 +19,17 @@ from tl_reward.measures.scores import Scores
 from tl_reward.model import embedded
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.training import RECORD_FILE, last_checkpoint, train
+from tl_reward.neurons import NeuronSet
+from tl_reward.results.provenance import provenance
 from tl_reward.results.record_neurons import record_discovery, record_tops
-from tl_reward.results.store import Results, provenance
+from tl_reward.results.store import Results
 from tl_reward.running.budget import RunOptions
 from tl_reward.running.scoring import score
-from tl_reward.sites import NeuronSet
 from tl_reward.study.compute.cells import Cell, draws_of
 from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.compute.store import MODEL, RUN, SITE, content_of, finish, folder_of, found_of, is_done, record_edited, start
-from tl_reward.study.findings.conventions import cut, study_regions
 from tl_reward.study.matrix import BF16, FRACTION, Edit, Found
+from tl_reward.study.top_sets import cut, study_regions
 
 
 def make(cell: Cell, out: Path, inputs: Inputs, *, tokens: int = 0) -> None:

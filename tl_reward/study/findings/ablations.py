@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tl_reward.measures.scores import Estimate
+from tl_reward.measures.intervals import Estimate
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, group_of
 from tl_reward.study.figures import curves, dots
 from tl_reward.study.findings.rows import (

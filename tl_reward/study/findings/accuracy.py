@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tl_reward.measures.scores import Estimate
+from tl_reward.measures.intervals import Estimate
 from tl_reward.study.benchmarks import by_pairs, group_of, style_of
 from tl_reward.study.figures import dots
 from tl_reward.study.findings.rows import (

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple, get_args
 
-from tl_reward.measures.scores import Estimate
+from tl_reward.measures.intervals import Estimate
 from tl_reward.study.findings import evidence
 from tl_reward.study.findings.overlaps import THIRDS
 from tl_reward.study.findings.rows import FEWEST

@@ -9,9 +9,9 @@ from typing import Literal
 
 import numpy as np
 
+from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.overlap import depth_thirds, overlap
-from tl_reward.measures.scores import Estimate
-from tl_reward.sites import NeuronSet
+from tl_reward.neurons import NeuronSet
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
 from tl_reward.study.findings.ablations import drops, drops_beside_random, set_drops
 from tl_reward.study.findings.overlaps import THIRDS, compared

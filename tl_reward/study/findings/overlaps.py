@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.overlap import Overlap, depth_thirds, overlap
-from tl_reward.measures.scores import Estimate
-from tl_reward.sites import NeuronSet, tied_at_cut
+from tl_reward.neurons import NeuronSet, tied_at_cut
 from tl_reward.study.figures import dots
-from tl_reward.study.findings.conventions import cut
 from tl_reward.study.findings.rows import OBJECTIVES, Models, kinds, percent
 from tl_reward.study.matrix import FRACTION, Matrix, Model
 from tl_reward.study.table import NONE, Table, Value, interval, table
+from tl_reward.study.top_sets import cut
 
 PAIRS = (("helpful", "harmless"), ("mixed", "helpful"), ("mixed", "harmless"))
 FOUND = "neurons found in a model"

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from tl_reward.measures.scores import Estimate, Scores, right
+from tl_reward.measures.intervals import Estimate
+from tl_reward.measures.scores import Scores, right
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, SUBTASKS, TIES, by_pairs, group_of
 from tl_reward.study.matrix import Edit, Matrix, Model
 

@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tl_reward.measures.scores import Estimate, Scores
+from tl_reward.measures.intervals import Estimate
+from tl_reward.measures.scores import Scores
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
 from tl_reward.study.figures import curves, distributions
 from tl_reward.study.findings.ablations import SHARES

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tl_reward.measures.scores import Estimate, Scores
+from tl_reward.measures.intervals import Estimate
+from tl_reward.measures.scores import Scores
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, TIES, group_of
 from tl_reward.study.figures import distributions, dots
 from tl_reward.study.findings.rows import (

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from tl_reward import parallel
-from tl_reward.cli.options import quiet
 from tl_reward.errors import InputError
-from tl_reward.results.store import provenance
+from tl_reward.results.provenance import provenance
+from tl_reward.show.console import quiet
 from tl_reward.study.compute.cells import Cell, cells
 from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.compute.plan import Planned, Sizes, plan, problems

@@ -1,0 +1,56 @@
+"""Transcripts as text, and tokens as text.
+
+The text of a transcript is written here and nowhere else. A tokenizer with a chat template uses it; one without gets the turns of
+HH-RLHF (`\\n\\nHuman: … \\n\\nAssistant: …`). So a checkpoint's own tokenizer says how its reward model was trained.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from tl_reward.data.pairs import Transcript
+from tl_reward.errors import InputError
+
+
+class RenderedTranscript(NamedTuple):
+    """The text that a model sees; `response_start` is the character at which the last assistant turn begins."""
+
+    text: str
+    response_start: int
+
+
+def render(transcript: Transcript, tokenizer: PreTrainedTokenizerBase) -> RenderedTranscript:
+    """Writes a transcript as text: by the tokenizer's chat template where it has one, else as HH-RLHF turns."""
+    if tokenizer.chat_template is None:
+        turns = [_hh_turn(role, content) for role, content in transcript]
+        marker = len("\n\nAssistant:")
+        return RenderedTranscript("".join(turns), sum(map(len, turns[:-1])) + marker)
+    messages = [message._asdict() for message in transcript]
+    try:
+        text = tokenizer.apply_chat_template(messages, tokenize=False)
+        prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
+    except Exception as error:  # jinja's TemplateError, or whatever the template's own checks raise
+        raise InputError(f"the tokenizer's chat template refused a transcript: {error}") from None
+    if text.startswith(prompt):
+        return RenderedTranscript(text, len(prompt))
+    # Some templates rewrite earlier turns once an answer follows: then the answer's own text marks its start.
+    shared = next((i for i, (a, b) in enumerate(zip(text, prompt, strict=False)) if a != b), min(len(text), len(prompt)))
+    return RenderedTranscript(text, max(text.rfind(transcript[-1].content.strip()), shared))
+
+
+def _hh_turn(role: str, content: str) -> str:
+    if role == "system":
+        return content
+    return f"\n\nHuman: {content}" if role == "user" else f"\n\nAssistant: {content}"
+
+
+def token_texts(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The text of each token. A character whose bytes are spread over several is there once and whole, at the last of them."""
+    texts, start = [], 0
+    for end in range(1, len(ids) + 1):
+        text = tokenizer.decode(list(ids[start:end]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        unfinished = text.endswith("\ufffd") and end < len(ids) and end - start < 8
+        texts.append("" if unfinished else text)
+        start = start if unfinished else end
+    return texts

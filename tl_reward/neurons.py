@@ -1,0 +1,166 @@
+"""Sets of neurons: which ones, as data that can be combined, drawn at random, and written down."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from tl_reward.errors import InputError
+
+
+@dataclass(frozen=True)
+class NeuronSet:
+    """A set of MLP neurons, as (layer, neuron) pairs, or of attention heads, as (layer, head); sorted and unique.
+
+    >>> a, b = NeuronSet([(0, 1), (1, 4)]), NeuronSet([(1, 4), (2, 0)])
+    >>> (a & b).coords, (a - b).coords, len(a | b)
+    (((1, 4),), ((0, 1),), 3)
+    """
+
+    coords: tuple[tuple[int, int], ...] = ()
+
+    def __init__(self, coords: Iterable[tuple[int, int]] = ()) -> None:
+        unique = sorted({(int(layer), int(neuron)) for layer, neuron in coords})
+        negative = [coord for coord in unique if min(coord) < 0]
+        if negative:
+            raise InputError(f"layers and neurons must be at least 0, got {negative[0]}")
+        object.__setattr__(self, "coords", tuple(unique))
+
+    def __len__(self) -> int:
+        return len(self.coords)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.coords)
+
+    def __contains__(self, coord: object) -> bool:
+        return coord in self.coords
+
+    def _repr_html_(self) -> str:
+        named = ", ".join(f"{layer}.{neuron}" for layer, neuron in self.coords[:12])
+        more = ", …" if len(self) > 12 else ""
+        return f"<b>{len(self):,} neurons in {len(self.by_layer())} layers</b><br>{named}{more}"
+
+    def __or__(self, other: "NeuronSet") -> "NeuronSet":
+        return NeuronSet({*self.coords, *other.coords})
+
+    def __and__(self, other: "NeuronSet") -> "NeuronSet":
+        return NeuronSet(set(self.coords) & set(other.coords))
+
+    def __sub__(self, other: "NeuronSet") -> "NeuronSet":
+        return NeuronSet(set(self.coords) - set(other.coords))
+
+    def by_layer(self) -> Mapping[int, Int[Tensor, " neuron"]]:
+        """The neurons of each layer that has any."""
+        return self._by_layer
+
+    @cached_property
+    @torch.inference_mode(False)  # made once, perhaps in inference mode, and then part of a backward pass
+    def _by_layer(self) -> dict[int, Int[Tensor, " neuron"]]:
+        layers: dict[int, list[int]] = {}
+        for layer, neuron in self.coords:
+            layers.setdefault(layer, []).append(neuron)
+        return {layer: torch.tensor(neurons) for layer, neurons in layers.items()}
+
+    def mask(self, n_layers: int, d_mlp: int) -> Bool[Tensor, "layer neuron"]:
+        """True where a neuron is in the set.
+
+        Raises:
+            InputError: a layer or neuron that a model of this shape does not have.
+        """
+        result = torch.zeros(n_layers, d_mlp, dtype=torch.bool)
+        for layer, neuron in self.coords:
+            if layer >= n_layers:
+                raise InputError(f"layer must be in [0, {n_layers}), got {layer}")
+            if neuron >= d_mlp:
+                raise InputError(f"neuron must be in [0, {d_mlp}), got {neuron}")
+            result[layer, neuron] = True
+        return result
+
+    @classmethod
+    def from_mask(cls, mask: Bool[Tensor, "layer neuron"]) -> "NeuronSet":
+        return cls((layer, neuron) for layer, neuron in mask.nonzero().tolist())
+
+    @classmethod
+    def top(cls, score: Float[Tensor, "layer neuron"], *, k: int | None = None, fraction: float | None = None) -> "NeuronSet":
+        """The neurons with the highest scores: exactly `k`, or `round(fraction * count)`. Ties go to the lower layer, then neuron.
+
+        >>> NeuronSet.top(torch.tensor([[1.0, 3.0], [3.0, 2.0]]), k=2).coords
+        ((0, 1), (1, 0))
+        """
+        flat = score.flatten()
+        if (k is None) == (fraction is None):
+            raise InputError("give either k or fraction")
+        if fraction is not None:
+            check_fraction(fraction)
+            k = round(fraction * len(flat))
+            if k == 0:
+                raise InputError(f"fraction {fraction} of {len(flat)} neurons is less than one neuron")
+        assert k is not None
+        if not 0 <= k <= len(flat):
+            raise InputError(f"k must be in [0, {len(flat)}], got {k}")
+        if not flat.isfinite().all():
+            raise InputError(f"{int((~flat.isfinite()).sum())} of {len(flat)} scores are not finite")
+        order = torch.sort(flat, descending=True, stable=True).indices[:k]
+        width = score.shape[1]
+        return cls((int(i) // width, int(i) % width) for i in order)
+
+    def matched_random(self, d_mlp: int, *, seed: int) -> "NeuronSet":
+        """As many neurons of each layer, drawn without replacement from those outside the set.
+
+        Raises:
+            InputError: a layer with more than half of its neurons in the set has too few others.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        coords: list[tuple[int, int]] = []
+        for layer, neurons in self.by_layer().items():
+            if int(neurons.max()) >= d_mlp:
+                raise InputError(f"neuron must be in [0, {d_mlp}), got {int(neurons.max())}")
+            others = torch.ones(d_mlp, dtype=torch.bool)
+            others[neurons] = False
+            pool = others.nonzero()[:, 0]
+            if len(pool) < len(neurons):
+                raise InputError(
+                    f"layer {layer}: {len(neurons)} of {d_mlp} neurons are in the set; a disjoint random set needs at most half"
+                )
+            drawn = pool[torch.randperm(len(pool), generator=generator)[: len(neurons)]]
+            coords += [(layer, neuron) for neuron in drawn.tolist()]
+        return NeuronSet(coords)
+
+    @classmethod
+    def parse(cls, names: Iterable[str]) -> "NeuronSet":
+        """Neurons by their names, layer.neuron.
+
+        >>> NeuronSet.parse(["20.131", "0.3"]).coords
+        ((0, 3), (20, 131))
+        """
+        parts = {name: name.split(".") for name in names}
+        wrong = [name for name, part in parts.items() if len(part) != 2 or not all(number.isdecimal() for number in part)]
+        if wrong:
+            raise InputError(f"a neuron is named layer.neuron, such as 20.131; got {wrong[0]!r}")
+        return cls((int(layer), int(neuron)) for layer, neuron in parts.values())
+
+    def to_json(self) -> list[list[int]]:
+        return [list(coord) for coord in self.coords]
+
+    @classmethod
+    def from_json(cls, value: Any) -> "NeuronSet":
+        return cls((layer, neuron) for layer, neuron in value)
+
+
+def check_fraction(fraction: float) -> None:
+    if not 0 < fraction <= 1:
+        raise InputError(f"fraction must be in (0, 1], got {fraction}")
+
+
+def tied_at_cut(score: Float[Tensor, "layer neuron"], k: int) -> int:
+    """How many neurons outside the top k have the very score of the last one inside: the cut between them is arbitrary.
+
+    >>> tied_at_cut(torch.tensor([[1.0, 3.0], [3.0, 3.0]]), 2)
+    1
+    """
+    flat = score.flatten().sort(descending=True).values
+    return int((flat[k:] == flat[k - 1]).sum()) if 0 < k < len(flat) else 0

@@ -1,0 +1,105 @@
+"""Pairs as batches that a model reads one after the other: encoded, packed where that is possible, and shared out among processes."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Unpack
+
+from tqdm import tqdm
+
+from tl_reward import parallel
+from tl_reward.data.encoding import EncodedPairs, encode_pairs
+from tl_reward.data.packing import Batch, group_sizes, pack
+from tl_reward.data.padding import batches
+from tl_reward.data.pairs import PreferencePair
+from tl_reward.errors import InputError
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.running.budget import RunOptions, tokens_per_batch
+
+Pairs = Sequence[PreferencePair] | EncodedPairs
+
+
+class Batching(NamedTuple):
+    """Batches, and the number of tokens that one may hold."""
+
+    batches: list[Batch]
+    max_tokens: int
+
+
+def interventions_of(options: RunOptions) -> Sequence[Any]:
+    given: Any = options.get("interventions", ())
+    if not isinstance(given, Sequence):
+        raise InputError(f"interventions must be a list of them, got {type(given).__name__}")
+    return given
+
+
+def encode_for(model: HookedRewardModel, pairs: Pairs, **options: Unpack[RunOptions]) -> EncodedPairs:
+    """Tokenises pairs for a model, by `max_length` and `overlong` of the options."""
+    if isinstance(pairs, EncodedPairs):
+        return pairs
+    if model.tokenizer is None:
+        raise InputError("this model has no tokenizer; load it with one to read pairs")
+    max_length = options.get("max_length")
+    limit = min(1024, model.cfg.n_ctx) if max_length is None else max_length
+    if not 1 <= limit <= model.cfg.n_ctx:
+        raise InputError(f"max_length must be in [1, {model.cfg.n_ctx}], got {limit}")
+    return encode_pairs(pairs, model.tokenizer, max_length=limit, overlong=options.get("overlong", "drop"))
+
+
+def pairs_of(encoded: EncodedPairs, rows: Sequence[int]) -> str:
+    ids = [p.id for p, a, b in zip(encoded.pairs, encoded.chosen, encoded.rejected, strict=True) if {a, b} & set(rows)]
+    return f"{len(ids)} pairs: {', '.join(ids[:3])}{', …' if len(ids) > 3 else ''}"
+
+
+def batches_for(
+    models: Sequence[HookedRewardModel],
+    encoded: EncodedPairs,
+    options: RunOptions,
+    *,
+    shared: bool = True,
+    gradients: bool = False,
+    groups: Sequence[int] | None = None,
+    whole: bool = False,
+) -> Batching:
+    """The batches that all of some models read.
+
+    They are packed where every edit allows it (`shared`) and nobody else listens: a hook of the user's expects one transcript a row.
+
+    Args:
+        groups: the group of each row. In packed batches, rows of different groups share no token.
+        whole: each group has to be in one batch.
+    """
+    others = any(module._forward_hooks or module._forward_pre_hooks for model in models for module in model.modules())
+    packed = shared and not others and not any(model.cfg.use_attn_result for model in models)
+    with parallel.together():
+        budget = tokens_per_batch(
+            models[0],
+            max(group_sizes(encoded.rows, groups) if whole and groups is not None else (len(row.ids) for row in encoded.rows), default=1),
+            max_tokens=options.get("max_tokens"),
+            max_memory_gb=options.get("max_memory_gb"),
+            gradients=gradients,
+            scores=not packed,
+            unit="pair" if whole else "transcript",
+        )
+    budget = min(parallel.gathered(budget))  # memory differs, and batches must not
+    if packed:
+        return Batching(list(pack(encoded.rows, max_tokens=budget, groups=groups)), budget)
+    return Batching(list(batches(encoded.rows, max_tokens=budget)), budget)
+
+
+def in_turn(made: Sequence[Batch], label: str | None, device: Any, *, times: int = 1) -> Iterator[Batch]:
+    """The batches on the model's device, with a progress bar in tokens that are computed, so that its estimate is of work left.
+
+    Where several processes run, each gets its share (inside `parallel.together`), and the first one shows the progress of its own.
+    """
+    mine = parallel.deal([batch.tokens.numel() for batch in made], parallel.count())[parallel.rank()]
+    sizes = [made[i].tokens.numel() * times for i in mine]
+    if label and parallel.count() > 1:
+        label = f"{label}, 1 of {parallel.count()} shares" if parallel.is_first() else None
+    if label and not sys.stderr.isatty():  # where there is no terminal, tqdm (disable=None) shows nothing
+        many = f"{times} x " if times > 1 else ""
+        print(f"{label}: {many}{sum(sizes) // times:,} tokens", file=sys.stderr, flush=True)
+    with tqdm(total=sum(sizes), unit="tok", unit_scale=True, desc=label, disable=None if label else True) as bar:
+        for i, size in zip(mine, sizes, strict=True):
+            parallel.look_around()
+            yield made[i].to(device)
+            bar.update(size)

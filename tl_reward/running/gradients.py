@@ -1,0 +1,125 @@
+"""Gradients of the margin at sites, batch by batch."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Unpack
+
+import torch
+from torch import Tensor
+
+from tl_reward import parallel
+from tl_reward.data.encoding import EncodedPairs
+from tl_reward.data.packing import Batch
+from tl_reward.errors import InputError
+from tl_reward.interventions.attaching import attached, edited
+from tl_reward.model.layer_by_layer import mask_of
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.running.activations import Grouping, Merge, _all_per_token, _check_finite, _check_merge, _keep
+from tl_reward.running.batching import Pairs, batches_for, encode_for, in_turn, interventions_of
+from tl_reward.running.budget import RunOptions
+from tl_reward.sites import Site
+
+# Site, by how much its activations exceed the baseline [token …], the gradient there, of the same shape, and the batch.
+GradientConsumer = Callable[[Site, Tensor, Tensor, Batch], None]
+
+
+# Site, its activations [batch pos …], and the batch: what they are compared with, of a shape that broadcasts to theirs.
+Baseline = Callable[[Site, Tensor, Batch], Tensor]
+
+
+class _Path(NamedTuple):
+    """A step of integrated gradients: the clean activations, how far from the baseline to them it is, and the number of steps."""
+
+    clean: dict[str, Tensor]
+    share: float
+    steps: int
+
+
+@torch.inference_mode(False)  # a notebook may have switched gradients off
+@torch.enable_grad()
+def backpropagate(
+    model: HookedRewardModel,
+    pairs: Pairs,
+    sites: Sequence[Site],
+    consumer: GradientConsumer,
+    *,
+    steps: int | None = None,
+    baseline: Baseline | None = None,
+    grouping: Grouping | None = None,
+    merge: Merge | None = None,
+    progress: str | None = None,
+    **options: Unpack[RunOptions],
+) -> None:
+    """The gradient of the sum of all margins, at each site of each batch: one forward and one backward pass over every transcript.
+
+    Activations and gradients are handed over as they come up and then let go: nothing is kept but what the backward pass needs itself.
+
+    Args:
+        steps: with a number, the gradient is the mean of as many on the straight path from the baseline to the activations, at all
+            sites jointly (integrated gradients; Sundararajan et al. 2017), by the midpoint rule; as many forward and backward passes.
+            The consumer is called at each step, with the gradient divided by `steps`.
+        baseline: what activations are compared with; None is 0.
+        grouping: which rows may share tokens. By default all: then the gradient at a token that transcripts of several prompts share is
+            the sum over these.
+        merge: as in `stream`.
+
+    Errors as in `stream`.
+    """
+    if steps is not None and steps < 1:
+        raise InputError(f"steps must be at least 1, got {steps}")
+    _check_merge(merge)
+    encoded = encode_for(model, pairs, **options)
+    sign = encoded.sides[:, 0].sum(0) - encoded.sides[:, 1].sum(0)
+    of_row, whole = grouping or (None, False)
+    made = batches_for([model], encoded, options, shared=_all_per_token(options), gradients=True, groups=of_row, whole=whole)
+    with parallel.together():
+        for batch in in_turn(made.batches, progress, model.cfg.device, times=steps or 1):
+            with edited(model, batch, interventions_of(options)):
+                clean: dict[str, Tensor] = {}
+                with torch.no_grad():
+                    embedded = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
+                    if steps is not None:
+                        with attached(model, [(site.hook_name, _keep(clean)) for site in sites]):
+                            model(embedded, None, attention_mask=mask_of(batch), start_at_layer=0)
+                for step in range(steps or 1):
+                    path = _Path(clean, (step + 0.5) / steps, steps) if steps is not None else None
+                    leaves = [embedded.detach().requires_grad_()]
+                    hooks = [(site.hook_name, _feed_gradient(site, consumer, batch, encoded, baseline, path, leaves)) for site in sites]
+                    with attached(model, hooks):
+                        reward = model(leaves[0], attention_mask=mask_of(batch), start_at_layer=0)
+                        # Of these alone: weights that can be trained get no gradient.
+                        (reward * sign.to(reward)[batch.row]).sum().backward(inputs=leaves)
+    if merge is not None and parallel.count() > 1:
+        merge()
+
+
+def _feed_gradient(
+    site: Site,
+    consumer: GradientConsumer,
+    batch: Batch,
+    encoded: EncodedPairs,
+    baseline: Baseline | None,
+    path: _Path | None,
+    leaves: list[Tensor],
+) -> Any:
+    """`leaves` takes the activations that are set on a path."""
+
+    def fn(activation: Tensor, hook: Any) -> Tensor | None:
+        clean = (path.clean[hook.name] if path else activation).detach()
+        excess = clean - baseline(site, clean, batch) if baseline else clean
+        tokens = batch.flat(excess)
+        _check_finite(tokens, hook.name, batch, encoded)
+
+        def gradient(value: Tensor) -> None:
+            _check_finite(batch.flat(value), f"gradient at {hook.name}", batch, encoded)
+            consumer(site, tokens, batch.flat(value) / (path.steps if path else 1), batch)
+
+        # On a path, a site's activations are set, whatever the layers below now give.
+        seen = (clean - (1 - path.share) * excess).requires_grad_() if path else activation
+        own = path is not None or not seen.requires_grad  # an edit may have set it to a constant
+        if own:
+            seen = seen.detach().requires_grad_()
+            leaves.append(seen)
+        seen.register_hook(gradient)
+        return seen if own else None
+
+    return fn

@@ -1,0 +1,41 @@
+"""What all figures share: colours, dashes and markers by objective, the layout, and names as plain text."""
+
+import html
+from typing import Any
+
+# Okabe and Ito's colours, told apart by colour-blind readers; each objective has a dash and a marker of its own beside its colour.
+COLORS = {"helpful": "#0072B2", "harmless": "#D55E00", "mixed": "#009E73"}
+
+
+DASHES = {"helpful": "solid", "harmless": "dash", "mixed": "dot"}
+
+
+SYMBOLS = {"helpful": "circle", "harmless": "square", "mixed": "diamond"}
+
+
+_SPARE = ["#56B4E9", "#E69F00", "#000000", "#F0E442"]
+
+
+LAYOUT: dict[str, Any] = {
+    "template": "plotly_white",
+    "margin": {"l": 70, "r": 20, "t": 30, "b": 60},
+    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    "font": {"family": "system-ui, sans-serif", "size": 13},
+}
+
+
+def plain(text: str) -> str:
+    """A name from a run, for a figure: plotly reads some tags in its labels, links among them, and looks for MathJax where $ are."""
+    return html.escape(text, quote=False).replace("$", "&#36;")
+
+
+def layer_ticks(n_layers: int) -> int:
+    return max(1, n_layers // 10)
+
+
+def color_of(name: str, index: int) -> str:
+    return COLORS.get(name, _SPARE[index % len(_SPARE)])
+
+
+def dash_of(name: str) -> str:
+    return DASHES.get(name, "dashdot")
