@@ -9,7 +9,7 @@ from tl_reward.analyses.exact_effects import compare_with_exact
 from tl_reward.analyses.examples.collect import collect_examples
 from tl_reward.analyses.tension import tension
 from tl_reward.data.readers import EMBEDDED, load_pairs
-from tl_reward.measures.neuron_statistics import StatisticName
+from tl_reward.measures.names import StatisticName
 from tl_reward.model import embedded
 from tl_reward.model.checkpoints import load_unembedding
 from tl_reward.model.reward_model import HookedRewardModel

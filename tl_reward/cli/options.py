@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tl_reward import parallel
-from tl_reward.data.encoding import Overlong
-from tl_reward.data.pairs import Objective, PreferencePair
+from tl_reward.data.pairs import Objective, Overlong, PreferencePair
 from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
