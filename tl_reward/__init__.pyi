@@ -42,6 +42,7 @@ from .results.record_patching import record_gain, record_lens, record_model_patc
 from .results.store import Results, check_run_folder
 from .running.activations import stream
 from .running.scoring import score, sweep
+from .show.run_folder import run_folder
 from .show.terminal import summary
 from .sites import Site
 
@@ -123,6 +124,7 @@ __all__ = [
     "record_tension",
     "regions",
     "reward_lens",
+    "run_folder",
     "score",
     "selectivity",
     "set_effects",

@@ -19,7 +19,7 @@ from tl_reward.cli.serve import ServeCommand
 from tl_reward.cli.study import ReproduceCommand
 from tl_reward.errors import one_line_errors
 from tl_reward.model import embedded
-from tl_reward.model.training import TrainingConfig
+from tl_reward.model.training.config import TrainingConfig
 from tl_reward.show.console import console, quiet
 
 
@@ -62,7 +62,7 @@ class TrainCommand:
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
     config: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
     resume: bool = False
-    """Go on from the last checkpoint of a training that was cut short."""
+    """Go on from the last save of a training that was cut short."""
 
     def run(self) -> None:
         from tl_reward.model.training import train
