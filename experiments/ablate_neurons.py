@@ -14,7 +14,7 @@ from rich.console import Console
 
 import tl_reward
 from tl_reward.errors import one_line_errors
-from tl_reward.measures.neuron_statistics import StatisticName
+from tl_reward.measures.names import StatisticName
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.results.record_edits import record_ablation
 from tl_reward.results.record_neurons import record_discovery

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from tl_reward.cli.study import Reproduce
+from tl_reward.cli.study import ReproduceCommand
 from tl_reward.errors import one_line_errors
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 from tl_reward.study.config import parse_config
@@ -68,7 +68,7 @@ def main(config: Config) -> None:
     if config.smoke:
         smoke(config.out)
     else:
-        Reproduce(config.config, config.out, config.data, config.plan, config.jobs).run()
+        ReproduceCommand(config.config, config.out, config.data, config.plan, config.jobs).run()
 
 
 if __name__ == "__main__":

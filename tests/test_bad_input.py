@@ -16,7 +16,7 @@ from tl_reward.data.pairs import OBJECTIVES, SCHEMAS, Message, PreferencePair
 from tl_reward.data.readers import SUFFIXES, load_pairs
 from tl_reward.data.text import render
 from tl_reward.errors import InputError
-from tl_reward.measures.neuron_statistics import check_statistic
+from tl_reward.measures.names import check_statistic
 from tl_reward.measures.overlap import depth_thirds
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.record_neurons import record_discovery

@@ -10,8 +10,8 @@ from .analyses.reward_lens import RewardLens, reward_lens
 from .analyses.tension import Tension
 from .data.alignment import Alignment, align
 from .data.pairs import Message, PreferencePair
-from .data.readers import load_pairs
-from .errors import InputError
+from .data.readers import load_pairs, short_name
+from .errors import InputError, one_line_errors
 from .interventions.ablations import MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
 from .interventions.from_functions import intervention
 from .interventions.patches import HeadPatch, Patch, Source, patch_between
@@ -27,9 +27,22 @@ from .model.reward_model import HookedRewardModel, load
 from .model.training import TrainingConfig, train
 from .neurons import NeuronSet
 from .results.provenance import provenance
-from .results.store import Results
+from .results.record_edits import record_ablation, record_effects, record_sets, sets_of
+from .results.record_examples import neurons_to_show, record_examples
+from .results.record_neurons import (
+    discovery_of,
+    ranking_of,
+    record_attribution,
+    record_discovery,
+    record_overlap,
+    record_scores,
+    record_tension,
+)
+from .results.record_patching import record_gain, record_lens, record_model_patching, record_patching
+from .results.store import Results, check_run_folder
 from .running.activations import stream
 from .running.scoring import score, sweep
+from .show.terminal import summary
 from .sites import Site
 
 __all__ = [
@@ -72,6 +85,7 @@ __all__ = [
     "ablation_curve",
     "align",
     "attribute",
+    "check_run_folder",
     "collect_examples",
     "compare",
     "compare_gain_with_exact",
@@ -79,6 +93,7 @@ __all__ = [
     "depth_thirds",
     "direct_attribution",
     "discover",
+    "discovery_of",
     "estimate",
     "gain",
     "intervention",
@@ -86,16 +101,35 @@ __all__ = [
     "load_pairs",
     "measure_agreement",
     "neuron_effects",
+    "neurons_to_show",
+    "one_line_errors",
     "patch_between",
     "patch_models",
     "patch_pairs",
     "provenance",
+    "ranking_of",
+    "record_ablation",
+    "record_attribution",
+    "record_discovery",
+    "record_effects",
+    "record_examples",
+    "record_gain",
+    "record_lens",
+    "record_model_patching",
+    "record_overlap",
+    "record_patching",
+    "record_scores",
+    "record_sets",
+    "record_tension",
     "regions",
     "reward_lens",
     "score",
     "selectivity",
     "set_effects",
+    "sets_of",
+    "short_name",
     "stream",
+    "summary",
     "sweep",
     "token_attribution",
     "train",

@@ -13,7 +13,7 @@ from tl_reward.analyses.discovery import discover
 from tl_reward.analyses.examples import collect, passes
 from tl_reward.analyses.examples.collect import KINDS, collect_examples
 from tl_reward.analyses.examples.words import token_text
-from tl_reward.cli.examples import Examples as Command
+from tl_reward.cli.examples import ExamplesCommand
 from tl_reward.cli.options import Data, Output, Running
 from tl_reward.data.pairs import Message, PreferencePair, pairs_of_row
 from tl_reward.data.readers import load_pairs
@@ -518,7 +518,7 @@ def test_the_command(tmp_path, tiny, monkeypatch, capsys):
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
 
     def command(out, **given):
-        return Command(
+        return ExamplesCommand(
             str(tmp_path / "model"), Output(tmp_path / out), Data((str(tmp_path / "rows.jsonl"),)), Running(device="cpu"), **given
         )
 

@@ -9,7 +9,8 @@ from scipy import stats
 from tl_reward.analyses.discovery import discover
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
-from tl_reward.measures.contrast import BINS, CONTRASTS, ContrastSums, bin_of
+from tl_reward.measures.contrast import BINS, ContrastSums, bin_of
+from tl_reward.measures.names import CONTRASTS
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer
 from tl_reward.running.batching import encode_for

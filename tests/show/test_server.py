@@ -22,7 +22,7 @@ import uvicorn
 from tl_reward.analyses.attribution import attribute
 from tl_reward.analyses.discovery import Discovery
 from tl_reward.cli.options import Running
-from tl_reward.cli.serve import Serve, embedded_models, mean_of
+from tl_reward.cli.serve import ServeCommand, embedded_models, mean_of
 from tl_reward.data.pairs import PreferencePair, parse_transcript
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import MeanAblation, ScaleAblation, ZeroAblation
@@ -514,18 +514,18 @@ def test_the_command_serves_the_models_of_the_run(tmp_path, tiny, monkeypatch):
     monkeypatch.setattr(server, "serve", lambda *args, **kwargs: served.append((args, kwargs)))
     monkeypatch.setattr(Running, "load", lambda self, source: loaded.append(source) or tiny)
     run = run_of(tmp_path / "run", "mixed")
-    Serve((run,), port=7).run()
+    ServeCommand((run,), port=7).run()
     ((models, page), options) = served[0]
     assert (models, page, options["port"]) == ({"mixed": tiny}, "page True", 7) and loaded == [str(embedded.ADAPTERS / "mixed")]
     assert options["means"]["mixed"] == pytest.approx(MEAN + 0.5, abs=1e-6)
-    Serve((run,), models=("some/model",)).run()
+    ServeCommand((run,), models=("some/model",)).run()
     assert served[1][0][0] == {"model": tiny} and served[1][1]["means"] == {} and loaded[1] == "some/model"
     with pytest.raises(InputError, match=r"the run's mixed has \(2, 40\) layers and neurons, the one at .* has \(2, 48\)"):
-        Serve((run_of(tmp_path / "narrow", "mixed", neurons=40),)).run()
+        ServeCommand((run_of(tmp_path / "narrow", "mixed", neurons=40),)).run()
     with pytest.raises(InputError, match=r"none of the embedded models \(helpful, harmless, mixed\); give its models as --models"):
-        Serve((run_of(tmp_path / "other", "mine"),)).run()
+        ServeCommand((run_of(tmp_path / "other", "mine"),)).run()
     with pytest.raises(InputError, match=r"port must be in \[0, 65535\], got 65536"):
-        Serve((run,), port=65536).run()
+        ServeCommand((run,), port=65536).run()
 
 
 def test_models_are_found_in_every_section():
@@ -540,4 +540,4 @@ def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "tl_reward.show.live.server")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(InputError, match=r"the live page needs uvicorn: pip install 'tl_reward\[serve\]'"):
-        Serve((tmp_path,)).run()
+        ServeCommand((tmp_path,)).run()

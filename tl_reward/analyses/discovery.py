@@ -12,9 +12,9 @@ from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch
 from tl_reward.data.pairs import pair_hash
 from tl_reward.errors import InputError
-from tl_reward.measures.contrast import CONTRASTS, Contrast, ContrastName, ContrastSums
-from tl_reward.measures.names import RankingName, check_ranking
-from tl_reward.measures.neuron_statistics import NeuronStatistics, StatisticName
+from tl_reward.measures.contrast import Contrast, ContrastSums
+from tl_reward.measures.names import CONTRASTS, ContrastName, RankingName, StatisticName, check_ranking
+from tl_reward.measures.neuron_statistics import NeuronStatistics
 from tl_reward.measures.selectivity import Selectivity, selectivity
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import side_weights, stream

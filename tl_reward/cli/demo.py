@@ -9,16 +9,15 @@ from tl_reward.analyses.exact_effects import compare_with_exact
 from tl_reward.analyses.examples.collect import collect_examples
 from tl_reward.analyses.tension import tension
 from tl_reward.data.readers import EMBEDDED, load_pairs
-from tl_reward.measures.neuron_statistics import StatisticName
+from tl_reward.measures.names import StatisticName
 from tl_reward.model import embedded
 from tl_reward.model.checkpoints import load_unembedding
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.results.provenance import provenance
 from tl_reward.results.record_edits import record_ablation
 from tl_reward.results.record_examples import neurons_to_show, record_examples
 from tl_reward.results.record_neurons import record_attribution, record_discovery, record_overlap, record_scores, record_tension
-from tl_reward.results.store import Results, check_run_folder
 from tl_reward.show.page import write_page
+from tl_reward.show.run_folder import run_folder
 
 OBJECTIVES = ("helpful", "harmless")
 # The study's magnitude: the signed mean of the activation module's output.
@@ -35,41 +34,39 @@ def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
     are found on pairs of its own objective, and the mixed model's on both.
     """
     parallel.require_one("the demo")
-    check_run_folder(output, overwrite=overwrite)
     find = {objective: load_pairs(EMBEDDED, objective=objective, split="find") for objective in OBJECTIVES}
     test = {objective: load_pairs(EMBEDDED, objective=objective, split="test") for objective in OBJECTIVES}
     tested = [pair for objective in OBJECTIVES for pair in test[objective]]
     data = {f"embedded {o}, find": find[o] for o in OBJECTIVES} | {f"embedded {o}, test": test[o] for o in OBJECTIVES}
-    results = Results(provenance=provenance(seed=seed, data=data))
-    base, unembedding = HookedRewardModel.from_base(embedded.BASE), load_unembedding(embedded.BASE)
-    for name in embedded.REWARD_MODELS:
-        model = HookedRewardModel.from_pretrained(embedded.ADAPTERS / name)  # not a folder of that name that happens to be here
-        own = OBJECTIVES if name == "mixed" else (name,)
-        found = discover(model, [p for o in own for p in find[o]], base=base, progress=f"{name}: neurons")
-        record_discovery(results, name, f"embedded {' and '.join(own)}, find", found)
-        pull = tension(model, tested, progress=f"{name}: effects")
-        record_tension(results, name, "embedded, test", pull, fraction=0.02)
-        if name == "mixed":
-            for objective, effects in pull.effects.items():
-                checked = compare_with_exact(
-                    model, test[objective], {"gradient": effects.effect}, top=6, random=6, seed=seed,
-                    progress=f"{name}: neurons zeroed one by one, {objective} pairs",
-                )  # fmt: skip
-                record_attribution(results, name, f"embedded {objective}, test", {"gradient": effects}, checked)
-        examples = collect_examples(
-            model, tested, neurons_to_show(results, name, most=SHOWN), unembedding=unembedding, seed=seed, progress=f"{name}: examples"
-        )
-        record_examples(results, name, "embedded, test", examples)
-        for objective, scores in examples.scores.by_objective().items():
-            dataset = f"embedded {objective}, test"
-            record_scores(results, name, dataset, scores)
+    with run_folder(output, data=data, seed=seed, overwrite=overwrite) as results:
+        base, unembedding = HookedRewardModel.from_base(embedded.BASE), load_unembedding(embedded.BASE)
+        for name in embedded.REWARD_MODELS:
+            model = HookedRewardModel.from_pretrained(embedded.ADAPTERS / name)  # not a folder of that name that happens to be here
+            own = OBJECTIVES if name == "mixed" else (name,)
+            found = discover(model, [p for o in own for p in find[o]], base=base, progress=f"{name}: neurons")
+            record_discovery(results, name, f"embedded {' and '.join(own)}, find", found)
+            pull = tension(model, tested, progress=f"{name}: effects")
+            record_tension(results, name, "embedded, test", pull, fraction=0.02)
             if name == "mixed":
-                curve = ablation_curve(
-                    model, test[objective], found.ranking(SCORE, SITE), fractions=FRACTIONS, draws=2, seed=seed,
-                    progress=f"{name}: without neurons, {objective} pairs",
-                )  # fmt: skip
-                entry = results.sections["discovery"][name]
-                record_ablation(results, name, dataset, curve, score=SCORE, site=SITE, found=entry, pairs=test[objective])
-    record_overlap(results, results, scores=[SCORE], sites=[SITE], fraction=0.1)
-    results.save(output, overwrite=overwrite)
+                for objective, effects in pull.effects.items():
+                    checked = compare_with_exact(
+                        model, test[objective], {"gradient": effects.effect}, top=6, random=6, seed=seed,
+                        progress=f"{name}: neurons zeroed one by one, {objective} pairs",
+                    )  # fmt: skip
+                    record_attribution(results, name, f"embedded {objective}, test", {"gradient": effects}, checked)
+            examples = collect_examples(
+                model, tested, neurons_to_show(results, name, most=SHOWN), unembedding=unembedding, seed=seed, progress=f"{name}: examples"
+            )
+            record_examples(results, name, "embedded, test", examples)
+            for objective, scores in examples.scores.by_objective().items():
+                dataset = f"embedded {objective}, test"
+                record_scores(results, name, dataset, scores)
+                if name == "mixed":
+                    curve = ablation_curve(
+                        model, test[objective], found.ranking(SCORE, SITE), fractions=FRACTIONS, draws=2, seed=seed,
+                        progress=f"{name}: without neurons, {objective} pairs",
+                    )  # fmt: skip
+                    entry = results.sections["discovery"][name]
+                    record_ablation(results, name, dataset, curve, score=SCORE, site=SITE, found=entry, pairs=test[objective])
+        record_overlap(results, results, scores=[SCORE], sites=[SITE], fraction=0.1)
     return write_page(results, output / "dashboard.html")

@@ -11,22 +11,20 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from tl_reward.cli.examples import Examples
-from tl_reward.cli.neurons import Ablate, Attribute, Compare, Discover, Effects, Tension
-from tl_reward.cli.options import Data, Output, Running, merged, print_run
-from tl_reward.cli.patching import Lens, Patch, PatchModels
-from tl_reward.cli.serve import Serve
-from tl_reward.cli.study import Reproduce
+from tl_reward.cli.examples import ExamplesCommand
+from tl_reward.cli.neurons import AblateCommand, AttributeCommand, CompareCommand, DiscoverCommand, EffectsCommand, TensionCommand
+from tl_reward.cli.options import Data, Output, Running, merged
+from tl_reward.cli.patching import LensCommand, PatchCommand, PatchModelsCommand
+from tl_reward.cli.serve import ServeCommand
+from tl_reward.cli.study import ReproduceCommand
 from tl_reward.errors import one_line_errors
 from tl_reward.model import embedded
 from tl_reward.model.training import TrainingConfig
-from tl_reward.results.provenance import provenance
-from tl_reward.results.store import Results
 from tl_reward.show.console import console, quiet
 
 
 @dataclass(frozen=True)
-class Demo:
+class DemoCommand:
     """Run the main job once through on the embedded models and pairs, and write its page."""
 
     out: Path = Path("runs/demo")
@@ -38,7 +36,6 @@ class Demo:
         from tl_reward.cli.demo import run_demo
 
         page = run_demo(self.out, overwrite=self.overwrite)
-        print_run(self.out)
         console.print(f"\nPage: {page.resolve()}", soft_wrap=True)
         console.print(how_to_open(page), soft_wrap=True)
 
@@ -55,7 +52,7 @@ def how_to_open(page: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Train:
+class TrainCommand:
     """Train a reward model on preference pairs, with TRL. Needs the extra: pip install 'tl_reward[train]'."""
 
     out: Path
@@ -77,7 +74,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Score:
+class ScoreCommand:
     """Rewards, margins and accuracies of reward models on preference pairs."""
 
     models: Positional[tuple[str, ...]]
@@ -92,17 +89,15 @@ class Score:
 
         self.output.check()
         data = self.data.load(split="test", embedded="test")
-        results = Results(provenance=provenance(data=data))
-        for name, source in self.running.named(self.models).items():
-            model = self.running.load(source)
-            for dataset, pairs in data.items():
-                scores = score(model, pairs, progress=f"{name}: {dataset}", **self.running.options)
-                record_scores(results, name, dataset, scores)
-        self.output.write(results)
+        with self.output.run(data) as results:
+            for name, model in self.running.models(self.models):
+                for dataset, pairs in data.items():
+                    scores = score(model, pairs, progress=f"{name}: {dataset}", **self.running.options)
+                    record_scores(results, name, dataset, scores)
 
 
 @dataclass(frozen=True)
-class Dashboard:
+class DashboardCommand:
     """Write one self-contained HTML page from run folders. Runs no model."""
 
     runs: Positional[tuple[Path, ...]]
@@ -120,22 +115,22 @@ class Dashboard:
 
 
 Command = (
-    Annotated[Demo, tyro.conf.subcommand("demo")]
-    | Annotated[Train, tyro.conf.subcommand("train")]
-    | Annotated[Score, tyro.conf.subcommand("score")]
-    | Annotated[Discover, tyro.conf.subcommand("discover")]
-    | Annotated[Attribute, tyro.conf.subcommand("attribute")]
-    | Annotated[Effects, tyro.conf.subcommand("effects")]
-    | Annotated[Tension, tyro.conf.subcommand("tension")]
-    | Annotated[Examples, tyro.conf.subcommand("examples")]
-    | Annotated[Ablate, tyro.conf.subcommand("ablate")]
-    | Annotated[Patch, tyro.conf.subcommand("patch")]
-    | Annotated[PatchModels, tyro.conf.subcommand("patch-models")]
-    | Annotated[Lens, tyro.conf.subcommand("lens")]
-    | Annotated[Compare, tyro.conf.subcommand("compare")]
-    | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
-    | Annotated[Dashboard, tyro.conf.subcommand("dashboard")]
-    | Annotated[Serve, tyro.conf.subcommand("serve")]
+    Annotated[DemoCommand, tyro.conf.subcommand("demo")]
+    | Annotated[TrainCommand, tyro.conf.subcommand("train")]
+    | Annotated[ScoreCommand, tyro.conf.subcommand("score")]
+    | Annotated[DiscoverCommand, tyro.conf.subcommand("discover")]
+    | Annotated[AttributeCommand, tyro.conf.subcommand("attribute")]
+    | Annotated[EffectsCommand, tyro.conf.subcommand("effects")]
+    | Annotated[TensionCommand, tyro.conf.subcommand("tension")]
+    | Annotated[ExamplesCommand, tyro.conf.subcommand("examples")]
+    | Annotated[AblateCommand, tyro.conf.subcommand("ablate")]
+    | Annotated[PatchCommand, tyro.conf.subcommand("patch")]
+    | Annotated[PatchModelsCommand, tyro.conf.subcommand("patch-models")]
+    | Annotated[LensCommand, tyro.conf.subcommand("lens")]
+    | Annotated[CompareCommand, tyro.conf.subcommand("compare")]
+    | Annotated[ReproduceCommand, tyro.conf.subcommand("reproduce")]
+    | Annotated[DashboardCommand, tyro.conf.subcommand("dashboard")]
+    | Annotated[ServeCommand, tyro.conf.subcommand("serve")]
 )
 
 

@@ -10,14 +10,11 @@ from tyro.conf import Positional
 from tl_reward.cli.options import Data, Output, Running, named
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
-from tl_reward.neurons import NeuronSet
-from tl_reward.results.provenance import provenance
-from tl_reward.results.store import Results
 from tl_reward.sites import Where
 
 
 @dataclass(frozen=True)
-class Examples:
+class ExamplesCommand:
     """Show what drives neurons: the transcripts and tokens at which each is strongest, its distribution, and its words.
 
     The state is kept in OUT.partial beside the run folder: the same command goes on from there after a cut.
@@ -46,7 +43,9 @@ class Examples:
     def run(self) -> None:
         from tl_reward.analyses.examples.collect import collect_examples
         from tl_reward.model.checkpoints import load_unembedding
+        from tl_reward.neurons import NeuronSet
         from tl_reward.results.record_examples import neurons_to_show, record_examples
+        from tl_reward.results.store import Results
 
         self.output.check()
         if bool(self.neurons) == (self.ranking is not None):
@@ -58,13 +57,13 @@ class Examples:
             neurons = neurons_to_show(run, self.running.recorded(run, plain), most=self.most)
         data = self.data.load(split="test", embedded="test")
         pairs = [pair for part in data.values() for pair in part]
-        results = Results(provenance=provenance(seed=self.seed, data=data))
-        model = self.running.load(self.model)
         shipped = self.model in embedded.REWARD_MODELS and embedded.resolve(self.model) != self.model
         base = self.base or (embedded.BASE if shipped else None)
-        found = collect_examples(
-            model, pairs, neurons, site=self.site, where=self.where, unembedding=load_unembedding(base) if base else None,
-            checkpoint=self.output.out.with_name(f"{self.output.out.name}.partial"), seed=self.seed, progress=name, **self.running.options,
-        )  # fmt: skip
-        record_examples(results, name, " + ".join(data), found)
-        self.output.write(results)
+        with self.output.run(data, seed=self.seed) as results:
+            model = self.running.load(self.model)
+            found = collect_examples(
+                model, pairs, neurons, site=self.site, where=self.where, unembedding=load_unembedding(base) if base else None,
+                checkpoint=self.output.out.with_name(f"{self.output.out.name}.partial"), seed=self.seed, progress=name,
+                **self.running.options,
+            )  # fmt: skip
+            record_examples(results, name, " + ".join(data), found)

@@ -11,18 +11,16 @@ from tl_reward.cli.options import Data, Output, Running, merged, named
 from tl_reward.data.pairs import Objective, PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.measures.names import AblationKind, Method, RankingName
-from tl_reward.neurons import NeuronSet, check_fraction
-from tl_reward.results.provenance import provenance
-from tl_reward.results.store import Results
 from tl_reward.sites import UNIT_SITES, UnitSite
 
 if TYPE_CHECKING:
     from tl_reward.analyses import exact_effects
     from tl_reward.model.reward_model import HookedRewardModel
+    from tl_reward.neurons import NeuronSet
 
 
 @dataclass(frozen=True)
-class Discover:
+class DiscoverCommand:
     """Per-neuron statistics: mean, abs_mean, rms, probability, change against a base model, and chosen against rejected."""
 
     models: Positional[tuple[str, ...]]
@@ -42,19 +40,16 @@ class Discover:
 
         self.output.check()
         data = self.data.load(split="test", embedded="find")
-        results = Results(provenance=provenance(data=data))
         pairs = [pair for part in data.values() for pair in part]
-        options = self.running.precision
-        base = HookedRewardModel.from_base(self.base, **options) if self.base else None
-        for name, source in self.running.named(self.models).items():
-            model = self.running.load(source)
-            found = discover(model, pairs, base=base, sites=self.sites, progress=f"{name}: neurons", **self.running.options)
-            record_discovery(results, name, " + ".join(data), found)
-        self.output.write(results)
+        with self.output.run(data) as results:
+            base = HookedRewardModel.from_base(self.base, **self.running.precision) if self.base else None
+            for name, model in self.running.models(self.models):
+                found = discover(model, pairs, base=base, sites=self.sites, progress=f"{name}: neurons", **self.running.options)
+                record_discovery(results, name, " + ".join(data), found)
 
 
 @dataclass(frozen=True)
-class Attribute:
+class AttributeCommand:
     """Estimate every neuron's effect on the margin from one backward pass, and check a sample of them by zeroing each alone."""
 
     models: Positional[tuple[str, ...]]
@@ -83,25 +78,24 @@ class Attribute:
 
         self.output.check()
         data = self.data.load(split="test", embedded="test")
-        results = Results(provenance=provenance(seed=self.seed, data=data))
-        for name, source in self.running.named(self.models).items():
-            model = self.running.load(source)
-            for dataset, pairs in data.items():
-                label, options = f"{name}: {dataset}", self.running.options
-                found = {
-                    method: estimate(model, pairs, method, site=self.site, steps=self.steps, progress=f"{label}, {method}", **options)
-                    for method in dict.fromkeys(self.methods)
-                }
-                checked = compare_with_exact(
-                    model, pairs, {method: each.effect for method, each in found.items()}, top=self.top, random=self.random,
-                    seed=self.seed, site=self.site, progress=f"{label}, one by one", **options,
-                )  # fmt: skip
-                record_attribution(results, name, dataset, found, checked)
-        self.output.write(results)
+        options = self.running.options
+        with self.output.run(data, seed=self.seed) as results:
+            for name, model in self.running.models(self.models):
+                for dataset, pairs in data.items():
+                    label = f"{name}: {dataset}"
+                    found = {
+                        method: estimate(model, pairs, method, site=self.site, steps=self.steps, progress=f"{label}, {method}", **options)
+                        for method in dict.fromkeys(self.methods)
+                    }
+                    checked = compare_with_exact(
+                        model, pairs, {method: each.effect for method, each in found.items()}, top=self.top, random=self.random,
+                        seed=self.seed, site=self.site, progress=f"{label}, one by one", **options,
+                    )  # fmt: skip
+                    record_attribution(results, name, dataset, found, checked)
 
 
 @dataclass(frozen=True)
-class Effects:
+class EffectsCommand:
     """What ablating neurons does to rewards, exactly: each alone and all together, or the sets of a run beside random ones."""
 
     model: Positional[str]
@@ -129,7 +123,9 @@ class Effects:
 
     def run(self) -> None:
         from tl_reward.analyses.ablation_curves import ablate_sets
+        from tl_reward.neurons import NeuronSet
         from tl_reward.results.record_edits import record_effects, record_sets, sets_of
+        from tl_reward.results.store import Results
 
         self.output.check()
         if bool(self.neurons) == (self.sets is not None):
@@ -143,21 +139,21 @@ class Effects:
         data = self.data.load(split="test", embedded="test")
         drawn_from = replace(self.data, pairs=self.source, objective=self.source_objective, subset=None)
         source = drawn_from.load(split="test", embedded="test")
-        results = Results(provenance=provenance(seed=self.seed, data=data | source))
-        model = self.running.load(self.model)
         drawn = [pair for part in source.values() for pair in part]
-        for dataset, pairs in data.items():
-            label, options = f"{name}: {dataset}", self.running.options
-            if found is not None:
-                site = found.entry["site"]
-                ablated = ablate_sets(model, pairs, found.sets, draws=self.draws, seed=self.seed, site=site, progress=label, **options)
-                record_sets(results, name, dataset, ablated, site=site, source=found.entry, pairs=pairs)
-            if given is not None:
-                record_effects(results, name, dataset, self._effects(model, pairs, drawn or pairs, given, label))
-        self.output.write(results)
+        options = self.running.options
+        with self.output.run(data | source, seed=self.seed) as results:
+            model = self.running.load(self.model)
+            for dataset, pairs in data.items():
+                label = f"{name}: {dataset}"
+                if found is not None:
+                    site = found.entry["site"]
+                    ablated = ablate_sets(model, pairs, found.sets, draws=self.draws, seed=self.seed, site=site, progress=label, **options)
+                    record_sets(results, name, dataset, ablated, site=site, source=found.entry, pairs=pairs)
+                if given is not None:
+                    record_effects(results, name, dataset, self._effects(model, pairs, drawn or pairs, given, label))
 
     def _effects(
-        self, model: "HookedRewardModel", pairs: list[PreferencePair], source: list[PreferencePair], neurons: NeuronSet, label: str
+        self, model: "HookedRewardModel", pairs: list[PreferencePair], source: list[PreferencePair], neurons: "NeuronSet", label: str
     ) -> "exact_effects.Effects":
         from tl_reward.analyses.discovery import discover
         from tl_reward.analyses.exact_effects import set_effects, singles
@@ -176,7 +172,7 @@ class Effects:
 
 
 @dataclass(frozen=True)
-class Tension:
+class TensionCommand:
     """Each neuron's effect on the margins of two objectives: which support both, and which one at the other's cost."""
 
     models: Positional[tuple[str, ...]]
@@ -193,22 +189,21 @@ class Tension:
 
     def run(self) -> None:
         from tl_reward.analyses.tension import tension
+        from tl_reward.neurons import check_fraction
         from tl_reward.results.record_neurons import record_tension
 
         self.output.check()
         check_fraction(self.fraction)
         data = self.data.load(split="test", embedded="find")
         pairs = [pair for part in data.values() for pair in part]
-        results = Results(provenance=provenance(data=data))
-        for name, source in self.running.named(self.models).items():
-            model = self.running.load(source)
-            found = tension(model, pairs, site=self.site, method=self.method, progress=name, **self.running.options)
-            record_tension(results, name, " + ".join(data), found, fraction=self.fraction)
-        self.output.write(results)
+        with self.output.run(data) as results:
+            for name, model in self.running.models(self.models):
+                found = tension(model, pairs, site=self.site, method=self.method, progress=name, **self.running.options)
+                record_tension(results, name, " + ".join(data), found, fraction=self.fraction)
 
 
 @dataclass(frozen=True)
-class Ablate:
+class AblateCommand:
     """Zero a reward model's top neurons, share by share, beside layer-matched random sets."""
 
     model: Positional[str]
@@ -232,8 +227,10 @@ class Ablate:
 
     def run(self) -> None:
         from tl_reward.analyses.ablation_curves import ablation_curve
+        from tl_reward.neurons import check_fraction
         from tl_reward.results.record_edits import record_ablation
         from tl_reward.results.record_neurons import ranking_of
+        from tl_reward.results.store import Results
 
         self.output.check()
         for fraction in self.fractions:
@@ -242,19 +239,18 @@ class Ablate:
         run = Results.load(self.ranking)
         found = ranking_of(run, self.running.recorded(run, plain), self.score, self.site)
         data = self.data.load(split="test", embedded="test")
-        results = Results(provenance=provenance(seed=self.seed, data=data))
-        model = self.running.load(self.model)
-        for dataset, pairs in data.items():
-            curve = ablation_curve(
-                model, pairs, found.ranking, fractions=self.fractions, draws=self.draws, seed=self.seed, site=self.site,
-                progress=f"{name}: {dataset}", **self.running.options,
-            )  # fmt: skip
-            record_ablation(results, name, dataset, curve, score=self.score, site=self.site, found=found.entry, pairs=pairs)
-        self.output.write(results)
+        with self.output.run(data, seed=self.seed) as results:
+            model = self.running.load(self.model)
+            for dataset, pairs in data.items():
+                curve = ablation_curve(
+                    model, pairs, found.ranking, fractions=self.fractions, draws=self.draws, seed=self.seed, site=self.site,
+                    progress=f"{name}: {dataset}", **self.running.options,
+                )  # fmt: skip
+                record_ablation(results, name, dataset, curve, score=self.score, site=self.site, found=found.entry, pairs=pairs)
 
 
 @dataclass(frozen=True)
-class Compare:
+class CompareCommand:
     """Overlap of the top neurons of reward models, or by several scores or at both sites, beside chance. Runs no model."""
 
     runs: Positional[tuple[Path, ...]]
@@ -272,6 +268,6 @@ class Compare:
 
         self.output.check()
         found = merged(self.runs)
-        results = Results(provenance=found.provenance | {"command": provenance()["command"]})
-        record_overlap(results, found, scores=self.score, sites=self.site, fraction=self.fraction)
-        self.output.write(results)
+        with self.output.run() as results:
+            results.provenance = found.provenance | {"command": results.provenance["command"]}
+            record_overlap(results, found, scores=self.score, sites=self.site, fraction=self.fraction)

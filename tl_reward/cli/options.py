@@ -1,21 +1,19 @@
 """What the commands share: which pairs to read, how to run the model, where to write, and what is printed then."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tl_reward import parallel
-from tl_reward.data.encoding import Overlong
-from tl_reward.data.pairs import Objective, PreferencePair
+from tl_reward.data.pairs import Objective, Overlong, PreferencePair
 from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
-from tl_reward.results.store import Results, check_run_folder
-from tl_reward.show.console import console
 
 if TYPE_CHECKING:
     from tl_reward.model.reward_model import HookedRewardModel
+    from tl_reward.results.store import Results
     from tl_reward.running.budget import RunOptions
 
 
@@ -112,7 +110,12 @@ class Running:
         load_interventions(self.intervention)
         return {self.label(name): source for name, source in named(models).items()}
 
-    def recorded(self, run: Results, model: str) -> str:
+    def models(self, sources: Sequence[str]) -> "Iterator[tuple[str, HookedRewardModel]]":
+        """Loads one model after another, each with its label."""
+        for name, source in self.named(sources).items():
+            yield name, self.load(source)
+
+    def recorded(self, run: "Results", model: str) -> str:
         """What a run calls this model: edited as it is now, or else unedited."""
         listed = [entry["model"] for part in ("attribution", "tension") for entry in run.sections.get(part, {}).values()]
         label = self.label(model)
@@ -141,14 +144,18 @@ class Output:
     """Replace a run folder that exists."""
 
     def check(self) -> None:
-        """Says no before an hour of work, not after it."""
+        """Says no before data are read and models loaded, not after it."""
+        from tl_reward.results.store import check_run_folder
+
         check_run_folder(self.out, overwrite=self.overwrite)
 
-    def write(self, results: Results) -> None:
-        results.save(self.out, overwrite=self.overwrite)
-        if parallel.is_first():
-            print_run(self.out)
-            console.print(f"Run: {self.out.resolve()}", soft_wrap=True)
+    def run(
+        self, data: Mapping[str, Sequence[PreferencePair]] | None = None, *, seed: int | None = None
+    ) -> "AbstractContextManager[Results]":
+        """See `tl_reward.run_folder`."""
+        from tl_reward.show.run_folder import run_folder
+
+        return run_folder(self.out, data=data, seed=seed, overwrite=self.overwrite)
 
 
 def named(models: Sequence[str]) -> dict[str, str]:
@@ -161,15 +168,10 @@ def named(models: Sequence[str]) -> dict[str, str]:
     return result
 
 
-def merged(folders: Sequence[Path]) -> Results:
+def merged(folders: Sequence[Path]) -> "Results":
     """The runs in some folders, as one."""
+    from tl_reward.results.store import Results
+
     if not folders:
         raise InputError("at least one run folder is needed, got none")
     return Results.merge([Results.load(folder) for folder in folders])
-
-
-def print_run(folder: Path) -> None:
-    """Prints a run as tables."""
-    from tl_reward.show.terminal import summary
-
-    summary(Results.load(folder), console)

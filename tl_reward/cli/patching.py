@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import tyro
 from tyro.conf import Positional
@@ -10,17 +9,11 @@ from tyro.conf import Positional
 from tl_reward.cli.options import Data, Output, Running, named
 from tl_reward.data.pairs import Objective, PreferencePair, pair_hash
 from tl_reward.errors import InputError
-from tl_reward.neurons import NeuronSet, check_fraction
-from tl_reward.results.provenance import provenance
-from tl_reward.results.store import Results
 from tl_reward.sites import SiteKind, UnitSite, Where
-
-if TYPE_CHECKING:
-    from tl_reward.model.reward_model import HookedRewardModel
 
 
 @dataclass(frozen=True)
-class Patch:
+class PatchCommand:
     """Patch each pair's chosen run from its rejected one, and back: which sites suffice to move the reward."""
 
     models: Positional[tuple[str, ...]]
@@ -39,6 +32,7 @@ class Patch:
 
     def run(self) -> None:
         from tl_reward.analyses.pair_patching import aligned_tokens, patch_pairs
+        from tl_reward.neurons import NeuronSet
         from tl_reward.results.record_patching import record_patching
 
         self.output.check()
@@ -46,22 +40,19 @@ class Patch:
         if self.tokens is not None and (not self.kinds or self.kinds[0] == "attn_z" or self.neurons):
             raise InputError("--tokens patches one kind of site whole, not heads or neurons: give it as the first of --kinds")
         data = self._one_pair(self.data.load(split="test", embedded="test"))
-        results = Results(provenance=provenance(data=data))
-        for name, source in self.running.named(self.models).items():
-            model = self.running.load(source)
-            for dataset, pairs in data.items():
-                options, label = self.running.options, f"{name}: {dataset}"
-                if self.tokens is None:
-                    found = patch_pairs(
-                        model, pairs, kinds=self.kinds, where=self.where, neurons=neurons, progress=label, **options
-                    )  # fmt: skip
-                    record_patching(results, name, dataset, found)
-                    continue
-                tokens = aligned_tokens(model, pairs[0], **options)
-                places = list(range(-len(tokens), 0))
-                found = patch_pairs(model, pairs, kinds=self.kinds[:1], where=places, progress=label, **options)
-                record_patching(results, name, dataset, found, tokens=tokens)
-        self.output.write(results)
+        options = self.running.options
+        with self.output.run(data) as results:
+            for name, model in self.running.models(self.models):
+                for dataset, pairs in data.items():
+                    label = f"{name}: {dataset}"
+                    if self.tokens is None:
+                        found = patch_pairs(model, pairs, kinds=self.kinds, where=self.where, neurons=neurons, progress=label, **options)
+                        record_patching(results, name, dataset, found)
+                        continue
+                    tokens = aligned_tokens(model, pairs[0], **options)
+                    places = list(range(-len(tokens), 0))
+                    found = patch_pairs(model, pairs, kinds=self.kinds[:1], where=places, progress=label, **options)
+                    record_patching(results, name, dataset, found, tokens=tokens)
 
     def _one_pair(self, data: dict[str, list[PreferencePair]]) -> Mapping[str, list[PreferencePair]]:
         if self.tokens is None:
@@ -74,7 +65,7 @@ class Patch:
 
 
 @dataclass(frozen=True)
-class PatchModels:
+class PatchModelsCommand:
     """Patch one model's neurons from another of the same shape: what the source's top neurons give back, and what they cost."""
 
     model: Positional[str]
@@ -107,42 +98,41 @@ class PatchModels:
 
     def run(self) -> None:
         from tl_reward.analyses.model_patching import compare_gain_with_exact, gain, patch_models
+        from tl_reward.neurons import check_fraction
         from tl_reward.results.record_patching import record_gain, record_model_patching
 
         self.output.check()
         for fraction in self.fractions:
             check_fraction(fraction)
-        plain, source = named((self.model, self.source))
+        _, source = named((self.model, self.source))
         (target,) = self.running.named((self.model,))
         tested = self.data.load(split="test", embedded="test")
         finding = replace(self.data, pairs=self.find, objective=self.find_objective, limit=self.find_limit, split=None, subset=None)
         found_on = finding.load(split="train", embedded="find")
         pairs = [pair for part in found_on.values() for pair in part]
-        results = Results(provenance=provenance(seed=self.seed, data=tested | found_on))
-        models: dict[str, HookedRewardModel] = {name: self.running.load(path) for name, path in named((self.model, self.source)).items()}
-        options, both = self.running.options, (models[plain], models[source])
-        estimate = gain(*both, pairs, site=self.site, where=self.where, progress=f"gain from {source}", **options)
-        if self.top or self.random:
-            checked = compare_gain_with_exact(
-                *both, pairs, {"gradient": estimate.effect}, site=self.site, where=self.where, top=self.top, random=self.random,
-                seed=self.seed, progress="one by one", **options,
-            )  # fmt: skip
-            record_gain(results, target, source, " + ".join(found_on), estimate, checked)
         origin = {"dataset": " + ".join(found_on), "pair_hashes": [pair_hash(pair) for pair in pairs]}
-        for dataset, part in tested.items():
-            found = patch_models(
-                *both, part, estimate.effect, fractions=self.fractions, draws=self.draws, seed=self.seed, site=self.site, where=self.where,
-                progress=f"{source} into {target}: {dataset}", **options,
-            )  # fmt: skip
-            record_model_patching(
-                results, target, source, dataset, found, ranking="estimated gain", site=self.site, where=self.where, source=origin,
-                pairs=part,
-            )  # fmt: skip
-        self.output.write(results)
+        options, site, where = self.running.options, self.site, self.where
+        with self.output.run(tested | found_on, seed=self.seed) as results:
+            both = self.running.load(self.model), self.running.load(self.source)
+            estimate = gain(*both, pairs, site=site, where=where, progress=f"gain from {source}", **options)
+            if self.top or self.random:
+                checked = compare_gain_with_exact(
+                    *both, pairs, {"gradient": estimate.effect}, site=site, where=where, top=self.top, random=self.random,
+                    seed=self.seed, progress="one by one", **options,
+                )  # fmt: skip
+                record_gain(results, target, source, " + ".join(found_on), estimate, checked)
+            for dataset, part in tested.items():
+                found = patch_models(
+                    *both, part, estimate.effect, fractions=self.fractions, draws=self.draws, seed=self.seed, site=site, where=where,
+                    progress=f"{source} into {target}: {dataset}", **options,
+                )  # fmt: skip
+                record_model_patching(
+                    results, target, source, dataset, found, ranking="estimated gain", site=site, where=where, source=origin, pairs=part,
+                )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Lens:
+class LensCommand:
     """Read the reward from every layer's residual stream and after every token: where a preference is decided."""
 
     models: Positional[tuple[str, ...]]
@@ -159,10 +149,8 @@ class Lens:
 
         self.output.check()
         data = self.data.load(split="test", embedded="test")
-        results = Results(provenance=provenance(data=data))
-        for name, source in self.running.named(self.models).items():
-            model = self.running.load(source)
-            for dataset, pairs in data.items():
-                found = reward_lens(model, pairs, progress=f"{name}: {dataset}", **self.running.options)
-                record_lens(results, name, dataset, found, model.tokenizer, show=self.show)
-        self.output.write(results)
+        with self.output.run(data) as results:
+            for name, model in self.running.models(self.models):
+                for dataset, pairs in data.items():
+                    found = reward_lens(model, pairs, progress=f"{name}: {dataset}", **self.running.options)
+                    record_lens(results, name, dataset, found, model.tokenizer, show=self.show)

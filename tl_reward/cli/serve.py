@@ -2,21 +2,23 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
 from tyro.conf import Positional
 
 from tl_reward.cli.options import Running, merged, named
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
-from tl_reward.results.neuron_columns import columns_of
-from tl_reward.results.store import Results
 from tl_reward.show.console import console
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tl_reward.results.store import Results
 
 
 @dataclass(frozen=True)
-class Serve:
+class ServeCommand:
     """Serve a run's page with its models behind it: type a pair, see rewards and neurons, switch neurons off. For this machine alone.
 
     Needs the extra: pip install 'tl_reward[serve]'.
@@ -57,7 +59,7 @@ class Serve:
         serve(models, page, sources=own, means=means, port=self.port)
 
 
-def embedded_models(results: Results) -> dict[str, str]:
+def embedded_models(results: "Results") -> dict[str, str]:
     """Where the embedded models are that a run is about. Raises InputError where it is about none."""
     entries = [(name, entry) for section in results.sections.values() for name, entry in section.items()]
     told = {name for name, _ in entries} | {entry.get("model") for _, entry in entries}
@@ -69,13 +71,15 @@ def embedded_models(results: Results) -> dict[str, str]:
     return found
 
 
-def shape_of(results: Results, model: str) -> tuple[int, int] | None:
+def shape_of(results: "Results", model: str) -> tuple[int, int] | None:
     """Layers and neurons of a model in the run; None where the run does not tell."""
+    from tl_reward.results.neuron_columns import columns_of
+
     shapes = [column.values.shape for column in columns_of(results) if column.model == model]
     return (int(shapes[0][0]), int(shapes[0][1])) if shapes else None
 
 
-def mean_of(results: Results, model: str) -> Tensor | None:
+def mean_of(results: "Results", model: str) -> "Tensor | None":
     """Each neuron's mean at "mlp_post", over both sides, [layer, neuron]; None where the run does not have it."""
     sides = results.tensors.get(f"discovery/{model}/mlp_post/mean")
     return None if sides is None else sides.mean(0)

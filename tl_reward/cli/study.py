@@ -7,7 +7,7 @@ from tl_reward.show.console import console, quiet
 
 
 @dataclass(frozen=True)
-class Reproduce:
+class ReproduceCommand:
     """Reproduce arXiv 2606.13209 as a config says, and report on its claims. Goes on where an earlier run was cut short."""
 
     config: Path

@@ -7,7 +7,7 @@ HH-RLHF (`\\n\\nHuman: … \\n\\nAssistant: …`). So a checkpoint's own tokeniz
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,11 +17,9 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from tl_reward.data.pairs import PreferencePair, Transcript, check_unique_ids
+from tl_reward.data.pairs import Overlong, PreferencePair, Transcript, check_unique_ids
 from tl_reward.data.text import render
 from tl_reward.errors import InputError
-
-Overlong = Literal["drop", "left", "error"]
 
 
 class Row(NamedTuple):

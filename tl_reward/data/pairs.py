@@ -15,6 +15,7 @@ from tl_reward.errors import InputError
 
 Role = Literal["system", "user", "assistant"]
 Objective = Literal["helpful", "harmless", "mixed"]
+Overlong = Literal["drop", "left", "error"]  # what to do with a pair of which a side has more tokens than the model may be given
 
 OBJECTIVES: tuple[Objective, ...] = ("helpful", "harmless", "mixed")
 SCHEMAS = {

@@ -1,6 +1,6 @@
 """Which neurons tell chosen transcripts from rejected ones: each transcript gives one number, and the sides are compared."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,9 +10,7 @@ from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.errors import InputError
-
-ContrastName = Literal["difference", "welch_t", "cohens_d", "auroc"]
-CONTRASTS: tuple[ContrastName, ...] = get_args(ContrastName)
+from tl_reward.measures.names import ContrastName
 
 # The histogram's bins: 16 in every octave of size between 2^-10 and 2^6, of either sign; one for what is smaller, the last for larger.
 _STEPS, _LOWEST, _HIGHEST = 16, -10, 6

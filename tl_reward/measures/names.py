@@ -1,11 +1,18 @@
-"""The names by which rankings of neurons, and methods that estimate their effects, are asked for."""
+"""The names by which rankings of neurons, and methods that estimate their effects, are asked for.
+
+They are apart from what computes them, so that a command line that lists them is built without torch.
+"""
 
 from collections.abc import Mapping
 from typing import Literal, get_args
 
 from tl_reward.errors import InputError
-from tl_reward.measures.contrast import CONTRASTS, ContrastName
-from tl_reward.measures.neuron_statistics import STATISTICS, StatisticName
+
+StatisticName = Literal["mean", "abs_mean", "rms", "probability", "change", "change_ms", "norm"]
+STATISTICS: tuple[StatisticName, ...] = get_args(StatisticName)
+
+ContrastName = Literal["difference", "welch_t", "cohens_d", "auroc"]
+CONTRASTS: tuple[ContrastName, ...] = get_args(ContrastName)
 
 RankingName = Literal[StatisticName, ContrastName, "entropy", "random"]
 RANKINGS: tuple[RankingName, ...] = (*STATISTICS, *CONTRASTS, "entropy", "random")
@@ -20,6 +27,11 @@ METHODS: Mapping[Method, str] = {
 }
 
 AblationKind = Literal["zero", "mean", "resample", "halve"]
+
+
+def check_statistic(name: str) -> None:
+    if name not in STATISTICS:
+        raise InputError(f"score must be one of {', '.join(STATISTICS)}, got {name!r}")
 
 
 def check_ranking(name: str) -> None:

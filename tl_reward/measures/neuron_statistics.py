@@ -6,7 +6,6 @@ is `mean` here (a signed mean), its "change" is `change`, or in part of its code
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -14,17 +13,11 @@ from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.errors import InputError
+from tl_reward.measures.names import STATISTICS, StatisticName, check_statistic
 
-StatisticName = Literal["mean", "abs_mean", "rms", "probability", "change", "change_ms", "norm"]
-STATISTICS: tuple[StatisticName, ...] = get_args(StatisticName)
 SIDES = ("chosen", "rejected")
 CHUNK = 256  # tokens at a time, so that what is computed from them stays in the cache (docs/performance.md)
 _ROOTS = {"rms": "mean_square", "change": "change_ms"}
-
-
-def check_statistic(name: str) -> None:
-    if name not in STATISTICS:
-        raise InputError(f"score must be one of {', '.join(STATISTICS)}, got {name!r}")
 
 
 @dataclass(eq=False)

@@ -8,7 +8,7 @@ import psutil
 import torch
 
 from tl_reward import parallel
-from tl_reward.data.encoding import Overlong
+from tl_reward.data.pairs import Overlong
 from tl_reward.errors import InputError
 from tl_reward.interventions.protocol import Intervention
 from tl_reward.model.reward_model import HookedRewardModel

@@ -1,0 +1,64 @@
+"""A run folder that an earlier version wrote: `run_format_2`, of tiny models, by the code at commit 185d298, with every section.
+
+Runs are kept for years; what reads them has to go on reading them.
+"""
+
+from pathlib import Path
+
+import pytest
+from helpers.page_runs import document
+from rich.console import Console
+
+from tl_reward.results.record_edits import sets_of
+from tl_reward.results.record_examples import neurons_to_show
+from tl_reward.results.record_neurons import discovery_of, ranking_of
+from tl_reward.results.store import SECTIONS, Results
+from tl_reward.show.page import build_page
+from tl_reward.show.terminal import summary
+
+FOLDER = Path(__file__).parent / "run_format_2"
+
+
+@pytest.fixture(scope="module")
+def run() -> Results:
+    return Results.load(FOLDER)
+
+
+def test_it_holds_every_section_and_is_written_as_it_was(run: Results, tmp_path: Path):
+    assert set(run.sections) == set(SECTIONS)
+    folder = run.save(tmp_path / "run")
+    for file in ("results.json", "tensors.safetensors"):
+        assert (folder / file).read_bytes() == (FOLDER / file).read_bytes()
+
+
+def test_what_was_found_is_read_back(run: Results):
+    found = discovery_of(run, "mixed")
+    assert found.by_side["mlp_gate", "mean"].shape == (2, 2, 48) and found.where == "response" and found.tokens > 0
+    assert found.contrast["mlp_gate"].auroc.shape == (2, 48) and found.contrast["mlp_gate"].chosen == 6
+    ranking, entry = ranking_of(run, "mixed", "mean", "mlp_gate")
+    assert ranking.equal(found.ranking("mean", "mlp_gate")) and len(entry["pair_hashes"]) == entry["pairs"] == 6
+    ranking, entry = ranking_of(run, "mixed", "attribution", "mlp_post")
+    assert ranking.shape == (2, 48) and entry["best"] == "gradient"
+    sets, entry = sets_of(run, "mixed")
+    assert {name: len(neurons) for name, neurons in sets.items()} == {
+        **{f"top {name}": len(coords) for name, coords in entry["top"].items()},
+        **{name: len(coords) for name, coords in entry["quadrants"].items() if coords},
+    }
+    exact = [row["neurons"][0] for row in run.entry("attribution", "mixed · some pairs")["exact"]]
+    assert {tuple(place) for place in exact} <= set(neurons_to_show(run, "mixed", most=20))
+
+
+def test_it_is_seen_in_a_terminal_and_on_a_page(run: Results):
+    console = Console(width=200)
+    with console.capture() as capture:
+        summary(run, console)
+    printed = capture.get()
+    for title in ("Scores", "Neurons", "Overlap", "Ablation", "Agreement", "Ablated alone", "Tension", "Sets zeroed", "reward gap",
+                  "Patched from another model", "Reward lens"):  # fmt: skip
+        assert title in printed
+    page = build_page(run)
+    manifest = document(page, "manifest")
+    assert [model["name"] for model in manifest["models"]] == ["mixed", "helpful into mixed", "helpful", "harmless"]
+    assert len(manifest["panels"]) == len(document(page, "panels")) == 23
+    assert len(manifest["details"]) == 2 and manifest["missing"] == []
+    assert document(page, "examples-1")["words_out"][0]["raised"]

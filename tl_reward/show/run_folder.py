@@ -1,0 +1,45 @@
+"""What stands around every analysis: the run folder is checked before it, written after it, and its summary printed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from tl_reward.data.pairs import PreferencePair
+from tl_reward.results.provenance import provenance
+from tl_reward.results.store import Results, check_run_folder
+from tl_reward.show.console import console
+from tl_reward.show.terminal import summary
+
+
+@contextmanager
+def run_folder(
+    out: str | Path,
+    *,
+    data: Mapping[str, Sequence[PreferencePair]] | None = None,
+    seed: int | None = None,
+    overwrite: bool = False,
+) -> Iterator[Results]:
+    """Gives `Results` to record in; when the block ends, they are written to `out`, and their summary and the folder's path are printed.
+
+    Where the block raises, nothing is written. Of several processes the first one writes and prints, and the others wait for it.
+
+    ```python
+    with tl_reward.run_folder("runs/mine", data={"embedded, test": pairs}) as results:
+        tl_reward.record_scores(results, "mixed", "embedded, test", tl_reward.score(model, pairs))
+    ```
+
+    Args:
+        out: the run folder to write.
+        data: the pairs that the run reads, by the name of their data set; the provenance keeps their number and their hash.
+        seed: the seed of what is drawn at random, for the provenance.
+        overwrite: replace a run folder that exists.
+
+    Raises:
+        InputError: before the block runs, where the folder exists and `overwrite` is off, or where it holds something else than a run.
+    """
+    check_run_folder(out, overwrite=overwrite)
+    results = Results(provenance=provenance(seed=seed, data=data))
+    yield results
+    folder = results.save(out, overwrite=overwrite)
+    summary(results, console)
+    console.print(f"Run: {folder.resolve()}", soft_wrap=True)
