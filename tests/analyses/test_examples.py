@@ -322,7 +322,7 @@ def test_a_checkpoint_of_something_else_is_refused(tiny, tmp_path, monkeypatch):
         assert len(str(caught.value).splitlines()) == 1
     assert place.read_bytes() == kept
     place.write_text("{}")
-    with pytest.raises(InputError, match="is no checkpoint of examples"):
+    with pytest.raises(InputError, match="is no saved state of examples"):
         collect_examples(tiny, PAIRS, NEURONS, checkpoint=place)
 
 

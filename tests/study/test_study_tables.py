@@ -367,7 +367,7 @@ def test_hostile_names_stay_text_in_figures():
 
 
 def test_tables_are_made_without_the_model_code():
-    code = "import sys, tl_reward.study.tables, tl_reward.study.claims, tl_reward.study.report\n"
+    code = "import sys, tl_reward.study.findings.claims, tl_reward.study.report.report, tl_reward.study.report.tables\n"
     code += 'assert not {"transformer_lens", "transformers", "tl_reward.model.reward_model"} & set(sys.modules)'
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

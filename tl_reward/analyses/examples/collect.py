@@ -12,6 +12,7 @@ from torch import Tensor
 from tl_reward import parallel
 from tl_reward.analyses.examples import passes
 from tl_reward.analyses.examples.passes import DRAWN, NONE, QUANTILES, TOP, Chosen, Details, Peaks, Task
+from tl_reward.analyses.examples.saved_state import identity_of, read_state, write_state
 from tl_reward.analyses.examples.words import NEIGHBOURS, Words, WordsOut, cosine_neighbours, read_by, token_text, words_in, words_out
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.pairs import pair_hash
@@ -125,7 +126,7 @@ def collect_examples(
         options: how the model is run (`budget.RunOptions`).
 
     Raises:
-        InputError: another site; a neuron that the model does not have; a checkpoint of something else; several processes; as
+        InputError: another site; a neuron that the model does not have; a saved state of something else; several processes; as
             `streaming.stream`.
     """
     parallel.require_one("collect_examples")
@@ -136,8 +137,8 @@ def collect_examples(
     encoded = encode_for(model, pairs, **options)
     words_of = words_out(model, neurons, unembedding) if unembedding is not None else None  # says no before the passes
     task = Task(model, encoded, neurons, site, where, seed, state={})
-    identity = passes.identity_of(task, interventions_of(options))
-    state, done = passes.read_checkpoint(checkpoint, identity, model.cfg.device)
+    identity = identity_of(task, interventions_of(options))
+    state, done = read_state(checkpoint, identity, model.cfg.device)
     task.state.update(state)
     chunks = range(0, len(encoded.pairs), passes.CHUNK)
 
@@ -149,7 +150,7 @@ def collect_examples(
                 label = f"{progress}, pass {number + 1} of 2, pairs {start + 1}-{last} of {len(encoded.pairs)}" if progress else None
                 stream(model, part.encoded, sums.sites, partial(sums.add, part), whole=True, progress=label, **options)
                 sums.end(part)
-                passes.write_checkpoint(checkpoint, identity, task.state, i + 1)
+                write_state(checkpoint, identity, task.state, i + 1)
 
     run(0, Peaks(task))
     details = Details(task)

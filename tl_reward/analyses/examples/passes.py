@@ -16,7 +16,7 @@ from tl_reward.sites import Site, Where
 
 TOP, DRAWN, BINS = 5, 2, 40
 QUANTILES = (0.75, 0.5, 0.25)
-CHUNK = 128  # pairs between two checkpoints
+CHUNK = 128  # pairs between two times that the state is saved
 NONE = 2**31 - 1  # the row of no transcript, after all that are one
 
 

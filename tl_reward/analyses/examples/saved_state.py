@@ -17,7 +17,7 @@ from tl_reward.errors import InputError
 
 
 def identity_of(task: Task, interventions: Any) -> dict[str, str]:
-    """What a checkpoint has to be of to be gone on from; interventions by their names alone, weights by the first row of each."""
+    """What a saved state has to be of to be gone on from; interventions by their names alone, weights by the first row of each."""
     model, encoded = task.model, task.encoded
     rows = [(row.ids, row.response_start) for row in encoded.rows]
     weights = hashlib.sha256()
@@ -41,13 +41,13 @@ def _hash(value: Any) -> str:
 
 
 class Saved(NamedTuple):
-    """The state of a checkpoint, and how many chunks of both passes it has behind it."""
+    """The sums, and how many chunks of both passes it has behind it."""
 
     state: dict[str, Tensor]
     done: int
 
 
-def read_checkpoint(path: Path | None, identity: Mapping[str, str], device: Any) -> Saved:
+def read_state(path: Path | None, identity: Mapping[str, str], device: Any) -> Saved:
     """An empty state where there is no file. Raises InputError where it is of something else."""
     if path is None or not path.exists():
         return Saved({}, 0)
@@ -56,14 +56,14 @@ def read_checkpoint(path: Path | None, identity: Mapping[str, str], device: Any)
             about = file.metadata() or {}
             state = {key: file.get_tensor(key).to(device) for key in file.keys()}  # noqa: SIM118 - it is no dict
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is no checkpoint of examples ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path} is no saved state of examples ({str(error).splitlines()[0]})") from None
     differs = [name for name, value in identity.items() if about.get(name) != value]
     if differs:
-        raise InputError(f"{path} is a checkpoint of something else (other {', '.join(differs)}); delete it to start anew")
+        raise InputError(f"{path} is a saved state of something else (other {', '.join(differs)}); delete it to start anew")
     return Saved(state, int(about["done"]))
 
 
-def write_checkpoint(path: Path | None, identity: Mapping[str, str], state: Mapping[str, Tensor], done: int) -> None:
+def write_state(path: Path | None, identity: Mapping[str, str], state: Mapping[str, Tensor], done: int) -> None:
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -99,7 +99,7 @@ def _page(matrix: Matrix, tables: Sequence[Table], about: Mapping[str, str]) -> 
         "BLOCKS": elements(blocks),
         "SCRIPT": front("data.js"),
     }
-    return filled((files("tl_reward.study") / "report.html").read_text(encoding="utf-8"), parts)
+    return filled((files("tl_reward.study.report") / "report.html").read_text(encoding="utf-8"), parts)
 
 
 def _section(table: Table) -> str:
