@@ -10,17 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 import tl_reward
-from tl_reward.errors import one_line_errors
 from tl_reward.measures.names import StatisticName
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.results.record_edits import record_ablation
-from tl_reward.results.record_neurons import record_discovery
-from tl_reward.results.store import check_run_folder
-from tl_reward.show.terminal import summary
-from tl_reward.sites import SiteKind
+from tl_reward.sites import UnitSite
 
 
 @dataclass(frozen=True)
@@ -39,7 +33,7 @@ class Config:
 
     model: str = "mixed"
     score: StatisticName = "mean"
-    site: SiteKind = "mlp_gate"
+    site: UnitSite = "mlp_gate"
     fractions: tuple[float, ...] = (0.05, 0.1, 0.2)
     draws: int = 3
     seed: int = 0
@@ -48,30 +42,22 @@ class Config:
 
 
 def main(config: Config) -> None:
-    check_run_folder(config.out)
     limit = 8 if config.smoke else None
     find, test = (tl_reward.load_pairs("embedded", split=split, limit=limit) for split in ("find", "test"))
-    model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
-    found = tl_reward.discover(model, find, sites=[config.site], progress="find")
-    curve = tl_reward.ablation_curve(
-        model,
-        test,
-        found.ranking(config.score, config.site),
-        fractions=config.fractions,
-        draws=config.draws,
-        seed=config.seed,
-        progress="test",
-    )
-    data = {"embedded, find": find, "embedded, test": test}
-    results = tl_reward.Results(provenance=tl_reward.provenance(seed=config.seed, data=data))
     label = f"random, for {config.model}" if config.smoke else config.model
-    record_discovery(results, label, "embedded, find", found)
-    entry = results.sections["discovery"][label]
-    record_ablation(results, label, "embedded, test", curve, score=config.score, site=config.site, found=entry, pairs=test)
-    print(f"Run: {results.save(config.out)}")
-    summary(results, Console(markup=False))
+    with tl_reward.run_folder(config.out, data={"embedded, find": find, "embedded, test": test}, seed=config.seed) as results:
+        model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+        found = tl_reward.discover(model, find, sites=[config.site], progress="find")
+        tl_reward.record_discovery(results, label, "embedded, find", found)
+        ranked = tl_reward.ranking_of(results, label, config.score, config.site)
+        curve = tl_reward.ablation_curve(
+            model, test, ranked.ranking, fractions=config.fractions, draws=config.draws, seed=config.seed, site=config.site, progress="test"
+        )
+        tl_reward.record_ablation(
+            results, label, "embedded, test", curve, score=config.score, site=config.site, found=ranked.entry, pairs=test
+        )
 
 
 if __name__ == "__main__":
-    with one_line_errors("ablate_neurons"):
+    with tl_reward.one_line_errors("ablate_neurons"):
         main(tyro.cli(Config, description=__doc__))

@@ -10,16 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 import tl_reward
-from tl_reward import parallel
-from tl_reward.errors import one_line_errors
 from tl_reward.measures.names import METHODS, Method
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.results.record_neurons import record_attribution
-from tl_reward.results.store import check_run_folder
-from tl_reward.show.terminal import summary
 from tl_reward.sites import UnitSite
 
 
@@ -48,23 +42,20 @@ class Config:
 
 
 def main(config: Config) -> None:
-    check_run_folder(config.out)
     pairs = tl_reward.load_pairs("embedded", split="test", limit=8 if config.smoke else None)
-    model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
-    found = {method: tl_reward.estimate(model, pairs, method, site=config.site, progress=method) for method in config.methods}
-    effects = {method: each.effect for method, each in found.items()}
-    checked = tl_reward.compare_with_exact(
-        model, pairs, effects, top=config.top, random=config.random, seed=config.seed, site=config.site, progress="one by one"
-    )
-    results = tl_reward.Results(provenance=tl_reward.provenance(seed=config.seed, data={"embedded, test": pairs}))
     label = f"random, for {config.model}" if config.smoke else config.model
-    record_attribution(results, label, "embedded, test", found, checked)
-    folder = results.save(config.out)
-    if parallel.is_first():
-        print(f"Run: {folder}")
-        summary(results, Console(markup=False))
+    with tl_reward.run_folder(config.out, data={"embedded, test": pairs}, seed=config.seed) as results:
+        model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+        found: dict[Method, tl_reward.Attribution] = {
+            method: tl_reward.estimate(model, pairs, method, site=config.site, progress=method) for method in config.methods
+        }
+        effects = {method: each.effect for method, each in found.items()}
+        checked = tl_reward.compare_with_exact(
+            model, pairs, effects, top=config.top, random=config.random, seed=config.seed, site=config.site, progress="one by one"
+        )
+        tl_reward.record_attribution(results, label, "embedded, test", found, checked)
 
 
 if __name__ == "__main__":
-    with one_line_errors("attribute_neurons"):
+    with tl_reward.one_line_errors("attribute_neurons"):
         main(tyro.cli(Config, description=__doc__))

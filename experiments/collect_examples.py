@@ -12,15 +12,10 @@ from pathlib import Path
 import tyro
 
 import tl_reward
-from tl_reward.analyses.examples.collect import NeuronSite, collect_examples
-from tl_reward.data.readers import short_name
-from tl_reward.errors import InputError, one_line_errors
+from tl_reward.analyses.examples.collect import NeuronSite
 from tl_reward.model import embedded
 from tl_reward.model.checkpoints import load_unembedding
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.neurons import NeuronSet
-from tl_reward.results.record_examples import neurons_to_show, record_examples
-from tl_reward.results.store import check_run_folder
 from tl_reward.sites import Where
 
 
@@ -54,28 +49,26 @@ class Config:
 
 
 def main(config: Config) -> None:
-    check_run_folder(config.out)
     if config.ranking is None and not config.smoke:
-        raise InputError("give a run folder that ranks neurons, with --ranking")
+        raise tl_reward.InputError("give a run folder that ranks neurons, with --ranking")
     ranked = tl_reward.Results.load(config.ranking) if config.ranking else None
-    neurons = neurons_to_show(ranked, config.model, most=config.most) if ranked else NeuronSet([(0, 3), (1, 7), (1, 30)])
+    some = tl_reward.NeuronSet([(0, 3), (1, 7), (1, 30)])
+    neurons = tl_reward.neurons_to_show(ranked, config.model, most=config.most) if ranked else some
     pairs = tl_reward.load_pairs(config.pairs, split=config.split, limit=8 if config.smoke else None)
-    dataset = f"{short_name(config.pairs)}, {config.split}"
-    results = tl_reward.Results(provenance=tl_reward.provenance(seed=config.seed, data={dataset: pairs}))
-    model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+    dataset = f"{tl_reward.short_name(config.pairs)}, {config.split}"
     label = f"random, for {config.model}" if config.smoke else config.model
-    unembedding = None if config.smoke else load_unembedding(config.base)
-    checkpoint = config.out.with_name(f"{config.out.name}.partial")
-    found = collect_examples(
-        model, pairs, neurons, site=config.site, where=config.where, unembedding=unembedding, checkpoint=checkpoint,
-        seed=config.seed, progress=label,
-    )  # fmt: skip
-    record_examples(results, label, dataset, found)
-    print(f"Run: {results.save(config.out)}")
+    with tl_reward.run_folder(config.out, data={dataset: pairs}, seed=config.seed) as results:
+        model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+        unembedding = None if config.smoke else load_unembedding(config.base)
+        found = tl_reward.collect_examples(
+            model, pairs, neurons, site=config.site, where=config.where, unembedding=unembedding,
+            checkpoint=config.out.with_name(f"{config.out.name}.partial"), seed=config.seed, progress=label,
+        )  # fmt: skip
+        tl_reward.record_examples(results, label, dataset, found)
     for (layer, neuron), words in zip(neurons, found.words_in.text, strict=True):
         print(f"{layer}.{neuron}: reads {', '.join(map(repr, words[:5]))}")
 
 
 if __name__ == "__main__":
-    with one_line_errors("collect_examples"):
+    with tl_reward.one_line_errors("collect_examples"):
         main(tyro.cli(Config, description=__doc__))

@@ -9,15 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 import tl_reward
-from tl_reward.errors import one_line_errors
 from tl_reward.measures.names import RankingName
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.results.record_neurons import record_discovery, record_overlap
-from tl_reward.results.store import check_run_folder
-from tl_reward.show.terminal import summary
 
 
 @dataclass(frozen=True)
@@ -43,19 +38,17 @@ def random_run() -> tl_reward.Results:
     results = tl_reward.Results()
     pairs = tl_reward.load_pairs("embedded", split="find", limit=4)
     for seed, name in enumerate(("helpful", "harmless", "mixed")):
-        record_discovery(results, name, "embedded, find", tl_reward.discover(tiny_reward_model(seed=seed), pairs))
+        tl_reward.record_discovery(results, name, "embedded, find", tl_reward.discover(tiny_reward_model(seed=seed), pairs))
     return results
 
 
 def main(config: Config) -> None:
-    check_run_folder(config.out)
     found = random_run() if config.smoke else tl_reward.Results.load(config.run)
-    results = tl_reward.Results(provenance=found.provenance | {"command": tl_reward.provenance()["command"]})
-    record_overlap(results, found, scores=[config.score], sites=["mlp_gate"], fraction=config.fraction)
-    print(f"Run: {results.save(config.out)}")
-    summary(results, Console(markup=False))
+    with tl_reward.run_folder(config.out) as results:
+        results.provenance = found.provenance | {"command": results.provenance["command"]}
+        tl_reward.record_overlap(results, found, scores=[config.score], sites=["mlp_gate"], fraction=config.fraction)
 
 
 if __name__ == "__main__":
-    with one_line_errors("compare_objectives"):
+    with tl_reward.one_line_errors("compare_objectives"):
         main(tyro.cli(Config, description=__doc__))

@@ -11,15 +11,10 @@ from pathlib import Path
 
 import torch
 import tyro
-from rich.console import Console
 
 import tl_reward
 from tl_reward import NeuronSet, Site
-from tl_reward.errors import one_line_errors
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.results.record_neurons import record_scores
-from tl_reward.results.store import check_run_folder
-from tl_reward.show.terminal import summary
 
 
 def steer(model, layer, size):
@@ -66,23 +61,22 @@ class Config:
 
 
 def main(config: Config) -> None:
-    check_run_folder(config.out)
-    find, test = (tl_reward.load_pairs("embedded", split=split, limit=6 if config.smoke else config.limit) for split in ("find", "test"))
-    model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
-    late = model.cfg.n_layers * 2 // 3
-    edits = {
-        "no edit": [],
-        "steered": [steer(model, late, size=5.0)],
-        "noise": [AddNoise(model, late, share=0.5, seed=0)],
-        "clamped": [clamp_to_chosen(model, find, count=20)],
-    }
-    results = tl_reward.Results(provenance=tl_reward.provenance(seed=0, data={"embedded, test": test}))
-    for name, interventions in edits.items():
-        record_scores(results, name, "embedded, test", tl_reward.score(model, test, interventions=interventions, progress=name))
-    print(f"Run: {results.save(config.out)}")
-    summary(results, Console(markup=False))
+    limit = 6 if config.smoke else config.limit
+    find, test = (tl_reward.load_pairs("embedded", split=split, limit=limit) for split in ("find", "test"))
+    with tl_reward.run_folder(config.out, data={"embedded, test": test}, seed=0) as results:
+        model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+        late = model.cfg.n_layers * 2 // 3
+        edits = {
+            "no edit": [],
+            "steered": [steer(model, late, size=5.0)],
+            "noise": [AddNoise(model, late, share=0.5, seed=0)],
+            "clamped": [clamp_to_chosen(model, find, count=20)],
+        }
+        for name, interventions in edits.items():
+            scores = tl_reward.score(model, test, interventions=interventions, progress=name)
+            tl_reward.record_scores(results, name, "embedded, test", scores)
 
 
 if __name__ == "__main__":
-    with one_line_errors("custom_interventions"):
+    with tl_reward.one_line_errors("custom_interventions"):
         main(tyro.cli(Config, description=__doc__))

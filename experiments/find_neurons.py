@@ -9,17 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 import tl_reward
-from tl_reward import parallel
-from tl_reward.data.readers import short_name
-from tl_reward.errors import one_line_errors
 from tl_reward.model import embedded
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.results.record_neurons import record_discovery
-from tl_reward.results.store import check_run_folder
-from tl_reward.show.terminal import summary
 
 
 @dataclass(frozen=True)
@@ -44,22 +37,16 @@ class Config:
 
 
 def main(config: Config) -> None:
-    check_run_folder(config.out)
     pairs = tl_reward.load_pairs(config.pairs, split=config.split, limit=8 if config.smoke else None)
-    dataset = f"{short_name(config.pairs)}, {config.split}"
-    results = tl_reward.Results(provenance=tl_reward.provenance(data={dataset: pairs}))
-    base = tiny_reward_model(seed=1) if config.smoke else tl_reward.HookedRewardModel.from_base(config.base)
-    for name in config.models:
-        model = tiny_reward_model() if config.smoke else tl_reward.load(name)
-        label = f"random, for {name}" if config.smoke else name
-        found = tl_reward.discover(model, pairs, base=base, progress=label)
-        record_discovery(results, label, dataset, found)
-    folder = results.save(config.out)
-    if parallel.is_first():
-        print(f"Run: {folder}")
-        summary(results, Console(markup=False))
+    dataset = f"{tl_reward.short_name(config.pairs)}, {config.split}"
+    with tl_reward.run_folder(config.out, data={dataset: pairs}) as results:
+        base = tiny_reward_model(seed=1) if config.smoke else tl_reward.HookedRewardModel.from_base(config.base)
+        for name in config.models:
+            model = tiny_reward_model() if config.smoke else tl_reward.load(name)
+            label = f"random, for {name}" if config.smoke else name
+            tl_reward.record_discovery(results, label, dataset, tl_reward.discover(model, pairs, base=base, progress=label))
 
 
 if __name__ == "__main__":
-    with one_line_errors("find_neurons"):
+    with tl_reward.one_line_errors("find_neurons"):
         main(tyro.cli(Config, description=__doc__))

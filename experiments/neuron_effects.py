@@ -10,17 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 import tl_reward
 from tl_reward.analyses.exact_effects import singles
-from tl_reward.errors import one_line_errors
 from tl_reward.measures.names import AblationKind
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.results.record_edits import record_effects
-from tl_reward.results.store import check_run_folder
 from tl_reward.running.activations import sample_activations
-from tl_reward.show.terminal import summary
 from tl_reward.sites import UnitSite
 
 
@@ -48,24 +43,21 @@ class Config:
 
 
 def main(config: Config) -> None:
-    check_run_folder(config.out)
     limit = 8 if config.smoke else None
     find, test = (tl_reward.load_pairs("embedded", split=split, limit=limit) for split in ("find", "test"))
-    model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
-    estimated = tl_reward.estimate(model, find, "gradient", site=config.site, progress="estimate").effect
-    neurons = tl_reward.NeuronSet.top(estimated.abs(), k=config.top)
-    mean = tl_reward.discover(model, find, sites=[config.site], progress="means").ranking("mean", config.site)
-    bank = sample_activations(model, find, config.site, seed=config.seed)
-    results = tl_reward.Results(provenance=tl_reward.provenance(seed=config.seed, data={"embedded, find": find, "embedded, test": test}))
     label = f"random, for {config.model}" if config.smoke else config.model
-    for kind in config.kinds:
+    with tl_reward.run_folder(config.out, data={"embedded, find": find, "embedded, test": test}, seed=config.seed) as results:
+        model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+        estimated = tl_reward.estimate(model, find, "gradient", site=config.site, progress="estimate").effect
+        neurons = tl_reward.NeuronSet.top(estimated.abs(), k=config.top)
+        mean = tl_reward.discover(model, find, sites=[config.site], progress="means").ranking("mean", config.site)
+        bank = sample_activations(model, find, config.site, seed=config.seed)
         sets = singles(neurons) | {"all together": neurons}
-        effects = tl_reward.set_effects(model, test, sets, kind=kind, site=config.site, mean=mean, bank=bank, progress=kind)
-        record_effects(results, label, "embedded, test", effects)
-    print(f"Run: {results.save(config.out)}")
-    summary(results, Console(markup=False))
+        for kind in config.kinds:
+            effects = tl_reward.set_effects(model, test, sets, kind=kind, site=config.site, mean=mean, bank=bank, progress=kind)
+            tl_reward.record_effects(results, label, "embedded, test", effects)
 
 
 if __name__ == "__main__":
-    with one_line_errors("neuron_effects"):
+    with tl_reward.one_line_errors("neuron_effects"):
         main(tyro.cli(Config, description=__doc__))

@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 import tl_reward
-from tl_reward.data.pairs import pair_hash
-from tl_reward.errors import one_line_errors
+from tl_reward.data.pairs import Objective, pair_hash
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.results.record_patching import record_gain, record_model_patching
-from tl_reward.results.store import check_run_folder
-from tl_reward.show.terminal import summary
 from tl_reward.sites import UnitSite, Where
+
+OBJECTIVES: tuple[Objective, ...] = ("helpful", "harmless")
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Config:
 
     model: str = "mixed"
     source: str = "helpful"
-    objective: str = "helpful"
+    objective: Objective = "helpful"
     fractions: tuple[float, ...] = (0.005, 0.02, 0.1, 1.0)
     draws: int = 2
     site: UnitSite = "mlp_post"
@@ -50,32 +47,31 @@ class Config:
 
 
 def main(config: Config) -> None:
-    check_run_folder(config.out)
     limit, fractions = (6, (0.1, 1.0)) if config.smoke else (None, config.fractions)
     find = tl_reward.load_pairs("embedded", objective=config.objective, split="find", limit=limit)
-    test = {o: tl_reward.load_pairs("embedded", objective=o, split="test", limit=limit) for o in ("helpful", "harmless")}
-    both = [tiny_reward_model(seed=i) if config.smoke else tl_reward.load(name) for i, name in enumerate((config.model, config.source))]
-    names = [f"random, for {name}" if config.smoke else name for name in (config.model, config.source)]
-    found_on = f"embedded, {config.objective}, find"
-    results = tl_reward.Results(provenance=tl_reward.provenance(seed=config.seed, data={found_on: find} | test))
-    gain = tl_reward.gain(*both, find, site=config.site, where=config.where, progress="gain")
-    checked = tl_reward.compare_gain_with_exact(
-        *both, find, {"gradient": gain.effect}, site=config.site, where=config.where, top=8, random=8, progress="check"
-    )
-    record_gain(results, *names, found_on, gain, checked)
-    for objective, pairs in test.items():
-        found = tl_reward.patch_models(
-            *both, pairs, gain.effect, fractions=fractions, draws=config.draws, seed=config.seed, site=config.site,
-            where=config.where, progress=objective,
-        )  # fmt: skip
-        record_model_patching(
-            results, *names, f"embedded, {objective}, test", found, ranking="estimated gain", site=config.site, where=config.where,
-            source={"dataset": found_on, "pair_hashes": [pair_hash(pair) for pair in find]}, pairs=pairs,
-        )  # fmt: skip
-    print(f"Run: {results.save(config.out)}")
-    summary(results, Console(markup=False))
+    test = {o: tl_reward.load_pairs("embedded", objective=o, split="test", limit=limit) for o in OBJECTIVES}
+    into, out_of = (f"random, for {name}" if config.smoke else name for name in (config.model, config.source))
+    found_on, site, where = f"embedded, {config.objective}, find", config.site, config.where
+    origin = {"dataset": found_on, "pair_hashes": [pair_hash(pair) for pair in find]}
+    with tl_reward.run_folder(config.out, data={found_on: find, **test}, seed=config.seed) as results:
+        model = tiny_reward_model(seed=0) if config.smoke else tl_reward.load(config.model)
+        source = tiny_reward_model(seed=1) if config.smoke else tl_reward.load(config.source)
+        gain = tl_reward.gain(model, source, find, site=site, where=where, progress="gain")
+        checked = tl_reward.compare_gain_with_exact(
+            model, source, find, {"gradient": gain.effect}, site=site, where=where, top=8, random=8, progress="check"
+        )
+        tl_reward.record_gain(results, into, out_of, found_on, gain, checked)
+        for objective, pairs in test.items():
+            found = tl_reward.patch_models(
+                model, source, pairs, gain.effect, fractions=fractions, draws=config.draws, seed=config.seed, site=site, where=where,
+                progress=objective,
+            )  # fmt: skip
+            tl_reward.record_model_patching(
+                results, into, out_of, f"embedded, {objective}, test", found, ranking="estimated gain", site=site, where=where,
+                source=origin, pairs=pairs,
+            )  # fmt: skip
 
 
 if __name__ == "__main__":
-    with one_line_errors("patch_across_models"):
+    with tl_reward.one_line_errors("patch_across_models"):
         main(tyro.cli(Config, description=__doc__))

@@ -10,15 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 import tl_reward
 from tl_reward.analyses.pair_patching import aligned_tokens
-from tl_reward.errors import one_line_errors
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.results.record_patching import record_patching
-from tl_reward.results.store import check_run_folder
-from tl_reward.show.terminal import summary
 from tl_reward.sites import SiteKind, Where
 
 
@@ -46,23 +41,20 @@ class Config:
 
 
 def main(config: Config) -> None:
-    check_run_folder(config.out)
     limit = 3 if config.smoke else config.limit
     pairs = [p for o in ("helpful", "harmless") for p in tl_reward.load_pairs("embedded", objective=o, split="test", limit=limit)]
-    model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
     label = f"random, for {config.model}" if config.smoke else config.model
-    results = tl_reward.Results(provenance=tl_reward.provenance(data={"embedded, test": pairs}))
-    found = tl_reward.patch_pairs(model, pairs, kinds=config.kinds, where=config.where, progress="sites")
-    record_patching(results, label, "embedded, test", found)
-    if config.tokens:
-        tokens = aligned_tokens(model, pairs[0])
-        places = list(range(-len(tokens), 0))
-        one = tl_reward.patch_pairs(model, pairs[:1], kinds=config.kinds[:1], where=places, progress="tokens")
-        record_patching(results, label, f"pair {pairs[0].id}", one, tokens=tokens)
-    print(f"Run: {results.save(config.out)}")
-    summary(results, Console(markup=False))
+    with tl_reward.run_folder(config.out, data={"embedded, test": pairs}) as results:
+        model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+        found = tl_reward.patch_pairs(model, pairs, kinds=config.kinds, where=config.where, progress="sites")
+        tl_reward.record_patching(results, label, "embedded, test", found)
+        if config.tokens:
+            tokens = aligned_tokens(model, pairs[0])
+            places = list(range(-len(tokens), 0))
+            one = tl_reward.patch_pairs(model, pairs[:1], kinds=config.kinds[:1], where=places, progress="tokens")
+            tl_reward.record_patching(results, label, f"pair {pairs[0].id}", one, tokens=tokens)
 
 
 if __name__ == "__main__":
-    with one_line_errors("patch_pairs"):
+    with tl_reward.one_line_errors("patch_pairs"):
         main(tyro.cli(Config, description=__doc__))

@@ -10,14 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 import tl_reward
-from tl_reward.errors import one_line_errors
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.results.record_patching import record_lens
-from tl_reward.results.store import check_run_folder
-from tl_reward.show.terminal import summary
 
 
 @dataclass(frozen=True)
@@ -38,20 +33,17 @@ class Config:
 
 
 def main(config: Config) -> None:
-    check_run_folder(config.out)
     limit = 4 if config.smoke else None
     data = {o: tl_reward.load_pairs("embedded", objective=o, split="test", limit=limit) for o in ("helpful", "harmless")}
-    results = tl_reward.Results(provenance=tl_reward.provenance(data=data))
-    for i, name in enumerate(config.models):
-        model = tiny_reward_model(seed=i) if config.smoke else tl_reward.load(name)
-        label = f"random, for {name}" if config.smoke else name
-        for objective, pairs in data.items():
-            found = tl_reward.reward_lens(model, pairs, progress=f"{label}: {objective}")
-            record_lens(results, label, f"embedded, {objective}, test", found, model.tokenizer, show=config.show)
-    print(f"Run: {results.save(config.out)}")
-    summary(results, Console(markup=False))
+    with tl_reward.run_folder(config.out, data=data) as results:
+        for i, name in enumerate(config.models):
+            model = tiny_reward_model(seed=i) if config.smoke else tl_reward.load(name)
+            label = f"random, for {name}" if config.smoke else name
+            for objective, pairs in data.items():
+                found = tl_reward.reward_lens(model, pairs, progress=f"{label}: {objective}")
+                tl_reward.record_lens(results, label, f"embedded, {objective}, test", found, model.tokenizer, show=config.show)
 
 
 if __name__ == "__main__":
-    with one_line_errors("reward_lens"):
+    with tl_reward.one_line_errors("reward_lens"):
         main(tyro.cli(Config, description=__doc__))

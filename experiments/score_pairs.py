@@ -10,16 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 import tl_reward
-from tl_reward import parallel
-from tl_reward.data.readers import short_name
-from tl_reward.errors import one_line_errors
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.results.record_neurons import record_scores
-from tl_reward.results.store import check_run_folder
-from tl_reward.show.terminal import summary
 
 
 @dataclass(frozen=True)
@@ -42,21 +35,15 @@ class Config:
 
 
 def main(config: Config) -> None:
-    check_run_folder(config.out)
     pairs = tl_reward.load_pairs(config.pairs, split=config.split, limit=8 if config.smoke else None)
-    dataset = f"{short_name(config.pairs)}, {config.split}"
-    results = tl_reward.Results(provenance=tl_reward.provenance(data={dataset: pairs}))
-    for name in config.models:
-        model = tiny_reward_model() if config.smoke else tl_reward.load(name)
-        label = f"random, for {name}" if config.smoke else name
-        scores = tl_reward.score(model, pairs, progress=label)
-        record_scores(results, label, dataset, scores)
-    folder = results.save(config.out)
-    if parallel.is_first():
-        print(f"Run: {folder}")
-        summary(results, Console(markup=False))
+    dataset = f"{tl_reward.short_name(config.pairs)}, {config.split}"
+    with tl_reward.run_folder(config.out, data={dataset: pairs}) as results:
+        for name in config.models:
+            model = tiny_reward_model() if config.smoke else tl_reward.load(name)
+            label = f"random, for {name}" if config.smoke else name
+            tl_reward.record_scores(results, label, dataset, tl_reward.score(model, pairs, progress=label))
 
 
 if __name__ == "__main__":
-    with one_line_errors("score_pairs"):
+    with tl_reward.one_line_errors("score_pairs"):
         main(tyro.cli(Config, description=__doc__))

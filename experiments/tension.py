@@ -10,18 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
 import tl_reward
-from tl_reward import parallel
 from tl_reward.analyses.tension import tension
-from tl_reward.errors import one_line_errors
 from tl_reward.measures.names import Method
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.results.record_edits import record_sets, sets_of
-from tl_reward.results.record_neurons import record_tension
-from tl_reward.results.store import check_run_folder
-from tl_reward.show.terminal import summary
 from tl_reward.sites import UnitSite
 
 
@@ -51,22 +44,17 @@ class Config:
 
 
 def main(config: Config) -> None:
-    check_run_folder(config.out)
     find, test = (tl_reward.load_pairs("embedded", split=split) for split in ("find", "test"))
-    model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
-    found = tension(model, find, site=config.site, method=config.method, progress="effects")
-    results = tl_reward.Results(provenance=tl_reward.provenance(seed=config.seed, data={"embedded, find": find, "embedded, test": test}))
     label = f"random, for {config.model}" if config.smoke else config.model
-    record_tension(results, label, "embedded, find", found, fraction=config.fraction)
-    sets, entry = sets_of(results, label)
-    ablated = tl_reward.ablate_sets(model, test, sets, draws=config.draws, seed=config.seed, site=config.site, progress="sets")
-    record_sets(results, label, "embedded, test", ablated, site=config.site, source=entry, pairs=test)
-    folder = results.save(config.out)
-    if parallel.is_first():
-        print(f"Run: {folder}")
-        summary(results, Console(markup=False))
+    with tl_reward.run_folder(config.out, data={"embedded, find": find, "embedded, test": test}, seed=config.seed) as results:
+        model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+        found = tension(model, find, site=config.site, method=config.method, progress="effects")
+        tl_reward.record_tension(results, label, "embedded, find", found, fraction=config.fraction)
+        sets, entry = tl_reward.sets_of(results, label)
+        ablated = tl_reward.ablate_sets(model, test, sets, draws=config.draws, seed=config.seed, site=config.site, progress="sets")
+        tl_reward.record_sets(results, label, "embedded, test", ablated, site=config.site, source=entry, pairs=test)
 
 
 if __name__ == "__main__":
-    with one_line_errors("tension"):
+    with tl_reward.one_line_errors("tension"):
         main(tyro.cli(Config, description=__doc__))

@@ -12,7 +12,6 @@ import tyro
 
 import tl_reward
 from tl_reward import TrainingConfig, parallel
-from tl_reward.errors import one_line_errors
 from tl_reward.model import embedded
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 
@@ -57,5 +56,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    with one_line_errors("train_reward_models"):
+    with tl_reward.one_line_errors("train_reward_models"):
         main(tyro.cli(Config, description=__doc__))

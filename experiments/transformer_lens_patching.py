@@ -15,10 +15,7 @@ from transformer_lens import patching
 
 import tl_reward
 from tl_reward.data.pairs import pairs_of_row
-from tl_reward.errors import one_line_errors
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.results.record_patching import record_patching
-from tl_reward.results.store import check_run_folder
 from tl_reward.running.batching import encode_for
 
 
@@ -42,30 +39,27 @@ class Config:
 
 
 def main(config: Config) -> None:
-    check_run_folder(config.out)
     model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
     pairs = pairs_of_row({"prompt": config.prompt, "chosen": config.chosen, "rejected": config.rejected}, "bleach")
     encoded = encode_for(model, pairs)
     chosen, rejected = (torch.tensor([encoded.rows[rows[0]].ids]) for rows in (encoded.chosen, encoded.rejected))
     if chosen.shape != rejected.shape:
         raise tl_reward.InputError(f"TransformerLens patches runs of equal length, got {chosen.shape[1]} and {rejected.shape[1]} tokens")
+    with tl_reward.run_folder(config.out, data={"bleach": pairs}) as results:
+        # The model is a HookedTransformer whose forward pass returns the reward, so that the metric is a reward as it is.
+        _, source = model.run_with_cache(rejected)
+        rewards = patching.get_act_patch_resid_pre(model, chosen, source, lambda reward: reward[0])  # [layer, token]
+        moved = model(chosen).item() - rewards
 
-    # The model is a HookedTransformer whose forward pass returns the reward, so that the metric is a reward as it is.
-    _, source = model.run_with_cache(rejected)
-    rewards = patching.get_act_patch_resid_pre(model, chosen, source, lambda reward: reward[0])  # [layer, token]
-    moved = model(chosen).item() - rewards
-
-    places = list(range(-tl_reward.align(encoded)[0].aligned, 0))
-    ours = tl_reward.patch_pairs(model, pairs, kinds=["resid_pre"], where=places)
-    same = torch.from_numpy(ours.noised[:, 0]).reshape(len(places), -1).T.to(moved)
-    print(f"Largest difference of the two, in reward units: {(moved[:, places[0] :] - same).abs().max().item():.1g}")
-    layer, place = divmod(int(moved.abs().argmax()), moved.shape[1])
-    print(f"Most is moved at layer {layer}, token {model.to_str_tokens(chosen[0])[place]!r}: {moved[layer, place]:+.3f}")
-    results = tl_reward.Results(provenance=tl_reward.provenance(data={"bleach": pairs}))
-    record_patching(results, config.model, "bleach", ours)
-    print(f"Run: {results.save(config.out)}")
+        places = list(range(-tl_reward.align(encoded)[0].aligned, 0))
+        ours = tl_reward.patch_pairs(model, pairs, kinds=["resid_pre"], where=places)
+        same = torch.from_numpy(ours.noised[:, 0]).reshape(len(places), -1).T.to(moved)
+        print(f"Largest difference of the two, in reward units: {(moved[:, places[0] :] - same).abs().max().item():.1g}")
+        layer, place = divmod(int(moved.abs().argmax()), moved.shape[1])
+        print(f"Most is moved at layer {layer}, token {model.to_str_tokens(chosen[0])[place]!r}: {moved[layer, place]:+.3f}")
+        tl_reward.record_patching(results, config.model, "bleach", ours)
 
 
 if __name__ == "__main__":
-    with one_line_errors("transformer_lens_patching"):
+    with tl_reward.one_line_errors("transformer_lens_patching"):
         main(tyro.cli(Config, description=__doc__))

@@ -16,12 +16,12 @@ from tl_reward.data.pairs import OBJECTIVES, SCHEMAS, Message, PreferencePair
 from tl_reward.data.readers import SUFFIXES, load_pairs
 from tl_reward.data.text import render
 from tl_reward.errors import InputError
-from tl_reward.measures.names import check_statistic
+from tl_reward.measures.names import StatisticName, check_statistic
 from tl_reward.measures.overlap import depth_thirds
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.record_neurons import record_discovery
 from tl_reward.results.store import Results
-from tl_reward.sites import Site
+from tl_reward.sites import Site, UnitSite
 
 GOOD_ROW = {"prompt": "Hi", "chosen": "Hello.", "rejected": "Go away."}
 SAID = {"role": "user", "content": "Hi"}
@@ -294,7 +294,7 @@ def found(tmp_path: Path) -> Path:
     """A run folder of `discover` on two models of 2 layers with 4 neurons."""
     made = Results(provenance={"seed": 0})
     for name in ("helpful", "harmless"):
-        by_side = {("mlp_gate", "mean"): torch.arange(16.0).reshape(2, 2, 4)}
+        by_side: dict[tuple[UnitSite, StatisticName], torch.Tensor] = {("mlp_gate", "mean"): torch.arange(16.0).reshape(2, 2, 4)}
         record_discovery(made, name, "d", Discovery(by_side=by_side, pairs=("0" * 16,), tokens=2))
     return made.save(tmp_path / "found")
 

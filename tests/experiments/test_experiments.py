@@ -35,7 +35,7 @@ def test_experiment(path, tmp_path):
     text = path.read_text(encoding="utf-8")
     for part in ("Command:", "Cost:", "Expect:"):
         assert part in text
-    assert len(text.splitlines()) <= 90
+    assert len(text.splitlines()) <= 82
     if path.stem == "reproduce":
         assert (tmp_path / "out" / "report.md").exists()
     elif path.stem != "train_reward_models":
