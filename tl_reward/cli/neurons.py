@@ -15,6 +15,7 @@ from tl_reward.sites import UNIT_SITES, UnitSite
 
 if TYPE_CHECKING:
     from tl_reward.analyses import exact_effects
+    from tl_reward.analyses.attribution import Attribution
     from tl_reward.model.reward_model import HookedRewardModel
     from tl_reward.neurons import NeuronSet
 
@@ -83,7 +84,7 @@ class AttributeCommand:
             for name, model in self.running.models(self.models):
                 for dataset, pairs in data.items():
                     label = f"{name}: {dataset}"
-                    found = {
+                    found: dict[Method, Attribution] = {
                         method: estimate(model, pairs, method, site=self.site, steps=self.steps, progress=f"{label}, {method}", **options)
                         for method in dict.fromkeys(self.methods)
                     }
