@@ -25,7 +25,8 @@ BIN = Path(sys.executable).parent
 
 def launch(count: int, *command: str) -> subprocess.CompletedProcess[str]:
     # With --cpu, accelerate starts one process, or needs MPI; --multi_gpu starts them, and the variable keeps them off GPUs.
-    own = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parents[1])}
+    path = os.pathsep.join([str(WORKER.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    own = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     options = ["launch", "--multi_gpu", "--num_machines", "1", "--num_processes", str(count), "--main_process_port", "0"]
     return subprocess.run([str(BIN / "accelerate"), *options, *command], capture_output=True, text=True, env=os.environ | own, timeout=120)
 

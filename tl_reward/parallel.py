@@ -2,23 +2,25 @@
 
 `accelerate launch` and `torchrun` say in the environment how many processes there are. All of them have to call the same functions in the
 same order; each gets the same result. With one process nothing here does anything, and torch.distributed is left alone.
+
+torch is imported where it is used: the command line asks here who prints before it knows whether a model is needed.
 """
 
 import atexit
 import itertools
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
-from typing import Any
-
-import torch
-import torch.distributed as dist
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from tl_reward.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
 
 _sections = itertools.count(1)
 _key: str | None = None  # in the store, once a process has failed in the section that is open
@@ -26,12 +28,14 @@ _key: str | None = None  # in the store, once a process has failed in the sectio
 
 def count() -> int:
     """The number of processes; 1 where nobody launched several."""
-    return dist.get_world_size() if _is_initialized() else _launched("WORLD_SIZE", 1)
+    group = _initialized()
+    return group.get_world_size() if group else _launched("WORLD_SIZE", 1)
 
 
 def rank() -> int:
     """Which process this is, in [0, `count()`)."""
-    return dist.get_rank() if _is_initialized() else _launched("RANK", 0)
+    group = _initialized()
+    return group.get_rank() if group else _launched("RANK", 0)
 
 
 def is_first() -> bool:
@@ -46,7 +50,11 @@ def on_this_machine() -> int:
 
 def device() -> str | None:
     """The GPU of this process, such as "cuda:1"; None where there is one process, or no GPU."""
-    if count() == 1 or not torch.cuda.is_available():
+    if count() == 1:
+        return None
+    import torch
+
+    if not torch.cuda.is_available():
         return None
     return f"cuda:{_launched('LOCAL_RANK', rank()) % torch.cuda.device_count()}"
 
@@ -71,25 +79,32 @@ def deal(sizes: Sequence[int], hands: int) -> list[list[int]]:
     return [sorted(hand) for hand in dealt]
 
 
-@torch.inference_mode()  # sums that were made in it can be added to in it alone
-def add_up(*tensors: Tensor) -> None:
+def add_up(*tensors: "torch.Tensor") -> None:
     """Sets each tensor to its sum over all processes, where it has the same shape."""
-    for tensor in tensors if count() > 1 else ():
-        sums = tensor.to("cpu", torch.promote_types(tensor.dtype, torch.int32)).contiguous()  # gloo adds no int16
-        dist.all_reduce(sums, group=_group())
-        tensor.copy_(sums)
+    if count() == 1:
+        return
+    import torch
+
+    with torch.inference_mode():  # sums that were made in it can be added to in it alone
+        for tensor in tensors:
+            sums = tensor.to("cpu", torch.promote_types(tensor.dtype, torch.int32)).contiguous()  # gloo adds no int16
+            torch.distributed.all_reduce(sums, group=_group())
+            tensor.copy_(sums)
 
 
 def gathered(value: Any) -> list[Any]:
     """A small JSON value of each process, in their order."""
     if count() == 1:
         return [value]
+    import torch
+    from torch import distributed
+
     text = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(count())]
-    dist.all_gather(sizes, torch.tensor([len(text)]), group=_group())
+    distributed.all_gather(sizes, torch.tensor([len(text)]), group=_group())
     longest = max(map(int, sizes))
     parts = [torch.zeros(longest, dtype=torch.uint8) for _ in sizes]
-    dist.all_gather(parts, torch.nn.functional.pad(text, (0, longest - len(text))), group=_group())
+    distributed.all_gather(parts, torch.nn.functional.pad(text, (0, longest - len(text))), group=_group())
     return [json.loads(bytes(part[: int(size)].tolist())) for part, size in zip(parts, sizes, strict=True)]
 
 
@@ -138,8 +153,10 @@ class _ElsewhereError(Exception):
     pass
 
 
-def _is_initialized() -> bool:
-    return dist.is_available() and dist.is_initialized()
+def _initialized() -> Any:
+    """torch.distributed where its processes are joined; None where they are not, or torch was never imported."""
+    distributed = sys.modules.get("torch.distributed")
+    return distributed if distributed is not None and distributed.is_available() and distributed.is_initialized() else None
 
 
 def _launched(name: str, default: int) -> int:
@@ -151,18 +168,25 @@ def _launched(name: str, default: int) -> int:
 @cache
 def _group() -> Any:
     """Sums are on the CPU, so gloo adds them up, whatever training uses. Shares of a long pass may end hours apart."""
-    if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    import torch
+    from torch import distributed
+
+    if not distributed.is_initialized():
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     atexit.register(_leave)
-    return dist.new_group(backend="gloo", timeout=timedelta(days=1))
+    return distributed.new_group(backend="gloo", timeout=timedelta(days=1))
 
 
 def _leave() -> None:
     """Ends gloo's threads while Python still runs: one that outlives it may abort the process."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def _store() -> Any:
+    from torch.distributed import distributed_c10d
+
     _group()
-    return dist.distributed_c10d._get_default_store()
+    return distributed_c10d._get_default_store()

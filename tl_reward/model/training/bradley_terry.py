@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 
@@ -22,52 +22,13 @@ from tl_reward.data.encoding import encode_pairs
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.model import architectures, checkpoints
+from tl_reward.model.training.config import How, TrainingConfig
 from tl_reward.neurons import NeuronSet
 
 RECORD_FILE = "training.json"
-How = Literal["masked", "pruned"]
 # What reads and what writes the neurons of an MLP, in Hugging Face's names for the supported architectures.
 _INTO = ("gate_proj", "up_proj", "c_fc", "dense_h_to_4h")
 _OUT_OF = ("down_proj", "c_proj", "dense_4h_to_h")
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train. The defaults are those of the embedded adapters.
-
-    Attributes:
-        method: "lora" trains low-rank adapters on every linear layer and the head, "full" trains every weight.
-        lora_rank: rank of the adapters; their scale is twice the rank.
-        learning_rate: peak, after a warm-up of 5 % of the steps; falls linearly to 0. None: 3e-4 for LoRA, 1e-5 for full.
-        batch_size: pairs an optimiser step, over all processes.
-        max_length: pairs with a longer side (in tokens) are left out.
-        max_pairs: a random sample of this many of the pairs that fit. None: all of them.
-        chat: write transcripts with the tokenizer's chat template instead of as HH-RLHF turns.
-        save_every: steps between the checkpoints that `resume` starts from.
-    """
-
-    method: Literal["lora", "full"] = "lora"
-    lora_rank: int = 8
-    learning_rate: float | None = None
-    epochs: float = 1.0
-    batch_size: int = 8
-    max_length: int = 320
-    max_pairs: int | None = None
-    seed: int = 0
-    chat: bool = False
-    save_every: int = 25
-
-    def __post_init__(self) -> None:
-        if self.method not in ("lora", "full"):
-            raise InputError(f"method must be lora or full, got {self.method!r}")
-        for name in ("lora_rank", "batch_size", "max_length", "max_pairs", "save_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
-        for name in ("epochs", "learning_rate"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name} must be above 0, got {value}")
 
 
 @dataclass(frozen=True)
