@@ -286,7 +286,7 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tiny, tmp_path, monkeypatch,
 
 def test_a_cut_within_a_chunk_leaves_the_chunk_before(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(passes, "CHUNK", 2)
-    whole, add, calls = collect_examples(tiny, PAIRS, NEURONS), passes.Details.add, []
+    whole, add, calls = collect_examples(tiny, PAIRS, NEURONS), passes.Details.layer, []
 
     def cut(*args):
         add(*args)
@@ -294,7 +294,7 @@ def test_a_cut_within_a_chunk_leaves_the_chunk_before(tiny, tmp_path, monkeypatc
         if len(calls) == 4:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(passes.Details, "add", cut)
+    monkeypatch.setattr(passes.Details, "layer", cut)
     with pytest.raises(KeyboardInterrupt):
         collect_examples(tiny, PAIRS, NEURONS, checkpoint=tmp_path / "partial")
     equal(whole, collect_examples(tiny, PAIRS, NEURONS, checkpoint=tmp_path / "partial"))

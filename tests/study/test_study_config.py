@@ -1,5 +1,6 @@
 """The config of a reproduction is strict: what it does not know it names, with what is allowed."""
 
+import dataclasses
 import tomllib
 from pathlib import Path
 
@@ -29,11 +30,16 @@ def test_the_study_is_the_papers():
 
 
 BAD = {
-    "the file has no key 'rnkings'; it may have bases, objectives": {"rnkings": []},
+    "the file has no key 'rnkings'; it may have bases, objectives, .*, conventions; did you mean 'rankings'": {"rnkings": []},
+    "the file has no key 'zzz'; it may have bases, .*, conventions$": {"zzz": []},
+    "data.helpful has no key 'tran'; it may have train, test; did you mean 'train'": {"data": {"helpful": {"tran": [], "test": []}}},
+    "benchmarks.RMB has no key 'splt'; it may have source, .*, limit; did": {"benchmarks": {"RMB": [{"source": "x", "splt": "y"}]}},
+    "benchmarks.RMB must be a table, got 3": {"benchmarks": {"RMB": [3]}},
     "training has no key 'lr'; it may have method": {"training": {"lr": 1.0}},
     "training takes no seed: list them under seeds": {"training": {"seed": 1}},
     "training.batch_size must be a whole number, got '8'": {"training": {"batch_size": "8"}},
-    "method must be lora or full|training.method must be one of lora, full, got 'qlora'": {"training": {"method": "qlora"}},
+    "training: batch_size must be at least 1, got 0": {"training": {"batch_size": 0}},
+    "training.method must be one of lora, full, got 'qlora'": {"training": {"method": "qlora"}},
     "objectives must be one of helpful, harmless, mixed, got 'honest'": {"objectives": ["honest"]},
     "objectives must name one or more, each once, got mixed, mixed": {"objectives": ["mixed", "mixed"]},
     "seeds must name one or more, each once, got none": {"seeds": []},
@@ -42,6 +48,10 @@ BAD = {
     "dtype must be one of float32, bfloat16, got 'float16'": {"dtype": "float16"},
     "fractions: fraction must be in .0, 1., got 1.5": {"fractions": [1.5]},
     "fractions must name each share once, got 0.1, 0.1": {"fractions": [0.1, 0.1]},
+    "retrain.fractions: fraction must be in .0, 1., got 2.0": {"retrain": {"fractions": [0, 2]}},
+    "limits.edited.RMB must be at least 0, got -1": {"limits": {"edited": {"RMB": -1}}},
+    "seeds must be a whole number, got True": {"seeds": [True]},
+    "bases.shipped must be true or false, got 1": {"bases": [{"name": "a", "source": "a/b", "shipped": 1}]},
     "draws must be at least 0, got -1": {"draws": -1},
     "limits.rows must be at least 1, got 0": {"limits": {"rows": 0}},
     "limits must be a table, got 3": {"limits": 3},
@@ -73,6 +83,15 @@ def test_bad_files(tmp_path):
             load_config(tmp_path / name)
     with pytest.raises(InputError, match=r"the file lacks bases, objectives"):
         parse_config({})
+
+
+def test_a_config_stays_as_it_was_read():
+    config = parse_config(TABLE)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.limits.rows = 5  # pyright: ignore[reportAttributeAccessIssue] - that it is refused is the test
+    # Shares may be written as whole numbers; sources by their names alone.
+    assert parse_config(TABLE | {"fractions": [1]}).fractions == (1.0,)
+    assert parse_config(TABLE | {"benchmarks": {"RMB": ["x"]}, "limits": {}}).benchmarks == {"RMB": (Source("x"),)}
 
 
 def test_data_stands_for_the_folder():

@@ -12,19 +12,19 @@ from torch import Tensor
 from tl_reward import parallel
 from tl_reward.analyses.direct_attribution import direct_attribution
 from tl_reward.analyses.discovery import discover
-from tl_reward.data.alignment import align, partners
+from tl_reward.data.alignment import align
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch
 from tl_reward.data.pairs import pair_hash
 from tl_reward.errors import InputError
-from tl_reward.interventions.patches import patch_between, spread
+from tl_reward.interventions.patches import patch_between
 from tl_reward.measures.names import Method, check_method
 from tl_reward.measures.neuron_statistics import CHUNK
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.activations import Grouping
-from tl_reward.running.batching import Pairs, encode_for
+from tl_reward.running.baselines import AtTokens, Baseline, Constant, Counterpart, OtherModel
+from tl_reward.running.batching import Grouping, Pairs, encode_for
 from tl_reward.running.budget import RunOptions
-from tl_reward.running.gradients import Baseline, backpropagate
+from tl_reward.running.gradients import backpropagate
 from tl_reward.sites import Site, UnitShape, UnitSite, Where, check_where, unit_shape
 
 
@@ -96,16 +96,11 @@ def attribute(
     else:
         grouping = Grouping(encoded.prompts)
     sums = _PromptSums(encoded, shape, steps or 1)
-
-    def add(place: Site, excess: Tensor, gradient: Tensor, batch: Batch) -> None:
-        sums.update(place.layer, excess, gradient, batch)
-
     sites = [Site(layer, site) for layer in range(shape.layers)]
     check_where(where)
-    against = _at(where, _baseline(baseline, sites, model))
-    backpropagate(
-        model, encoded, sites, add, steps=steps, baseline=against, grouping=grouping, merge=sums.merge, progress=progress, **options
-    )
+    against = _baseline(baseline, sites, model)
+    against = against if where == "all" else AtTokens(where, against)
+    backpropagate(model, encoded, sites, sums, steps=steps, baseline=against, grouping=grouping, progress=progress, **options)
     hashes = tuple(pair_hash(pair) for pair in encoded.pairs)
     return Attribution(sums.mean().float(), sums.standard_error().float(), hashes, sums.prompts)
 
@@ -121,10 +116,20 @@ class _PromptSums:
         self.prompts = len(self._pairs)
         self._left = torch.bincount(self._prompt).repeat(shape.layers, 1) * steps  # [layer, prompt]: rows to come
         self._open: dict[tuple[int, int], Float[Tensor, " unit"]] = {}  # by layer and prompt, where rows are to come
-        self._batch: Batch | None = None
+        # Of the batch: its prompts, how many rows of each prompt it has, and 1 where a token is part of a prompt.
+        self._labels: list[int] = []
+        self._rows = torch.empty(0)
+        self._within = torch.empty(0)
 
-    def update(self, layer: int, excess: Float[Tensor, "token unit *d"], gradient: Float[Tensor, "token unit *d"], batch: Batch) -> None:
-        self._look_at(batch)
+    def begin(self, batch: Batch) -> None:
+        row = batch.row.cpu()
+        labels, place = self._prompt[row].unique(return_inverse=True)
+        of_row = torch.nn.functional.one_hot(place, len(labels)).T.float().to(batch.row.device)
+        self._labels, self._within = labels.tolist(), (batch.occurrences(of_row) > 0).float()
+        self._rows = torch.bincount(self._prompt[row], minlength=self.prompts)
+
+    def layer(self, site: Site, excess: Float[Tensor, "token unit *d"], gradient: Float[Tensor, "token unit *d"]) -> None:
+        layer = site.layer
         parts = []
         for start in range(0, len(excess), CHUNK):
             here = slice(start, start + CHUNK)
@@ -132,7 +137,7 @@ class _PromptSums:
             parts.append(self._within[:, here] @ (products.sum(2) if products.ndim == 3 else products))
         effects = torch.stack(parts).double().sum(0).cpu()
         self._total[layer] += effects.sum(0)
-        self._left[layer] -= torch.bincount(self._prompt[batch.row.cpu()], minlength=self.prompts)
+        self._left[layer] -= self._rows
         for prompt, effect in zip(self._labels, effects, strict=True):
             effect = effect + self._open.pop((layer, prompt), 0)
             if self._left[layer, prompt] > 0:
@@ -144,6 +149,9 @@ class _PromptSums:
         self._square[layer] += effect**2
         self._cross[layer] += effect * self._pairs[prompt]
 
+    def end(self) -> None:
+        pass
+
     def merge(self) -> None:
         """Adds up what all processes have. Prompts whose rows came to several of them are squared only then."""
         parallel.add_up(self._total, self._square, self._cross)
@@ -154,13 +162,6 @@ class _PromptSums:
             parallel.add_up(effects)
             for prompt, effect in zip(split, effects, strict=True):
                 self._close(layer, prompt, effect)
-
-    def _look_at(self, batch: Batch) -> None:
-        """Notes which prompts a batch has, and where: `_within` is 1 where a token is part of one."""
-        if self._batch is not batch:
-            labels, place = self._prompt[batch.row.cpu()].unique(return_inverse=True)
-            rows = torch.nn.functional.one_hot(place, len(labels)).T.float().to(batch.row.device)
-            self._batch, self._labels, self._within = batch, labels.tolist(), (batch.occurrences(rows) > 0).float()
 
     def mean(self) -> Float[Tensor, "layer unit"]:
         return self._total / self._pairs.sum()
@@ -175,43 +176,21 @@ class _PromptSums:
         return (variance.clamp(min=0) * self.prompts / (self.prompts - 1)).sqrt() / self._pairs.sum()
 
 
-def _at(where: Where, baseline: Baseline | None) -> Baseline | None:
-    """The baseline at some tokens, and the activation itself at all others."""
-    if where == "all":
-        return baseline
-
-    def fn(site: Site, activation: Tensor, batch: Batch) -> Tensor:
-        other = baseline(site, activation, batch) if baseline else torch.zeros_like(activation)
-        return torch.where(spread(batch.at(where), activation), other, activation)
-
-    return fn
-
-
 def _baseline(baseline: str | Tensor | HookedRewardModel, sites: list[Site], model: HookedRewardModel) -> Baseline | None:
     if isinstance(baseline, Tensor):
         shape = [*unit_shape(model.cfg, sites[0].kind), *([model.cfg.d_head] if sites[0].kind == "attn_z" else [])]
         if list(baseline.shape) != shape:
             raise InputError(f"baseline must have the model's shape {shape}, got {list(baseline.shape)}")
-        return lambda site, activation, batch: baseline[site.layer].to(activation)
+        return Constant(baseline)
     if isinstance(baseline, HookedRewardModel):
         if baseline is model:
             raise InputError("the baseline must be another model than the one whose neurons are attributed")
-        source, names = patch_between(model, baseline), [site.hook_name for site in sites]
-        return lambda site, activation, batch: source.activations(batch, names)[site.hook_name].to(activation)
+        source = patch_between(model, baseline)
+        source.expect([site.hook_name for site in sites])
+        return OtherModel(source)
     if baseline not in ("zero", "pair"):
         raise InputError(f"baseline must be zero, pair, a model or a tensor, got {baseline!r}")
-    if baseline == "zero":
-        return None
-    seen: Batch | None = None
-    places: Tensor | None = None
-
-    def partner(site: Site, activation: Tensor, batch: Batch) -> Tensor:
-        nonlocal seen, places
-        if batch is not seen:
-            seen, places = batch, partners(batch)
-        return activation[:, places]
-
-    return partner
+    return Counterpart() if baseline == "pair" else None
 
 
 STEPS = 8

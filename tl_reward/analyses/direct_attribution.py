@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward import parallel
+from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch
 from tl_reward.data.pairs import pair_hash
 from tl_reward.model.fast_layers import output_norms
@@ -58,49 +59,59 @@ def direct_attribution(
     way of later layers. Args and errors as in `stream`.
     """
     encoded = encode_for(model, pairs, **options)
-    cfg = model.cfg
-    count = len(encoded.pairs)
-    sides = encoded.sides.sum(0).double() / count
-    head = torch.zeros(2, cfg.n_layers, cfg.n_heads, dtype=torch.float64)
-    neuron = torch.zeros(2, cfg.n_layers, int(cfg.d_mlp or 0), dtype=torch.float64)
-    embedding, bias, remainder, rewards = (torch.zeros(2, dtype=torch.float64) for _ in range(4))
-    largest = 0.0
-    seen: dict[Site, Tensor] = {}
-    end = Site(cfg.n_layers - 1, "resid_post")
+    sums = _Sums(model, encoded)
+    stream(model, encoded, sums.sites, sums, whole=True, progress=progress, **options)
+    parts = (value.float() for value in (sums.neuron, sums.head, sums.embedding, sums.bias, sums.remainder, sums.reward))
+    return DirectAttribution(*parts, sums.largest_remainder, tuple(pair_hash(pair) for pair in encoded.pairs))
 
-    def add(site: Site, activation: Tensor, batch: Batch, _: Tensor | None) -> None:
-        nonlocal largest
-        last = torch.stack([batch.places(i)[-1] for i in range(len(batch.row))])
-        seen[site] = activation[last].to(_wide(model))
-        if site != end:
-            return
-        reading = _read(model, seen[end])
-        weight = sides[:, batch.row.cpu()]
-        total = (seen[Site(0, "resid_pre")] * reading.direction).sum(1) + reading.bias
-        embedding.add_(weight @ (total - reading.bias).double().cpu())
-        bias_here = reading.bias
-        for layer in range(cfg.n_layers):
+
+class _Sums:
+    """The parts of `DirectAttribution`, in float64."""
+
+    def __init__(self, model: HookedRewardModel, encoded: EncodedPairs) -> None:
+        cfg = self._cfg = model.cfg
+        self._model = model
+        self._sides = encoded.sides.sum(0).double() / len(encoded.pairs)
+        self.head = torch.zeros(2, cfg.n_layers, cfg.n_heads, dtype=torch.float64)
+        self.neuron = torch.zeros(2, cfg.n_layers, int(cfg.d_mlp or 0), dtype=torch.float64)
+        self.embedding, self.bias, self.remainder, self.reward = (torch.zeros(2, dtype=torch.float64) for _ in range(4))
+        self.largest_remainder = 0.0
+        each = [Site(layer, kind) for layer in range(cfg.n_layers) for kind in ("attn_z", "mlp_post")]
+        self._first, self._last = Site(0, "resid_pre"), Site(cfg.n_layers - 1, "resid_post")
+        self.sites = [self._first, *each, self._last]
+        # Of the batch: the side of each row, where its last token is, and the activations there.
+        self._weight = self._at_end = torch.empty(0)
+        self._seen: dict[Site, Tensor] = {}
+
+    def begin(self, batch: Batch) -> None:
+        self._weight = self._sides[:, batch.row.cpu()]
+        self._at_end = torch.stack([batch.places(i)[-1] for i in range(len(batch.row))])
+
+    def layer(self, site: Site, activation: Tensor, base: Tensor | None) -> None:
+        self._seen[site] = activation[self._at_end].to(_wide(self._model))
+
+    def end(self) -> None:
+        seen, weight = self._seen, self._weight
+        reading = _read(self._model, seen[self._last])
+        total = (seen[self._first] * reading.direction).sum(1) + reading.bias
+        self.embedding += weight @ (total - reading.bias).double().cpu()
+        bias = reading.bias
+        for layer in range(self._cfg.n_layers):
             z, post = seen[Site(layer, "attn_z")], seen[Site(layer, "mlp_post")]
-            written = _written(model, layer, z, post, reading.direction)
-            head[:, layer] += weight @ written.head.double().cpu()
-            neuron[:, layer] += weight @ written.neuron.double().cpu()
-            bias_here = bias_here + written.bias
+            written = _written(self._model, layer, z, post, reading.direction)
+            self.head[:, layer] += weight @ written.head.double().cpu()
+            self.neuron[:, layer] += weight @ written.neuron.double().cpu()
+            bias = bias + written.bias
             total = total + written.head.sum(1) + written.neuron.sum(1) + written.bias
         left = (reading.reward - total).double().cpu()
-        largest = max(largest, float(left.abs().max()))
-        for sums, values in ((bias, bias_here), (remainder, left), (rewards, reading.reward)):
-            sums.add_(weight @ values.double().cpu())
+        self.largest_remainder = max(self.largest_remainder, float(left.abs().max()))
+        for sums, values in ((self.bias, bias), (self.remainder, left), (self.reward, reading.reward)):
+            sums += weight @ values.double().cpu()
         seen.clear()
 
-    def merge() -> None:
-        nonlocal largest
-        parallel.add_up(head, neuron, embedding, bias, remainder, rewards)
-        largest = max(parallel.gathered(largest))
-
-    each = [Site(layer, kind) for layer in range(cfg.n_layers) for kind in ("attn_z", "mlp_post")]
-    stream(model, encoded, [Site(0, "resid_pre"), *each, end], add, whole=True, merge=merge, progress=progress, **options)
-    sums = (value.float() for value in (neuron, head, embedding, bias, remainder, rewards))
-    return DirectAttribution(*sums, largest, tuple(pair_hash(pair) for pair in encoded.pairs))
+    def merge(self) -> None:
+        parallel.add_up(self.head, self.neuron, self.embedding, self.bias, self.remainder, self.reward)
+        self.largest_remainder = max(parallel.gathered(self.largest_remainder))
 
 
 class TokenAttribution(NamedTuple):

@@ -20,7 +20,7 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import side_weights, stream
 from tl_reward.running.batching import Pairs, encode_for
 from tl_reward.running.budget import RunOptions
-from tl_reward.sites import UNIT_SITES, Site, UnitSite, Where, check_unit_site, check_where, unit_shape
+from tl_reward.sites import UNIT_SITES, Site, UnitShape, UnitSite, Where, check_unit_site, check_where, unit_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,39 +97,48 @@ def discover(
     check_where(where)
     sites = tuple(dict.fromkeys(sites))
     encoded = encode_for(model, pairs, **options)
-    shapes = {kind: unit_shape(model.cfg, kind) for kind in sites}
-    sums = {kind: NeuronStatistics(*shape, encoded.objectives, sums_dtype) for kind, shape in shapes.items()}
-    sides = encoded.sides.sum(0) > 0
-    contrasts = {kind: ContrastSums(*shape, sides) for kind, shape in shapes.items()} if int(sides.sum(1).min()) > 1 else {}
     places = [Site(layer, kind) for kind in sites for layer in range(model.cfg.n_layers)]
-    seen: Batch | None = None
-    weight = averages = torch.empty(0)
-
-    def add(site: Site, activation: Tensor, batch: Batch, base_activation: Tensor | None) -> None:
-        nonlocal seen, weight, averages
-        kind = cast(UnitSite, site.kind)
-        if batch is not seen:
-            seen, weight = batch, side_weights(encoded, batch)
-            averages = _averages(encoded, batch, where, weight.shape[2])
-        if site.layer == 0:
-            sums[kind].count(weight)
-        values = sums[kind].update(site.layer, activation, weight, base_activation, averages)
-        if contrasts:
-            contrasts[kind].update(site.layer, values, batch.row)
-
-    def merge() -> None:
-        for each in (*sums.values(), *contrasts.values()):
-            each.merge()
-
-    stream(model, encoded, places, add, base=base, merge=merge, progress=progress, **options)
+    sums = _Sums(encoded, {kind: unit_shape(model.cfg, kind) for kind in sites}, where, sums_dtype)
+    stream(model, encoded, places, sums, base=base, progress=progress, **options)
+    statistics = sums.statistics
     return Discovery(
-        by_side={(kind, name): stats.by_side(name) for kind, stats in sums.items() for name in stats.names},
+        by_side={(kind, name): each.by_side(name) for kind, each in statistics.items() for name in each.names},
         pairs=tuple(pair_hash(pair) for pair in encoded.pairs),
-        tokens=int(next(iter(sums.values())).tokens.sum()) if sums else 0,
-        firing={(kind, name): value for kind, stats in sums.items() if kind != "attn_z" for name, value in stats.firing().items()},
-        contrast={kind: contrast.result() for kind, contrast in contrasts.items()},
+        tokens=int(next(iter(statistics.values())).tokens.sum()) if statistics else 0,
+        firing={(kind, name): value for kind, each in statistics.items() if kind != "attn_z" for name, value in each.firing().items()},
+        contrast={kind: contrast.result() for kind, contrast in sums.contrasts.items()},
         where=where,
     )
+
+
+class _Sums:
+    """Statistics and contrasts by site; no contrasts where a side has less than two transcripts."""
+
+    def __init__(self, encoded: EncodedPairs, shapes: Mapping[UnitSite, UnitShape], where: Where, dtype: torch.dtype) -> None:
+        self._encoded, self._where = encoded, where
+        self.statistics = {kind: NeuronStatistics(*shape, encoded.objectives, dtype) for kind, shape in shapes.items()}
+        sides = encoded.sides.sum(0) > 0
+        self.contrasts = {kind: ContrastSums(*shape, sides) for kind, shape in shapes.items()} if int(sides.sum(1).min()) > 1 else {}
+        self._row = self._weight = self._averages = torch.empty(0)  # of the batch
+
+    def begin(self, batch: Batch) -> None:
+        self._row, self._weight = batch.row, side_weights(self._encoded, batch)
+        self._averages = _averages(self._encoded, batch, self._where, self._weight.shape[2])
+        for statistics in self.statistics.values():
+            statistics.count(self._weight)
+
+    def layer(self, site: Site, activation: Tensor, base: Tensor | None) -> None:
+        kind = cast(UnitSite, site.kind)
+        values = self.statistics[kind].update(site.layer, activation, self._weight, base, self._averages)
+        if self.contrasts:
+            self.contrasts[kind].update(site.layer, values, self._row)
+
+    def end(self) -> None:
+        pass
+
+    def merge(self) -> None:
+        for each in (*self.statistics.values(), *self.contrasts.values()):
+            each.merge()
 
 
 def _averages(encoded: EncodedPairs, batch: Batch, where: Where, tokens: int) -> Float[Tensor, "row token"]:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_reward import parallel
-from tl_reward.data.alignment import Alignment, align, partners
+from tl_reward.data.alignment import Alignment, align
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch
 from tl_reward.data.pairs import PreferencePair
@@ -22,8 +22,8 @@ from tl_reward.measures.intervals import Estimate, bootstrap_ratio
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
-from tl_reward.running.activations import Grouping
-from tl_reward.running.batching import Pairs, encode_for
+from tl_reward.running.baselines import Counterpart
+from tl_reward.running.batching import Grouping, Pairs, encode_for
 from tl_reward.running.budget import RunOptions
 from tl_reward.running.gradients import backpropagate
 from tl_reward.running.scoring import sweep
@@ -194,56 +194,59 @@ def _estimate(
 ) -> "_Estimate":
     """Attribution patching (Nanda 2023): the difference to the counterpart times the gradient, summed over the patched tokens."""
     apart = encoded.apart()
-    every = [*cells, *sets]
-    found = torch.zeros(len(every), len(apart.rows), dtype=torch.float64)
-    tokens: dict[str | int, Int[np.ndarray, " row"]] = {cell.where: np.zeros(len(apart.rows), dtype=int) for cell in every}
-    of_site: dict[Site, list[int]] = {}
-    for i, cell in enumerate(every):
-        layers = [cell.layer] if cell.layer is not None else list((neurons or NeuronSet()).by_layer())
-        for layer in layers:
-            of_site.setdefault(Site(layer, cell.kind), []).append(i)
-    seen: Batch | None = None
-    partner = torch.empty(0)
-    within: dict[str | int, Tensor] = {}
-
-    def look_at(batch: Batch) -> None:
-        nonlocal seen, partner, within
-        if batch is not seen:
-            seen, partner = batch, partners(batch)
-            rows = batch.occurrences(torch.eye(len(batch.row), device=batch.row.device))
-            within = {at: rows * pair_tokens(batch, at).patched for at in dict.fromkeys(cell.where for cell in every)}
-            for at, mask in within.items():
-                tokens[at][batch.row.cpu().numpy()] = mask.sum(1).long().cpu().numpy()
-
-    def baseline(site: Site, activation: Tensor, batch: Batch) -> Tensor:
-        look_at(batch)
-        return activation[:, partner]
-
-    def add(site: Site, excess: Tensor, gradient: Tensor, batch: Batch) -> None:
-        wide = torch.promote_types(excess.dtype, torch.float32)
-        product = excess.to(wide) * gradient.to(wide)  # the gradient is of chosen minus rejected rewards, so both sides have one sign
-        for i in of_site[site]:
-            cell = every[i]
-            if cell.unit is not None:
-                here = product[:, cell.unit].sum(1)
-            elif cell.layer is None:
-                here = product[:, (neurons or NeuronSet()).by_layer()[site.layer].to(product.device)].sum(1)
-            else:
-                here = product.flatten(1).sum(1)
-            found[i, batch.row.cpu()] += (within[cell.where].to(here) @ here).double().cpu()
-
-    def merge() -> None:
-        parallel.add_up(found, *map(torch.from_numpy, tokens.values()))
-
+    sums = _Sums(apart, [*cells, *sets], neurons or NeuronSet())
     grouping = Grouping([row // 2 for row in range(len(apart.rows))], whole=True)
-    backpropagate(model, apart, list(of_site), add, baseline=baseline, grouping=grouping, merge=merge, progress=progress, **options)
-    counts = np.stack([tokens[cell.where].reshape(-1, 2).sum(0) for cell in every])
-    return _Estimate(found.unflatten(1, (-1, 2)).transpose(1, 2).numpy(), counts)
+    backpropagate(model, apart, sums.sites, sums, baseline=Counterpart(), grouping=grouping, progress=progress, **options)
+    counts = np.stack([sums.tokens[cell.where].reshape(-1, 2).sum(0) for cell in sums.cells])
+    return _Estimate(sums.moved.unflatten(1, (-1, 2)).transpose(1, 2).numpy(), counts)
 
 
 class _Estimate(NamedTuple):
     moved: Float[np.ndarray, "cell side pair"]
     tokens: Int[np.ndarray, "cell side"]
+
+
+class _Sums:
+    """For each cell and row, the reward that it is estimated to move (`moved`), and by `where` how many tokens are patched (`tokens`)."""
+
+    def __init__(self, encoded: EncodedPairs, cells: Sequence[Cell], neurons: NeuronSet) -> None:
+        self.cells, self._neurons = cells, neurons.by_layer()
+        self.moved = torch.zeros(len(cells), len(encoded.rows), dtype=torch.float64)
+        self.tokens: dict[Where | int, Int[np.ndarray, " row"]] = {cell.where: np.zeros(len(encoded.rows), dtype=int) for cell in cells}
+        self._of_site: dict[Site, list[int]] = {}
+        for i, cell in enumerate(cells):
+            for layer in [cell.layer] if cell.layer is not None else self._neurons:
+                self._of_site.setdefault(Site(layer, cell.kind), []).append(i)
+        self.sites = list(self._of_site)
+        # Of the batch: its rows, and by `where` 1 at the tokens of a row that are patched.
+        self._row = torch.empty(0, dtype=torch.long)
+        self._within: dict[Where | int, Float[Tensor, "row token"]] = {}
+
+    def begin(self, batch: Batch) -> None:
+        self._row = batch.row.cpu()
+        rows = batch.occurrences(torch.eye(len(batch.row), device=batch.row.device))
+        self._within = {at: rows * pair_tokens(batch, at).patched for at in self.tokens}
+        for at, mask in self._within.items():
+            self.tokens[at][self._row.numpy()] = mask.sum(1).long().cpu().numpy()
+
+    def layer(self, site: Site, excess: Tensor, gradient: Tensor) -> None:
+        wide = torch.promote_types(excess.dtype, torch.float32)
+        product = excess.to(wide) * gradient.to(wide)  # the gradient is of chosen minus rejected rewards, so both sides have one sign
+        for i in self._of_site[site]:
+            cell = self.cells[i]
+            if cell.unit is not None:
+                here = product[:, cell.unit].sum(1)
+            elif cell.layer is None:
+                here = product[:, self._neurons[site.layer].to(product.device)].sum(1)
+            else:
+                here = product.flatten(1).sum(1)
+            self.moved[i, self._row] += (self._within[cell.where].to(here) @ here).double().cpu()
+
+    def end(self) -> None:
+        pass
+
+    def merge(self) -> None:
+        parallel.add_up(self.moved, *map(torch.from_numpy, self.tokens.values()))
 
 
 def _check_places(encoded: EncodedPairs, alignment: Sequence[Alignment], where: Sequence[Where | int]) -> None:

@@ -1,7 +1,6 @@
 """Where in the model, and where in the text, a preference is decided: the reward read from every layer, and after every token."""
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple, Unpack
 
 import numpy as np
@@ -10,11 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_reward import parallel
+from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch, shared_prefix
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.activations import stream
+from tl_reward.running.activations import rewards_at, stream
 from tl_reward.running.batching import Pairs, encode_for
 from tl_reward.running.budget import RunOptions
 from tl_reward.sites import Site
@@ -95,38 +95,53 @@ def reward_lens(model: HookedRewardModel, pairs: Pairs, *, progress: str | None 
         options: how the model is run (`budget.RunOptions`).
     """
     encoded = encode_for(model, pairs, **options)
-    depths = model.cfg.n_layers + 1
-    rewards = torch.zeros(depths, len(encoded.rows), dtype=torch.float64)
-    lengths = [len(row.ids) for row in encoded.rows]
-    flat = torch.zeros(sum(lengths))
-    curves = flat.split(lengths)  # by row
-
-    head, bias = model.W_U[:, 0].double(), model.b_U[0].double()
-
-    def read(residual: Float[Tensor, "token d_model"]) -> Float[Tensor, " token"]:
-        # Not as a matrix product, whose rounding depends on the batch: transcripts that end with the same token tie before the first layer.
-        return ((model.ln_final(residual[None])[0].double() * head).sum(1) + bias).cpu()
-
-    def add(site: Site, activation: Tensor, batch: Batch, _: Tensor | None) -> None:
-        depth = 0 if site.kind == "resid_pre" else site.layer + 1
-        at_end = torch.stack([batch.places(i)[-1] for i in range(len(batch.row))])
-        rewards[depth, batch.row.cpu()] = read(activation[at_end])
-        if depth == depths - 1:
-            every = read(activation).float()
-            for i, row in enumerate(batch.row.tolist()):
-                curves[row].copy_(every[batch.places(i).cpu()])
-
-    sites = [Site(0, "resid_pre"), *(Site(layer, "resid_post") for layer in range(model.cfg.n_layers))]
-    merge = partial(parallel.add_up, rewards, flat)
-    stream(model, encoded, sites, add, whole=True, merge=merge, progress=progress, **options)
-    sides = [rewards[:, list(rows)].tolist() for rows in (encoded.chosen, encoded.rejected)]
+    read = _Read(model, encoded)
+    stream(model, encoded, read.sites, read, whole=True, progress=progress, **options)
+    sides = [read.rewards[:, list(rows)].tolist() for rows in (encoded.chosen, encoded.rejected)]
     return RewardLens(
         scores=tuple(Scores.of(encoded.pairs, a, b, encoded.dropped) for a, b in zip(*sides, strict=True)),
         curves=tuple(
-            TokenCurves(curves[a], curves[b], encoded.rows[a].ids, encoded.rows[b].ids, shared_prefix(encoded.rows[a], encoded.rows[b]))
+            TokenCurves(
+                read.curves[a], read.curves[b], encoded.rows[a].ids, encoded.rows[b].ids, shared_prefix(encoded.rows[a], encoded.rows[b])
+            )
             for a, b in zip(encoded.chosen, encoded.rejected, strict=True)
         ),
     )
+
+
+class _Read:
+    """Rewards by depth and row, and after each token of each row (`curves`)."""
+
+    def __init__(self, model: HookedRewardModel, encoded: EncodedPairs) -> None:
+        self._model = model
+        n_layers = model.cfg.n_layers
+        self._depth = {Site(0, "resid_pre"): 0} | {Site(layer, "resid_post"): layer + 1 for layer in range(n_layers)}
+        self._last = Site(n_layers - 1, "resid_post")
+        self.sites = list(self._depth)
+        self.rewards = torch.zeros(n_layers + 1, len(encoded.rows), dtype=torch.float64)
+        lengths = [len(row.ids) for row in encoded.rows]
+        self._flat = torch.zeros(sum(lengths))
+        self.curves = self._flat.split(lengths)
+        # Of the batch: its rows, and where their tokens are.
+        self._row: list[int] = []
+        self._places: list[Tensor] = []
+
+    def begin(self, batch: Batch) -> None:
+        self._row, self._places = batch.row.tolist(), [batch.places(i) for i in range(len(batch.row))]
+
+    def layer(self, site: Site, activation: Tensor, base: Tensor | None) -> None:
+        at_end = torch.stack([places[-1] for places in self._places])
+        self.rewards[self._depth[site], self._row] = rewards_at(self._model, activation[at_end]).cpu()
+        if site == self._last:
+            every = rewards_at(self._model, activation).cpu().float()
+            for row, places in zip(self._row, self._places, strict=True):
+                self.curves[row].copy_(every[places.cpu()])
+
+    def end(self) -> None:
+        pass
+
+    def merge(self) -> None:
+        parallel.add_up(self.rewards, self._flat)
 
 
 def _agreement(scores: Scores, final: Scores) -> Estimate:

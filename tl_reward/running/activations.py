@@ -1,7 +1,7 @@
 """Streams activations and gradients, batch by batch: what an analysis sees of a model, without holding on to it."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Unpack
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import torch
 from jaxtyping import Float
@@ -17,26 +17,15 @@ from tl_reward.model.layer_by_layer import check_comparable, mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batching import Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
 from tl_reward.running.budget import RunOptions
+from tl_reward.running.consumers import Consumer, Function, Merge, consumer_of
 from tl_reward.sites import Site, UnitSite, layer_of, unit_shape
-
-# Site, its activations [token …] without padding, the batch, and the base model's activations there if one runs beside.
-Consumer = Callable[[Site, Tensor, Batch, Tensor | None], None]
-# Adds up, with `parallel.add_up`, what the consumers of all processes have: each saw a share of the batches.
-Merge = Callable[[], None]
-
-
-class Grouping(NamedTuple):
-    """The group of each row: rows of different groups share no token in a batch. `whole`: a group has to be in one batch."""
-
-    of_row: Sequence[int]
-    whole: bool = False
 
 
 def stream(
     model: HookedRewardModel,
     pairs: Pairs,
     sites: Sequence[Site],
-    consumer: Consumer,
+    consumer: Consumer | Function,
     *,
     base: HookedRewardModel | None = None,
     whole: bool = False,
@@ -44,19 +33,21 @@ def stream(
     progress: str | None = None,
     **options: Unpack[RunOptions],
 ) -> None:
-    """One forward pass over every transcript; the consumer is called with the activations at each site of each batch.
+    """One forward pass over every transcript; the consumer is shown the activations at each site of each batch.
 
     A prefix that transcripts share comes once: `batch.occurrences` says how often each token stands for itself. With `base`, another
     model of the same shape reads the same tokens, layer by layer beside the first, and the consumer gets its activations as well.
 
     Args:
+        consumer: a `consumers.Consumer`, or a function of a site, its activations [token …] without padding, the batch, and the base
+            model's activations there, or None.
         whole: the consumer computes rewards from the residual stream itself, so that an edit past the last layer is refused.
-        merge: called at the end where several processes run, which are refused without it.
+        merge: of a function: called at the end where several processes run, which are refused without it.
 
     Raises:
         InputError: an activation is not finite (with the site and the pairs), the models differ in shape, a budget is too small.
     """
-    _check_merge(merge)
+    consumer = consumer_of(consumer, merge)
     if base is not None:
         check_comparable(model, base)
     encoded = encode_for(model, pairs, **options)
@@ -71,6 +62,7 @@ def stream(
             with torch.inference_mode(), edited(model, batch, interventions_of(options)) as hooks:
                 if whole:
                     _refuse_late(hooks, model.cfg.n_layers)
+                consumer.begin(batch)
                 residual = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
                 beside = base(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0) if base is not None else None
                 for layer, here in layers.items():
@@ -80,8 +72,9 @@ def stream(
                             beside = run_layers(base, beside, batch, layer, layer + 1)
                     with attached(model, [(site.hook_name, _feed(site, consumer, batch, kept, encoded)) for site in here]):
                         residual = run_layers(model, residual, batch, layer, layer + 1)
-    if merge is not None and parallel.count() > 1:
-        merge()
+                consumer.end()
+    if parallel.count() > 1:
+        consumer.merge()
 
 
 def sample_activations(
@@ -92,23 +85,48 @@ def sample_activations(
     At "attn_z" those of all heads, [sample, layer, head, d_head].
     """
     encoded = encode_for(model, pairs, **options)
-    order = torch.tensor(sorted(range(len(encoded.rows)), key=lambda i: encoded.rows[i].ids))  # so that that of the pairs is no matter
-    lengths = torch.tensor([len(encoded.rows[i].ids) for i in order])
-    ends = lengths.cumsum(0)
-    drawn = torch.randint(int(ends[-1]), (count,), generator=torch.Generator().manual_seed(seed))
-    at = torch.searchsorted(ends, drawn, right=True)
-    row, position = order[at], drawn - (ends - lengths)[at]
-    shape = (*unit_shape(model.cfg, site), *([model.cfg.d_head] if site == "attn_z" else []))
-    bank = torch.zeros(count, *shape)
+    bank = _Bank(encoded, (*unit_shape(model.cfg, site), *([model.cfg.d_head] if site == "attn_z" else [])), count, seed)
+    stream(model, encoded, [Site(layer, site) for layer in range(model.cfg.n_layers)], bank, **options)
+    return bank.samples
 
-    def take(place: Site, activation: Tensor, batch: Batch, _: Tensor | None) -> None:
-        for i, here in enumerate(batch.row.tolist()):
-            samples = (row == here).nonzero()[:, 0]
+
+class _Bank:
+    """Tokens drawn before the pass, and what is found there."""
+
+    def __init__(self, encoded: EncodedPairs, shape: Sequence[int], count: int, seed: int) -> None:
+        order = torch.tensor(sorted(range(len(encoded.rows)), key=lambda i: encoded.rows[i].ids))  # so that that of the pairs is no matter
+        lengths = torch.tensor([len(encoded.rows[i].ids) for i in order])
+        ends = lengths.cumsum(0)
+        drawn = torch.randint(int(ends[-1]), (count,), generator=torch.Generator().manual_seed(seed))
+        at = torch.searchsorted(ends, drawn, right=True)
+        self._row, self._position = order[at], drawn - (ends - lengths)[at]
+        self._here: list[tuple[Tensor, Tensor]] = []  # of a batch's transcripts, which samples, and where their tokens are
+        self.samples = torch.zeros(count, *shape)
+
+    def begin(self, batch: Batch) -> None:
+        self._here = []
+        for i, row in enumerate(batch.row.tolist()):
+            samples = (self._row == row).nonzero()[:, 0]
             if len(samples):
-                bank[samples, place.layer] = activation[batch.places(i)[position[samples]]].float().cpu()
+                self._here.append((samples, batch.places(i)[self._position[samples]]))
 
-    stream(model, encoded, [Site(layer, site) for layer in range(model.cfg.n_layers)], take, merge=lambda: parallel.add_up(bank), **options)
-    return bank
+    def layer(self, site: Site, activation: Tensor, base: Tensor | None) -> None:
+        for samples, tokens in self._here:
+            self.samples[samples, site.layer] = activation[tokens].float().cpu()
+
+    def end(self) -> None:
+        pass
+
+    def merge(self) -> None:
+        parallel.add_up(self.samples)
+
+
+def rewards_at(model: HookedRewardModel, residual: Float[Tensor, "token d_model"]) -> Float[Tensor, " token"]:
+    """The reward head, read from the residual stream at some tokens, float64.
+
+    Not as a matrix product, whose rounding depends on the batch: transcripts that end with the same token tie before the first layer.
+    """
+    return (model.ln_final(residual[None])[0].double() * model.W_U[:, 0].double()).sum(1) + model.b_U[0].double()
 
 
 def side_weights(encoded: EncodedPairs, batch: Batch) -> Float[Tensor, "objective side token"]:
@@ -129,14 +147,9 @@ def _feed(site: Site, consumer: Consumer, batch: Batch, kept: dict[str, Tensor],
         tokens = batch.flat(activation)
         _check_finite(tokens, hook.name, batch, encoded)
         other = kept.pop(hook.name, None)
-        consumer(site, tokens, batch, batch.flat(other) if other is not None else None)
+        consumer.layer(site, tokens, batch.flat(other) if other is not None else None)
 
     return fn
-
-
-def _check_merge(merge: Merge | None) -> None:
-    if merge is None:
-        parallel.require_one("a pass over activations or gradients that gives no merge")
 
 
 def _refuse_late(hooks: Hooks, n_layers: int) -> None:

@@ -25,6 +25,13 @@ class Batching(NamedTuple):
     max_tokens: int
 
 
+class Grouping(NamedTuple):
+    """The group of each row: rows of different groups share no token in a batch. `whole`: a group has to be in one batch."""
+
+    of_row: Sequence[int]
+    whole: bool = False
+
+
 def interventions_of(options: RunOptions) -> Sequence[Any]:
     given: Any = options.get("interventions", ())
     if not isinstance(given, Sequence):
@@ -57,17 +64,16 @@ def batches_for(
     *,
     shared: bool = True,
     gradients: bool = False,
-    groups: Sequence[int] | None = None,
-    whole: bool = False,
+    grouping: Grouping | None = None,
 ) -> Batching:
     """The batches that all of some models read.
 
     They are packed where every edit allows it (`shared`) and nobody else listens: a hook of the user's expects one transcript a row.
 
     Args:
-        groups: the group of each row. In packed batches, rows of different groups share no token.
-        whole: each group has to be in one batch.
+        grouping: which rows may share tokens in packed batches. By default all.
     """
+    groups, whole = grouping or (None, False)
     others = any(module._forward_hooks or module._forward_pre_hooks for model in models for module in model.modules())
     packed = shared and not others and not any(model.cfg.use_attn_result for model in models)
     with parallel.together():

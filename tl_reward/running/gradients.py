@@ -1,6 +1,6 @@
 """Gradients of the margin at sites, batch by batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Unpack
 
 import torch
@@ -13,17 +13,12 @@ from tl_reward.errors import InputError
 from tl_reward.interventions.attaching import attached, edited
 from tl_reward.model.layer_by_layer import mask_of
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.activations import Grouping, Merge, _all_per_token, _check_finite, _check_merge, _keep
-from tl_reward.running.batching import Pairs, batches_for, encode_for, in_turn, interventions_of
+from tl_reward.running.activations import _all_per_token, _check_finite, _keep
+from tl_reward.running.baselines import Baseline
+from tl_reward.running.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of
 from tl_reward.running.budget import RunOptions
+from tl_reward.running.consumers import GradientConsumer
 from tl_reward.sites import Site
-
-# Site, by how much its activations exceed the baseline [token …], the gradient there, of the same shape, and the batch.
-GradientConsumer = Callable[[Site, Tensor, Tensor, Batch], None]
-
-
-# Site, its activations [batch pos …], and the batch: what they are compared with, of a shape that broadcasts to theirs.
-Baseline = Callable[[Site, Tensor, Batch], Tensor]
 
 
 class _Path(NamedTuple):
@@ -45,7 +40,6 @@ def backpropagate(
     steps: int | None = None,
     baseline: Baseline | None = None,
     grouping: Grouping | None = None,
-    merge: Merge | None = None,
     progress: str | None = None,
     **options: Unpack[RunOptions],
 ) -> None:
@@ -56,24 +50,24 @@ def backpropagate(
     Args:
         steps: with a number, the gradient is the mean of as many on the straight path from the baseline to the activations, at all
             sites jointly (integrated gradients; Sundararajan et al. 2017), by the midpoint rule; as many forward and backward passes.
-            The consumer is called at each step, with the gradient divided by `steps`.
+            The consumer is shown each site at each step, with the gradient divided by `steps`.
         baseline: what activations are compared with; None is 0.
         grouping: which rows may share tokens. By default all: then the gradient at a token that transcripts of several prompts share is
             the sum over these.
-        merge: as in `stream`.
 
     Errors as in `stream`.
     """
     if steps is not None and steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")
-    _check_merge(merge)
     encoded = encode_for(model, pairs, **options)
     sign = encoded.sides[:, 0].sum(0) - encoded.sides[:, 1].sum(0)
-    of_row, whole = grouping or (None, False)
-    made = batches_for([model], encoded, options, shared=_all_per_token(options), gradients=True, groups=of_row, whole=whole)
+    made = batches_for([model], encoded, options, shared=_all_per_token(options), gradients=True, grouping=grouping)
     with parallel.together():
         for batch in in_turn(made.batches, progress, model.cfg.device, times=steps or 1):
             with edited(model, batch, interventions_of(options)):
+                if baseline is not None:
+                    baseline.begin(batch)
+                consumer.begin(batch)
                 clean: dict[str, Tensor] = {}
                 with torch.no_grad():
                     embedded = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
@@ -88,8 +82,9 @@ def backpropagate(
                         reward = model(leaves[0], attention_mask=mask_of(batch), start_at_layer=0)
                         # Of these alone: weights that can be trained get no gradient.
                         (reward * sign.to(reward)[batch.row]).sum().backward(inputs=leaves)
-    if merge is not None and parallel.count() > 1:
-        merge()
+                consumer.end()
+    if parallel.count() > 1:
+        consumer.merge()
 
 
 def _feed_gradient(
@@ -105,13 +100,13 @@ def _feed_gradient(
 
     def fn(activation: Tensor, hook: Any) -> Tensor | None:
         clean = (path.clean[hook.name] if path else activation).detach()
-        excess = clean - baseline(site, clean, batch) if baseline else clean
+        excess = clean - baseline.at(site, clean) if baseline is not None else clean
         tokens = batch.flat(excess)
         _check_finite(tokens, hook.name, batch, encoded)
 
         def gradient(value: Tensor) -> None:
             _check_finite(batch.flat(value), f"gradient at {hook.name}", batch, encoded)
-            consumer(site, tokens, batch.flat(value) / (path.steps if path else 1), batch)
+            consumer.layer(site, tokens, batch.flat(value) / (path.steps if path else 1))
 
         # On a path, a site's activations are set, whatever the layers below now give.
         seen = (clean - (1 - path.share) * excess).requires_grad_() if path else activation

@@ -20,7 +20,7 @@ from tl_reward.interventions.protocol import Hooks, Intervention, hooks_of, is_p
 from tl_reward.measures.scores import Scores
 from tl_reward.model.layer_by_layer import mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.batching import Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
+from tl_reward.running.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
 from tl_reward.running.budget import RunOptions
 from tl_reward.sites import layer_of
 
@@ -63,8 +63,8 @@ def sweep(
             raise InputError(f"patching within a pair goes with interventions that state per_token = True; {others[0]} does not")
         align(encoded)  # says which pair cannot be aligned
         encoded = encoded.apart()
-    groups = [row // 2 for row in range(len(encoded.rows))] if paired else None
-    made = batches_for([model], encoded, options, shared=all(map(is_per_token, every)), groups=groups, whole=paired)
+    grouping = Grouping([row // 2 for row in range(len(encoded.rows))], whole=True) if paired else None
+    made = batches_for([model], encoded, options, shared=all(map(is_per_token, every)), grouping=grouping)
     rewards = torch.zeros(len(conditions), len(encoded.rows), dtype=torch.float64)
     with parallel.together():
         for batch in in_turn(made.batches, progress, model.cfg.device, times=len(conditions)):

@@ -1,13 +1,17 @@
-"""What a reproduction runs: a TOML file, read strictly into frozen dataclasses."""
+"""What does a reproduction run? A TOML file says it, which is read strictly into frozen classes that pydantic checks."""
 
 import dataclasses
+import re
 import tomllib
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_type_hints
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_core import ErrorDetails, PydanticCustomError, to_json
 
 from tl_reward.data.readers import EMBEDDED, looks_local
 from tl_reward.errors import InputError
@@ -20,10 +24,43 @@ from tl_reward.study.matrix import Conventions
 ObjectiveName = Literal["helpful", "harmless", "mixed"]
 Ranking = Literal["mean", "abs_mean", "rms", "probability", "entropy", "change", "random"]
 DATA = "$DATA"
-_NAMES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+STRICT = ConfigDict(strict=True, extra="forbid")
 
 
-@dataclass(frozen=True)
+def _folder_name(name: str) -> str:
+    if not name or not all(c.isalnum() or c in "-_. " for c in name) or name.startswith("."):
+        raise InputError(f"a name may hold letters, digits, spaces, '-', '_' and '.', got {name!r}")
+    return name
+
+
+def _share(value: float) -> float:
+    check_fraction(value)
+    return value
+
+
+def _share_or_zero(value: float) -> float:
+    return value and _share(value)
+
+
+def _each_once(values: tuple[float, ...]) -> tuple[float, ...]:
+    if len(set(values)) < len(values):
+        raise PydanticCustomError("once", "must name each share once, got {got}", {"got": ", ".join(map(str, values))})
+    return values
+
+
+def _without_seed(training: Any) -> Any:
+    if isinstance(training, Mapping) and "seed" in training:
+        raise PydanticCustomError("seed", "takes no seed: list them under seeds")
+    return training
+
+
+Name = Annotated[str, AfterValidator(_folder_name)]  # of bases and benchmarks: it becomes a folder's
+Shares = Annotated[tuple[Annotated[float, AfterValidator(_share)], ...], AfterValidator(_each_once)]
+FromZero = Annotated[int, Field(ge=0)]
+FromOne = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
 class Base:
     """A language model that reward models are trained from.
 
@@ -33,12 +70,19 @@ class Base:
         shipped: the embedded adapters count as its reward models of seed 0.
     """
 
-    name: str
+    name: Name
     source: str
     shipped: bool = False
 
+    def __post_init__(self) -> None:
+        hub = self.source.count("/") == 1 and not self.source.startswith((".", "/"))
+        if not (hub or self.source == embedded.BASE or Path(self.source).is_dir()):
+            raise InputError(f"model {self.source!r} is no folder, no hub id (owner/name), and not embedded ({embedded.BASE})")
+        if self.shipped and self.source != embedded.BASE:
+            raise InputError(f"the embedded adapters were trained from {embedded.BASE}; {self.name} is {self.source}")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=STRICT)
 class Source:
     """Preference pairs: a file (`$DATA/…` is under the data folder), a hub id, or "embedded". The rest is as in `readers.load_pairs`;
     `objective` is for the pairs of a benchmark that do not name theirs."""
@@ -50,8 +94,13 @@ class Source:
     objective: Literal["helpful", "harmless"] | None = None
     limit: int | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name_alone(cls, value: Any) -> Any:
+        return {"source": value} if isinstance(value, str) else value
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=STRICT)
 class ObjectiveData:
     """The pairs of one objective; a mixed model is trained and tested on those of both."""
 
@@ -59,7 +108,7 @@ class ObjectiveData:
     test: tuple[Source, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Limits:
     """How much of the data is used; None is all. Of several sources of an objective, rows are taken in turn.
 
@@ -70,12 +119,12 @@ class Limits:
         discovery: the first training pairs of each objective, on which neurons are found.
     """
 
-    rows: int | None = None
-    edited: Mapping[str, int] = field(default_factory=dict)
-    discovery: int | None = None
+    rows: FromOne | None = None
+    edited: Mapping[str, FromZero] = field(default_factory=dict)
+    discovery: FromOne | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Retrain:
     """Models that are trained again without their top neurons, on a random sample of `pairs` training pairs (None: all).
 
@@ -86,13 +135,13 @@ class Retrain:
     """
 
     kinds: tuple[Literal["masked", "pruned"], ...] = ()
-    fractions: tuple[float, ...] = ()
+    fractions: Annotated[tuple[Annotated[float, AfterValidator(_share_or_zero)], ...], AfterValidator(_each_once)] = ()
     objectives: tuple[ObjectiveName, ...] = ()
     ranking: Ranking = "mean"
-    pairs: int | None = None
+    pairs: FromOne | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class StudyConfig:
     """All of a reproduction.
 
@@ -106,25 +155,79 @@ class StudyConfig:
             ranking.
         draws: layer-matched random sets at each fraction.
         conventions: how neurons are summed over, and top sets cut and intersected: "ours", or "study" as arXiv 2606.13209's code
-            (`study.conventions`).
+            (`study.top_sets`).
     """
 
     bases: tuple[Base, ...]
     objectives: tuple[ObjectiveName, ...]
     seeds: tuple[int, ...]
-    training: TrainingConfig
+    training: Annotated[TrainingConfig, BeforeValidator(_without_seed)]
     data: Mapping[Literal["helpful", "harmless"], ObjectiveData]
     rankings: tuple[Ranking, ...]
-    fractions: tuple[float, ...]
-    benchmarks: Mapping[str, tuple[Source, ...]] = field(default_factory=dict)
-    set_fractions: tuple[float, ...] = ()
-    patch_fractions: tuple[float, ...] = ()
-    draws: int = 3
+    fractions: Shares
+    benchmarks: Mapping[Name, tuple[Source, ...]] = field(default_factory=dict)
+    set_fractions: Shares = ()
+    patch_fractions: Shares = ()
+    draws: FromZero = 3
     limits: Limits = field(default_factory=Limits)
     retrain: Retrain = field(default_factory=Retrain)
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    max_length: int | None = None
+    max_length: FromOne | None = None
     conventions: Conventions = "ours"
+
+    def __post_init__(self) -> None:
+        named = {"bases": [base.name for base in self.bases], "objectives": self.objectives, "seeds": self.seeds, "rankings": self.rankings}
+        for key, values in named.items():
+            if not values or len(set(values)) < len(values):
+                raise InputError(f"{key} must name one or more, each once, got {', '.join(map(str, values)) or 'none'}")
+        self._check_data()
+        self._check_sets()
+        self._check_retrain()
+
+    def _check_data(self) -> None:
+        needed = data_needed(self)
+        missing = [name for name in needed if name not in self.data]
+        if missing:
+            compared = "; the ranking entropy compares both objectives" if "entropy" in self.rankings else ""
+            raise InputError(f"data.{missing[0]} is missing; objectives are {', '.join(self.objectives)}{compared}")
+        listed = {f"data.{name}.{part}": getattr(self.data[name], part) for name in needed for part in ("train", "test")}
+        for key, sources in (listed | {f"benchmarks.{name}": sources for name, sources in self.benchmarks.items()}).items():
+            if not sources:
+                raise InputError(f"{key} must list one or more sources of pairs, got none")
+        tests = (OBJECTIVE_TEST, *self.benchmarks)
+        unknown = [name for name in self.limits.edited if name not in tests]
+        if unknown:
+            raise InputError(f"limits.edited names no benchmark {unknown[0]!r}; there are {', '.join(tests)}")
+
+    def _check_sets(self) -> None:
+        if not (self.set_fractions or self.patch_fractions):
+            return
+        lacking = set(get_args(ObjectiveName)) - set(self.objectives)
+        if lacking:
+            raise InputError(f"set_fractions and patch_fractions need all three objectives; objectives lacks {', '.join(sorted(lacking))}")
+        _check_ranks_all("rankings[0]", self.rankings[0])
+
+    def _check_retrain(self) -> None:
+        again = self.retrain
+        if set(again.objectives) - set(self.objectives):
+            raise InputError(
+                f"retrain.objectives must be among objectives ({', '.join(self.objectives)}), got {', '.join(again.objectives)}"
+            )
+        if again.kinds:
+            _check_ranks_all("retrain.ranking", again.ranking)
+            if again.ranking not in self.rankings:
+                raise InputError(f"retrain.ranking must be one of rankings ({', '.join(self.rankings)}), got {again.ranking!r}")
+
+
+def _check_ranks_all(key: str, ranking: Ranking) -> None:
+    if ranking == "entropy":
+        raise InputError(f"{key}, by which sets are made, must not be entropy: it ranks only the neurons that fire often")
+
+
+def data_needed(config: StudyConfig) -> list[Literal["helpful", "harmless"]]:
+    """The objectives whose pairs are read: to learn and test on, or to compare firing over both."""
+    both = "mixed" in config.objectives or "entropy" in config.rankings
+    return [name for name in ("helpful", "harmless") if both or name in config.objectives]
 
 
 def load_config(path: str | Path) -> StudyConfig:
@@ -144,132 +247,57 @@ def load_config(path: str | Path) -> StudyConfig:
 
 def parse_config(table: Mapping[str, Any]) -> StudyConfig:
     """A config from TOML's tables; errors as in `load_config`."""
-    training = table.get("training")
-    if isinstance(training, Mapping) and "seed" in training:
-        raise InputError("training takes no seed: list them under seeds")
-    config = _read(StudyConfig, table, "")
-    _check(config)
-    return config
+    try:
+        # As JSON: pydantic's strict reading of Python's own objects would want tuples and classes where a file has lists and tables.
+        return TypeAdapter(StudyConfig).validate_json(to_json(table))
+    except ValidationError as error:
+        raise InputError(_in_one_line(error.errors())) from None
 
 
-def _check(config: StudyConfig) -> None:
-    for key in ("bases", "objectives", "seeds", "rankings"):
-        values = getattr(config, key)
-        names = [value.name if isinstance(value, Base) else value for value in values]
-        if not names or len(set(names)) < len(names):
-            raise InputError(f"{key} must name one or more, each once, got {', '.join(map(str, names)) or 'none'}")
-    for base in config.bases:
-        _check_name("bases", base.name)
-        hub = base.source.count("/") == 1 and not base.source.startswith((".", "/"))
-        known = hub or base.source == embedded.BASE or Path(base.source).is_dir()
-        if not known:
-            raise InputError(f"bases: model {base.source!r} is no folder, no hub id (owner/name), and not embedded ({embedded.BASE})")
-        if base.shipped and base.source != embedded.BASE:
-            raise InputError(f"bases: the embedded adapters were trained from {embedded.BASE}; {base.name} is {base.source}")
-    for name in config.benchmarks:
-        _check_name("benchmarks", name)
-    missing = [name for name in data_needed(config) if name not in config.data]
-    if missing:
-        compared = "; the ranking entropy compares both objectives" if "entropy" in config.rankings else ""
-        raise InputError(f"data.{missing[0]} is missing; objectives are {', '.join(config.objectives)}{compared}")
-    listed = {f"data.{name}.{part}": getattr(config.data[name], part) for name in data_needed(config) for part in ("train", "test")}
-    for key, sources in (listed | {f"benchmarks.{name}": sources for name, sources in config.benchmarks.items()}).items():
-        if not sources:
-            raise InputError(f"{key} must list one or more sources of pairs, got none")
-    tests = (OBJECTIVE_TEST, *config.benchmarks)
-    unknown = [name for name in config.limits.edited if name not in tests]
-    if unknown:
-        raise InputError(f"limits.edited names no benchmark {unknown[0]!r}; there are {', '.join(tests)}")
-    retrain = config.retrain
-    for key, values in {
-        "fractions": config.fractions, "set_fractions": config.set_fractions, "patch_fractions": config.patch_fractions,
-        "retrain.fractions": [value for value in retrain.fractions if value != 0],
-    }.items():  # fmt: skip
-        if len(set(values)) < len(values):
-            raise InputError(f"{key} must name each share once, got {', '.join(map(str, values))}")
-        for value in values:
-            try:
-                check_fraction(value)
-            except InputError as error:
-                raise InputError(f"{key}: {error}") from None
-    trio = set(get_args(ObjectiveName)) - set(config.objectives)
-    if (config.set_fractions or config.patch_fractions) and trio:
-        raise InputError(f"set_fractions and patch_fractions need all three objectives; objectives lacks {', '.join(sorted(trio))}")
-    if set(retrain.objectives) - set(config.objectives):
-        raise InputError(
-            f"retrain.objectives must be among objectives ({', '.join(config.objectives)}), got {', '.join(retrain.objectives)}"
+_SAYS = {
+    "unexpected_keyword_argument": "has no key {key!r}; it may have {allowed}{nearest}",
+    "missing": "lacks {missing}",
+    "literal_error": "must be one of {expected}, got {got!r}",
+    "greater_than_equal": "must be at least {ge}, got {got}",
+    "int_type": "must be a whole number, got {got!r}",
+    "float_type": "must be a number, got {got!r}",
+    "string_type": "must be text, got {got!r}",
+    "bool_type": "must be true or false, got {got!r}",
+    "tuple_type": "must be a list, got {got!r}",
+    "dict_type": "must be a table, got {got!r}",
+    "dataclass_type": "must be a table, got {got!r}",
+}
+
+
+def _in_one_line(errors: Sequence[ErrorDetails]) -> str:
+    """What pydantic found first. An unknown key goes before one that is missing, which it may be meant for."""
+    order = ("unexpected_keyword_argument", "missing")
+    error = min(errors, key=lambda each: (*order, each["type"]).index(each["type"]))
+    kind, loc, facts = error["type"], error["loc"], dict(error.get("ctx", {}))
+    inside = loc[:-1] if kind in order else loc[:-2] if loc[-1:] == ("[key]",) else loc  # of a key, the table that it stands in
+    place = ".".join(part for part in inside if isinstance(part, str)) or "the file"
+    if kind == "value_error":  # one of ours
+        return f"{place}: {facts['error']}" if loc else str(facts["error"])
+    if kind == "unexpected_keyword_argument":
+        key, allowed = str(loc[-1]), _keys_at(inside)
+        near = get_close_matches(key, allowed, n=1)
+        facts |= {"key": key, "allowed": ", ".join(allowed), "nearest": f"; did you mean {near[0]!r}?" if near else ""}
+    if kind == "missing":
+        facts["missing"] = ", ".join(str(each["loc"][-1]) for each in errors if each["type"] == kind and each["loc"][:-1] == inside)
+    if kind == "literal_error":
+        facts["expected"] = ", ".join(re.findall("'([^']*)'", facts["expected"]))
+    said = _SAYS[kind].format(got=error["input"], **facts) if kind in _SAYS else error["msg"]
+    return f"{place} {said}"
+
+
+def _keys_at(place: Sequence[str | int]) -> list[str]:
+    """Those that a table there may have."""
+    kind: Any = StudyConfig
+    for part in place:
+        kind = (
+            get_type_hints(kind)[str(part)] if dataclasses.is_dataclass(kind) else next(a for a in reversed(get_args(kind)) if a is not ...)
         )
-    of_all = {"rankings[0]": config.rankings[0]} if config.set_fractions or config.patch_fractions else {}
-    of_all |= {"retrain.ranking": retrain.ranking} if retrain.kinds else {}
-    for key, ranking in of_all.items():
-        if ranking == "entropy":
-            raise InputError(f"{key}, by which sets are made, must not be entropy: it ranks only the neurons that fire often")
-    if retrain.kinds and retrain.ranking not in config.rankings:
-        raise InputError(f"retrain.ranking must be one of rankings ({', '.join(config.rankings)}), got {retrain.ranking!r}")
-    least = {"draws": (config.draws, 0), "limits.rows": (config.limits.rows, 1), "limits.discovery": (config.limits.discovery, 1)}
-    least |= {f"limits.edited.{name}": (rows, 0) for name, rows in config.limits.edited.items()}
-    least |= {"max_length": (config.max_length, 1), "retrain.pairs": (retrain.pairs, 1)}
-    for key, (value, low) in least.items():
-        if value is not None and value < low:
-            raise InputError(f"{key} must be at least {low}, got {value}")
-
-
-def data_needed(config: StudyConfig) -> list[Literal["helpful", "harmless"]]:
-    """The objectives whose pairs are read: to learn and test on, or to compare firing over both."""
-    both = "mixed" in config.objectives or "entropy" in config.rankings
-    return [name for name in ("helpful", "harmless") if both or name in config.objectives]
-
-
-def _check_name(key: str, name: str) -> None:
-    """Names become folders."""
-    if not name or not all(c.isalnum() or c in "-_. " for c in name) or name.startswith("."):
-        raise InputError(f"{key}: a name may hold letters, digits, spaces, '-', '_' and '.', got {name!r}")
-
-
-def _read(kind: Any, value: Any, where: str) -> Any:
-    """A value of a declared type. Raises InputError that names the place and what is allowed there."""
-    place = where or "the file"
-    origin, args = get_origin(kind), get_args(kind)
-    if origin in (types.UnionType, typing.Union):  # "| None": TOML has no null, so a key that is there has a value
-        return _read(next(arg for arg in args if arg is not type(None)), value, where)
-    if origin is Literal:
-        if value not in args:
-            raise InputError(f"{place} must be one of {', '.join(args)}, got {value!r}")
-        return value
-    if origin is tuple:
-        if not isinstance(value, list):
-            raise InputError(f"{place} must be a list, got {value!r}")
-        return tuple(_read(args[0], item, where) for item in value)
-    if origin is Mapping:
-        if not isinstance(value, Mapping):
-            raise InputError(f"{place} must be a table, got {value!r}")
-        return {_read(args[0], key, where): _read(args[1], item, f"{where}.{key}") for key, item in value.items()}
-    if dataclasses.is_dataclass(kind):
-        return _table(kind, {"source": value} if kind is Source and isinstance(value, str) else value, where)
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise InputError(f"{place} must be {_NAMES[kind.__name__]}, got {value!r}")
-    return value
-
-
-def _table(kind: Any, value: Any, where: str) -> Any:
-    place = where or "the file"
-    if not isinstance(value, Mapping):
-        raise InputError(f"{place} must be a table, got {value!r}")
-    hints = typing.get_type_hints(kind)
-    fields = {item.name: item for item in dataclasses.fields(kind)}
-    unknown = [key for key in value if key not in fields]
-    if unknown:
-        raise InputError(f"{place} has no key {unknown[0]!r}; it may have {', '.join(name for name in fields if name != 'seed')}")
-    missing = [
-        name
-        for name, item in fields.items()
-        if name not in value and item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise InputError(f"{place} lacks {', '.join(missing)}")
-    return kind(**{name: _read(hints[name], item, f"{where}.{name}".lstrip(".")) for name, item in value.items()})
+    return [each.name for each in dataclasses.fields(kind) if each.name != "seed"]  # a training's comes from `seeds`
 
 
 def located(source: Source, data: str | Path | None) -> Source:

@@ -68,7 +68,7 @@ class Matrix:
         scores: by model and edit, then by sub-task (`benchmarks.SubTask.name`, or "objective test" for the test pairs of the model's own
             objective), the rewards of its pairs.
         found: by model.
-        conventions: how top sets are cut (`conventions.cut`).
+        conventions: how top sets are cut (`top_sets.cut`).
     """
 
     scores: Mapping[tuple[Model, Edit], Mapping[str, Scores]] = field(default_factory=dict)

@@ -1,7 +1,6 @@
 """Which transcripts and tokens drive each neuron: its strongest examples, its distribution, and what it goes along with."""
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple, Unpack
 
@@ -145,11 +144,10 @@ def collect_examples(
     def run(number: int, sums: Peaks | Details) -> None:
         for i, start in enumerate(chunks, number * len(chunks)):
             if i >= done and sums.sites:
-                part = passes.part_of(encoded, start, model.cfg.device)
+                part = sums.part = passes.part_of(encoded, start, model.cfg.device)
                 last = start + len(part.encoded.pairs)
                 label = f"{progress}, pass {number + 1} of 2, pairs {start + 1}-{last} of {len(encoded.pairs)}" if progress else None
-                stream(model, part.encoded, sums.sites, partial(sums.add, part), whole=True, progress=label, **options)
-                sums.end(part)
+                stream(model, part.encoded, sums.sites, sums, whole=True, progress=label, **options)
                 write_state(checkpoint, identity, task.state, i + 1)
 
     run(0, Peaks(task))

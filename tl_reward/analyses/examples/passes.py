@@ -7,11 +7,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_reward import parallel
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
-from tl_reward.running.activations import side_weights
+from tl_reward.running.activations import rewards_at, side_weights
 from tl_reward.sites import Site, Where
 
 TOP, DRAWN, BINS = 5, 2, 40
@@ -64,6 +65,8 @@ def part_of(encoded: EncodedPairs, start: int, device: Any) -> Part:
 class Peaks:
     """The first pass: the top transcripts of all neurons; of shown ones every peak and the range; rewards."""
 
+    part: Part  # the chunk whose batches come next
+
     def __init__(self, task: Task) -> None:
         self.task, self.state, self.columns = task, task.state, task.columns()
         cfg, rows, shown = task.model.cfg, len(task.encoded.rows), len(task.neurons)
@@ -79,22 +82,23 @@ class Peaks:
                 "reward": empty(rows, dtype=torch.float64),
                 "seen": empty(rows, dtype=torch.bool),
             }
-        self.batch: Batch | None = None
+        # Of the batch: the rows that no chunk had before, and where their tokens that are meant are.
         self.row = torch.empty(0)
         self.places: list[Tensor] = []
 
-    def add(self, part: Part, site: Site, activation: Tensor, batch: Batch, _: Tensor | None) -> None:
+    def begin(self, batch: Batch) -> None:
+        row = self.part.row[batch.row]
+        new = ~self.state["seen"][row]  # a transcript may be part of pairs in several chunks
+        self.row, at = row[new], _meant(batch, self.task.where)
+        self.places = [place[at[place]] for place in (batch.places(i) for i in new.nonzero()[:, 0].tolist())]
+
+    def layer(self, site: Site, activation: Tensor, base: Tensor | None) -> None:
         state, layer = self.state, site.layer
-        if batch is not self.batch:
-            self.batch = batch
-            row = part.row[batch.row]
-            new = ~state["seen"][row]  # a transcript may be part of pairs in several chunks
-            self.row, at = row[new], _meant(batch, self.task.where)
-            self.places = [place[at[place]] for place in (batch.places(i) for i in new.nonzero()[:, 0].tolist())]
         if not self.places:
             return
         if site.kind == "resid_post":
-            state["reward"][self.row] = self._reward(activation[torch.stack([place[-1] for place in self.places])])
+            at_end = torch.stack([place[-1] for place in self.places])
+            state["reward"][self.row] = rewards_at(self.task.model, activation[at_end])
             return
         ranges = [activation[place].aminmax(dim=0) for place in self.places]
         low, high = (torch.stack([getattr(each, end) for each in ranges]).float() for end in ("min", "max"))
@@ -110,16 +114,17 @@ class Peaks:
         best = (peaks.abs().view(torch.int32).long() * 2**32 - rows).topk(TOP, dim=0).indices
         state["top"][:, layer], state["top_peak"][:, layer] = rows.gather(0, best), peaks.gather(0, best)
 
-    def end(self, part: Part) -> None:
-        self.state["seen"][part.row] = True
+    def end(self) -> None:
+        self.state["seen"][self.row] = True
 
-    def _reward(self, residual: Float[Tensor, "row d_model"]) -> Float[Tensor, " row"]:
-        model = self.task.model
-        return (model.ln_final(residual[None])[0].double() * model.W_U[:, 0].double()).sum(1) + model.b_U[0].double()
+    def merge(self) -> None:
+        parallel.require_one("collect_examples")
 
 
 class Details:
     """The second pass, of shown neurons: histograms, sums for correlations, and every token of the examples."""
+
+    part: Part  # the chunk whose batches come next
 
     def __init__(self, task: Task) -> None:
         self.task, self.state, self.columns = task, task.state, task.columns()
@@ -136,36 +141,39 @@ class Details:
                 "activation": empty(self.chosen.size),
             }
         self.batch: Batch | None = None
-        self.values = torch.empty(0)
+        self.values = torch.empty(0)  # of the batch, [token, shown]
 
-    def add(self, part: Part, site: Site, activation: Tensor, batch: Batch, _: Tensor | None) -> None:
-        if batch is not self.batch:
-            self.batch = batch
-            self.values = torch.empty(len(activation), len(self.task.neurons), device=activation.device)
+    def begin(self, batch: Batch) -> None:
+        tokens = int(batch.at("all").sum())
+        self.batch, self.values = batch, torch.empty(tokens, len(self.task.neurons), device=batch.tokens.device)
+
+    def layer(self, site: Site, activation: Tensor, base: Tensor | None) -> None:
         neuron, column = self.columns[site.layer]
         self.values[:, column] = activation[:, neuron].float()
-        if site == self.sites[-1]:
-            self._count(part, batch)
-            for i, row in enumerate(part.row[batch.row].tolist()):
-                shown, kind = (self.chosen.row == row).nonzero(as_tuple=True)
-                place = batch.places(i)
-                token = torch.arange(len(place), device=place.device)
-                self.state["activation"][self.chosen.start[shown, kind] + token[:, None]] = self.values[place][:, shown]
 
-    def end(self, part: Part) -> None:
-        pass
+    def end(self) -> None:
+        assert self.batch is not None
+        self._count(self.batch)
+        for i, row in enumerate(self.part.row[self.batch.row].tolist()):
+            shown, kind = (self.chosen.row == row).nonzero(as_tuple=True)
+            place = self.batch.places(i)
+            token = torch.arange(len(place), device=place.device)
+            self.state["activation"][self.chosen.start[shown, kind] + token[:, None]] = self.values[place][:, shown]
 
-    def _count(self, part: Part, batch: Batch) -> None:
+    def merge(self) -> None:
+        parallel.require_one("collect_examples")
+
+    def _count(self, batch: Batch) -> None:
         """What a transcript counts in a chunk is how often it occurs in that chunk's pairs, so that chunks add up."""
         at = _meant(batch, self.task.where)
-        values, weight = self.values[at], side_weights(part.encoded, batch)[:, :, at].double()
+        values, weight = self.values[at], side_weights(self.part.encoded, batch)[:, :, at].double()
         centred = values.double() - (self.state["low"] + self.state["high"]).double() / 2  # so that float error stays small
         weighted = centred * weight.sum((0, 1))[:, None]
         self.state["sum"] += weighted.sum(0)
         self.state["product"] += weighted.T @ centred
         bins = torch.searchsorted(self.edge, values.T.contiguous(), right=True).sub_(1).clamp_(0, BINS - 1)
         bins += BINS * torch.arange(len(bins), device=bins.device)[:, None]
-        for name, sides in zip(part.encoded.objectives, weight, strict=True):
+        for name, sides in zip(self.part.encoded.objectives, weight, strict=True):
             for side, of_token in enumerate(sides):
                 here = bins[:, of_token > 0]
                 weights = of_token[of_token > 0].repeat(len(bins))

@@ -1,0 +1,81 @@
+"""What activations are compared with where gradients are taken: a constant, another transcript, or another model."""
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from tl_reward.data.alignment import partners
+from tl_reward.data.packing import Batch
+from tl_reward.interventions.patches import Source, spread
+from tl_reward.sites import Site, Where
+
+
+class Baseline(Protocol):
+    """What `backpropagate` compares activations with. `begin` is called once for each batch, before its first site."""
+
+    def begin(self, batch: Batch) -> None: ...
+
+    def at(self, site: Site, activation: Float[Tensor, "batch pos ..."]) -> Float[Tensor, "..."]:
+        """The baseline of a site's activations, of a shape that broadcasts to theirs."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A number for each neuron, or a vector for each head: `value` is [layer, neuron, …]."""
+
+    value: Float[Tensor, "layer neuron ..."]
+
+    def begin(self, batch: Batch) -> None:
+        pass
+
+    def at(self, site: Site, activation: Tensor) -> Tensor:
+        return self.value[site.layer].to(activation)
+
+
+@dataclass(eq=False)
+class Counterpart:
+    """The activation at the token's counterpart in the other transcript of its pair (`alignment.align`); its own where it has none."""
+
+    _partner: Int[Tensor, " token"] = field(init=False, repr=False)
+
+    def begin(self, batch: Batch) -> None:
+        self._partner = partners(batch)
+
+    def at(self, site: Site, activation: Tensor) -> Tensor:
+        return activation[:, self._partner]
+
+
+@dataclass(eq=False)
+class OtherModel:
+    """What a source computes on the same tokens. It expects the sites that will be asked for."""
+
+    source: Source
+    _batch: Batch = field(init=False, repr=False)
+
+    def begin(self, batch: Batch) -> None:
+        self._batch = batch
+
+    def at(self, site: Site, activation: Tensor) -> Tensor:
+        return self.source.activations(self._batch, [site.hook_name])[site.hook_name].to(activation)
+
+
+@dataclass(eq=False)
+class AtTokens:
+    """Another baseline at the tokens of `where` (None: 0), and the activation itself at all others."""
+
+    where: Where
+    baseline: Baseline | None
+    _batch: Batch = field(init=False, repr=False)
+
+    def begin(self, batch: Batch) -> None:
+        self._batch = batch
+        if self.baseline is not None:
+            self.baseline.begin(batch)
+
+    def at(self, site: Site, activation: Tensor) -> Tensor:
+        other = self.baseline.at(site, activation) if self.baseline is not None else torch.zeros_like(activation)
+        return torch.where(spread(self._batch.at(self.where), activation), other, activation)
