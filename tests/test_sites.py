@@ -70,7 +70,7 @@ def test_equal_sets_have_equal_hashes(seed: int):
 def test_set_cannot_be_changed():
     neurons = NeuronSet([(0, 1)])
     with pytest.raises(AttributeError):
-        neurons.coords = ()  # pyright: ignore[reportAttributeAccessIssue]
+        neurons.coords = ()  # pyright: ignore[reportAttributeAccessIssue] - that it is refused is the test
 
 
 def test_empty_set_is_false():

@@ -6,10 +6,11 @@ import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Protocol
 
 import tyro
 from tyro.conf import Positional
+from tyro.extras import subcommand_cli_from_dict
 
 from tl_reward.cli.examples import ExamplesCommand
 from tl_reward.cli.neurons import AblateCommand, AttributeCommand, CompareCommand, DiscoverCommand, EffectsCommand, TensionCommand
@@ -21,6 +22,12 @@ from tl_reward.errors import one_line_errors
 from tl_reward.model import embedded
 from tl_reward.model.training.config import TrainingConfig
 from tl_reward.show.console import console, quiet
+
+
+class Command(Protocol):
+    """A frozen dataclass whose fields are options: the text under each is its help, and the docstring the command's."""
+
+    def run(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -114,29 +121,29 @@ class DashboardCommand:
         console.print(f"Page: {page.resolve()}", soft_wrap=True)
 
 
-Command = (
-    Annotated[DemoCommand, tyro.conf.subcommand("demo")]
-    | Annotated[TrainCommand, tyro.conf.subcommand("train")]
-    | Annotated[ScoreCommand, tyro.conf.subcommand("score")]
-    | Annotated[DiscoverCommand, tyro.conf.subcommand("discover")]
-    | Annotated[AttributeCommand, tyro.conf.subcommand("attribute")]
-    | Annotated[EffectsCommand, tyro.conf.subcommand("effects")]
-    | Annotated[TensionCommand, tyro.conf.subcommand("tension")]
-    | Annotated[ExamplesCommand, tyro.conf.subcommand("examples")]
-    | Annotated[AblateCommand, tyro.conf.subcommand("ablate")]
-    | Annotated[PatchCommand, tyro.conf.subcommand("patch")]
-    | Annotated[PatchModelsCommand, tyro.conf.subcommand("patch-models")]
-    | Annotated[LensCommand, tyro.conf.subcommand("lens")]
-    | Annotated[CompareCommand, tyro.conf.subcommand("compare")]
-    | Annotated[ReproduceCommand, tyro.conf.subcommand("reproduce")]
-    | Annotated[DashboardCommand, tyro.conf.subcommand("dashboard")]
-    | Annotated[ServeCommand, tyro.conf.subcommand("serve")]
-)
+COMMANDS: dict[str, type[Command]] = {
+    "demo": DemoCommand,
+    "train": TrainCommand,
+    "score": ScoreCommand,
+    "discover": DiscoverCommand,
+    "attribute": AttributeCommand,
+    "effects": EffectsCommand,
+    "tension": TensionCommand,
+    "examples": ExamplesCommand,
+    "ablate": AblateCommand,
+    "patch": PatchCommand,
+    "patch-models": PatchModelsCommand,
+    "lens": LensCommand,
+    "compare": CompareCommand,
+    "reproduce": ReproduceCommand,
+    "dashboard": DashboardCommand,
+    "serve": ServeCommand,
+}
 
 
 def run(args: Sequence[str] | None = None) -> int:
     """See `tl_reward.cli.main`."""
-    command = tyro.cli(Command, prog="tl-reward", description=__doc__, args=args)  # type: ignore[call-overload]
+    command = subcommand_cli_from_dict(COMMANDS, prog="tl-reward", description=__doc__, args=args)
     quiet()
     with one_line_errors("tl-reward"):
         command.run()

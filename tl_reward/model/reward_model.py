@@ -187,7 +187,7 @@ class HookedRewardModel(HookedTransformer):
         super().load_and_process_state_dict(state_dict, *args, **kwargs)
 
     @classmethod
-    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride]
+    def from_pretrained(  # pyright: ignore[reportIncompatibleMethodOverride] - it takes a reward model, and a base for an adapter
         cls,
         name_or_path: str | Path,
         *,
