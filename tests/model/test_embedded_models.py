@@ -13,6 +13,7 @@ from tl_reward.data.text import render
 from tl_reward.interventions.patches import HeadPatch, Patch, Source, patch_between
 from tl_reward.model import embedded
 from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.results.store import Results
 from tl_reward.running.scoring import score
 from tl_reward.sites import Site
 
@@ -93,13 +94,15 @@ def test_saved_and_loaded_again_the_rewards_are_the_same(mixed, tmp_path):
     assert score(again, PAIRS).chosen == pytest.approx(score(mixed, PAIRS).chosen, abs=1e-4)
 
 
-def test_the_python_of_the_readme_and_the_guide_runs(real_base, capsys):
+def test_the_python_of_the_readme_and_the_guide_runs(real_base, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/guide.md"))
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     namespace: dict = {}
     for block in blocks:
         exec(block, namespace)
     assert "->" in capsys.readouterr().out
+    assert len(Results.load(tmp_path / "runs" / "mine").section("scores")) == 1
     total = namespace["contributions"].sum() + namespace["model"].b_U[0]
     torch.testing.assert_close(total, namespace["reward"][0], atol=1e-4, rtol=0)
