@@ -64,7 +64,7 @@ def sweep(
             raise InputError(f"patching within a pair goes with interventions that state per_token = True; {others[0]} does not")
         align(encoded)  # says which pair cannot be aligned
         encoded = encoded.apart()
-    grouping = Grouping([row // 2 for row in range(len(encoded.rows))], whole=True) if paired else None
+    grouping = Grouping(encoded.pair_of_row, whole=True) if paired else None
     made = batches_for([model], encoded, options, shared=all(each.per_token for each in traits), grouping=grouping)
     rewards = torch.zeros(len(conditions), len(encoded.rows), dtype=torch.float64)
     with parallel.together():
