@@ -9,7 +9,7 @@ from tl_reward import parallel
 from tl_reward.data.encoding import Overlong
 from tl_reward.data.pairs import Objective, PreferencePair
 from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, first_line
 from tl_reward.model import embedded
 from tl_reward.results.store import Results, check_run_folder
 from tl_reward.show.console import console
@@ -93,7 +93,7 @@ class Running:
         try:
             device = torch.device(self.device) if self.device else None
         except RuntimeError as error:
-            raise InputError(f"device {self.device!r} is not one of torch's ({str(error).splitlines()[0]})") from None
+            raise InputError(f"device {self.device!r} is not one of torch's ({first_line(error)})") from None
         return {"dtype": getattr(torch, self.dtype), "device": device}
 
     def load(self, source: str) -> "HookedRewardModel":
