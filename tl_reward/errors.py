@@ -12,6 +12,15 @@ class InputError(ValueError):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line; its kind where it says nothing.
+
+    >>> first_line(OSError("no such file\\nsee the log")), first_line(KeyError())
+    ('no such file', 'KeyError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 @contextmanager
 def one_line_errors(program: str) -> Iterator[None]:
     """Ends a program that meets an `InputError` with that line on standard error and status 2, instead of a traceback."""

@@ -55,8 +55,9 @@ def test_each_batch_begins_shows_its_sites_from_the_first_layer_on_and_ends(tiny
 @pytest.mark.parametrize("steps", [None, 3])
 def test_gradients_come_from_the_last_layer_on_and_steps_lie_between_one_begin_and_one_end(tiny, steps):
     listener = Listener()
-    backpropagate(tiny, PAIRS, SITES, listener, steps=steps, **SMALL)
-    sites = SITES[::-1] * (steps or 1)
+    neurons = SITES[:2]
+    backpropagate(tiny, PAIRS, neurons, listener, steps=steps, **SMALL)
+    sites = neurons[::-1] * (steps or 1)
     told = listener.by_batch(len(sites) + 2)
     assert len(told) > 1 and all(part[1:] == [*sites, "end"] for part in told)
 
@@ -81,7 +82,7 @@ def test_with_several_processes_a_consumer_merges_at_the_end_and_a_function_need
 def test_one_process_merges_nothing_and_a_consumer_has_its_own_merge(tiny):
     told = []
     stream(tiny, PAIRS, SITES, lambda site, *_: told.append(site), merge=lambda: told.append("merge"))
-    assert told == SITES
+    assert set(told) == {*SITES}
     with pytest.raises(InputError, match="merge goes with a function; Listener has its own"):
         stream(tiny, PAIRS, SITES, Listener(), merge=lambda: None)
 

@@ -92,7 +92,7 @@ def attribute(
     if isinstance(baseline, str) and baseline == "pair":
         align(encoded)  # says which pair cannot be aligned
         encoded = encoded.apart()
-        grouping = Grouping([row // 2 for row in range(len(encoded.rows))], whole=True)
+        grouping = Grouping(encoded.pair_of_row, whole=True)
     else:
         grouping = Grouping(encoded.prompts)
     sums = _PromptSums(encoded, shape, steps or 1)

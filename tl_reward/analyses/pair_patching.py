@@ -195,10 +195,11 @@ def _estimate(
     """Attribution patching (Nanda 2023): the difference to the counterpart times the gradient, summed over the patched tokens."""
     apart = encoded.apart()
     sums = _Sums(apart, [*cells, *sets], neurons or NeuronSet())
-    grouping = Grouping([row // 2 for row in range(len(apart.rows))], whole=True)
+    grouping = Grouping(apart.pair_of_row, whole=True)
     backpropagate(model, apart, sums.sites, sums, baseline=Counterpart(), grouping=grouping, progress=progress, **options)
-    counts = np.stack([sums.tokens[cell.where].reshape(-1, 2).sum(0) for cell in sums.cells])
-    return _Estimate(sums.moved.unflatten(1, (-1, 2)).transpose(1, 2).numpy(), counts)
+    sides = [list(apart.chosen), list(apart.rejected)]
+    counts = np.stack([[sums.tokens[cell.where][rows].sum() for rows in sides] for cell in sums.cells])
+    return _Estimate(np.stack([sums.moved[:, rows].numpy() for rows in sides], axis=1), counts)
 
 
 class _Estimate(NamedTuple):

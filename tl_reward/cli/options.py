@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from tl_reward.data.pairs import Objective, Overlong, PreferencePair
 from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, first_line
 from tl_reward.model import embedded
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class Running:
         try:
             device = torch.device(self.device) if self.device else None
         except RuntimeError as error:
-            raise InputError(f"device {self.device!r} is not one of torch's ({str(error).splitlines()[0]})") from None
+            raise InputError(f"device {self.device!r} is not one of torch's ({first_line(error)})") from None
         return {"dtype": getattr(torch, self.dtype), "device": device}
 
     def load(self, source: str) -> "HookedRewardModel":

@@ -66,10 +66,29 @@ class EncodedPairs:
         return tuple(connected_components(graph, directed=False)[1].tolist())
 
     def apart(self) -> "EncodedPairs":
-        """The same pairs with two rows of their own each, 2i and 2i + 1, also where pairs have a transcript in common."""
+        """The same pairs with two rows of their own each, those of `rows_of_pair`, also where pairs have a transcript in common."""
         rows = [self.rows[row] for pair in zip(self.chosen, self.rejected, strict=True) for row in pair]
-        count = len(rows)
-        return EncodedPairs(self.pairs, tuple(rows), tuple(range(0, count, 2)), tuple(range(1, count, 2)), self.dropped)
+        chosen, rejected = zip(*map(rows_of_pair, range(len(self.pairs))), strict=True)
+        return EncodedPairs(self.pairs, tuple(rows), chosen, rejected, self.dropped)
+
+    @property
+    def pair_of_row(self) -> tuple[int, ...]:
+        """The pair that each row is part of, where pairs are `apart`."""
+        return tuple(map(pair_of_row, range(len(self.rows))))
+
+
+def rows_of_pair(pair: int) -> tuple[int, int]:
+    """The rows of a pair's chosen and rejected transcripts, where pairs are `apart`."""
+    return 2 * pair, 2 * pair + 1
+
+
+def pair_of_row(row: int) -> int:
+    """The pair of a row, where pairs are `apart`.
+
+    >>> [pair_of_row(row) for pair in range(3) for row in rows_of_pair(pair)]
+    [0, 0, 1, 1, 2, 2]
+    """
+    return row // 2
 
 
 def encode(transcripts: Sequence[Transcript], tokenizer: PreTrainedTokenizerBase) -> list[Row]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tl_reward.data.pairs import OBJECTIVES, BadPair, Objective, PreferencePair, check_unique_ids, pairs_of_row
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, first_line
 
 # Short pairs written for this project, half of each objective in the split "find" and half in "test".
 EMBEDDED = "embedded"
@@ -139,7 +139,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
     try:
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.lib.ArrowException, OSError) as error:
-        raise InputError(f"{path}: not a readable parquet file ({_first_line(error)})") from None
+        raise InputError(f"{path}: not a readable parquet file ({first_line(error)})") from None
     yield from enumerate(table.to_pylist(), 1)
 
 
@@ -149,7 +149,7 @@ def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
         with opener(path, "rt", encoding="utf-8") as file:
             text = file.read()
     except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise InputError(f"{path}: not readable as UTF-8 text ({_first_line(error)})") from None
+        raise InputError(f"{path}: not readable as UTF-8 text ({first_line(error)})") from None
     if not text.strip():
         raise InputError(f"{path}: file is empty")
     if path.name.removesuffix(".gz").endswith(".jsonl"):
@@ -171,11 +171,7 @@ def _json(text: str, where: str) -> Any:
         line = f"line {error.lineno} " if "\n" in text else ""
         raise InputError(f"{where}: malformed JSON ({error.msg} at {line}column {error.colno})") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets a thousand deep
-        raise InputError(f"{where}: malformed JSON ({_first_line(error)})") from None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{where}: malformed JSON ({first_line(error)})") from None
 
 
 def _hub_rows(hub_id: str, objective: Objective | None, data_dir: str | None, split: str) -> Iterator[SourceRow]:
@@ -195,7 +191,7 @@ def _hub_folder(hub_id: str, folder: str | None, label: str | None, split: str) 
     try:
         rows = datasets.load_dataset(hub_id, data_dir=folder, split=split)
     except Exception as error:  # datasets raises many kinds for "not there" and "no network"
-        raise InputError(f"{hub_id}: not a local file, and the hub did not give it ({_first_line(error)})") from None
+        raise InputError(f"{hub_id}: not a local file, and the hub did not give it ({first_line(error)})") from None
     place = f"{folder}/{split}" if folder else split
     for number, row in enumerate(rows, 1):
         yield SourceRow(f"{hub_id}/{place}:{number}", f"{place}:{number}", dict(row) | ({"objective": label} if label else {}))

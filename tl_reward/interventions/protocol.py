@@ -1,7 +1,8 @@
 """What an intervention is: data that turns into hooks, a batch at a time."""
 
+import difflib
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -27,7 +28,7 @@ class Intervention(Protocol):
     An intervention may state `per_token = True`: what it does to a token depends on that token alone (its activations, its id, its place in
     the transcript), not on the other tokens or on which transcript it is in. Then transcripts that share a prefix share its computation,
     and its hooks get a `PackedBatch`: one row of tokens, without padding, [copies, token, …]. Without that promise, hooks get one
-    transcript a row.
+    transcript a row. `Traits` is all that an intervention may state of itself.
 
     An edit must be a function of what it sees: one that draws at random has to draw the same for the same token (`ResampleAblation` does).
 
@@ -38,12 +39,42 @@ class Intervention(Protocol):
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks: ...
 
 
+_NEARLY = 0.82  # difflib's similarity: "per_tok" is 0.88 like "per_token", and "pair" 0.80 like "paired", but a word of its own
+
 # What is done to a set of neurons.
 Edit = Callable[[NeuronSet], Intervention]
 
 
-def is_per_token(intervention: Any) -> bool:
-    return getattr(intervention, "per_token", False)
+class Traits(NamedTuple):
+    """What an intervention may state of itself, as an attribute of that name; False where it states nothing.
+
+    Attributes:
+        per_token: see `Intervention`.
+        paired: it patches between the transcripts of a pair, which then have to be in one batch.
+    """
+
+    per_token: bool = False
+    paired: bool = False
+
+
+def traits_of(intervention: Any) -> Traits:
+    """The only reader of these attributes.
+
+    Raises:
+        InputError: a trait that is neither True nor False; a public attribute whose name is nearly that of a trait, which it would leave
+            unstated.
+    """
+    kind = type(intervention).__name__
+    stated = {name: getattr(intervention, name) for name in Traits._fields if hasattr(intervention, name)}
+    for name, value in stated.items():
+        if not isinstance(value, bool):
+            raise InputError(f"{kind}.{name} must be True or False, got {value!r}")
+    missing = [name for name in Traits._fields if name not in stated]
+    for name in dir(intervention):
+        near = difflib.get_close_matches(name.lower(), missing, n=1, cutoff=_NEARLY) if not name.startswith("_") else []
+        if near:
+            raise InputError(f"{kind} has {name!r}, which states nothing; it should be {near[0]!r}, or have a name less like it")
+    return Traits(**stated)
 
 
 def hooks_of(interventions: Sequence[Any], batch: TokenBatch | PackedBatch) -> Hooks:

@@ -73,11 +73,16 @@ class Scores:
     def mean_margin(self) -> Estimate:
         return bootstrap_mean(self.margin, self.prompts)
 
+    def row_margins(self) -> dict[str, float]:
+        """By best-of-n row, min(chosen) - max(rejected): the smallest margin of its pairs. Positive: the row is right."""
+        worst: dict[str, float] = {}
+        for group, margin in zip(self.groups, self.margin.tolist(), strict=True):
+            worst[group] = min(margin, worst.get(group, np.inf))
+        return worst
+
     def best_of_n(self) -> Estimate:
         """Share of rows with min(chosen) > max(rejected), which is: with every pair of the row right. A tie at the edge counts half."""
-        worst: dict[str, float] = {}
-        for group, margin in zip(self.groups, self.margin, strict=True):
-            worst[group] = min(margin, worst.get(group, np.inf))
+        worst = self.row_margins()
         prompts = dict(zip(self.groups, self.prompts, strict=True))
         return bootstrap_mean(right(np.array(list(worst.values()))), [prompts[group] for group in worst])
 

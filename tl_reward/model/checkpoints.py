@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, first_line
 from tl_reward.model import architectures, embedded
 
 
@@ -122,14 +122,14 @@ def _local_folder(name: str, hub: dict[str, Any]) -> Path:
         return Path(snapshot_download(name, allow_patterns=patterns, **hub))
     except Exception as error:  # huggingface_hub raises many kinds for "not there" and "no network"
         names = ", ".join(embedded.REWARD_MODELS)
-        raise InputError(f"{name}: no such folder, not embedded ({names}), and the hub did not give it ({_reason(error)})") from None
+        raise InputError(f"{name}: no such folder, not embedded ({names}), and the hub did not give it ({first_line(error)})") from None
 
 
 def _hf_config(folder: Path, name: str) -> Any:
     try:
         return AutoConfig.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise InputError(f"{name}: no model found ({_reason(error)})") from None
+        raise InputError(f"{name}: no model found ({first_line(error)})") from None
 
 
 def _hf_model(
@@ -143,7 +143,7 @@ def _hf_model(
     try:
         model, info = kind.from_pretrained(folder, config=hf_config, dtype=dtype, use_safetensors=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{name}: weights could not be loaded ({_reason(error)})") from None
+        raise InputError(f"{name}: weights could not be loaded ({first_line(error)})") from None
     # Hugging Face fills what a file lacks with random numbers.
     missing = sorted((set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}) - may_lack)
     if missing:
@@ -155,7 +155,7 @@ def _tokenizer(folder: Path, name: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise InputError(f"{name}: no tokenizer found ({_reason(error)})") from None
+        raise InputError(f"{name}: no tokenizer found ({first_line(error)})") from None
 
 
 def _adapter_config(folder: Path, name: str) -> Any:
@@ -167,7 +167,7 @@ def _adapter_config(folder: Path, name: str) -> Any:
     try:
         return PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{name}: adapter_config.json is not readable ({_reason(error)})") from None
+        raise InputError(f"{name}: adapter_config.json is not readable ({first_line(error)})") from None
 
 
 def _merge_adapter(hf_model: Any, folder: Path, complaint: str) -> Any:
@@ -179,12 +179,8 @@ def _merge_adapter(hf_model: Any, folder: Path, complaint: str) -> Any:
             stored = set(file.keys())
         peft_model = PeftModel.from_pretrained(hf_model, str(folder))
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(f"{complaint} ({_reason(error)})") from None
+        raise InputError(f"{complaint} ({first_line(error)})") from None
     wanted = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
     if stored != wanted:
         raise InputError(f"{complaint} ({len(stored - wanted)} weights have no place, {len(wanted - stored)} are missing)")
     return peft_model.merge_and_unload()
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

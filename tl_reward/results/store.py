@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tl_reward import parallel
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, first_line
 
 FORMAT = 2
 SECTIONS = (
@@ -123,7 +123,7 @@ class Results:
         except KeyError as error:
             raise InputError(f"{folder}: run is damaged ({_JSON} has no {error})") from None
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError, OSError, SafetensorError) as error:
-            raise InputError(f"{folder}: run is damaged ({str(error).splitlines()[0]})") from None
+            raise InputError(f"{folder}: run is damaged ({first_line(error)})") from None
 
     @classmethod
     def merge(cls, runs: Sequence["Results"]) -> "Results":

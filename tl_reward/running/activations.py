@@ -12,7 +12,7 @@ from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch
 from tl_reward.errors import InputError
 from tl_reward.interventions.attaching import attached, edited
-from tl_reward.interventions.protocol import Hooks, is_per_token
+from tl_reward.interventions.protocol import Hooks, traits_of
 from tl_reward.model.layer_by_layer import check_comparable, mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batching import Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
@@ -170,9 +170,9 @@ def _check_finite(tokens: Float[Tensor, "token ..."], name: str, batch: Batch, e
 
 def _all_per_token(options: RunOptions) -> bool:
     """Raises InputError where an intervention patches between the transcripts of a pair: its batches are made for scores alone."""
-    given = interventions_of(options)
-    if any(getattr(each, "paired", False) for each in given):
+    traits = [traits_of(each) for each in interventions_of(options)]
+    if any(each.paired for each in traits):
         raise InputError(
             "an intervention that patches within a pair is for scores and sweeps; statistics and gradients are of one transcript"
         )
-    return all(map(is_per_token, given))
+    return all(each.per_token for each in traits)

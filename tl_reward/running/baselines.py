@@ -1,7 +1,7 @@
 """What activations are compared with where gradients are taken: a constant, another transcript, or another model."""
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from tl_reward.interventions.patches import Source, spread
 from tl_reward.sites import Site, Where
 
 
+@runtime_checkable
 class Baseline(Protocol):
     """What `backpropagate` compares activations with. `begin` is called once for each batch, before its first site."""
 

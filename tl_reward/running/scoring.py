@@ -16,7 +16,7 @@ from tl_reward.data.alignment import align
 from tl_reward.data.packing import Batch, PackedBatch
 from tl_reward.errors import InputError
 from tl_reward.interventions.attaching import attached, edited
-from tl_reward.interventions.protocol import Hooks, Intervention, hooks_of, is_per_token
+from tl_reward.interventions.protocol import Hooks, Intervention, hooks_of, traits_of
 from tl_reward.measures.scores import Scores
 from tl_reward.model.layer_by_layer import mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
@@ -56,15 +56,16 @@ def sweep(
     """
     encoded = encode_for(model, pairs, **options)
     every = [*interventions_of(options), *(intervention for condition in conditions for intervention in condition)]
-    paired = any(getattr(intervention, "paired", False) for intervention in every)
+    traits = [traits_of(intervention) for intervention in every]
+    paired = any(each.paired for each in traits)
     if paired:
-        others = [type(intervention).__name__ for intervention in every if not is_per_token(intervention)]
+        others = [type(intervention).__name__ for intervention, each in zip(every, traits, strict=True) if not each.per_token]
         if others:
             raise InputError(f"patching within a pair goes with interventions that state per_token = True; {others[0]} does not")
         align(encoded)  # says which pair cannot be aligned
         encoded = encoded.apart()
-    grouping = Grouping([row // 2 for row in range(len(encoded.rows))], whole=True) if paired else None
-    made = batches_for([model], encoded, options, shared=all(map(is_per_token, every)), grouping=grouping)
+    grouping = Grouping(encoded.pair_of_row, whole=True) if paired else None
+    made = batches_for([model], encoded, options, shared=all(each.per_token for each in traits), grouping=grouping)
     rewards = torch.zeros(len(conditions), len(encoded.rows), dtype=torch.float64)
     with parallel.together():
         for batch in in_turn(made.batches, progress, model.cfg.device, times=len(conditions)):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tl_reward.analyses.examples import passes
 from tl_reward.analyses.examples.passes import Task
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, first_line
 
 
 def identity_of(task: Task, interventions: Any) -> dict[str, str]:
@@ -56,7 +56,7 @@ def read_state(path: Path | None, identity: Mapping[str, str], device: Any) -> S
             about = file.metadata() or {}
             state = {key: file.get_tensor(key).to(device) for key in file.keys()}  # noqa: SIM118 - it is no dict
     except (OSError, SafetensorError) as error:
-        raise InputError(f"{path} is no saved state of examples ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path} is no saved state of examples ({first_line(error)})") from None
     differs = [name for name, value in identity.items() if about.get(name) != value]
     if differs:
         raise InputError(f"{path} is a saved state of something else (other {', '.join(differs)}); delete it to start anew")

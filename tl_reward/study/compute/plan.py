@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTok
 from tl_reward.data.encoding import encode_pairs
 from tl_reward.data.packing import pack
 from tl_reward.data.pairs import PreferencePair
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, first_line
 from tl_reward.model import embedded
 from tl_reward.study.compute.cells import Cell, cells, draws_of
 from tl_reward.study.compute.inputs import Inputs
@@ -184,7 +184,7 @@ def problems(inputs: Inputs) -> list[str]:
             if base.source not in hub:
                 AutoConfig.from_pretrained(embedded.resolve(base.source), local_files_only=True)
         except (InputError, OSError, ValueError) as error:
-            found.append(f"model {base.source}: {str(error).splitlines()[0]}")
+            found.append(f"model {base.source}: {first_line(error)}")
     found += [f"model {source}: {why}" for source in hub if (why := _not_on_hub(source) if online else _no_network())]
     return found
 
@@ -249,7 +249,7 @@ def _not_on_hub(source: str) -> str | None:
     try:
         HfApi().model_info(source, timeout=10)
     except Exception as error:  # huggingface_hub raises many kinds for "not there" and "no network"
-        return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return first_line(error)
     return None
 
 

@@ -16,7 +16,6 @@ from tl_reward.study.findings.rows import (
     kinds,
     pooled,
     prompts_of,
-    row_margins,
     rows_of,
     shared,
     shares_of,
@@ -113,7 +112,7 @@ def right_margins(matrix: Matrix, cells: list[Models], tasks: list[str]) -> Rows
     parts = []
     for task in tasks:
         seeds = by_seed(matrix, cells, task)
-        found = [[row_margins(scores) for each in seeds.values() for scores in each[i]] for i in range(len(cells))]
+        found = [[scores.row_margins() for each in seeds.values() for scores in each[i]] for i in range(len(cells))]
         names = shared(margins for each in found for margins in each) if seeds else []
         if names:
             margins = np.array([[[part[name] for part in each] for each in found] for name in names])  # [row, cell, seed]

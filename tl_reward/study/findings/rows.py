@@ -142,17 +142,9 @@ def _counts_of(prompt: str) -> UInt8[np.ndarray, " draw"]:
     return generator.poisson(1.0, RESAMPLES).astype(np.uint8)
 
 
-def row_margins(scores: Scores) -> dict[str, float]:
-    """By row, min(chosen) - max(rejected): the smallest margin of its pairs. Positive: the row is right."""
-    worst: dict[str, float] = {}
-    for group, margin in zip(scores.groups, scores.margin.tolist(), strict=True):
-        worst[group] = min(margin, worst.get(group, np.inf))
-    return worst
-
-
 def whole_rows(task: str, scores: Scores) -> dict[str, float]:
     """1 where all of a row is right, 0 where not; a tie counts half."""
-    margins = row_margins(scores)
+    margins = scores.row_margins()
     return dict(zip(margins, right(np.array(list(margins.values()))).tolist(), strict=True))
 
 

@@ -20,7 +20,6 @@ from tl_reward.study.findings.rows import (
     mean_of,
     pooled,
     prompts_of,
-    row_margins,
     shared,
     shares_of,
     tasks_of,
@@ -77,7 +76,7 @@ def right_sets(matrix: Matrix, base: str, task: str, edits: Sequence[tuple[Edit,
     seeds = by_seed(matrix, cells, task)
     if not seeds:
         return None
-    margins = {seed: [[row_margins(scores) for scores in cell] for cell in found] for seed, found in seeds.items()}
+    margins = {seed: [[scores.row_margins() for scores in cell] for cell in found] for seed, found in seeds.items()}
     names = shared(part for found in margins.values() for cell in found for part in cell)
     if not names:
         return None
@@ -200,7 +199,7 @@ def _levels(scores: Scores) -> dict[str, tuple[float, float]]:
     sums: dict[str, list[float]] = {}
     for group, chosen, rejected in zip(scores.groups, scores.chosen.tolist(), scores.rejected.tolist(), strict=True):
         sums.setdefault(group, []).append((chosen + rejected) / 2)
-    return {group: (float(np.mean(sums[group])), margin) for group, margin in row_margins(scores).items()}
+    return {group: (float(np.mean(sums[group])), margin) for group, margin in scores.row_margins().items()}
 
 
 def rewards_both_right(matrix: Matrix) -> Table:
