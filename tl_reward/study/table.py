@@ -1,4 +1,5 @@
-"""Tables with a caption, as CSV, Markdown and LaTeX, and with the figure that shows the same numbers."""
+"""What form has a table of the study? A caption, a header and rows: as CSV, Markdown and LaTeX, with a figure of the same
+numbers."""
 
 import csv
 import io
@@ -13,7 +14,7 @@ from tl_reward.measures.intervals import Estimate
 
 
 class Interval(NamedTuple):
-    """An estimate as a cell of a table: one text, and in CSV three columns.
+    """An estimate as a value of a table: one text, and in CSV three columns.
 
     Attributes:
         signed: a difference, shown with its sign.

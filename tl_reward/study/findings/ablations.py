@@ -1,4 +1,4 @@
-"""What breaks when neurons are zeroed: curves over the share zeroed, sub-tasks, groups, and sets of two models in the mixed one."""
+"""What breaks when neurons are zeroed? Curves over the share zeroed, sub-tasks, groups, and sets of two models in the mixed one."""
 
 from collections.abc import Collection, Sequence
 from functools import lru_cache
@@ -8,7 +8,6 @@ import numpy as np
 
 from tl_reward.measures.intervals import Estimate
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, group_of
-from tl_reward.study.figures import curves, dots
 from tl_reward.study.findings.rows import (
     FEWEST,
     GROUPS,
@@ -27,9 +26,10 @@ from tl_reward.study.findings.rows import (
     tasks_of,
 )
 from tl_reward.study.findings.transfer import bases_of, mean_kept
-from tl_reward.study.matrix import Edit, Matrix
+from tl_reward.study.matrix import Matrix, ModelEdit
 from tl_reward.study.table import Table, signed, table
 from tl_reward.study.table import interval as text
+from tl_reward.study.table_figures import curves, dots
 
 SHARES = (0.05, 0.1, 0.2)  # of the tables by sub-task and by set
 ALL = "mean of all models"
@@ -41,7 +41,7 @@ class Line(NamedTuple):
     """A model under a kind of edit at some shares: the edits to average at each, such as the draws of random sets."""
 
     name: str
-    edits: dict[float, tuple[Edit, ...]]
+    edits: dict[float, tuple[ModelEdit, ...]]
 
 
 class Curve(NamedTuple):
@@ -53,7 +53,7 @@ class Curve(NamedTuple):
             seed lacks is over the others.
     """
 
-    cell: Models
+    models: Models
     line: str
     on: str
     rows: dict[float, dict[str, Rows]]
@@ -67,10 +67,10 @@ class Curve(NamedTuple):
         return draws([part for task, part in self.rows[share].items() if task in tasks])
 
 
-def lines_of(matrix: Matrix, cell: Models) -> list[Line]:
+def lines_of(matrix: Matrix, models: Models) -> list[Line]:
     """Ranked neurons, random ones of the same layers, and patched ones, each with its shares."""
-    lines: dict[str, dict[float, tuple[Edit, ...]]] = {}
-    for edit in edits_of(matrix, cell):
+    lines: dict[str, dict[float, tuple[ModelEdit, ...]]] = {}
+    for edit in edits_of(matrix, models):
         if edit.kind in ("top", "random", "patched"):
             name = f"{edit.kind} {edit.name.rpartition(' ')[0] if edit.kind == 'random' else edit.name}"
             shares = lines.setdefault(name, {})
@@ -81,15 +81,15 @@ def lines_of(matrix: Matrix, cell: Models) -> list[Line]:
 @lru_cache(maxsize=2)  # tables and claims ask for the same; a matrix does not change
 def curves_of(matrix: Matrix) -> list[Curve]:
     found = []
-    for cell in kinds(matrix):
-        for line in lines_of(matrix, cell):
+    for models in kinds(matrix):
+        for line in lines_of(matrix, models):
             for on in (OBJECTIVE_TEST, *GROUPS):
-                edited = {share: Models(*cell[:2], edits) for share, edits in sorted(line.edits.items())}
-                rows = {share: group_rows(matrix, [cell, each], on) for share, each in edited.items()}
+                edited = {share: models.under(*edits) for share, edits in sorted(line.edits.items())}
+                rows = {share: group_rows(matrix, [models, each], on) for share, each in edited.items()}
                 # A share that lacks a sub-task would be compared over others than the rest of its curve.
                 most = max(rows.values(), key=len)
                 if most:
-                    found.append(Curve(cell, line.name, on, {share: each for share, each in rows.items() if each.keys() == most.keys()}))
+                    found.append(Curve(models, line.name, on, {share: each for share, each in rows.items() if each.keys() == most.keys()}))
     return found
 
 
@@ -112,13 +112,13 @@ def ablation_curves(matrix: Matrix) -> Table:
     """Each model, and the mean of all."""
     found = curves_of(matrix)
     rows, panels = [], {}
-    everything = [(*c.cell[:2], c.line, c.on, c.tasks, {share: c.at(share, c.tasks) for share in c.rows}) for c in found]
+    everything = [(*c.models[:2], c.line, c.on, c.tasks, {share: c.at(share, c.tasks) for share in c.rows}) for c in found]
     for on in (OBJECTIVE_TEST, *GROUPS):
         for line in dict.fromkeys(curve.line for curve in found):
             everything.append((ALL, "all", line, on, *averaged(found, on, line)))
     for base, objective, line, on, tasks, points in everything:
         for share, drawn in points.items():
-            before, after = drawn.cell(0), drawn.cell(1)
+            before, after = drawn.column(0), drawn.column(1)
             rows.append((base, objective, line, percent(share), on, text(before), text(after), signed(drawn.change(1)), len(tasks), drawn.n, drawn.seeds))  # fmt: skip # noqa: E501
             if on == OBJECTIVE_TEST and before is not None and after is not None:
                 shown = panels.setdefault(base if base == ALL else f"{base}, {objective}", {}).setdefault(line, {0.0: before})
@@ -138,7 +138,7 @@ def ablation_curves(matrix: Matrix) -> Table:
 
 
 class Delta(NamedTuple):
-    cell: Models
+    models: Models
     task: str
     before: Estimate
     changes: dict[float, Estimate]
@@ -148,16 +148,16 @@ class Delta(NamedTuple):
 def deltas(matrix: Matrix, ranking: str = "mean") -> list[Delta]:
     """The change of each sub-task's accuracy at the shares of `SHARES`."""
     found = []
-    for cell in kinds(matrix):
-        for task in tasks_of(matrix, cell):
+    for models in kinds(matrix):
+        for task in tasks_of(matrix, models):
             changes, before, seeds = {}, None, 0
             for share in SHARES:
-                part = rows_of(matrix, [cell, Models(*cell[:2], (Edit("top", ranking, share),))], task, correct)
+                part = rows_of(matrix, [models, models.under(ModelEdit("top", ranking, share))], task, correct)
                 if part is not None:
                     drawn = draws([part])
-                    before, changes[share], seeds = drawn.cell(0), drawn.change(1), drawn.seeds
+                    before, changes[share], seeds = drawn.column(0), drawn.change(1), drawn.seeds
             if before is not None:
-                found.append(Delta(cell, task, before, changes, seeds))
+                found.append(Delta(models, task, before, changes, seeds))
     return found
 
 
@@ -166,14 +166,14 @@ def sub_task_deltas(matrix: Matrix) -> Table:
     panels: dict[str, dict[str, dict[str, Estimate]]] = {}
     for each in found:
         if 0.1 in each.changes:
-            panels.setdefault(each.cell.base, {}).setdefault(each.cell.objective, {})[each.task] = each.changes[0.1]
+            panels.setdefault(each.models.base, {}).setdefault(each.models.objective, {})[each.task] = each.changes[0.1]
     return table(
         "sub-task-deltas",
         "Change of each sub-task's accuracy when the model's own top neurons by mean (the study's magnitude) are zeroed, by the share of "
         "all neurons zeroed. 95 % intervals over n prompts, before and after on the same rows. The figure shows 10 %.",
         ("base", "objective", "sub-task", "group", "before", *map(percent, SHARES), "n", "seeds"),
         [
-            (*d.cell[:2], d.task, group_of(d.task), text(d.before), *(signed(d.changes.get(s)) for s in SHARES), d.before.n, d.seeds)
+            (*d.models[:2], d.task, group_of(d.task), text(d.before), *(signed(d.changes.get(s)) for s in SHARES), d.before.n, d.seeds)
             for d in found
         ],
         EDITED + " by mean, at 5, 10 or 20 %",
@@ -195,24 +195,26 @@ class Drops(NamedTuple):
 
 def drops(matrix: Matrix, *shares: float) -> Drops | None:
     """Of top neurons zeroed, a column a share: over every kind of model and every ranking but the random one that have all of them."""
-    lines = [(cell, line) for cell in kinds(matrix) for line in lines_of(matrix, cell)]
-    ranked = [(cell, line) for cell, line in lines if line.name.startswith("top ") and line.name != "top random"]
-    return _drops(matrix, [(cell, [line.edits[share] for share in shares]) for cell, line in ranked if set(shares) <= set(line.edits)])
+    lines = [(models, line) for models in kinds(matrix) for line in lines_of(matrix, models)]
+    ranked = [(models, line) for models, line in lines if line.name.startswith("top ") and line.name != "top random"]
+    return _drops(matrix, [(models, [line.edits[share] for share in shares]) for models, line in ranked if set(shares) <= set(line.edits)])
 
 
 def drops_beside_random(matrix: Matrix, share: float) -> Drops | None:
     """Of top neurons, and of random ones of the same layers: over the kinds of models, seeds and rankings that have both. Beside more than
     half of a layer no random set fits."""
-    lines = [(cell, line) for cell in kinds(matrix) for line in lines_of(matrix, cell)]
-    random = [(cell, line) for cell, line in lines if line.name.startswith("random ") and share in line.edits]
-    return _drops(matrix, [(cell, [(Edit("top", line.name.removeprefix("random "), share),), line.edits[share]]) for cell, line in random])
+    lines = [(models, line) for models in kinds(matrix) for line in lines_of(matrix, models)]
+    random = [(models, line) for models, line in lines if line.name.startswith("random ") and share in line.edits]
+    return _drops(
+        matrix, [(models, [(ModelEdit("top", line.name.removeprefix("random "), share),), line.edits[share]]) for models, line in random]
+    )
 
 
-def _drops(matrix: Matrix, lines: Sequence[tuple[Models, Sequence[tuple[Edit, ...]]]]) -> Drops | None:
+def _drops(matrix: Matrix, lines: Sequence[tuple[Models, Sequence[tuple[ModelEdit, ...]]]]) -> Drops | None:
     """Of kinds of models, each with its edits. No model enters with less than `FEWEST` prompts."""
     found = []
-    for cell, edits in lines:
-        rows = rows_of(matrix, [cell, *(Models(*cell[:2], each) for each in edits)], OBJECTIVE_TEST, correct)
+    for models, edits in lines:
+        rows = rows_of(matrix, [models, *(models.under(*each) for each in edits)], OBJECTIVE_TEST, correct)
         if rows is not None and len(set(rows.prompts)) >= FEWEST:
             drawn = draws([rows])
             lost = np.stack([1 - ratio(drawn.values[:, i], drawn.values[:, 0]) for i in range(1, len(edits) + 1)], axis=1)
@@ -226,7 +228,7 @@ def relative_drop(matrix: Matrix) -> Table:
     for share in sorted({edit.fraction for _, edit in matrix.scores if edit.kind == "top"}):
         alone, beside = drops(matrix, share), drops_beside_random(matrix, share)
         for name, found, column in zip(points, (alone, beside, beside), (0, 0, 1), strict=True):
-            value = found.drawn.cell(column) if found else None
+            value = found.drawn.column(column) if found else None
             if found and value:
                 rows.append((name, percent(share), text(value), found.lines, value.n, found.drawn.seeds))
                 points[name][share] = value
@@ -269,15 +271,15 @@ def set_drops(matrix: Matrix) -> list[SetDrop]:
     for base in bases_of(matrix):
         edits = [edit for edit in edits_of(matrix, Models(base, "mixed")) if edit.kind == "set"]
         for share in sorted({edit.fraction for edit in edits}):
-            names = tuple(name for name in SETS if Edit("set", name, share) in edits)
-            columns = [(Edit(),), *((Edit("set", name, share),) for name in names)]
-            cells = [Models(base, "mixed", each) for each in columns]
-            rows = {group: list(group_rows(matrix, cells, group).values()) for group in GROUPS}
+            names = tuple(name for name in SETS if ModelEdit("set", name, share) in edits)
+            edited = [(ModelEdit(),), *((ModelEdit("set", name, share),) for name in names)]
+            columns = [Models(base, "mixed", each) for each in edited]
+            rows = {group: list(group_rows(matrix, columns, group).values()) for group in GROUPS}
             rows["all"] = [part for parts in rows.values() for part in parts]
-            rows[OBJECTIVE_TEST] = list(group_rows(matrix, cells, OBJECTIVE_TEST).values())
+            rows[OBJECTIVE_TEST] = list(group_rows(matrix, columns, OBJECTIVE_TEST).values())
             groups = {group: draws(parts) for group, parts in rows.items() if parts}
             if groups:
-                found.append(SetDrop(base, share, names, groups, mean_kept(matrix, base, columns)))
+                found.append(SetDrop(base, share, names, groups, mean_kept(matrix, base, edited)))
     return found
 
 
@@ -286,7 +288,7 @@ def set_ablation(matrix: Matrix) -> Table:
     for each in set_drops(matrix):
         for i, name in enumerate(each.sets, 1):
             changes = [drawn.change(i) if (drawn := each.groups.get(group)) else None for group in (*GROUPS, OBJECTIVE_TEST)]
-            kept = (each.kept.cell(i), each.kept.change(i)) if each.kept else (None, None)
+            kept = (each.kept.column(i), each.kept.change(i)) if each.kept else (None, None)
             there = mean_of([*each.groups.values()])
             row = (each.base, percent(each.share), name, *map(signed, changes), text(kept[0]), signed(kept[1]))
             rows.append((*row, there.n, there.seeds))

@@ -1,4 +1,4 @@
-"""Whether the kinds of models rely on the same neurons, and how deep these lie. Of neurons there is no sample to draw from: what stands
+"""Do the kinds of models rely on the same neurons, and how deep do these lie? Of neurons there is no sample to draw from: what stands
 beside a value is the range over seeds."""
 
 from collections.abc import Callable, Sequence
@@ -9,10 +9,10 @@ import numpy as np
 from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.overlap import Overlap, depth_thirds, overlap
 from tl_reward.neurons import NeuronSet, tied_at_cut
-from tl_reward.study.figures import dots
 from tl_reward.study.findings.rows import OBJECTIVES, Models, kinds, percent
 from tl_reward.study.matrix import FRACTION, Matrix, Model
 from tl_reward.study.table import NONE, Table, Value, interval, table
+from tl_reward.study.table_figures import dots
 from tl_reward.study.top_sets import cut
 
 PAIRS = (("helpful", "harmless"), ("mixed", "helpful"), ("mixed", "harmless"))
@@ -21,7 +21,7 @@ FOUND_IN_TWO = "neurons found in two kinds of models of one base and seed"
 THIRDS = ("early", "middle", "late")
 
 
-class Pair(NamedTuple):
+class PairOverlap(NamedTuple):
     """Two kinds of models by one ranking; each value over the seeds that both have. `p_value` is the largest of any seed."""
 
     base: str
@@ -76,9 +76,9 @@ def top_by_seed(matrix: Matrix, base: str, objectives: Sequence[str], ranking: s
     return {seed: [one for one in found if one is not None] for seed, found in sets.items() if None not in found}
 
 
-def overlaps(matrix: Matrix) -> list[Pair]:
+def overlaps(matrix: Matrix) -> list[PairOverlap]:
     found = []
-    for base in dict.fromkeys(cell.base for cell in kinds(matrix)):
+    for base in dict.fromkeys(models.base for models in kinds(matrix)):
         for ranking in rankings_of(matrix):
             for one, other in PAIRS:
                 sets = top_by_seed(matrix, base, (one, other), ranking)
@@ -87,7 +87,7 @@ def overlaps(matrix: Matrix) -> list[Pair]:
                 if each:
                     values = [_spread_of(each, key) for key in ("jaccard", "chance", "chance_by_layer", "shared")]
                     neurons = round(np.mean([len(one) for each in sets.values() for one in each]))
-                    found.append(Pair(base, ranking, one, other, *values, neurons, max(o.p_value for o in each)))  # type: ignore[arg-type]
+                    found.append(PairOverlap(base, ranking, one, other, *values, neurons, max(o.p_value for o in each)))  # type: ignore[arg-type]
     return found
 
 
@@ -139,25 +139,25 @@ def top_overlap(matrix: Matrix) -> Table:
 
 def depths(matrix: Matrix) -> list[Depth]:
     found = []
-    for cell in kinds(matrix):
+    for models in kinds(matrix):
         for ranking in rankings_of(matrix):
-            sets = [each[0] for each in top_by_seed(matrix, cell.base, (cell.objective,), ranking).values()]
+            sets = [each[0] for each in top_by_seed(matrix, models.base, (models.objective,), ranking).values()]
             if sets:
-                layers, _ = _shape(matrix, cell.base)
+                layers, _ = _shape(matrix, models.base)
                 early, middle, late = (over_seeds(thirds) for thirds in zip(*(depth_thirds(one, layers) for one in sets), strict=True))
-                ties = max(_ties(matrix, cell, ranking))
-                found.append(Depth(cell.base, cell.objective, ranking, early, middle, late, round(np.mean([*map(len, sets)])), ties))
+                ties = max(_ties(matrix, models, ranking))
+                found.append(Depth(models.base, models.objective, ranking, early, middle, late, round(np.mean([*map(len, sets)])), ties))
     return found
 
 
-def _ties(matrix: Matrix, cell: Models, ranking: str) -> list[int]:
+def _ties(matrix: Matrix, models: Models, ranking: str) -> list[int]:
     """The study's rule leaves none out."""
     if matrix.conventions == "study":
         return [0]
     scores = [
         found.rankings[ranking]
         for model, found in matrix.found.items()
-        if (model.base, model.objective) == cell[:2] and ranking in found.rankings
+        if (model.base, model.objective) == (models.base, models.objective) and ranking in found.rankings
     ]
     return [tied_at_cut(score, round(FRACTION * score.numel())) for score in scores]
 

@@ -1,4 +1,4 @@
-"""How rewards move when neurons are zeroed, and what training does again without them."""
+"""How do rewards move when neurons are zeroed, and what does training do again without them?"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,6 @@ import numpy as np
 from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.scores import Scores
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
-from tl_reward.study.figures import curves, distributions
 from tl_reward.study.findings.ablations import SHARES
 from tl_reward.study.findings.rows import (
     GROUPS,
@@ -24,9 +23,10 @@ from tl_reward.study.findings.rows import (
     rows_of,
     tasks_of,
 )
-from tl_reward.study.matrix import Edit, Matrix
+from tl_reward.study.matrix import Matrix, ModelEdit
 from tl_reward.study.table import Table, signed, table
 from tl_reward.study.table import interval as text
+from tl_reward.study.table_figures import curves, distributions
 
 
 class Shift(NamedTuple):
@@ -38,7 +38,7 @@ class Shift(NamedTuple):
         margin, margin_moved: chosen minus rejected.
     """
 
-    cell: Models
+    models: Models
     task: str
     share: float
     reward: Estimate
@@ -51,38 +51,38 @@ class Shift(NamedTuple):
 
 def shifts(matrix: Matrix, ranking: str = "mean") -> list[Shift]:
     found = []
-    for cell in kinds(matrix):
-        for task in tasks_of(matrix, cell):
+    for models in kinds(matrix):
+        for task in tasks_of(matrix, models):
             for share in SHARES:
-                cells = [cell, Models(*cell[:2], (Edit("top", ranking, share),))]
-                rewards, gaps = rows_of(matrix, cells, task, mean_reward), rows_of(matrix, cells, task, margins)
+                columns = [models, models.under(ModelEdit("top", ranking, share))]
+                rewards, gaps = rows_of(matrix, columns, task, mean_reward), rows_of(matrix, columns, task, margins)
                 if rewards is None or gaps is None:
                     continue
                 level, gap = draws([rewards]), draws([gaps])
-                seeds = by_seed(matrix, cells, task).values()
+                seeds = by_seed(matrix, columns, task).values()
                 before, after = (float(np.mean([each[i].std() for each in map(_rewards, seeds)])) for i in (0, 1))
-                values = [level.cell(0), level.change(1), gap.cell(0), gap.change(1)]
+                values = [level.column(0), level.change(1), gap.column(0), gap.change(1)]
                 reward, moved, margin, margin_moved = (value for value in values if value is not None)
-                found.append(Shift(cell, task, share, reward, moved, (before, after), margin, margin_moved, level.seeds))
+                found.append(Shift(models, task, share, reward, moved, (before, after), margin, margin_moved, level.seeds))
     return found
 
 
-def _rewards(cells: Sequence[Sequence[Scores]]) -> list[np.ndarray]:
+def _rewards(pair: Sequence[Sequence[Scores]]) -> list[np.ndarray]:
     """All rewards of one seed before and after, of the pairs that both have: edited models may be tested on fewer."""
-    both = set(cells[0][0].ids) & set(cells[1][0].ids)
-    parts = [scores.take([i for i, name in enumerate(scores.ids) if name in both]) for (scores, *_) in cells]
+    both = set(pair[0][0].ids) & set(pair[1][0].ids)
+    parts = [scores.take([i for i, name in enumerate(scores.ids) if name in both]) for (scores, *_) in pair]
     return [np.concatenate([part.chosen, part.rejected]) for part in parts]
 
 
 def score_shift(matrix: Matrix) -> Table:
     found = shifts(matrix)
     panels: dict[str, dict[str, np.ndarray]] = {}
-    for cell in kinds(matrix):
-        cells = [cell, Models(*cell[:2], (Edit("top", "mean", 0.1),))]
-        seeds = by_seed(matrix, cells, OBJECTIVE_TEST).values()
+    for models in kinds(matrix):
+        columns = [models, models.under(ModelEdit("top", "mean", 0.1))]
+        seeds = by_seed(matrix, columns, OBJECTIVE_TEST).values()
         for i, name in enumerate(("before", "10 % zeroed")):
             if seeds:
-                series = panels.setdefault(f"{cell.base}, {cell.objective}", {})
+                series = panels.setdefault(f"{models.base}, {models.objective}", {})
                 series[name] = np.concatenate([each[i] for each in map(_rewards, seeds)])
     return table(
         "score-shift",
@@ -94,8 +94,8 @@ def score_shift(matrix: Matrix) -> Table:
         ),
         [
             (
-                *s.cell[:2], s.task, percent(s.share), text(s.reward), signed(s.moved), *(round(d, 3) for d in s.deviation), text(s.margin),
-                signed(s.margin_moved), s.reward.n, s.seeds,
+                *s.models[:2], s.task, percent(s.share), text(s.reward), signed(s.moved), *(round(d, 3) for d in s.deviation),
+                text(s.margin), signed(s.margin_moved), s.reward.n, s.seeds,
             )
             for s in found
         ],
@@ -112,7 +112,7 @@ class Retrained(NamedTuple):
         control: what `change` compares with: "share 0" (trained alike, with all neurons), or "as trained first".
     """
 
-    cell: Models
+    models: Models
     kind: str
     ranking: str
     share: float
@@ -126,21 +126,21 @@ class Retrained(NamedTuple):
 
 def retrained(matrix: Matrix) -> list[Retrained]:
     found = []
-    for cell in kinds(matrix):
-        edits = edits_of(matrix, cell)
+    for models in kinds(matrix):
+        edits = edits_of(matrix, models)
         for edit in edits:
             if edit.kind not in ("masked", "pruned") or edit.fraction == 0:
                 continue
             # A model without a mask is the same of both kinds.
             alike = [each for each in edits if each.kind in ("masked", "pruned") and each.name == edit.name and each.fraction == 0]
             for on in (OBJECTIVE_TEST, *GROUPS):
-                cells = [Models(*cell[:2], tuple(alike[:1]) or (Edit(),)), Models(*cell[:2], (edit,))]
-                rows = group_rows(matrix, cells, on)
+                columns = [models.under(*(alike[:1] or [ModelEdit()])), models.under(edit)]
+                rows = group_rows(matrix, columns, on)
                 if rows:
                     done = draws([*rows.values()])
-                    values = [value for value in (done.cell(0), done.cell(1), done.change(1)) if value is not None]
+                    values = [value for value in (done.column(0), done.column(1), done.change(1)) if value is not None]
                     control = "share 0" if alike else "as trained first"
-                    found.append(Retrained(cell, edit.kind, edit.name, edit.fraction, on, control, *values, done.seeds))
+                    found.append(Retrained(models, edit.kind, edit.name, edit.fraction, on, control, *values, done.seeds))
     return found
 
 
@@ -149,7 +149,7 @@ def training_again(matrix: Matrix) -> Table:
     panels: dict[str, dict[str, dict[float, Estimate]]] = {}
     for r in found:
         if r.on == OBJECTIVE_TEST:
-            points = panels.setdefault(f"{r.cell.base}, {r.cell.objective}", {}).setdefault(f"{r.kind}, {r.ranking}", {})
+            points = panels.setdefault(f"{r.models.base}, {r.models.objective}", {}).setdefault(f"{r.kind}, {r.ranking}", {})
             points |= {0.0: r.before, r.share: r.after}
     return table(
         "training-again",
@@ -159,7 +159,7 @@ def training_again(matrix: Matrix) -> Table:
         ("base", "objective", "kind", "ranking", "share", "on", "control", "before", "after", "change", "n", "seeds"),
         [
             (
-                *r.cell[:2], r.kind, r.ranking, percent(r.share), r.on, r.control, text(r.before), text(r.after), signed(r.change),
+                *r.models[:2], r.kind, r.ranking, percent(r.share), r.on, r.control, text(r.before), text(r.after), signed(r.change),
                 r.after.n, r.seeds,
             )
             for r in found

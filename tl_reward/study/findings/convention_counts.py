@@ -1,4 +1,4 @@
-"""The study's own conventions, behind `conventions = "study"`, each beside what we do, with the neurons that it changes counted.
+"""How many neurons does each of the study's own conventions, behind `conventions = "study"`, change, beside what we do?
 
 Where its published code does something else than its text says, or than it should, a reproduction can do as the code does. Our own
 definitions are `NeuronSet.top`, `overlap.regions` and `statistics.NeuronStatistics`.
@@ -37,7 +37,7 @@ def _counts(found: Found) -> list[tuple[str, str, int, int, int]]:
     return rows
 
 
-def conventions(matrix: Matrix) -> Table:
+def convention_table(matrix: Matrix) -> Table:
     """What the study's conventions change in the top 10 % of each model."""
     rows: list[tuple[Value, ...]] = []
     order = sorted(matrix.found, key=lambda model: (model.base, place(OBJECTIVES, model.objective), model.seed))
