@@ -4,6 +4,7 @@ import csv
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,18 +13,21 @@ from helpers.study_matrices import BASE, HARMLESS, HELPFUL, OWN, TOP, best_of_ni
 
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
 from tl_reward.neurons import NeuronSet
-from tl_reward.study.findings.ablations import ALL, ablation_curves, relative_drop, set_ablation, sub_task_deltas
+from tl_reward.study.findings.ablations import ALL, ablation_curves, relative_drop, sub_task_deltas
 from tl_reward.study.findings.accuracy import accuracies, margins_on_right_rows, rm_bench_styles, sub_task_accuracy
 from tl_reward.study.findings.claim_estimates import drop
 from tl_reward.study.findings.convention_counts import convention_table
 from tl_reward.study.findings.overlaps import depth_of_top, top_overlap
-from tl_reward.study.findings.rows import Models, group_rows
+from tl_reward.study.findings.set_ablations import set_ablation
 from tl_reward.study.findings.shifts import score_shift, training_again
 from tl_reward.study.findings.transfer import rewards_both_right, transferability
 from tl_reward.study.matrix import Found, Matrix, Model, ModelEdit
 from tl_reward.study.report.all_tables import TABLES, tables_of
+from tl_reward.study.rows import Models, group_rows
 from tl_reward.study.table import Table, latex, markdown, signed
 from tl_reward.study.top_sets import cut, percentile_set, study_regions
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "reproduction" / "tables"
 
 
 def rows(table: Table, **where) -> list[dict]:
@@ -53,6 +57,13 @@ def test_a_whole_matrix_fills_every_table():
     assert [table.name for table in tables if not table.rows] == []
     assert [table.name for table in tables if table.figure is None] == ["conventions"]
     assert len({table.name for table in tables}) == len(tables) == 14
+
+
+def test_headers_are_those_of_the_published_report():
+    for table in tables_of(Matrix()):
+        with (PUBLISHED / f"{table.name}.csv").open(newline="", encoding="utf-8") as file:
+            published = next(csv.reader(file))
+        assert [name for name in published if not name.endswith((" low", " high"))] == list(table.columns)
 
 
 def test_sub_task_accuracy():

@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypeVar, get_origin, get_type_hints
 
 import plotly.graph_objects as go
 
@@ -30,6 +30,7 @@ class Interval(NamedTuple):
 
 
 Value = str | int | float | Interval
+Row = TypeVar("Row", bound=tuple)  # a NamedTuple of values
 NONE = "–"
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -112,13 +113,28 @@ class Table:
         )
 
 
-def table(
-    name: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Value]], lacks: str, figure: go.Figure | None = None
-) -> Table:
-    """A table; one without rows says in its caption what the matrix lacks."""
+def table(name: str, caption: str, row: type[Row], rows: Sequence[Row], lacks: str, figure: go.Figure | None = None) -> Table:
+    """A table; one without rows says in its caption what the matrix lacks.
+
+    Args:
+        row: what its rows are; its fields give the header (`header`).
+    """
     if not rows:
-        return Table(name, f"{caption} Not computed: this run has no {lacks}.", tuple(columns), ())
-    return Table(name, caption, tuple(columns), tuple(map(tuple, rows)), figure)
+        return Table(name, f"{caption} Not computed: this run has no {lacks}.", header(row), ())
+    return Table(name, caption, header(row), tuple(rows), figure)
+
+
+def header(row: type[Row]) -> tuple[str, ...]:
+    """The names of a row's fields, with spaces; what is no name in Python stands beside the field's type.
+
+    >>> class Share(NamedTuple):
+    ...     sub_task: Annotated[str, "sub-task"]
+    ...     share_right: float
+    >>> header(Share)
+    ('sub-task', 'share right')
+    """
+    hints = get_type_hints(row, include_extras=True)
+    return tuple(hint.__metadata__[0] if get_origin(hint) is Annotated else name.replace("_", " ") for name, hint in hints.items())
 
 
 def interval(estimate: Estimate | None) -> Value:

@@ -1,14 +1,15 @@
-"""What breaks when neurons are zeroed? Curves over the share zeroed, sub-tasks, groups, and sets of two models in the mixed one."""
+"""What breaks when neurons are zeroed? Curves over the share zeroed, sub-tasks, and groups."""
 
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
 from tl_reward.measures.intervals import Estimate
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, group_of
-from tl_reward.study.findings.rows import (
+from tl_reward.study.matrix import Matrix, ModelEdit
+from tl_reward.study.rows import (
     FEWEST,
     GROUPS,
     Draws,
@@ -25,15 +26,12 @@ from tl_reward.study.findings.rows import (
     rows_of,
     tasks_of,
 )
-from tl_reward.study.findings.transfer import bases_of, mean_kept
-from tl_reward.study.matrix import Matrix, ModelEdit
-from tl_reward.study.table import Table, signed, table
+from tl_reward.study.table import Table, Value, signed, table
 from tl_reward.study.table import interval as text
 from tl_reward.study.table_figures import curves, dots
 
 SHARES = (0.05, 0.1, 0.2)  # of the tables by sub-task and by set
 ALL = "mean of all models"
-SETS = ("helpful-only", "harmless-only", "shared")
 EDITED = "scores of a model with top neurons zeroed"
 
 
@@ -108,18 +106,37 @@ def _enough(curve: Curve) -> bool:
     return all(len(set(part.prompts)) >= FEWEST for each in curve.rows.values() for part in each.values())
 
 
+class CurveRow(NamedTuple):
+    base: str
+    objective: str
+    edit: str
+    share: str
+    on: str
+    before: Value
+    after: Value
+    change: Value
+    sub_tasks: Annotated[int, "sub-tasks"]
+    n: int
+    seeds: int
+
+
 def ablation_curves(matrix: Matrix) -> Table:
     """Each model, and the mean of all."""
     found = curves_of(matrix)
-    rows, panels = [], {}
-    everything = [(*c.models[:2], c.line, c.on, c.tasks, {share: c.at(share, c.tasks) for share in c.rows}) for c in found]
+    rows: list[CurveRow] = []
+    panels: dict[str, dict[str, dict[float, Estimate]]] = {}
+    everything = [
+        (c.models.base, c.models.objective, c.line, c.on, c.tasks, {share: c.at(share, c.tasks) for share in c.rows}) for c in found
+    ]
     for on in (OBJECTIVE_TEST, *GROUPS):
         for line in dict.fromkeys(curve.line for curve in found):
             everything.append((ALL, "all", line, on, *averaged(found, on, line)))
     for base, objective, line, on, tasks, points in everything:
         for share, drawn in points.items():
             before, after = drawn.column(0), drawn.column(1)
-            rows.append((base, objective, line, percent(share), on, text(before), text(after), signed(drawn.change(1)), len(tasks), drawn.n, drawn.seeds))  # fmt: skip # noqa: E501
+            values = {"before": text(before), "after": text(after), "change": signed(drawn.change(1))}
+            size = {"sub_tasks": len(tasks), "n": drawn.n, "seeds": drawn.seeds}
+            rows.append(CurveRow(base, objective, line, percent(share), on, **values, **size))
             if on == OBJECTIVE_TEST and before is not None and after is not None:
                 shown = panels.setdefault(base if base == ALL else f"{base}, {objective}", {}).setdefault(line, {0.0: before})
                 shown[share] = after
@@ -130,7 +147,7 @@ def ablation_curves(matrix: Matrix) -> Table:
         "whole model; 'random RANKING': as many of each layer as the ranking has there, draws averaged. 95 % intervals over n prompts; "
         f"before and after are compared on the same rows. {ALL[0].upper()}{ALL[1:]}: over all models that were tested so, and their common "
         "sub-tasks. Beside ranked neurons that are more than half of a layer there is no room for random ones.",
-        ("base", "objective", "edit", "share", "on", "before", "after", "change", "sub-tasks", "n", "seeds"),
+        CurveRow,
         rows,
         EDITED,
         curves(panels, ("neurons edited (%)", "accuracy on the objective's test pairs"), guide=0.5),
@@ -161,6 +178,19 @@ def deltas(matrix: Matrix, ranking: str = "mean") -> list[Delta]:
     return found
 
 
+class DeltaRow(NamedTuple):
+    base: str
+    objective: str
+    sub_task: Annotated[str, "sub-task"]
+    group: str
+    before: Value
+    at_5: Annotated[Value, percent(0.05)]
+    at_10: Annotated[Value, percent(0.1)]
+    at_20: Annotated[Value, percent(0.2)]
+    n: int
+    seeds: int
+
+
 def sub_task_deltas(matrix: Matrix) -> Table:
     found = deltas(matrix)
     panels: dict[str, dict[str, dict[str, Estimate]]] = {}
@@ -171,14 +201,25 @@ def sub_task_deltas(matrix: Matrix) -> Table:
         "sub-task-deltas",
         "Change of each sub-task's accuracy when the model's own top neurons by mean (the study's magnitude) are zeroed, by the share of "
         "all neurons zeroed. 95 % intervals over n prompts, before and after on the same rows. The figure shows 10 %.",
-        ("base", "objective", "sub-task", "group", "before", *map(percent, SHARES), "n", "seeds"),
+        DeltaRow,
         [
-            (*d.models[:2], d.task, group_of(d.task), text(d.before), *(signed(d.changes.get(s)) for s in SHARES), d.before.n, d.seeds)
-            for d in found
+            DeltaRow(
+                base=each.models.base,
+                objective=each.models.objective,
+                sub_task=each.task,
+                group=group_of(each.task),
+                before=text(each.before),
+                at_5=signed(each.changes.get(0.05)),
+                at_10=signed(each.changes.get(0.1)),
+                at_20=signed(each.changes.get(0.2)),
+                n=each.before.n,
+                seeds=each.seeds,
+            )
+            for each in found
         ],
         EDITED + " by mean, at 5, 10 or 20 %",
         dots(panels, "change of accuracy at 10 %", guide=0.0),
-    )  # fmt: skip
+    )
 
 
 class Drops(NamedTuple):
@@ -222,22 +263,31 @@ def _drops(matrix: Matrix, lines: Sequence[tuple[Models, Sequence[tuple[ModelEdi
     return Drops(mean_of(found), len(found)) if found else None
 
 
+class DropRow(NamedTuple):
+    neurons: str
+    share: str
+    relative_drop: Value
+    lines: Annotated[int, "models × rankings"]
+    n: int
+    seeds: int
+
+
 def relative_drop(matrix: Matrix) -> Table:
-    rows = []
+    rows: list[DropRow] = []
     points: dict[str, dict[float, Estimate]] = {"ranked": {}, "ranked, where random fits": {}, "random": {}}
     for share in sorted({edit.fraction for _, edit in matrix.scores if edit.kind == "top"}):
         alone, beside = drops(matrix, share), drops_beside_random(matrix, share)
         for name, found, column in zip(points, (alone, beside, beside), (0, 0, 1), strict=True):
             value = found.drawn.column(column) if found else None
             if found and value:
-                rows.append((name, percent(share), text(value), found.lines, value.n, found.drawn.seeds))
+                rows.append(DropRow(name, percent(share), text(value), found.lines, value.n, found.drawn.seeds))
                 points[name][share] = value
     return table(
         "relative-drop",
         "Accuracy lost on the objective's test pairs, as a share of that before: mean over every kind of model and every ranking but the "
         "random one that have the share (entropy ranks only the neurons that fire often); and, where as many random neurons of the same "
         "layers fit beside the ranked ones, of both. 95 % intervals over n prompts.",
-        ("neurons", "share", "relative drop", "models × rankings", "n", "seeds"),
+        DropRow,
         rows,
         EDITED,
         curves(
@@ -245,72 +295,4 @@ def relative_drop(matrix: Matrix) -> Table:
             ("neurons zeroed (%)", "relative drop of accuracy"),
             guide=0.0,
         ),
-    )
-
-
-class SetDrop(NamedTuple):
-    """The mixed model with sets of the helpful and the harmless model's top neurons zeroed, at one share.
-
-    Attributes:
-        groups: by group, "all" of their sub-tasks, and the objective's test pairs: accuracy, a column a set that is there, the first
-            unedited.
-        kept: transferability, the same columns.
-        sets: the names of the columns after the first.
-    """
-
-    base: str
-    share: float
-    sets: tuple[str, ...]
-    groups: dict[str, Draws]
-    kept: Draws | None
-
-
-@lru_cache(maxsize=2)
-def set_drops(matrix: Matrix) -> list[SetDrop]:
-    found = []
-    for base in bases_of(matrix):
-        edits = [edit for edit in edits_of(matrix, Models(base, "mixed")) if edit.kind == "set"]
-        for share in sorted({edit.fraction for edit in edits}):
-            names = tuple(name for name in SETS if ModelEdit("set", name, share) in edits)
-            edited = [(ModelEdit(),), *((ModelEdit("set", name, share),) for name in names)]
-            columns = [Models(base, "mixed", each) for each in edited]
-            rows = {group: list(group_rows(matrix, columns, group).values()) for group in GROUPS}
-            rows["all"] = [part for parts in rows.values() for part in parts]
-            rows[OBJECTIVE_TEST] = list(group_rows(matrix, columns, OBJECTIVE_TEST).values())
-            groups = {group: draws(parts) for group, parts in rows.items() if parts}
-            if groups:
-                found.append(SetDrop(base, share, names, groups, mean_kept(matrix, base, edited)))
-    return found
-
-
-def set_ablation(matrix: Matrix) -> Table:
-    rows, panels = [], {}
-    for each in set_drops(matrix):
-        for i, name in enumerate(each.sets, 1):
-            changes = [drawn.change(i) if (drawn := each.groups.get(group)) else None for group in (*GROUPS, OBJECTIVE_TEST)]
-            kept = (each.kept.column(i), each.kept.change(i)) if each.kept else (None, None)
-            there = mean_of([*each.groups.values()])
-            row = (each.base, percent(each.share), name, *map(signed, changes), text(kept[0]), signed(kept[1]))
-            rows.append((*row, there.n, there.seeds))
-            for group, value in zip((*GROUPS, OBJECTIVE_TEST, "transferability"), (*changes, kept[1]), strict=True):
-                if value is not None:
-                    panels.setdefault(each.base, {}).setdefault(name, {})[f"{group}, {percent(each.share)}"] = value
-    return table(
-        "set-ablation",
-        "The mixed model with sets zeroed that are made from the helpful and the harmless model's top neurons: change of accuracy, mean "
-        f"over each group's sub-tasks of {FEWEST} prompts or more, and on its test pairs; transferability with the set zeroed, and its "
-        "change. 95 % intervals over the n prompts of all.",
-        (
-            "base",
-            "share",
-            "set",
-            *(f"{g} change" for g in (*GROUPS, OBJECTIVE_TEST)),
-            "transferability",
-            "transferability change",
-            "n",
-            "seeds",
-        ),
-        rows,
-        "scores of the mixed model with specific and shared sets zeroed",
-        dots(panels, "change of accuracy or transferability", guide=0.0),
     )

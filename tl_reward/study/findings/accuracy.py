@@ -1,12 +1,13 @@
 """How right is each kind of reward model? By sub-task, by RM-Bench style, and by how much on the rows that it has right."""
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
 from tl_reward.measures.intervals import Estimate
 from tl_reward.study.benchmarks import by_pairs, group_of, style_of
-from tl_reward.study.findings.rows import (
+from tl_reward.study.matrix import Matrix
+from tl_reward.study.rows import (
     Models,
     Rows,
     by_seed,
@@ -22,8 +23,7 @@ from tl_reward.study.findings.rows import (
     tasks_of,
     whole_rows,
 )
-from tl_reward.study.matrix import Matrix
-from tl_reward.study.table import Table, table
+from tl_reward.study.table import Table, Value, table
 from tl_reward.study.table import interval as text
 from tl_reward.study.table_figures import dots
 
@@ -56,6 +56,19 @@ def accuracies(matrix: Matrix) -> list[Accuracy]:
     return found
 
 
+class AccuracyRow(NamedTuple):
+    base: str
+    objective: str
+    sub_task: Annotated[str, "sub-task"]
+    group: str
+    accuracy: Value
+    whole_rows: Value
+    rows: int
+    over_long: Annotated[int, "over-long"]
+    n: int
+    seeds: int
+
+
 def sub_task_accuracy(matrix: Matrix) -> Table:
     """The study's radar of sub-tasks by objective, as points with intervals."""
     found = accuracies(matrix)
@@ -68,19 +81,42 @@ def sub_task_accuracy(matrix: Matrix) -> Table:
         "several candidates is right when min(chosen) > max(rejected); RM-Bench counts each of its nine style pairs, as it is defined, and "
         "its whole rows are beside. A tie counts half. Over-long: pairs that were left out. 'objective test': the test pairs of the "
         "model's own objective.",
-        ("base", "objective", "sub-task", "group", "accuracy", "whole rows", "rows", "over-long", "n", "seeds"),
+        AccuracyRow,
         [
-            (*a.models[:2], a.task, group_of(a.task), text(a.accuracy), text(a.whole), a.rows, a.dropped, a.accuracy.n, a.seeds)
-            for a in found
+            AccuracyRow(
+                base=each.models.base,
+                objective=each.models.objective,
+                sub_task=each.task,
+                group=group_of(each.task),
+                accuracy=text(each.accuracy),
+                whole_rows=text(each.whole),
+                rows=each.rows,
+                over_long=each.dropped,
+                n=each.accuracy.n,
+                seeds=each.seeds,
+            )
+            for each in found
         ],
         SCORES,
         dots(panels, "accuracy", guide=0.5),
-    )  # fmt: skip
+    )
+
+
+class StylesRow(NamedTuple):
+    base: str
+    objective: str
+    sub_task: Annotated[str, "sub-task"]
+    easy: Value
+    normal: Value
+    hard: Value
+    n: int
+    seeds: int
 
 
 def rm_bench_styles(matrix: Matrix) -> Table:
     """RM-Bench's easy, normal and hard pairs."""
-    rows, panels = [], {}
+    rows: list[StylesRow] = []
+    panels: dict[str, dict[str, dict[str, Estimate]]] = {}
     for models in kinds(matrix):
         for task in filter(by_pairs, tasks_of(matrix, models)):
             part = rows_of(matrix, [models], task, correct)
@@ -89,19 +125,20 @@ def rm_bench_styles(matrix: Matrix) -> Table:
                 continue
             names = shared(correct(task, scores) for (each,) in seeds.values() for scores in each)
             styles = np.array([style_of(name) for name in names])
-            values: list[Estimate | None] = []
+            values: dict[str, Estimate | None] = {}
             for style in ("easy", "normal", "hard"):
                 here = styles == style
                 some = Rows(part.values[here], tuple(np.array(part.prompts, dtype=object)[here]), part.seeds)
-                values.append(draws([some]).column(0) if here.any() else None)
-                if values[-1]:
-                    panels.setdefault(models.base, {}).setdefault(models.objective, {})[f"{task}, {style}"] = values[-1]
-            rows.append((*models[:2], task, *map(text, values), len(set(part.prompts)), part.seeds))
+                values[style] = value = draws([some]).column(0) if here.any() else None
+                if value:
+                    panels.setdefault(models.base, {}).setdefault(models.objective, {})[f"{task}, {style}"] = value
+            shown = {style: text(value) for style, value in values.items()}
+            rows.append(StylesRow(models.base, models.objective, task, **shown, n=len(set(part.prompts)), seeds=part.seeds))
     return table(
         "rm-bench-styles",
         "RM-Bench by style: easy pairs have the better answer styled more (more detail, then markdown), normal ones alike, hard ones less. "
         "95 % intervals over n prompts.",
-        ("base", "objective", "sub-task", "easy", "normal", "hard", "n", "seeds"),
+        StylesRow,
         rows,
         "RM-Bench",
         dots(panels, "accuracy", guide=0.5),
@@ -123,9 +160,21 @@ def right_margins(matrix: Matrix, compared: list[Models], tasks: list[str]) -> R
     return pooled(parts) if parts else None
 
 
+class MarginsRow(NamedTuple):
+    base: str
+    objective: str
+    sub_task: Annotated[str, "sub-task"]
+    group: str
+    margin_on_right_rows: Value
+    share_right: float
+    n: int
+    seeds: int
+
+
 def margins_on_right_rows(matrix: Matrix) -> Table:
     """The study's confidence by model type."""
-    rows, panels = [], {}
+    rows: list[MarginsRow] = []
+    panels: dict[str, dict[str, dict[str, Estimate]]] = {}
     for models in kinds(matrix):
         for task in tasks_of(matrix, models):
             part = right_margins(matrix, [models], [task])
@@ -134,13 +183,24 @@ def margins_on_right_rows(matrix: Matrix) -> Table:
             drawn, share = shares_of(part, [1], 0), draws([part]).column(0)
             value = drawn.column(0) if drawn else None
             if value is not None and share is not None:
-                rows.append((*models[:2], task, group_of(task), text(value), round(share.value, 3), value.n, part.seeds))
+                rows.append(
+                    MarginsRow(
+                        base=models.base,
+                        objective=models.objective,
+                        sub_task=task,
+                        group=group_of(task),
+                        margin_on_right_rows=text(value),
+                        share_right=round(share.value, 3),
+                        n=value.n,
+                        seeds=part.seeds,
+                    )
+                )
                 panels.setdefault(models.base, {}).setdefault(models.objective, {})[task] = value
     return table(
         "margins-on-right-rows",
         "Mean margin on the rows that a model has right: min(chosen) - max(rejected), in its own reward units (95 % interval over the n "
         "prompts that have such rows), and the share of rows that are right.",
-        ("base", "objective", "sub-task", "group", "margin on right rows", "share right", "n", "seeds"),
+        MarginsRow,
         rows,
         SCORES,
         dots(panels, "margin on right rows (reward units)"),

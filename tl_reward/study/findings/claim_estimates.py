@@ -13,11 +13,12 @@ from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.overlap import depth_thirds, overlap
 from tl_reward.neurons import NeuronSet
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
-from tl_reward.study.findings.ablations import drops, drops_beside_random, set_drops
+from tl_reward.study.findings.ablations import drops, drops_beside_random
 from tl_reward.study.findings.overlaps import THIRDS, compared
-from tl_reward.study.findings.rows import Draws, Models, draws, group_rows, mean_of, over_tasks, shares_of
+from tl_reward.study.findings.set_ablations import set_drops
 from tl_reward.study.findings.transfer import bases_of, both_right, right_sets
 from tl_reward.study.matrix import Matrix, ModelEdit
+from tl_reward.study.rows import Draws, Models, draws, group_rows, mean_of, over_tasks, shares_of
 
 
 def bases(matrix: Matrix, base: str) -> list[str]:

@@ -1,14 +1,14 @@
 """Does each claim of the study hold here? A verdict by one rule, which was written down before the numbers were seen."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 from tl_reward.measures.intervals import Estimate
 from tl_reward.study.findings import claim_estimates
 from tl_reward.study.findings.overlaps import THIRDS
-from tl_reward.study.findings.rows import FEWEST
 from tl_reward.study.matrix import Matrix
-from tl_reward.study.table import NONE, Table, Value, interval, signed
+from tl_reward.study.rows import FEWEST
+from tl_reward.study.table import NONE, Table, Value, header, interval, signed
 
 Word = Literal["agrees", "differs", "cannot be tested here"]
 WORDS = get_args(Word)
@@ -239,23 +239,30 @@ def _kept(matrix: Matrix) -> Iterator[Verdict]:
         yield Verdict(claim, claim_estimates.transferability(matrix, task), PROMPTS, f"scores of all three kinds of models on {task}")
 
 
+class ClaimRow(NamedTuple):
+    verdict: Word
+    claim: str
+    study: str
+    ours: Value
+    n: int
+    why: str
+    basis: Annotated[str, "interval is"]
+    source: Annotated[str, "source in the study"]
+
+
 def claims_table(verdicts: list[Verdict]) -> Table:
     """A row a claim: first those that agree, then those that differ."""
-    rows: list[tuple[Value, ...]] = []
+    rows: list[ClaimRow] = []
     for verdict in verdicts:
         claim, ours, judged = verdict.claim, verdict.ours, verdict.judged
         basis = NONE if ours is None else ONE_SEED if (verdict.basis, ours.n) == (NEURONS, 1) else verdict.basis
         figure = "none given" if claim.study is None else f"{claim.study:.3f}" if claim.kind == "number" else f"{claim.study:+.3f}"
         with_interval = interval(ours) if claim.kind == "number" else signed(ours)
         found = ours.value if ours and basis == ONE_SEED else with_interval
-        rows.append((judged.word, claim.text, figure, found, ours.n if ours else 0, judged.why, basis, claim.source))
-    rows.sort(key=lambda row: WORDS.index(str(row[0])))
-    return Table(
-        "claims",
-        f"{said(verdicts)} {RULE}",
-        ("verdict", "claim", "study", "ours", "n", "why", "interval is", "source in the study"),
-        tuple(rows),
-    )
+        n = ours.n if ours else 0
+        rows.append(ClaimRow(judged.word, claim.text, figure, ours=found, n=n, why=judged.why, basis=basis, source=claim.source))
+    rows.sort(key=lambda row: WORDS.index(row.verdict))
+    return Table("claims", f"{said(verdicts)} {RULE}", header(ClaimRow), tuple(rows))
 
 
 def said(verdicts: Sequence[Verdict]) -> str:

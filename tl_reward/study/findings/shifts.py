@@ -1,7 +1,7 @@
 """How do rewards move when neurons are zeroed, and what does training do again without them?"""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
@@ -9,7 +9,8 @@ from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.scores import Scores
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
 from tl_reward.study.findings.ablations import SHARES
-from tl_reward.study.findings.rows import (
+from tl_reward.study.matrix import Matrix, ModelEdit
+from tl_reward.study.rows import (
     GROUPS,
     Models,
     by_seed,
@@ -23,8 +24,7 @@ from tl_reward.study.findings.rows import (
     rows_of,
     tasks_of,
 )
-from tl_reward.study.matrix import Matrix, ModelEdit
-from tl_reward.study.table import Table, signed, table
+from tl_reward.study.table import Table, Value, signed, table
 from tl_reward.study.table import interval as text
 from tl_reward.study.table_figures import curves, distributions
 
@@ -74,6 +74,21 @@ def _rewards(pair: Sequence[Sequence[Scores]]) -> list[np.ndarray]:
     return [np.concatenate([part.chosen, part.rejected]) for part in parts]
 
 
+class ShiftRow(NamedTuple):
+    base: str
+    objective: str
+    sub_task: Annotated[str, "sub-task"]
+    share: str
+    reward: Value
+    moves_by: Value
+    deviation: float
+    deviation_after: float
+    margin: Value
+    margin_moves_by: Value
+    n: int
+    seeds: int
+
+
 def score_shift(matrix: Matrix) -> Table:
     found = shifts(matrix)
     panels: dict[str, dict[str, np.ndarray]] = {}
@@ -88,20 +103,27 @@ def score_shift(matrix: Matrix) -> Table:
         "score-shift",
         "Rewards before and after the model's own top neurons by mean are zeroed: mean over all responses and how it moves, standard "
         "deviation over responses, and margin. Reward units; 95 % intervals over n prompts. The figure shows the objective's test pairs.",
-        (
-            "base", "objective", "sub-task", "share", "reward", "moves by", "deviation", "deviation after", "margin", "margin moves by",
-            "n", "seeds",
-        ),
+        ShiftRow,
         [
-            (
-                *s.models[:2], s.task, percent(s.share), text(s.reward), signed(s.moved), *(round(d, 3) for d in s.deviation),
-                text(s.margin), signed(s.margin_moved), s.reward.n, s.seeds,
+            ShiftRow(
+                base=each.models.base,
+                objective=each.models.objective,
+                sub_task=each.task,
+                share=percent(each.share),
+                reward=text(each.reward),
+                moves_by=signed(each.moved),
+                deviation=round(each.deviation[0], 3),
+                deviation_after=round(each.deviation[1], 3),
+                margin=text(each.margin),
+                margin_moves_by=signed(each.margin_moved),
+                n=each.reward.n,
+                seeds=each.seeds,
             )
-            for s in found
+            for each in found
         ],
         "scores of a model with top neurons by mean zeroed, at 5, 10 or 20 %",
         distributions(panels, "reward (reward units)"),
-    )  # fmt: skip
+    )
 
 
 class Retrained(NamedTuple):
@@ -144,6 +166,21 @@ def retrained(matrix: Matrix) -> list[Retrained]:
     return found
 
 
+class RetrainedRow(NamedTuple):
+    base: str
+    objective: str
+    kind: str
+    ranking: str
+    share: str
+    on: str
+    control: str
+    before: Value
+    after: Value
+    change: Value
+    n: int
+    seeds: int
+
+
 def training_again(matrix: Matrix) -> Table:
     found = retrained(matrix)
     panels: dict[str, dict[str, dict[float, Estimate]]] = {}
@@ -156,14 +193,24 @@ def training_again(matrix: Matrix) -> Table:
         "Accuracy of models trained again without their top neurons. Masked: these are zeroed in every forward pass; pruned: their weights "
         "are zero and get no gradient. Before: the control, trained alike with all neurons (share 0) where there is one, else the model "
         "as first trained. 95 % intervals over n prompts.",
-        ("base", "objective", "kind", "ranking", "share", "on", "control", "before", "after", "change", "n", "seeds"),
+        RetrainedRow,
         [
-            (
-                *r.models[:2], r.kind, r.ranking, percent(r.share), r.on, r.control, text(r.before), text(r.after), signed(r.change),
-                r.after.n, r.seeds,
+            RetrainedRow(
+                base=each.models.base,
+                objective=each.models.objective,
+                kind=each.kind,
+                ranking=each.ranking,
+                share=percent(each.share),
+                on=each.on,
+                control=each.control,
+                before=text(each.before),
+                after=text(each.after),
+                change=signed(each.change),
+                n=each.after.n,
+                seeds=each.seeds,
             )
-            for r in found
+            for each in found
         ],
         "models that were trained again with neurons masked or pruned",
         curves(panels, ("neurons left out (%)", "accuracy on the objective's test pairs"), guide=0.5),
-    )  # fmt: skip
+    )

@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
 from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.scores import Scores
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, TIES, group_of
-from tl_reward.study.findings.rows import (
+from tl_reward.study.matrix import Matrix, ModelEdit
+from tl_reward.study.rows import (
     FEWEST,
     Draws,
     Models,
@@ -24,8 +25,7 @@ from tl_reward.study.findings.rows import (
     shares_of,
     tasks_of,
 )
-from tl_reward.study.matrix import Matrix, ModelEdit
-from tl_reward.study.table import Table, signed, table
+from tl_reward.study.table import Table, Value, signed, table
 from tl_reward.study.table import interval as text
 from tl_reward.study.table_figures import distributions, dots
 
@@ -118,6 +118,19 @@ def mean_kept(matrix: Matrix, base: str, edits: Sequence[tuple[ModelEdit, ...]])
     return mean_of(usable) if usable else None
 
 
+class TransferRow(NamedTuple):
+    base: str
+    sub_task: Annotated[str, "sub-task"]
+    group: str
+    transferability: Value
+    mixed_helpful: Annotated[Value, "mixed–helpful"]
+    mixed_harmless: Annotated[Value, "mixed–harmless"]
+    helpful_harmless: Annotated[Value, "helpful–harmless"]
+    n: int
+    n_that_count: int
+    seeds: int
+
+
 def transferability(matrix: Matrix) -> Table:
     found = transfers(matrix)
     panels = {
@@ -133,20 +146,25 @@ def transferability(matrix: Matrix) -> Table:
         "Jaccard indices of the rows that two kinds of models have right. A row is right when min(chosen) > max(rejected); ties are not. "
         "Models of one seed are compared, then seeds averaged; 95 % intervals over prompts. n: prompts of the sub-task; n that count: "
         "those with a row that transferability is a share of.",
-        (
-            "base", "sub-task", "group", "transferability", "mixed–helpful", "mixed–harmless", "helpful–harmless", "n", "n that count",
-            "seeds",
-        ),
+        TransferRow,
         [
-            (
-                e.base, e.task, group_of(e.task), text(e.kept), text(e.helpful), text(e.harmless), text(e.singles), e.n,
-                e.kept.n if e.kept else 0, e.seeds,
+            TransferRow(
+                base=each.base,
+                sub_task=each.task,
+                group=group_of(each.task),
+                transferability=text(each.kept),
+                mixed_helpful=text(each.helpful),
+                mixed_harmless=text(each.harmless),
+                helpful_harmless=text(each.singles),
+                n=each.n,
+                n_that_count=each.kept.n if each.kept else 0,
+                seeds=each.seeds,
             )
-            for e in found
+            for each in found
         ],
         TRIO,
         dots(panels, "share of rows"),
-    )  # fmt: skip
+    )
 
 
 class Both(NamedTuple):
@@ -203,24 +221,43 @@ def _levels(scores: Scores) -> dict[str, tuple[float, float]]:
     return {group: (float(np.mean(sums[group])), margin) for group, margin in row_margins(scores).items()}
 
 
+class BothRightRow(NamedTuple):
+    base: str
+    objective: str
+    reward: Value
+    reward_mixed: Annotated[Value, "reward, mixed"]
+    difference: Value
+    margin: Value
+    margin_mixed: Annotated[Value, "margin, mixed"]
+    rows: int
+    n: int
+    seeds: int
+
+
 def rewards_both_right(matrix: Matrix) -> Table:
     found = both_right(matrix)
-    panels = {
-        f"{e.base}, {e.objective} and mixed": {e.objective: e.rewards[0], "mixed": e.rewards[1]} for e in found
-    }  # fmt: skip
+    panels = {f"{e.base}, {e.objective} and mixed": {e.objective: e.rewards[0], "mixed": e.rewards[1]} for e in found}
     return table(
         "rewards-both-right",
         "Rewards on the rows that a single-objective and the mixed model both have right, all sub-tasks' rows together (Ties left out): "
         "mean reward over all candidates, and margin. 95 % intervals over n prompts. "
         "Training fixes differences of rewards, not their level.",
-        ("base", "objective", "reward", "reward, mixed", "difference", "margin", "margin, mixed", "rows", "n", "seeds"),
+        BothRightRow,
         [
-            (
-                e.base, e.objective, text(e.drawn.column(0)), text(e.drawn.column(1)), signed(e.drawn.change(0, before=1)),
-                text(e.drawn.column(2)), text(e.drawn.column(3)), e.rows, e.drawn.n, e.drawn.seeds,
+            BothRightRow(
+                base=each.base,
+                objective=each.objective,
+                reward=text(each.drawn.column(0)),
+                reward_mixed=text(each.drawn.column(1)),
+                difference=signed(each.drawn.change(0, before=1)),
+                margin=text(each.drawn.column(2)),
+                margin_mixed=text(each.drawn.column(3)),
+                rows=each.rows,
+                n=each.drawn.n,
+                seeds=each.drawn.seeds,
             )
-            for e in found
+            for each in found
         ],
         TRIO,
         distributions(panels, "mean reward of a row's candidates (reward units)"),
-    )  # fmt: skip
+    )
