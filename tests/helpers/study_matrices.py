@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from tl_reward.measures.scores import Scores
-from tl_reward.study.matrix import Edit, Found, Matrix, Model
+from tl_reward.study.matrix import Found, Matrix, Model, ModelEdit
 
 BASE = "smollm2-135m-instruct"
 HELPFUL, HARMLESS, OWN = "RMB helpful pairwise", "RMB harmless pairwise", "objective test"
-TOP = Edit("top", "mean", 0.1)
+TOP = ModelEdit("top", "mean", 0.1)
 
 
 TIMES = 10
@@ -31,10 +31,10 @@ def best_of_nine(margins: Sequence[Sequence[float]], times: int = 1) -> Scores:
     return Scores(ids, chosen, np.zeros(9 * times), tuple(name.split("/")[0] for name in ids), ("",) * 9 * times)
 
 
-def cells(
-    by_objective: Mapping[str, Mapping[Edit, Mapping[str, Sequence[float]]]], *, seed: int = 0, base: str = BASE, times: int = 1
-) -> dict[tuple[Model, Edit], dict[str, Scores]]:
-    """Cells from margins, by objective, edit and sub-task."""
+def scored(
+    by_objective: Mapping[str, Mapping[ModelEdit, Mapping[str, Sequence[float]]]], *, seed: int = 0, base: str = BASE, times: int = 1
+) -> dict[tuple[Model, ModelEdit], dict[str, Scores]]:
+    """Scores of a matrix from margins, by objective, edit and sub-task."""
     return {
         (Model(base, objective, seed), edit): {task: pairs(margins, times=times) for task, margins in tasks.items()}
         for objective, edits in by_objective.items()
@@ -55,12 +55,17 @@ def found(best: Mapping[str, Sequence[tuple[int, int]]], *, layers: int = 3, wid
 
 def whole() -> Matrix:
     """Something for every table: three models, one seed, each edit at 10 %."""
-    sets = {Edit("set", name, 0.1): margins for name, margins in (("helpful-only", [1, -1, 1, -1]), ("harmless-only", [1, 1, 1, -1]))}
-    sets[Edit("set", "shared", 0.1)] = [-1, -1, 1, -1]
+    sets = {ModelEdit("set", name, 0.1): margins for name, margins in (("helpful-only", [1, -1, 1, -1]), ("harmless-only", [1, 1, 1, -1]))}
+    sets[ModelEdit("set", "shared", 0.1)] = [-1, -1, 1, -1]
     scores = {}
     for objective, margins in {"helpful": [1, 2, -1, -1], "harmless": [-1, 1, 1, -1], "mixed": [1, 1, 1, -1]}.items():
-        edits = {Edit(): margins, TOP: [1, -1, -1, -1], Edit("random", "mean 0", 0.1): margins, Edit("random", "mean 1", 0.1): [1, 1, 1, 1]}
-        edits |= {Edit("masked", "mean", 0.0): [1, 1, 1, -1], Edit("pruned", "mean", 0.1): [1, 1, -1, -1]}
+        edits = {
+            ModelEdit(): margins,
+            TOP: [1, -1, -1, -1],
+            ModelEdit("random", "mean 0", 0.1): margins,
+            ModelEdit("random", "mean 1", 0.1): [1, 1, 1, 1],
+        }
+        edits |= {ModelEdit("masked", "mean", 0.0): [1, 1, 1, -1], ModelEdit("pruned", "mean", 0.1): [1, 1, -1, -1]}
         for edit, values in (edits | (sets if objective == "mixed" else {})).items():
             turned = [-value for value in values]
             tasks = {name: pairs(each, times=TIMES) for name, each in ((HELPFUL, values), (HARMLESS, turned), (OWN, values))}

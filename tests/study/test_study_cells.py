@@ -23,7 +23,7 @@ from tl_reward.study.compute.cells import cells
 from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.compute.store import is_done, load_matrix
 from tl_reward.study.config import parse_config
-from tl_reward.study.matrix import Edit, Model
+from tl_reward.study.matrix import Model, ModelEdit
 from tl_reward.study.report import runner
 from tl_reward.study.report.runner import reproduce
 from tl_reward.study.top_sets import percentile_set
@@ -90,12 +90,12 @@ def test_what_was_trained_again_in_one_process_is_loaded_again(data, done, tmp_p
     """And not what was loaded from that folder before."""
     config, out = parse_config(small(data, fractions=[])), tmp_path / "out"
     reproduce(config, out, data=data)
-    first = load_matrix(out, Inputs(config, data)).scores[HELPFUL, Edit()]["objective test"].margin
+    first = load_matrix(out, Inputs(config, data)).scores[HELPFUL, ModelEdit()]["objective test"].margin
     shutil.rmtree(out / "cells" / "train")
     with monkeypatch.context() as patch:
         patch.setattr(work, "finish", with_other_weights)
         reproduce(config, out, data=data)
-    again = load_matrix(out, Inputs(config, data)).scores[HELPFUL, Edit()]["objective test"].margin
+    again = load_matrix(out, Inputs(config, data)).scores[HELPFUL, ModelEdit()]["objective test"].margin
     assert abs(again - first).max() > 1e-3
 
 
@@ -140,7 +140,7 @@ def test_over_long_pairs_are_counted_and_a_benchmark_of_nothing_else_is_refused_
     config = small(data, fractions=[], max_length=2000, limits={"discovery": 4, "rows": 6})
     mixed = parse_config(config | {"benchmarks": {"RMB": [str(tmp_path / "some" / "rmb.jsonl")]}})
     reproduce(mixed, tmp_path / "out", data=data)
-    scores = load_matrix(tmp_path / "out", Inputs(mixed, data)).scores[HELPFUL, Edit()]["RMB helpful pairwise"]
+    scores = load_matrix(tmp_path / "out", Inputs(mixed, data)).scores[HELPFUL, ModelEdit()]["RMB helpful pairwise"]
     assert (len(scores), scores.dropped) == (4, 2)
     nothing = parse_config(config | {"benchmarks": {"RMB": [str(tmp_path / "all" / "rmb.jsonl")]}})
     with pytest.raises(InputError, match="2000"):
@@ -226,18 +226,18 @@ def test_entropy_compares_firing_on_both_objectives_pairs(data, tmp_path):
     by_hand = selectivity(firing).ranking()
     assert torch.allclose(matrix.found[HELPFUL].rankings["entropy"], by_hand, atol=1e-6)
     edits = {edit for _, edit in matrix.scores if edit.name == "entropy"}
-    assert edits == {Edit("top", "entropy", 0.02)}  # half of all neurons do not fire often
+    assert edits == {ModelEdit("top", "entropy", 0.02)}  # half of all neurons do not fire often
     # What was found and done by other rankings stays; where no share can be ranked, nothing is zeroed, and that is all.
     unreachable = small(data, rankings=["mean", "entropy"], fractions=[0.5])
     again = parse_config(unreachable)
     assert {cell.kind for cell in cells(again) if not is_done(tmp_path, cell, Inputs(again, data))} == {"ablate"}
     reproduce(again, tmp_path, data=data)
-    assert {edit for _, edit in load_matrix(tmp_path, Inputs(again, data)).scores} == {Edit(), Edit("top", "mean", 0.5)}
+    assert {edit for _, edit in load_matrix(tmp_path, Inputs(again, data)).scores} == {ModelEdit(), ModelEdit("top", "mean", 0.5)}
     alone = parse_config(small(data, rankings=["mean"], fractions=[0.5]))
     assert [cell for cell in cells(alone) if not is_done(tmp_path, cell, Inputs(alone, data))] == []
     pairs = inputs.tested("RMB", "", True).pairs
     zeroed = score(model, pairs, interventions=[ZeroAblation(NeuronSet.top(by_hand, fraction=0.02))])
-    mine = [scores for task, scores in matrix.scores[HELPFUL, Edit("top", "entropy", 0.02)].items() if task != "objective test"]
+    mine = [scores for task, scores in matrix.scores[HELPFUL, ModelEdit("top", "entropy", 0.02)].items() if task != "objective test"]
     assert {name: margin for each in mine for name, margin in zip(each.ids, each.margin, strict=True)} == pytest.approx(
         dict(zip(zeroed.ids, zeroed.margin, strict=True)), abs=1e-5
     )
@@ -261,7 +261,7 @@ def test_the_studys_conventions_cut_what_bfloat16_sums_rank(data, tmp_path):
     top = percentile_set(rounded, 0.1)
     pairs, _, _ = inputs.tested("objective test", "helpful", True)
     by_hand = score(model, pairs, interventions=[ZeroAblation(top)])
-    assert matrix.scores[HELPFUL, Edit("top", "mean", 0.1)]["objective test"].margin == pytest.approx(by_hand.margin, abs=1e-5)
+    assert matrix.scores[HELPFUL, ModelEdit("top", "mean", 0.1)]["objective test"].margin == pytest.approx(by_hand.margin, abs=1e-5)
     report = (tmp_path / "report.md").read_text()
     overlap = report[report.index("## Top overlap") : report.index("## Depth")]
     line = next(line for line in overlap.splitlines() if "helpful–harmless" in line)

@@ -1,11 +1,11 @@
 """Every branch of the verdicts' rule, and that each claim is judged from the right numbers."""
 
 import pytest
-from helpers.study_matrices import HARMLESS, HELPFUL, OWN, TOP, cells, found, whole
+from helpers.study_matrices import HARMLESS, HELPFUL, OWN, TOP, found, scored, whole
 
 from tl_reward.measures.intervals import Estimate
 from tl_reward.study.findings.claims import Claim, Verdict, claims, claims_table, judge
-from tl_reward.study.matrix import Edit, Matrix
+from tl_reward.study.matrix import Matrix, ModelEdit
 
 FALLS = Claim("it falls", "below", -0.1, "s")
 RISES = Claim("it rises", "above", 0.1, "s")
@@ -83,7 +83,7 @@ def test_figures_come_from_the_right_cells():
 
 
 def of(margins_by_task, objective="mixed", **kwargs):
-    return cells({objective: {Edit(): margins_by_task}}, **kwargs)
+    return scored({objective: {ModelEdit(): margins_by_task}}, **kwargs)
 
 
 def test_differences_between_two_cells_of_the_matrix():
@@ -100,8 +100,8 @@ def test_transferability_claims():
     focus = "RewardBench 2 Focus"
     runs = of({focus: [1] * 16}, "helpful") | of({focus: [-1] * 16}, "harmless") | of({focus: [1] * 4 + [-1] * 12}, "mixed")
     assert value(Matrix(runs), f"The mixed model's transferability on {focus}")[::3] == (0.25, 16)
-    sets = {Edit("set", "shared", 0.1): {focus: [-1] * 16}, Edit("set", "helpful-only", 0.1): {focus: [1, -1] * 2 + [-1] * 12}}
-    matrix = Matrix(runs | cells({"mixed": sets}))
+    sets = {ModelEdit("set", "shared", 0.1): {focus: [-1] * 16}, ModelEdit("set", "helpful-only", 0.1): {focus: [1, -1] * 2 + [-1] * 12}}
+    matrix = Matrix(runs | scored({"mixed": sets}))
     start = "Shared neurons matter most: at 10%, zeroing the shared set in the mixed model costs more transferability than the helpful"
     assert value(matrix, start).value == 0.125
 
@@ -119,7 +119,7 @@ def test_no_verdict_rests_on_few_prompts_or_on_such_as_answer_alike():
     assert verdict(Matrix(of({task: [1] * 60 + [-1] * 60}, "harmless")), start).word == "differs"
     # One row of 60 is right in both: its rewards say nothing of the others.
     margins = {"helpful": [1] + [-1] * 59, "mixed": [1] * 60}
-    lone = cells({name: {Edit(): {HELPFUL: each}} for name, each in margins.items()})
+    lone = scored({name: {ModelEdit(): {HELPFUL: each}} for name, each in margins.items()})
     assert verdict(Matrix(lone), "On rows that both have right, the helpful").why == "too few prompts for an interval: 1"
 
 
@@ -134,8 +134,8 @@ def test_sets_are_compared_by_what_they_cost():
 
 
 def test_all_base_models_are_averaged():
-    one = cells({"helpful": {Edit(): {HELPFUL: [1, 1]}, TOP: {HELPFUL: [-1, 1]}}}, times=10)
-    other = cells({"helpful": {Edit(): {HELPFUL: [1, 1]}, TOP: {HELPFUL: [1, 1]}}}, base="gpt2", times=10)
+    one = scored({"helpful": {ModelEdit(): {HELPFUL: [1, 1]}, TOP: {HELPFUL: [-1, 1]}}}, times=10)
+    other = scored({"helpful": {ModelEdit(): {HELPFUL: [1, 1]}, TOP: {HELPFUL: [1, 1]}}}, base="gpt2", times=10)
     ours = value(Matrix(one | other), "mean over base models: zeroing the helpful model's top 10 % by magnitude costs Helpful")
     assert ours.value == pytest.approx(-0.25)
     assert value(Matrix(one | other), "SmolLM2-135M: zeroing the helpful model's top 10 % by magnitude costs Helpful").value == -0.5
@@ -145,16 +145,16 @@ def test_seeds_are_averaged_and_neurons_have_their_range():
     both = found({"helpful": [(0, 0), (1, 0), (2, 0)]}) | found({"helpful": [(2, 1), (2, 2), (2, 0)]}, seed=1)
     ours = value(Matrix(found=both), "52% of the helpful model's top 10 % lie in the late third")
     assert ours == pytest.approx((2 / 3, 1 / 3, 1, 2))
-    runs = cells({"helpful": {Edit(): {OWN: [1, 1]}}}) | cells({"helpful": {Edit(): {OWN: [1, -1]}}}, seed=1)
+    runs = scored({"helpful": {ModelEdit(): {OWN: [1, 1]}}}) | scored({"helpful": {ModelEdit(): {OWN: [1, -1]}}}, seed=1)
     assert value(Matrix(runs), "SmolLM2-135M: the helpful model has 70.3%").value == 0.75
 
 
 def test_levels_on_rows_that_both_have_right():
-    runs = cells({"helpful": {Edit(): {HELPFUL: [2, 4, -1]}}, "mixed": {Edit(): {HELPFUL: [1, -1, 1]}}})
+    runs = scored({"helpful": {ModelEdit(): {HELPFUL: [2, 4, -1]}}, "mixed": {ModelEdit(): {HELPFUL: [1, -1, 1]}}})
     # Only the first row is right in both; the mean reward of its candidates is 1 and 0.5.
     ours = value(Matrix(runs), "On rows that both have right, the helpful model's rewards are higher")
     assert ours.value == 0.5
-    assert value(Matrix(cells({"helpful": {Edit(): {HARMLESS: [1]}}})), "On rows that both have right, the helpful") is None
+    assert value(Matrix(scored({"helpful": {ModelEdit(): {HARMLESS: [1]}}})), "On rows that both have right, the helpful") is None
 
 
 def test_a_verdict_without_a_number_names_what_lacks():

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from helpers.browser import browser, opened
 from helpers.page_runs import TEXTS, document
-from helpers.study_matrices import cells, whole
+from helpers.study_matrices import scored, whole
 
 from tl_reward.study.findings.claims import claims
-from tl_reward.study.matrix import Edit, Matrix
-from tl_reward.study.report.report import heading, write_report
-from tl_reward.study.report.tables import tables_of
+from tl_reward.study.matrix import Matrix, ModelEdit
+from tl_reward.study.report.all_tables import tables_of
+from tl_reward.study.report.write import heading, write_report
 
 ABOUT = {"command": "tl-reward study config.toml", "time": "3 min", "config": "[a]\nb = 1\n</pre><script>window.hacked = 4</script>"}
 
@@ -49,7 +49,7 @@ def test_the_page_holds_every_figure_and_asks_for_nothing(files):
 
 
 def hostile() -> Matrix:
-    runs = cells({"mixed": {Edit(): {text[:300]: [1.0, -1.0] for text in TEXTS}}}, base=TEXTS[0])
+    runs = scored({"mixed": {ModelEdit(): {text[:300]: [1.0, -1.0] for text in TEXTS}}}, base=TEXTS[0])
     return Matrix(runs | whole().scores, whole().found)
 
 

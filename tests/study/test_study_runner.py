@@ -28,7 +28,7 @@ from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.compute.plan import print_plan
 from tl_reward.study.compute.store import load_matrix
 from tl_reward.study.config import parse_config
-from tl_reward.study.matrix import Edit, Model
+from tl_reward.study.matrix import Model, ModelEdit
 from tl_reward.study.report import runner
 from tl_reward.study.report.runner import reproduce
 
@@ -60,15 +60,15 @@ def test_every_cell_is_there_and_read(data, whole):
     assert set(matrix.found) == {Model("tiny", name, 0) for name in config.objectives}
     edits = {edit for model, edit in matrix.scores if model.objective == "mixed"}
     assert {edit.kind for edit in edits} == {"none", "top", "random", "set", "patched", "masked", "pruned"}
-    assert Edit("random", "mean 1", 0.1) in edits and Edit("masked", "mean", 0.0) in edits
+    assert ModelEdit("random", "mean 1", 0.1) in edits and ModelEdit("masked", "mean", 0.0) in edits
     # A set with over half of a layer has no random set beside it; a random ranking needs none.
-    assert not {Edit("random", "mean 0", 1.0), Edit("random", "random 0", 0.1)} & edits
+    assert not {ModelEdit("random", "mean 0", 1.0), ModelEdit("random", "random 0", 0.1)} & edits
     for tasks in matrix.scores.values():
         assert {name: len(scores) for name, scores in tasks.items() if name != "objective test"} == {
             "RMB helpful pairwise": 3,
             "RMB harmless pairwise": 3,
         }
-    assert len(matrix.scores[Model("tiny", "mixed", 0), Edit()]["objective test"]) == 6
+    assert len(matrix.scores[Model("tiny", "mixed", 0), ModelEdit()]["objective test"]) == 6
 
 
 def test_an_ablation_is_what_it_is_by_hand(data, whole):
@@ -79,7 +79,7 @@ def test_an_ablation_is_what_it_is_by_hand(data, whole):
     top = NeuronSet.top(ranking, fraction=0.2)
     model = HookedRewardModel.from_pretrained(whole / "cells" / "train" / "tiny, helpful, 0" / "model")
     pairs, tasks, _ = Inputs(config, data).tested("RMB", "", True)
-    sets = {Edit("top", "mean", 0.2): top, Edit("random", "mean 1", 0.2): random_like(top, 48, draws=2, seed=0)[1]}
+    sets = {ModelEdit("top", "mean", 0.2): top, ModelEdit("random", "mean 1", 0.2): random_like(top, 48, draws=2, seed=0)[1]}
     for edit, neurons in sets.items():
         by_hand = score(model, pairs, interventions=[ZeroAblation(neurons)])
         for task, scores in matrix.scores[name, edit].items():
@@ -92,7 +92,7 @@ def test_pruned_and_masked_models_are_one_in_the_end(data, whole):
     """The same neurons write nothing and learn nothing, whether their weights are there or not; a control keeps them."""
     matrix = load_matrix(whole, Inputs(parse_config(table(data)), data))
     masked, pruned, control = (
-        matrix.scores[Model("tiny", "mixed", 0), Edit(kind, "mean", fraction)]["objective test"].margin
+        matrix.scores[Model("tiny", "mixed", 0), ModelEdit(kind, "mean", fraction)]["objective test"].margin
         for kind, fraction in (("masked", 0.1), ("pruned", 0.1), ("masked", 0.0))
     )
     assert masked == pytest.approx(pruned, abs=0.02)  # weights are stored as bf16, adapters apart or merged

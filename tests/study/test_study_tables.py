@@ -4,26 +4,30 @@ import csv
 import io
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers.study_matrices import BASE, HARMLESS, HELPFUL, OWN, TOP, best_of_nine, cells, found, pairs, whole
+from helpers.study_matrices import BASE, HARMLESS, HELPFUL, OWN, TOP, best_of_nine, found, pairs, scored, whole
 
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
 from tl_reward.neurons import NeuronSet
-from tl_reward.study.findings.ablations import ALL, ablation_curves, relative_drop, set_ablation, sub_task_deltas
+from tl_reward.study.findings.ablations import ALL, ablation_curves, relative_drop, sub_task_deltas
 from tl_reward.study.findings.accuracy import accuracies, margins_on_right_rows, rm_bench_styles, sub_task_accuracy
-from tl_reward.study.findings.conventions import conventions
-from tl_reward.study.findings.evidence import drop
+from tl_reward.study.findings.claim_estimates import drop
+from tl_reward.study.findings.convention_counts import convention_table
 from tl_reward.study.findings.overlaps import depth_of_top, top_overlap
-from tl_reward.study.findings.rows import Models, group_rows
+from tl_reward.study.findings.set_ablations import set_ablation
 from tl_reward.study.findings.shifts import score_shift, training_again
 from tl_reward.study.findings.transfer import rewards_both_right, transferability
-from tl_reward.study.matrix import Edit, Found, Matrix, Model
-from tl_reward.study.report.tables import TABLES, tables_of
+from tl_reward.study.matrix import Found, Matrix, Model, ModelEdit
+from tl_reward.study.report.all_tables import TABLES, tables_of
+from tl_reward.study.rows import Models, group_rows
 from tl_reward.study.table import Table, latex, markdown, signed
 from tl_reward.study.top_sets import cut, percentile_set, study_regions
+
+PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "reproduction" / "tables"
 
 
 def rows(table: Table, **where) -> list[dict]:
@@ -55,6 +59,13 @@ def test_a_whole_matrix_fills_every_table():
     assert len({table.name for table in tables}) == len(tables) == 14
 
 
+def test_headers_are_those_of_the_published_report():
+    for table in tables_of(Matrix()):
+        with (PUBLISHED / f"{table.name}.csv").open(newline="", encoding="utf-8") as file:
+            published = next(csv.reader(file))
+        assert [name for name in published if not name.endswith((" low", " high"))] == list(table.columns)
+
+
 def test_sub_task_accuracy():
     table = sub_task_accuracy(whole())
     (helpful,) = rows(table, objective="helpful", sub_task=HELPFUL)
@@ -66,23 +77,25 @@ def test_sub_task_accuracy():
 
 
 def test_a_row_of_several_pairs_is_right_when_all_are():
-    runs = {(Model(BASE, "mixed", 0), Edit()): {"RewardBench 2 Focus": pairs([1, -1, 2, 2, 0, 1], groups=["a", "a", "b", "b", "c", "c"])}}
+    runs = {
+        (Model(BASE, "mixed", 0), ModelEdit()): {"RewardBench 2 Focus": pairs([1, -1, 2, 2, 0, 1], groups=["a", "a", "b", "b", "c", "c"])}
+    }
     (focus,) = rows(sub_task_accuracy(Matrix(runs)))
     assert (focus["accuracy"], focus["rows"]) == (0.5, 3)  # wrong, right, and a tie
 
 
 def test_seeds_are_averaged_row_by_row_and_intervals_are_those_of_scores():
-    runs = cells({"mixed": {Edit(): {OWN: [1, 1, -1, 1]}}}) | cells({"mixed": {Edit(): {OWN: [1, -1, -1]}}}, seed=1)
+    runs = scored({"mixed": {ModelEdit(): {OWN: [1, 1, -1, 1]}}}) | scored({"mixed": {ModelEdit(): {OWN: [1, -1, -1]}}}, seed=1)
     (found_,) = accuracies(Matrix(runs))
     assert (found_.accuracy.value, found_.seeds, found_.accuracy.n) == (0.5, 2, 3)  # the row that one seed lacks is left out
     values = np.random.default_rng(0).choice([-1.0, 1.0], 300)
-    (mine,) = accuracies(Matrix(cells({"mixed": {Edit(): {OWN: values.tolist()}}})))
+    (mine,) = accuracies(Matrix(scored({"mixed": {ModelEdit(): {OWN: values.tolist()}}})))
     theirs = bootstrap_mean((values > 0).astype(float))
     assert mine.accuracy == pytest.approx(theirs, abs=0.01)
 
 
 def test_rm_bench_styles():
-    runs = {(Model(BASE, "mixed", 0), Edit()): {"RM-Bench chat": best_of_nine([[1, -1, -1], [1, 0, 1], [1, 1, 1]])}}
+    runs = {(Model(BASE, "mixed", 0), ModelEdit()): {"RM-Bench chat": best_of_nine([[1, -1, -1], [1, 0, 1], [1, 1, 1]])}}
     (chat,) = rows(rm_bench_styles(Matrix(runs)))
     assert (chat["easy"], chat["normal"], chat["hard"]) == (1, 0.833, 0.333)
 
@@ -102,13 +115,13 @@ def test_transferability_compares_models_of_one_seed():
     runs = {}
     for seed, (helpful, mixed) in enumerate([([1, -1], [1, -1]), ([-1, 1], [-1, -1])]):
         margins = {"helpful": helpful, "harmless": [-1, -1], "mixed": mixed}
-        runs |= cells({objective: {Edit(): {HELPFUL: each}} for objective, each in margins.items()}, seed=seed)
+        runs |= scored({objective: {ModelEdit(): {HELPFUL: each}} for objective, each in margins.items()}, seed=seed)
     (row,) = rows(transferability(Matrix(runs)))
     assert (row["transferability"], row["seeds"]) == (0.5, 2)
 
 
 def test_rewards_and_margins_on_right_rows():
-    runs = cells({"helpful": {Edit(): {HELPFUL: [2, 4, -1]}}, "mixed": {Edit(): {HELPFUL: [1, -1, 1]}}})
+    runs = scored({"helpful": {ModelEdit(): {HELPFUL: [2, 4, -1]}}, "mixed": {ModelEdit(): {HELPFUL: [1, -1, 1]}}})
     (row,) = rows(rewards_both_right(Matrix(runs)))  # the first row alone: rewards 2 and 0, and 1 and 0
     assert [row[key] for key in ("reward", "reward, mixed", "difference", "margin", "margin, mixed", "rows")] == [1, 0.5, 0.5, 2, 1, 1]
     margins = margins_on_right_rows(Matrix(runs))
@@ -151,9 +164,9 @@ def test_ablation_curves():
 
 
 def test_a_share_that_one_seed_lacks_is_over_the_others_alone():
-    later = Edit("top", "mean", 0.2)
-    runs = cells({"helpful": {Edit(): {OWN: [1, 1]}, TOP: {OWN: [1, -1]}, later: {OWN: [1, 1]}}})
-    runs |= cells({"helpful": {Edit(): {OWN: [-1, 1]}, TOP: {OWN: [-1, -1]}}}, seed=1)
+    later = ModelEdit("top", "mean", 0.2)
+    runs = scored({"helpful": {ModelEdit(): {OWN: [1, 1]}, TOP: {OWN: [1, -1]}, later: {OWN: [1, 1]}}})
+    runs |= scored({"helpful": {ModelEdit(): {OWN: [-1, 1]}, TOP: {OWN: [-1, -1]}}}, seed=1)
     found_ = rows(ablation_curves(Matrix(runs)), on=OWN, base=BASE)
     assert [(row["share"], row["before"], row["after"], row["seeds"]) for row in found_] == [("10 %", 0.75, 0.25, 2), ("20 %", 1, 1, 1)]
 
@@ -161,8 +174,8 @@ def test_a_share_that_one_seed_lacks_is_over_the_others_alone():
 def test_a_prompt_that_models_share_is_drawn_once_for_all():
     """Two models that answer alike are no more certain than one, also where one of them left a prompt out."""
     margins = np.random.default_rng(1).choice([-1.0, 1.0], 200).tolist()
-    one = cells({"mixed": {Edit(): {OWN: margins}, TOP: {OWN: margins}}})
-    other = cells({"mixed": {Edit(): {OWN: margins[:-1]}, TOP: {OWN: margins[:-1]}}}, base="gpt2")
+    one = scored({"mixed": {ModelEdit(): {OWN: margins}, TOP: {OWN: margins}}})
+    other = scored({"mixed": {ModelEdit(): {OWN: margins[:-1]}, TOP: {OWN: margins[:-1]}}}, base="gpt2")
     table = ablation_curves(Matrix(one | other))
     widths = []
     for base in (BASE, ALL):
@@ -174,20 +187,22 @@ def test_a_prompt_that_models_share_is_drawn_once_for_all():
 
 def test_no_mean_goes_over_a_sub_task_of_fewer_than_ten_prompts():
     tasks = {"HH-RLHF helpful": [1] * 9 + [-1], HELPFUL: [-1] * 9}
-    for edit in (Edit(), TOP):
-        assert list(group_rows(Matrix(cells({"mixed": {edit: tasks}})), [Models(BASE, "mixed", (edit,))], "Helpful")) == ["HH-RLHF helpful"]
-    (group,) = rows(ablation_curves(Matrix(cells({"mixed": {Edit(): tasks, TOP: tasks}}))), base=BASE)
+    for edit in (ModelEdit(), TOP):
+        assert list(group_rows(Matrix(scored({"mixed": {edit: tasks}})), [Models(BASE, "mixed", (edit,))], "Helpful")) == [
+            "HH-RLHF helpful"
+        ]
+    (group,) = rows(ablation_curves(Matrix(scored({"mixed": {ModelEdit(): tasks, TOP: tasks}}))), base=BASE)
     assert (group["before"], group["sub-tasks"], group["n"]) == (0.9, 1, 10)
     few = {"HH-RLHF helpful": [1] * 9}
-    assert ablation_curves(Matrix(cells({"mixed": {Edit(): few, TOP: few}}))).rows == ()
+    assert ablation_curves(Matrix(scored({"mixed": {ModelEdit(): few, TOP: few}}))).rows == ()
 
 
 def test_a_share_that_lacks_a_sub_task_is_left_out_of_its_groups_curve_alone():
-    later, other = Edit("top", "mean", 0.2), "HH-RLHF helpful"
-    edits = {Edit(): {HELPFUL: [1, 1], other: [1, 1], OWN: [1, 1]}, TOP: {HELPFUL: [1, -1], other: [1, 1], OWN: [1, -1]}}
+    later, other = ModelEdit("top", "mean", 0.2), "HH-RLHF helpful"
+    edits = {ModelEdit(): {HELPFUL: [1, 1], other: [1, 1], OWN: [1, 1]}, TOP: {HELPFUL: [1, -1], other: [1, 1], OWN: [1, -1]}}
     # Sub-tasks on which only the unedited model was tested are no part of the curve.
-    edits[Edit()]["RM-Bench math"] = [1, 1]
-    runs = cells({"helpful": edits | {later: {OWN: [-1, -1], other: [1, 1]}}}, times=10)
+    edits[ModelEdit()]["RM-Bench math"] = [1, 1]
+    runs = scored({"helpful": edits | {later: {OWN: [-1, -1], other: [1, 1]}}}, times=10)
     table = ablation_curves(Matrix(runs))
     assert [row["after"] for row in rows(table, on=OWN, base=BASE)] == [0.5, 0]
     assert [(row["share"], row["after"], row["sub-tasks"]) for row in rows(table, on="Helpful", base=BASE)] == [("10 %", 0.75, 2)]
@@ -206,17 +221,17 @@ def test_relative_drop():
 
 def test_drops_at_two_shares_are_of_the_same_rankings():
     """Entropy ranks too few neurons for the larger share: what is larger there is not what it lacks."""
-    edits = {Edit(): [1, 1], TOP: [1, -1], Edit("top", "mean", 0.2): [1, -1], Edit("top", "entropy", 0.1): [1, 1]}
-    matrix = Matrix(cells({"mixed": {edit: {OWN: margins} for edit, margins in edits.items()}}, times=10))
+    edits = {ModelEdit(): [1, 1], TOP: [1, -1], ModelEdit("top", "mean", 0.2): [1, -1], ModelEdit("top", "entropy", 0.1): [1, 1]}
+    matrix = Matrix(scored({"mixed": {edit: {OWN: margins} for edit, margins in edits.items()}}, times=10))
     found_ = rows(relative_drop(matrix))
     assert [(row["relative drop"], row["models × rankings"]) for row in found_] == [(0.25, 2), (0.5, 1)]
     assert drop(matrix, 0.2, less_share=0.1).value == 0
 
 
 def test_no_model_with_few_prompts_enters_a_mean_over_models():
-    few = cells({"mixed": {Edit(): {OWN: [1, 1]}, TOP: {OWN: [-1, -1]}}}, base="gpt2")
-    edits = {Edit(): {OWN: [1, 1]}, TOP: {OWN: [1, -1]}}
-    enough = cells({"mixed": edits, "helpful": edits}, times=10)
+    few = scored({"mixed": {ModelEdit(): {OWN: [1, 1]}, TOP: {OWN: [-1, -1]}}}, base="gpt2")
+    edits = {ModelEdit(): {OWN: [1, 1]}, TOP: {OWN: [1, -1]}}
+    enough = scored({"mixed": edits, "helpful": edits}, times=10)
     (drop_,) = rows(relative_drop(Matrix(few | enough)))
     (mean,) = rows(ablation_curves(Matrix(few | enough)), base=ALL)
     assert (drop_["relative drop"], drop_["n"], mean["after"], mean["n"]) == (0.5, 20, 0.5, 20)
@@ -225,8 +240,8 @@ def test_no_model_with_few_prompts_enters_a_mean_over_models():
 
 def test_the_mean_over_models_goes_over_their_common_sub_tasks():
     both = {HELPFUL: [1, 1], "HH-RLHF helpful": [1, 1]}
-    runs = cells({"mixed": {Edit(): both, TOP: {HELPFUL: [1, -1], "HH-RLHF helpful": [-1, -1]}}}, times=10)
-    runs |= cells({"mixed": {Edit(): {HELPFUL: [1, 1]}, TOP: {HELPFUL: [-1, -1]}}}, base="gpt2", times=10)
+    runs = scored({"mixed": {ModelEdit(): both, TOP: {HELPFUL: [1, -1], "HH-RLHF helpful": [-1, -1]}}}, times=10)
+    runs |= scored({"mixed": {ModelEdit(): {HELPFUL: [1, 1]}, TOP: {HELPFUL: [-1, -1]}}}, base="gpt2", times=10)
     table = ablation_curves(Matrix(runs))
     assert [(row["after"], row["sub-tasks"]) for row in rows(table, base=BASE)] == [(0.25, 2)]
     assert [(row["after"], row["sub-tasks"]) for row in rows(table, base=ALL)] == [(0.25, 1)]  # HELPFUL: a half, and nothing
@@ -249,13 +264,13 @@ def test_set_ablation():
 def test_a_ratio_is_drawn_over_the_rows_that_count():
     """Of 60 rows one is right in the helpful model: what the mixed one keeps of it is no estimate over 60 prompts."""
     margins = {"helpful": [1] + [-1] * 59, "harmless": [-1] * 60, "mixed": [1] * 60}
-    matrix = Matrix(cells({name: {Edit(): {HELPFUL: each}} for name, each in margins.items()}))
+    matrix = Matrix(scored({name: {ModelEdit(): {HELPFUL: each}} for name, each in margins.items()}))
     (row,) = rows(transferability(matrix))
     assert (row["transferability"], row["n"], row["n that count"]) == (1, 60, 1)
     assert [(both["n"], both["rows"]) for both in rows(rewards_both_right(matrix))] == [(1, 1)]
     assert [row["n"] for row in rows(margins_on_right_rows(matrix), objective="helpful")] == [1]
-    sets = {Edit("set", name, 0.1): {HELPFUL: [1] * 60} for name in ("helpful-only", "shared")}
-    edited = Matrix(matrix.scores | cells({"mixed": sets}))
+    sets = {ModelEdit("set", name, 0.1): {HELPFUL: [1] * 60} for name in ("helpful-only", "shared")}
+    edited = Matrix(matrix.scores | scored({"mixed": sets}))
     assert {row["transferability"] for row in rows(set_ablation(edited))} == {"–"}
 
 
@@ -263,9 +278,9 @@ def test_ties_are_no_part_of_means():
     """The study has not this sub-task; a table by sub-task shows it."""
     ties = "RewardBench 2 Ties"
     right, wrong = [1.0] * 20, [-1.0] * 20
-    runs = {name: {Edit(): {HELPFUL: right, ties: right}} for name in ("helpful", "harmless")}
-    runs["mixed"] = {edit: {HELPFUL: right, ties: wrong} for edit in (Edit(), Edit("set", "shared", 0.1))}
-    matrix = Matrix(cells(runs))
+    runs = {name: {ModelEdit(): {HELPFUL: right, ties: right}} for name in ("helpful", "harmless")}
+    runs["mixed"] = {edit: {HELPFUL: right, ties: wrong} for edit in (ModelEdit(), ModelEdit("set", "shared", 0.1))}
+    matrix = Matrix(scored(runs))
     (row,) = rows(set_ablation(matrix))
     assert row["transferability"] == 1
     assert {row["sub-task"]: row["transferability"] for row in rows(transferability(matrix))} == {HELPFUL: 1, ties: 0}
@@ -273,13 +288,13 @@ def test_ties_are_no_part_of_means():
 
 
 def test_score_shift():
-    runs = {(Model(BASE, "mixed", 0), Edit()): {OWN: pairs([2, 2])}, (Model(BASE, "mixed", 0), TOP): {OWN: pairs([1, 1], rejected=3)}}
+    runs = {(Model(BASE, "mixed", 0), ModelEdit()): {OWN: pairs([2, 2])}, (Model(BASE, "mixed", 0), TOP): {OWN: pairs([1, 1], rejected=3)}}
     (row,) = rows(score_shift(Matrix(runs)))  # rewards 2 and 0, then 4 and 3
     assert [row[key] for key in ("reward", "moves by", "deviation", "deviation after", "margin", "margin moves by")] == [
         1, 2.5, 1, 0.5, 2, -1,
     ]  # fmt: skip
     # An edited model may be tested on fewer pairs: what is compared is of these.
-    fewer = {(Model(BASE, "mixed", 0), Edit()): {OWN: pairs([2, 2, 90])}, (Model(BASE, "mixed", 0), TOP): {OWN: pairs([2, 2])}}
+    fewer = {(Model(BASE, "mixed", 0), ModelEdit()): {OWN: pairs([2, 2, 90])}, (Model(BASE, "mixed", 0), TOP): {OWN: pairs([2, 2])}}
     table = score_shift(Matrix(fewer))
     (row,) = rows(table)
     assert (row["deviation"], row["deviation after"], row["moves by"]) == (1, 1, 0)
@@ -290,7 +305,7 @@ def test_score_shift():
 def test_training_again_is_compared_with_its_control():
     (row,) = rows(training_again(whole()), objective="helpful", on=OWN)
     assert (row["kind"], row["control"], row["before"], row["after"]) == ("pruned", "share 0", 0.75, 0.5)
-    runs = cells({"mixed": {Edit(): {OWN: [1, 1]}, Edit("masked", "mean", 0.1): {OWN: [1, -1]}}})
+    runs = scored({"mixed": {ModelEdit(): {OWN: [1, 1]}, ModelEdit("masked", "mean", 0.1): {OWN: [1, -1]}}})
     (alone,) = rows(training_again(Matrix(runs)))
     assert (alone["control"], alone["change"]) == ("as trained first", -0.5)
 
@@ -302,16 +317,16 @@ def test_conventions_count_what_they_change():
     rounded[2, 7] = 5
     beside = {"abs_mean": score.abs(), "change_ms": 9 - score, "mean, bfloat16 sums": rounded}
     matrix = Matrix(found={Model(BASE, "helpful", 0): Found({"mean": score, "change": score}, beside)})
-    named = {row["convention of the study"]: row for row in rows(conventions(matrix)) if row["ranking"] == "mean"}
+    named = {row["convention of the study"]: row for row in rows(convention_table(matrix)) if row["ranking"] == "mean"}
     exact = named["score >= percentile, for the exact count"]
     assert (exact["ours"], exact["study"], exact["in one only"]) == (3, 29, 26)
     assert named["signed mean, for the mean size"]["in one only"] == 2  # the strongly negative one takes another's place
     exact = named["sums in bfloat16, for float64, both with the exact count"]
     assert (exact["ours"], exact["study"], exact["in one only"]) == (3, 3, 2) and named["both"]["study"] == 30
-    (root,) = rows(conventions(matrix), ranking="change", convention_of_the_study="mean square, for its root")
+    (root,) = rows(convention_table(matrix), ranking="change", convention_of_the_study="mean square, for its root")
     assert root["in one only"] == 2  # 4 and 16 change places
     pair = found({"helpful": [(0, 0), (1, 0), (1, 1)], "harmless": [(0, 0), (0, 1), (2, 2)]})
-    (shared,) = rows(conventions(Matrix(found=pair)), objective="helpful and harmless")
+    (shared,) = rows(convention_table(Matrix(found=pair)), objective="helpful and harmless")
     assert (shared["ours"], shared["study"], shared["in one only"]) == (1, 4, 3)  # layers 1 and 2 are in one set only
 
 
@@ -359,7 +374,7 @@ def test_tables_are_written_without_markup():
 
 
 def test_hostile_names_stay_text_in_figures():
-    runs = cells({"mixed": {Edit(): {HOSTILE: [1, -1]}}})
+    runs = scored({"mixed": {ModelEdit(): {HOSTILE: [1, -1]}}})
     table = sub_task_accuracy(Matrix(runs))
     assert table.figure is not None and table.rows[0][2:4] == (HOSTILE, "")
     labels = table.figure.layout.yaxis.ticktext
@@ -367,7 +382,7 @@ def test_hostile_names_stay_text_in_figures():
 
 
 def test_tables_are_made_without_the_model_code():
-    code = "import sys, tl_reward.study.findings.claims, tl_reward.study.report.report, tl_reward.study.report.tables\n"
+    code = "import sys, tl_reward.study.findings.claims, tl_reward.study.report.write, tl_reward.study.report.all_tables\n"
     code += 'assert not {"transformer_lens", "transformers", "tl_reward.model.reward_model"} & set(sys.modules)'
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

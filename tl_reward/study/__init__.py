@@ -1,1 +1,2 @@
-"""The study of arXiv 2606.13209 over a matrix of reward models: every cell computed once, every table and verdict from the cells."""
+"""What does arXiv 2606.13209 claim, and does it hold here? Every cell of a matrix of reward models is computed once; every
+table and verdict comes from the cells."""

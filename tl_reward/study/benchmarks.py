@@ -1,4 +1,4 @@
-"""Which sub-task a preference pair belongs to, and whether that is about being helpful or harmless.
+"""Which sub-task does a preference pair belong to, and is that about being helpful or harmless?
 
 Known of arXiv 2606.13209: it evaluates on RM-Bench, RewardBench and RewardBench 2, splits them into sub-tasks, and groups 17 of these as
 Helpful and 8 as Harmless; it reports chat, safety-refuse and safety-response of RM-Bench, and names LLMBar-adversarial, AlpacaEval hard

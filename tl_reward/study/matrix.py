@@ -1,4 +1,4 @@
-"""What a reproduction computed: rewards of every model under every edit, on every sub-task, and the neurons that were found."""
+"""What did a reproduction compute? Rewards of every model under every edit, on every sub-task, and the neurons that were found."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ class Model(NamedTuple):
     seed: int
 
 
-class Edit(NamedTuple):
+class ModelEdit(NamedTuple):
     """What was done to a model.
 
     Attributes:
@@ -71,6 +71,6 @@ class Matrix:
         conventions: how top sets are cut (`top_sets.cut`).
     """
 
-    scores: Mapping[tuple[Model, Edit], Mapping[str, Scores]] = field(default_factory=dict)
+    scores: Mapping[tuple[Model, ModelEdit], Mapping[str, Scores]] = field(default_factory=dict)
     found: Mapping[Model, Found] = field(default_factory=dict)
     conventions: Conventions = "ours"

@@ -1,11 +1,12 @@
-"""Tables with a caption, as CSV, Markdown and LaTeX, and with the figure that shows the same numbers."""
+"""What form has a table of the study? A caption, a header and rows: as CSV, Markdown and LaTeX, with a figure of the same
+numbers."""
 
 import csv
 import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, TypeVar, get_origin, get_type_hints
 
 import plotly.graph_objects as go
 
@@ -13,7 +14,7 @@ from tl_reward.measures.intervals import Estimate
 
 
 class Interval(NamedTuple):
-    """An estimate as a cell of a table: one text, and in CSV three columns.
+    """An estimate as a value of a table: one text, and in CSV three columns.
 
     Attributes:
         signed: a difference, shown with its sign.
@@ -29,6 +30,7 @@ class Interval(NamedTuple):
 
 
 Value = str | int | float | Interval
+Row = TypeVar("Row", bound=tuple)  # a NamedTuple of values
 NONE = "–"
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -111,13 +113,28 @@ class Table:
         )
 
 
-def table(
-    name: str, caption: str, columns: Sequence[str], rows: Sequence[Sequence[Value]], lacks: str, figure: go.Figure | None = None
-) -> Table:
-    """A table; one without rows says in its caption what the matrix lacks."""
+def table(name: str, caption: str, row: type[Row], rows: Sequence[Row], lacks: str, figure: go.Figure | None = None) -> Table:
+    """A table; one without rows says in its caption what the matrix lacks.
+
+    Args:
+        row: what its rows are; its fields give the header (`header`).
+    """
     if not rows:
-        return Table(name, f"{caption} Not computed: this run has no {lacks}.", tuple(columns), ())
-    return Table(name, caption, tuple(columns), tuple(map(tuple, rows)), figure)
+        return Table(name, f"{caption} Not computed: this run has no {lacks}.", header(row), ())
+    return Table(name, caption, header(row), tuple(rows), figure)
+
+
+def header(row: type[Row]) -> tuple[str, ...]:
+    """The names of a row's fields, with spaces; what is no name in Python stands beside the field's type.
+
+    >>> class Share(NamedTuple):
+    ...     sub_task: Annotated[str, "sub-task"]
+    ...     share_right: float
+    >>> header(Share)
+    ('sub-task', 'share right')
+    """
+    hints = get_type_hints(row, include_extras=True)
+    return tuple(hint.__metadata__[0] if get_origin(hint) is Annotated else name.replace("_", " ") for name, hint in hints.items())
 
 
 def interval(estimate: Estimate | None) -> Value:

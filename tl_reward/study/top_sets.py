@@ -1,4 +1,4 @@
-"""Which neurons count as the top of a ranking, and as shared: by our definition, or as the code of the study has it.
+"""Which neurons count as the top of a ranking, and which as shared? By our definition, or as the code of the study has it.
 
 Our own definitions are `NeuronSet.top` and `overlap.regions`. Where the published code does something else than its text says, or than it
 should, a reproduction with `conventions = "study"` does as the code does.

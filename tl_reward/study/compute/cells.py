@@ -1,4 +1,4 @@
-"""The cells of a reproduction: what is computed for each base, objective and seed, from what, and in which order."""
+"""Which parts, called cells, does a reproduction compute for each base, objective and seed, from what, and in which order?"""
 
 import dataclasses
 import hashlib
@@ -11,10 +11,10 @@ from typing import Any, Literal
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
 from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.config import StudyConfig
-from tl_reward.study.matrix import Edit, Model
+from tl_reward.study.matrix import Model, ModelEdit
 
 Kind = Literal["train", "score", "discover", "firing", "ablate", "compare", "sets", "patch", "retrain"]
-NO_EDIT = Edit()
+NO_EDIT = ModelEdit()
 # Entropy compares firing over the pairs of both objectives; the other rankings are of a model's own. A cell of its own each, so that a
 # ranking that is added leaves what was found before as it is.
 _FINDS: Mapping[str, Kind] = {"entropy": "firing"}
@@ -39,7 +39,7 @@ class Cell:
     base: str
     seed: int
     objective: str = ""
-    edit: Edit = NO_EDIT
+    edit: ModelEdit = NO_EDIT
     ranking: str = ""
     test: str = ""
     needs: tuple["Cell", ...] = ()
@@ -105,11 +105,11 @@ def cells(config: StudyConfig) -> list[Cell]:
     return found
 
 
-def _retrained(config: StudyConfig) -> list[Edit]:
+def _retrained(config: StudyConfig) -> list[ModelEdit]:
     """A control, with no neuron left out, is the same of both kinds, and is there once."""
     again = config.retrain
-    controls = [Edit("masked", again.ranking, 0.0)] if again.kinds and 0 in again.fractions else []
-    return controls + [Edit(kind, again.ranking, fraction) for kind in again.kinds for fraction in again.fractions if fraction]
+    controls = [ModelEdit("masked", again.ranking, 0.0)] if again.kinds and 0 in again.fractions else []
+    return controls + [ModelEdit(kind, again.ranking, fraction) for kind in again.kinds for fraction in again.fractions if fraction]
 
 
 def made_from(cell: Cell, inputs: Inputs) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The pairs of a reproduction: what is trained on, what neurons are found on, and what is tested, as one of its configs says."""
+"""Which pairs does a config mean: to train on, to find neurons on, and to test on?"""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What a reproduction would run, what it lacks, and about how long it takes."""
+"""What would a reproduction run, what does it lack, and about how long does it take?"""
 
 import json
 import random

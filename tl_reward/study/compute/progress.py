@@ -1,4 +1,4 @@
-"""How far a reproduction is: a bar over all cells in a terminal, plain lines elsewhere."""
+"""How far is a reproduction? A bar over all cells in a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Sequence

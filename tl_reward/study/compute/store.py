@@ -1,4 +1,4 @@
-"""Cells on disk: a folder each, written whole or not at all, and what they hold together as a `Matrix`."""
+"""How are cells kept on disk? In a folder each, written whole or not at all; what they hold together is a `Matrix`."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from tl_reward.results.record_neurons import discovery_of
 from tl_reward.results.store import Results
 from tl_reward.study.compute.cells import Cell, cells, key, made_from, seed_of_random
 from tl_reward.study.compute.inputs import Inputs, files_hash
-from tl_reward.study.matrix import BF16, Edit, Found, Matrix, Model
+from tl_reward.study.matrix import BF16, Found, Matrix, Model, ModelEdit
 
 CELL, RUN, MODEL = "cell.json", "run", "model"
 SITE = "mlp_gate"  # the study's reading of a neuron
@@ -86,7 +86,7 @@ def finish(out: Path, cell: Cell, inputs: Inputs, *, seconds: float, tokens: int
     shutil.rmtree(old, ignore_errors=True)
 
 
-def record_edited(results: Results, cell: Cell, scores: Mapping[Edit, Scores], tasks: Mapping[str, str]) -> None:
+def record_edited(results: Results, cell: Cell, scores: Mapping[ModelEdit, Scores], tasks: Mapping[str, str]) -> None:
     """Rewards of one model on the same pairs under several edits, as tensors `chosen` and `rejected` [edit, pair], float64. Of no edits,
     where none can be made, a record that says so."""
     if not scores:
@@ -99,15 +99,15 @@ def record_edited(results: Results, cell: Cell, scores: Mapping[Edit, Scores], t
     results.add("study", cell.name, entry, tensors)
 
 
-def edited_of(results: Results, name: str, tasks: Mapping[str, str]) -> tuple[Model, dict[Edit, dict[str, Scores]]]:
+def edited_of(results: Results, name: str, tasks: Mapping[str, str]) -> tuple[Model, dict[ModelEdit, dict[str, Scores]]]:
     """The rewards of a cell by edit and sub-task.
 
     Args:
         tasks: of every pair that was tested, over-long ones included, which are counted as `dropped` of their sub-task.
     """
     entry = results.entry("study", name)
-    model, edits = Model(*entry["model"]), [Edit(*edit) for edit in entry["edits"]]
-    found: dict[Edit, dict[str, Scores]] = {edit: {} for edit in edits}
+    model, edits = Model(*entry["model"]), [ModelEdit(*edit) for edit in entry["edits"]]
+    found: dict[ModelEdit, dict[str, Scores]] = {edit: {} for edit in edits}
     if not edits:
         return model, found
     chosen, rejected = (results.tensor("study", name, side).numpy() for side in ("chosen", "rejected"))
@@ -139,7 +139,7 @@ def found_of(results: Results, cell: Cell, rankings: Sequence[RankingName]) -> F
 def load_matrix(out: str | Path, inputs: Inputs) -> Matrix:
     """Every cell of a config that is done, and made from what it would be made from now."""
     out, config = Path(out), inputs.config
-    scores: dict[tuple[Model, Edit], dict[str, Scores]] = {}
+    scores: dict[tuple[Model, ModelEdit], dict[str, Scores]] = {}
     found: dict[Model, Found] = {}
     for cell in cells(config):
         if cell.kind in ("train", "retrain", "compare") or not is_done(out, cell, inputs):

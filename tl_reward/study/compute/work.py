@@ -1,4 +1,4 @@
-"""What each kind of cell computes."""
+"""What does each kind of cell compute?"""
 
 import dataclasses
 import shutil
@@ -28,7 +28,7 @@ from tl_reward.running.scoring import score
 from tl_reward.study.compute.cells import Cell, draws_of
 from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.compute.store import MODEL, RUN, SITE, content_of, finish, folder_of, found_of, is_done, record_edited, start
-from tl_reward.study.matrix import BF16, FRACTION, Edit, Found
+from tl_reward.study.matrix import BF16, FRACTION, Found, ModelEdit
 from tl_reward.study.top_sets import cut, study_regions
 
 
@@ -101,11 +101,11 @@ def _ablate(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
         return
     sets = {str(fraction): neurons for fraction, neurons in tops.items()}
     found = ablate_sets(_model(cell, out, inputs), pairs, sets, draws=draws_of(cell, config), seed=cell.seed, **_options(inputs))
-    scores: dict[Edit, Scores] = {}
+    scores: dict[ModelEdit, Scores] = {}
     for fraction in tops:
         point = found.sets[str(fraction)]
-        scores[Edit("top", cell.ranking, fraction)] = point.ranked
-        scores |= {Edit("random", f"{cell.ranking} {i}", fraction): draw for i, draw in enumerate(point.random)}
+        scores[ModelEdit("top", cell.ranking, fraction)] = point.ranked
+        scores |= {ModelEdit("random", f"{cell.ranking} {i}", fraction): draw for i, draw in enumerate(point.random)}
     record_edited(results, cell, scores, tasks)
 
 
@@ -128,7 +128,7 @@ def _sets(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     )
     split = study_regions if config.conventions == "study" else regions
     sets = {
-        Edit("set", name, fraction): neurons
+        ModelEdit("set", name, fraction): neurons
         for fraction in config.set_fractions
         for name, neurons in split(helpful[fraction], harmless[fraction]).items()
     }
@@ -145,7 +145,7 @@ def _patch(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     model, source = _model(cell, out, inputs), _model(dataclasses.replace(cell, objective="helpful"), out, inputs)
     named = {str(fraction): neurons for fraction, neurons in tops.items()}
     found = ablate_sets(model, pairs, named, draws=0, edit=patch_edit(model, source), **_options(inputs))
-    record_edited(results, cell, {Edit("patched", ranking, fraction): found.sets[str(fraction)].ranked for fraction in tops}, tasks)
+    record_edited(results, cell, {ModelEdit("patched", ranking, fraction): found.sets[str(fraction)].ranked for fraction in tops}, tasks)
 
 
 _KINDS = {

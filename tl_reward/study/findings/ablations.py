@@ -1,15 +1,15 @@
-"""What breaks when neurons are zeroed: curves over the share zeroed, sub-tasks, groups, and sets of two models in the mixed one."""
+"""What breaks when neurons are zeroed? Curves over the share zeroed, sub-tasks, and groups."""
 
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
 from tl_reward.measures.intervals import Estimate
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, group_of
-from tl_reward.study.figures import curves, dots
-from tl_reward.study.findings.rows import (
+from tl_reward.study.matrix import Matrix, ModelEdit
+from tl_reward.study.rows import (
     FEWEST,
     GROUPS,
     Draws,
@@ -26,14 +26,12 @@ from tl_reward.study.findings.rows import (
     rows_of,
     tasks_of,
 )
-from tl_reward.study.findings.transfer import bases_of, mean_kept
-from tl_reward.study.matrix import Edit, Matrix
-from tl_reward.study.table import Table, signed, table
+from tl_reward.study.table import Table, Value, signed, table
 from tl_reward.study.table import interval as text
+from tl_reward.study.table_figures import curves, dots
 
 SHARES = (0.05, 0.1, 0.2)  # of the tables by sub-task and by set
 ALL = "mean of all models"
-SETS = ("helpful-only", "harmless-only", "shared")
 EDITED = "scores of a model with top neurons zeroed"
 
 
@@ -41,7 +39,7 @@ class Line(NamedTuple):
     """A model under a kind of edit at some shares: the edits to average at each, such as the draws of random sets."""
 
     name: str
-    edits: dict[float, tuple[Edit, ...]]
+    edits: dict[float, tuple[ModelEdit, ...]]
 
 
 class Curve(NamedTuple):
@@ -53,7 +51,7 @@ class Curve(NamedTuple):
             seed lacks is over the others.
     """
 
-    cell: Models
+    models: Models
     line: str
     on: str
     rows: dict[float, dict[str, Rows]]
@@ -67,10 +65,10 @@ class Curve(NamedTuple):
         return draws([part for task, part in self.rows[share].items() if task in tasks])
 
 
-def lines_of(matrix: Matrix, cell: Models) -> list[Line]:
+def lines_of(matrix: Matrix, models: Models) -> list[Line]:
     """Ranked neurons, random ones of the same layers, and patched ones, each with its shares."""
-    lines: dict[str, dict[float, tuple[Edit, ...]]] = {}
-    for edit in edits_of(matrix, cell):
+    lines: dict[str, dict[float, tuple[ModelEdit, ...]]] = {}
+    for edit in edits_of(matrix, models):
         if edit.kind in ("top", "random", "patched"):
             name = f"{edit.kind} {edit.name.rpartition(' ')[0] if edit.kind == 'random' else edit.name}"
             shares = lines.setdefault(name, {})
@@ -81,15 +79,15 @@ def lines_of(matrix: Matrix, cell: Models) -> list[Line]:
 @lru_cache(maxsize=2)  # tables and claims ask for the same; a matrix does not change
 def curves_of(matrix: Matrix) -> list[Curve]:
     found = []
-    for cell in kinds(matrix):
-        for line in lines_of(matrix, cell):
+    for models in kinds(matrix):
+        for line in lines_of(matrix, models):
             for on in (OBJECTIVE_TEST, *GROUPS):
-                edited = {share: Models(*cell[:2], edits) for share, edits in sorted(line.edits.items())}
-                rows = {share: group_rows(matrix, [cell, each], on) for share, each in edited.items()}
+                edited = {share: models.under(*edits) for share, edits in sorted(line.edits.items())}
+                rows = {share: group_rows(matrix, [models, each], on) for share, each in edited.items()}
                 # A share that lacks a sub-task would be compared over others than the rest of its curve.
                 most = max(rows.values(), key=len)
                 if most:
-                    found.append(Curve(cell, line.name, on, {share: each for share, each in rows.items() if each.keys() == most.keys()}))
+                    found.append(Curve(models, line.name, on, {share: each for share, each in rows.items() if each.keys() == most.keys()}))
     return found
 
 
@@ -108,18 +106,37 @@ def _enough(curve: Curve) -> bool:
     return all(len(set(part.prompts)) >= FEWEST for each in curve.rows.values() for part in each.values())
 
 
+class CurveRow(NamedTuple):
+    base: str
+    objective: str
+    edit: str
+    share: str
+    on: str
+    before: Value
+    after: Value
+    change: Value
+    sub_tasks: Annotated[int, "sub-tasks"]
+    n: int
+    seeds: int
+
+
 def ablation_curves(matrix: Matrix) -> Table:
     """Each model, and the mean of all."""
     found = curves_of(matrix)
-    rows, panels = [], {}
-    everything = [(*c.cell[:2], c.line, c.on, c.tasks, {share: c.at(share, c.tasks) for share in c.rows}) for c in found]
+    rows: list[CurveRow] = []
+    panels: dict[str, dict[str, dict[float, Estimate]]] = {}
+    everything = [
+        (c.models.base, c.models.objective, c.line, c.on, c.tasks, {share: c.at(share, c.tasks) for share in c.rows}) for c in found
+    ]
     for on in (OBJECTIVE_TEST, *GROUPS):
         for line in dict.fromkeys(curve.line for curve in found):
             everything.append((ALL, "all", line, on, *averaged(found, on, line)))
     for base, objective, line, on, tasks, points in everything:
         for share, drawn in points.items():
-            before, after = drawn.cell(0), drawn.cell(1)
-            rows.append((base, objective, line, percent(share), on, text(before), text(after), signed(drawn.change(1)), len(tasks), drawn.n, drawn.seeds))  # fmt: skip # noqa: E501
+            before, after = drawn.column(0), drawn.column(1)
+            values = {"before": text(before), "after": text(after), "change": signed(drawn.change(1))}
+            size = {"sub_tasks": len(tasks), "n": drawn.n, "seeds": drawn.seeds}
+            rows.append(CurveRow(base, objective, line, percent(share), on, **values, **size))
             if on == OBJECTIVE_TEST and before is not None and after is not None:
                 shown = panels.setdefault(base if base == ALL else f"{base}, {objective}", {}).setdefault(line, {0.0: before})
                 shown[share] = after
@@ -130,7 +147,7 @@ def ablation_curves(matrix: Matrix) -> Table:
         "whole model; 'random RANKING': as many of each layer as the ranking has there, draws averaged. 95 % intervals over n prompts; "
         f"before and after are compared on the same rows. {ALL[0].upper()}{ALL[1:]}: over all models that were tested so, and their common "
         "sub-tasks. Beside ranked neurons that are more than half of a layer there is no room for random ones.",
-        ("base", "objective", "edit", "share", "on", "before", "after", "change", "sub-tasks", "n", "seeds"),
+        CurveRow,
         rows,
         EDITED,
         curves(panels, ("neurons edited (%)", "accuracy on the objective's test pairs"), guide=0.5),
@@ -138,7 +155,7 @@ def ablation_curves(matrix: Matrix) -> Table:
 
 
 class Delta(NamedTuple):
-    cell: Models
+    models: Models
     task: str
     before: Estimate
     changes: dict[float, Estimate]
@@ -148,17 +165,30 @@ class Delta(NamedTuple):
 def deltas(matrix: Matrix, ranking: str = "mean") -> list[Delta]:
     """The change of each sub-task's accuracy at the shares of `SHARES`."""
     found = []
-    for cell in kinds(matrix):
-        for task in tasks_of(matrix, cell):
+    for models in kinds(matrix):
+        for task in tasks_of(matrix, models):
             changes, before, seeds = {}, None, 0
             for share in SHARES:
-                part = rows_of(matrix, [cell, Models(*cell[:2], (Edit("top", ranking, share),))], task, correct)
+                part = rows_of(matrix, [models, models.under(ModelEdit("top", ranking, share))], task, correct)
                 if part is not None:
                     drawn = draws([part])
-                    before, changes[share], seeds = drawn.cell(0), drawn.change(1), drawn.seeds
+                    before, changes[share], seeds = drawn.column(0), drawn.change(1), drawn.seeds
             if before is not None:
-                found.append(Delta(cell, task, before, changes, seeds))
+                found.append(Delta(models, task, before, changes, seeds))
     return found
+
+
+class DeltaRow(NamedTuple):
+    base: str
+    objective: str
+    sub_task: Annotated[str, "sub-task"]
+    group: str
+    before: Value
+    at_5: Annotated[Value, percent(0.05)]
+    at_10: Annotated[Value, percent(0.1)]
+    at_20: Annotated[Value, percent(0.2)]
+    n: int
+    seeds: int
 
 
 def sub_task_deltas(matrix: Matrix) -> Table:
@@ -166,19 +196,30 @@ def sub_task_deltas(matrix: Matrix) -> Table:
     panels: dict[str, dict[str, dict[str, Estimate]]] = {}
     for each in found:
         if 0.1 in each.changes:
-            panels.setdefault(each.cell.base, {}).setdefault(each.cell.objective, {})[each.task] = each.changes[0.1]
+            panels.setdefault(each.models.base, {}).setdefault(each.models.objective, {})[each.task] = each.changes[0.1]
     return table(
         "sub-task-deltas",
         "Change of each sub-task's accuracy when the model's own top neurons by mean (the study's magnitude) are zeroed, by the share of "
         "all neurons zeroed. 95 % intervals over n prompts, before and after on the same rows. The figure shows 10 %.",
-        ("base", "objective", "sub-task", "group", "before", *map(percent, SHARES), "n", "seeds"),
+        DeltaRow,
         [
-            (*d.cell[:2], d.task, group_of(d.task), text(d.before), *(signed(d.changes.get(s)) for s in SHARES), d.before.n, d.seeds)
-            for d in found
+            DeltaRow(
+                base=each.models.base,
+                objective=each.models.objective,
+                sub_task=each.task,
+                group=group_of(each.task),
+                before=text(each.before),
+                at_5=signed(each.changes.get(0.05)),
+                at_10=signed(each.changes.get(0.1)),
+                at_20=signed(each.changes.get(0.2)),
+                n=each.before.n,
+                seeds=each.seeds,
+            )
+            for each in found
         ],
         EDITED + " by mean, at 5, 10 or 20 %",
         dots(panels, "change of accuracy at 10 %", guide=0.0),
-    )  # fmt: skip
+    )
 
 
 class Drops(NamedTuple):
@@ -195,24 +236,26 @@ class Drops(NamedTuple):
 
 def drops(matrix: Matrix, *shares: float) -> Drops | None:
     """Of top neurons zeroed, a column a share: over every kind of model and every ranking but the random one that have all of them."""
-    lines = [(cell, line) for cell in kinds(matrix) for line in lines_of(matrix, cell)]
-    ranked = [(cell, line) for cell, line in lines if line.name.startswith("top ") and line.name != "top random"]
-    return _drops(matrix, [(cell, [line.edits[share] for share in shares]) for cell, line in ranked if set(shares) <= set(line.edits)])
+    lines = [(models, line) for models in kinds(matrix) for line in lines_of(matrix, models)]
+    ranked = [(models, line) for models, line in lines if line.name.startswith("top ") and line.name != "top random"]
+    return _drops(matrix, [(models, [line.edits[share] for share in shares]) for models, line in ranked if set(shares) <= set(line.edits)])
 
 
 def drops_beside_random(matrix: Matrix, share: float) -> Drops | None:
     """Of top neurons, and of random ones of the same layers: over the kinds of models, seeds and rankings that have both. Beside more than
     half of a layer no random set fits."""
-    lines = [(cell, line) for cell in kinds(matrix) for line in lines_of(matrix, cell)]
-    random = [(cell, line) for cell, line in lines if line.name.startswith("random ") and share in line.edits]
-    return _drops(matrix, [(cell, [(Edit("top", line.name.removeprefix("random "), share),), line.edits[share]]) for cell, line in random])
+    lines = [(models, line) for models in kinds(matrix) for line in lines_of(matrix, models)]
+    random = [(models, line) for models, line in lines if line.name.startswith("random ") and share in line.edits]
+    return _drops(
+        matrix, [(models, [(ModelEdit("top", line.name.removeprefix("random "), share),), line.edits[share]]) for models, line in random]
+    )
 
 
-def _drops(matrix: Matrix, lines: Sequence[tuple[Models, Sequence[tuple[Edit, ...]]]]) -> Drops | None:
+def _drops(matrix: Matrix, lines: Sequence[tuple[Models, Sequence[tuple[ModelEdit, ...]]]]) -> Drops | None:
     """Of kinds of models, each with its edits. No model enters with less than `FEWEST` prompts."""
     found = []
-    for cell, edits in lines:
-        rows = rows_of(matrix, [cell, *(Models(*cell[:2], each) for each in edits)], OBJECTIVE_TEST, correct)
+    for models, edits in lines:
+        rows = rows_of(matrix, [models, *(models.under(*each) for each in edits)], OBJECTIVE_TEST, correct)
         if rows is not None and len(set(rows.prompts)) >= FEWEST:
             drawn = draws([rows])
             lost = np.stack([1 - ratio(drawn.values[:, i], drawn.values[:, 0]) for i in range(1, len(edits) + 1)], axis=1)
@@ -220,22 +263,31 @@ def _drops(matrix: Matrix, lines: Sequence[tuple[Models, Sequence[tuple[Edit, ..
     return Drops(mean_of(found), len(found)) if found else None
 
 
+class DropRow(NamedTuple):
+    neurons: str
+    share: str
+    relative_drop: Value
+    lines: Annotated[int, "models × rankings"]
+    n: int
+    seeds: int
+
+
 def relative_drop(matrix: Matrix) -> Table:
-    rows = []
+    rows: list[DropRow] = []
     points: dict[str, dict[float, Estimate]] = {"ranked": {}, "ranked, where random fits": {}, "random": {}}
     for share in sorted({edit.fraction for _, edit in matrix.scores if edit.kind == "top"}):
         alone, beside = drops(matrix, share), drops_beside_random(matrix, share)
         for name, found, column in zip(points, (alone, beside, beside), (0, 0, 1), strict=True):
-            value = found.drawn.cell(column) if found else None
+            value = found.drawn.column(column) if found else None
             if found and value:
-                rows.append((name, percent(share), text(value), found.lines, value.n, found.drawn.seeds))
+                rows.append(DropRow(name, percent(share), text(value), found.lines, value.n, found.drawn.seeds))
                 points[name][share] = value
     return table(
         "relative-drop",
         "Accuracy lost on the objective's test pairs, as a share of that before: mean over every kind of model and every ranking but the "
         "random one that have the share (entropy ranks only the neurons that fire often); and, where as many random neurons of the same "
         "layers fit beside the ranked ones, of both. 95 % intervals over n prompts.",
-        ("neurons", "share", "relative drop", "models × rankings", "n", "seeds"),
+        DropRow,
         rows,
         EDITED,
         curves(
@@ -243,72 +295,4 @@ def relative_drop(matrix: Matrix) -> Table:
             ("neurons zeroed (%)", "relative drop of accuracy"),
             guide=0.0,
         ),
-    )
-
-
-class SetDrop(NamedTuple):
-    """The mixed model with sets of the helpful and the harmless model's top neurons zeroed, at one share.
-
-    Attributes:
-        groups: by group, "all" of their sub-tasks, and the objective's test pairs: accuracy, a column a set that is there, the first
-            unedited.
-        kept: transferability, the same columns.
-        sets: the names of the columns after the first.
-    """
-
-    base: str
-    share: float
-    sets: tuple[str, ...]
-    groups: dict[str, Draws]
-    kept: Draws | None
-
-
-@lru_cache(maxsize=2)
-def set_drops(matrix: Matrix) -> list[SetDrop]:
-    found = []
-    for base in bases_of(matrix):
-        edits = [edit for edit in edits_of(matrix, Models(base, "mixed")) if edit.kind == "set"]
-        for share in sorted({edit.fraction for edit in edits}):
-            names = tuple(name for name in SETS if Edit("set", name, share) in edits)
-            columns = [(Edit(),), *((Edit("set", name, share),) for name in names)]
-            cells = [Models(base, "mixed", each) for each in columns]
-            rows = {group: list(group_rows(matrix, cells, group).values()) for group in GROUPS}
-            rows["all"] = [part for parts in rows.values() for part in parts]
-            rows[OBJECTIVE_TEST] = list(group_rows(matrix, cells, OBJECTIVE_TEST).values())
-            groups = {group: draws(parts) for group, parts in rows.items() if parts}
-            if groups:
-                found.append(SetDrop(base, share, names, groups, mean_kept(matrix, base, columns)))
-    return found
-
-
-def set_ablation(matrix: Matrix) -> Table:
-    rows, panels = [], {}
-    for each in set_drops(matrix):
-        for i, name in enumerate(each.sets, 1):
-            changes = [drawn.change(i) if (drawn := each.groups.get(group)) else None for group in (*GROUPS, OBJECTIVE_TEST)]
-            kept = (each.kept.cell(i), each.kept.change(i)) if each.kept else (None, None)
-            there = mean_of([*each.groups.values()])
-            row = (each.base, percent(each.share), name, *map(signed, changes), text(kept[0]), signed(kept[1]))
-            rows.append((*row, there.n, there.seeds))
-            for group, value in zip((*GROUPS, OBJECTIVE_TEST, "transferability"), (*changes, kept[1]), strict=True):
-                if value is not None:
-                    panels.setdefault(each.base, {}).setdefault(name, {})[f"{group}, {percent(each.share)}"] = value
-    return table(
-        "set-ablation",
-        "The mixed model with sets zeroed that are made from the helpful and the harmless model's top neurons: change of accuracy, mean "
-        f"over each group's sub-tasks of {FEWEST} prompts or more, and on its test pairs; transferability with the set zeroed, and its "
-        "change. 95 % intervals over the n prompts of all.",
-        (
-            "base",
-            "share",
-            "set",
-            *(f"{g} change" for g in (*GROUPS, OBJECTIVE_TEST)),
-            "transferability",
-            "transferability change",
-            "n",
-            "seeds",
-        ),
-        rows,
-        "scores of the mixed model with specific and shared sets zeroed",
-        dots(panels, "change of accuracy or transferability", guide=0.0),
     )

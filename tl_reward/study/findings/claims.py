@@ -1,14 +1,14 @@
-"""Each claim of the study beside what we find, and a verdict by one rule that is written down before the numbers are seen."""
+"""Does each claim of the study hold here? A verdict by one rule, which was written down before the numbers were seen."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 from tl_reward.measures.intervals import Estimate
-from tl_reward.study.findings import evidence
+from tl_reward.study.findings import claim_estimates
 from tl_reward.study.findings.overlaps import THIRDS
-from tl_reward.study.findings.rows import FEWEST
 from tl_reward.study.matrix import Matrix
-from tl_reward.study.table import NONE, Table, Value, interval, signed
+from tl_reward.study.rows import FEWEST
+from tl_reward.study.table import NONE, Table, Value, header, interval, signed
 
 Word = Literal["agrees", "differs", "cannot be tested here"]
 WORDS = get_args(Word)
@@ -114,7 +114,7 @@ def _accuracy(matrix: Matrix) -> Iterator[Verdict]:
             text = f"{base}: the {objective} model has {figure:.1%} of its own objective's test pairs right (HH-RLHF's; ours: the config's)"
             claim = Claim(text, "number", figure, "own-objective HH test accuracy, unablated", 0.03)
             lacks = f"{objective} model of {base} with scores on its objective's test pairs"
-            yield Verdict(claim, evidence.own_accuracy(matrix, base, objective), PROMPTS, lacks)
+            yield Verdict(claim, claim_estimates.own_accuracy(matrix, base, objective), PROMPTS, lacks)
 
 
 def _rm_bench(matrix: Matrix) -> Iterator[Verdict]:
@@ -127,7 +127,7 @@ def _rm_bench(matrix: Matrix) -> Iterator[Verdict]:
     for task, row in figures.items():
         for objective, figure in row.items():
             claim = Claim(f"{SMALL}: the {objective} model has {figure:.1%} of RM-Bench {task} right", "number", figure, source, 0.05)
-            ours = evidence.task_accuracy(matrix, SMALL, objective, f"RM-Bench {task}")
+            ours = claim_estimates.task_accuracy(matrix, SMALL, objective, f"RM-Bench {task}")
             yield Verdict(claim, ours, PROMPTS, f"{objective} model of {SMALL} with scores on RM-Bench {task}")
     refuse, respond = "RM-Bench safety-refuse", "RM-Bench safety-response"
     for text, one, other, effect in (
@@ -138,7 +138,7 @@ def _rm_bench(matrix: Matrix) -> Iterator[Verdict]:
         ("the mixed model answers where it should more than the harmless one", ("mixed", respond), ("harmless", respond), 0.397),
         ("the mixed model answers where it should less than the helpful one", ("helpful", respond), ("mixed", respond), 0.29),
     ):  # fmt: skip
-        ours = evidence.accuracy_difference(matrix, one, other)
+        ours = claim_estimates.accuracy_difference(matrix, one, other)
         lacks = "models of these objectives with scores on RM-Bench safety"
         yield Verdict(Claim(f"RM-Bench: {text}", "above", effect, source), ours, PROMPTS, lacks)
 
@@ -161,7 +161,7 @@ def _ablation(matrix: Matrix) -> Iterator[Verdict]:
                 f"{name}: zeroing the {objective} model's top 10 % by magnitude {does} {group} sub-tasks accuracy",
                 "below" if figure < 0 else "above", figure, "table of the top 10 % ablated, " + (who or "mean of 6"),
             )  # fmt: skip
-            ours = evidence.group_change(matrix, objective, group, base=who)
+            ours = claim_estimates.group_change(matrix, objective, group, base=who)
             more = f"of {who}" if who else "of two or more base models"
             yield Verdict(
                 claim,
@@ -177,12 +177,12 @@ def _drops(matrix: Matrix) -> Iterator[Verdict]:
     lacks = f"models with their top neurons zeroed at these shares, on {FEWEST} or more prompts of their objective's test pairs"
     for share, figure in ((0.1, 0.115), (0.2, 0.169), (0.3, 0.199)):
         claim = Claim(f"{drop} {figure:.1%} of accuracy at {share:.0%}", "number", figure, source, 0.03)
-        yield Verdict(claim, evidence.drop(matrix, share), PROMPTS, lacks)
+        yield Verdict(claim, claim_estimates.drop(matrix, share), PROMPTS, lacks)
     for less, more, effect in ((0.1, 0.2, 0.054), (0.2, 0.3, 0.03)):
         claim = Claim(f"The drop is larger at {more:.0%} than at {less:.0%}", "above", effect, source)
-        yield Verdict(claim, evidence.drop(matrix, more, less_share=less), PROMPTS, lacks)
+        yield Verdict(claim, claim_estimates.drop(matrix, more, less_share=less), PROMPTS, lacks)
     claim = Claim("Random neurons matter less: at 10 % the top ones cost more", "above", 0.115, source + ", if random ones cost nothing")
-    yield Verdict(claim, evidence.drop_beyond_random(matrix, 0.1), PROMPTS, lacks + ", and random ones")
+    yield Verdict(claim, claim_estimates.drop_beyond_random(matrix, 0.1), PROMPTS, lacks + ", and random ones")
 
 
 def _neurons(matrix: Matrix) -> Iterator[Verdict]:
@@ -192,25 +192,25 @@ def _neurons(matrix: Matrix) -> Iterator[Verdict]:
     figures = {("helpful", "harmless"): 0.703, ("mixed", "helpful"): 0.830, ("mixed", "harmless"): 0.741}
     for pair, figure in figures.items():
         claim = Claim(f"{SMALL}: the top 10 % of {pair[0]} and {pair[1]} have a Jaccard index of {figure}", "number", figure, source, 0.05)
-        yield Verdict(claim, evidence.jaccard(matrix, SMALL, pair), basis, lacks)
+        yield Verdict(claim, claim_estimates.jaccard(matrix, SMALL, pair), basis, lacks)
     for pair in figures:
         claim = Claim(f"{pair[0]} and {pair[1]} share more of their top 10 % than chance", "above", figures[pair] - 0.053, source, 0.01)
-        yield Verdict(claim, evidence.jaccard(matrix, "", pair, beyond_chance=True), basis, "neurons of these objectives, by mean")
+        yield Verdict(claim, claim_estimates.jaccard(matrix, "", pair, beyond_chance=True), basis, "neurons of these objectives, by mean")
     for one, other in ((("mixed", "helpful"), ("mixed", "harmless")), (("mixed", "harmless"), ("helpful", "harmless"))):
         text = f"{one[0]} and {one[1]} share more of their top 10 % than {other[0]} and {other[1]}"
         claim = Claim(text, "above", figures[one] - figures[other], source, 0.01)
-        yield Verdict(claim, evidence.jaccard_difference(matrix, one, other), basis, "neurons of all three objectives, by mean")
+        yield Verdict(claim, claim_estimates.jaccard_difference(matrix, one, other), basis, "neurons of all three objectives, by mean")
     source = "top 10 % by depth, read off a figure"
     studied = {"helpful": (0.17, 0.31, 0.52), "harmless": (0.29, 0.32, 0.39), "mixed": (0.15, 0.30, 0.55)}
     for objective, shares in studied.items():
         for third, share in zip(THIRDS, shares, strict=True):
             claim = Claim(f"{share:.0%} of the {objective} model's top 10 % lie in the {third} third", "number", share, source, 0.05)
-            yield Verdict(claim, evidence.depth(matrix, objective, third), basis, f"neurons of a {objective} model, by mean")
+            yield Verdict(claim, claim_estimates.depth(matrix, objective, third), basis, f"neurons of a {objective} model, by mean")
     for objective, shares in studied.items():
         claim = Claim(f"More of the {objective} model's top 10 % lie late than early", "above", shares[2] - shares[0], source, 0.01)
-        yield Verdict(claim, evidence.late_over_early(matrix, objective), basis, f"neurons of a {objective} model, by mean")
+        yield Verdict(claim, claim_estimates.late_over_early(matrix, objective), basis, f"neurons of a {objective} model, by mean")
     claim = Claim("The helpful model's top 10 % lie later than the harmless one's", "above", 0.13, source + "; late third", 0.01)
-    yield Verdict(claim, evidence.later(matrix, "helpful", "harmless"), basis, "neurons of helpful and harmless models, by mean")
+    yield Verdict(claim, claim_estimates.later(matrix, "helpful", "harmless"), basis, "neurons of helpful and harmless models, by mean")
 
 
 def _sets(matrix: Matrix) -> Iterator[Verdict]:
@@ -220,42 +220,49 @@ def _sets(matrix: Matrix) -> Iterator[Verdict]:
             what = f"at {share:.0%}, zeroing the shared set in the mixed model costs more"
             lacks = f"mixed model with shared and {name} sets zeroed at {share:.0%}, on sub-tasks of {FEWEST} prompts or more"
             claim = Claim(f"Shared neurons matter most: {what} accuracy than the {name} set", "above", None, source)
-            yield Verdict(claim, evidence.set_difference(matrix, share, "shared", name), PROMPTS, lacks)
+            yield Verdict(claim, claim_estimates.set_difference(matrix, share, "shared", name), PROMPTS, lacks)
             claim = Claim(f"Shared neurons matter most: {what} transferability than the {name} set", "above", None, source)
-            yield Verdict(claim, evidence.set_difference(matrix, share, "shared", name, of="kept"), PROMPTS, lacks)
+            yield Verdict(claim, claim_estimates.set_difference(matrix, share, "shared", name, of="kept"), PROMPTS, lacks)
 
 
 def _kept(matrix: Matrix) -> Iterator[Verdict]:
     lacks = "rows that a single-objective and the mixed model both have right"
     source = "mean reward on rows that both get right"
     claim = Claim("On rows that both have right, the helpful model's rewards are higher than the mixed one's", "above", 0.33, source)
-    yield Verdict(claim, evidence.level_difference(matrix, "helpful"), PROMPTS, lacks)
+    yield Verdict(claim, claim_estimates.level_difference(matrix, "helpful"), PROMPTS, lacks)
     claim = Claim("On rows that both have right, the harmless model's rewards are lower than the mixed one's", "below", -0.89, source)
-    yield Verdict(claim, evidence.level_difference(matrix, "harmless"), PROMPTS, lacks)
+    yield Verdict(claim, claim_estimates.level_difference(matrix, "harmless"), PROMPTS, lacks)
     for task, figure in (("RewardBench LLMBar adversarial", 0.24), ("RewardBench 2 Focus", 0.24), ("RewardBench AlpacaEval hard", 0.96)):
         claim = Claim(
             f"The mixed model's transferability on {task} is {figure}", "number", figure, "transferability, mean over models", 0.1
         )
-        yield Verdict(claim, evidence.transferability(matrix, task), PROMPTS, f"scores of all three kinds of models on {task}")
+        yield Verdict(claim, claim_estimates.transferability(matrix, task), PROMPTS, f"scores of all three kinds of models on {task}")
+
+
+class ClaimRow(NamedTuple):
+    verdict: Word
+    claim: str
+    study: str
+    ours: Value
+    n: int
+    why: str
+    basis: Annotated[str, "interval is"]
+    source: Annotated[str, "source in the study"]
 
 
 def claims_table(verdicts: list[Verdict]) -> Table:
     """A row a claim: first those that agree, then those that differ."""
-    rows: list[tuple[Value, ...]] = []
+    rows: list[ClaimRow] = []
     for verdict in verdicts:
         claim, ours, judged = verdict.claim, verdict.ours, verdict.judged
         basis = NONE if ours is None else ONE_SEED if (verdict.basis, ours.n) == (NEURONS, 1) else verdict.basis
         figure = "none given" if claim.study is None else f"{claim.study:.3f}" if claim.kind == "number" else f"{claim.study:+.3f}"
         with_interval = interval(ours) if claim.kind == "number" else signed(ours)
         found = ours.value if ours and basis == ONE_SEED else with_interval
-        rows.append((judged.word, claim.text, figure, found, ours.n if ours else 0, judged.why, basis, claim.source))
-    rows.sort(key=lambda row: WORDS.index(str(row[0])))
-    return Table(
-        "claims",
-        f"{said(verdicts)} {RULE}",
-        ("verdict", "claim", "study", "ours", "n", "why", "interval is", "source in the study"),
-        tuple(rows),
-    )
+        n = ours.n if ours else 0
+        rows.append(ClaimRow(judged.word, claim.text, figure, ours=found, n=n, why=judged.why, basis=basis, source=claim.source))
+    rows.sort(key=lambda row: WORDS.index(row.verdict))
+    return Table("claims", f"{said(verdicts)} {RULE}", header(ClaimRow), tuple(rows))
 
 
 def said(verdicts: Sequence[Verdict]) -> str:

@@ -1,18 +1,18 @@
-"""Whether the kinds of models rely on the same neurons, and how deep these lie. Of neurons there is no sample to draw from: what stands
+"""Do the kinds of models rely on the same neurons, and how deep do these lie? Of neurons there is no sample to draw from: what stands
 beside a value is the range over seeds."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
 from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.overlap import Overlap, depth_thirds, overlap
 from tl_reward.neurons import NeuronSet, tied_at_cut
-from tl_reward.study.figures import dots
-from tl_reward.study.findings.rows import OBJECTIVES, Models, kinds, percent
 from tl_reward.study.matrix import FRACTION, Matrix, Model
+from tl_reward.study.rows import OBJECTIVES, Models, kinds, percent
 from tl_reward.study.table import NONE, Table, Value, interval, table
+from tl_reward.study.table_figures import dots
 from tl_reward.study.top_sets import cut
 
 PAIRS = (("helpful", "harmless"), ("mixed", "helpful"), ("mixed", "harmless"))
@@ -21,7 +21,7 @@ FOUND_IN_TWO = "neurons found in two kinds of models of one base and seed"
 THIRDS = ("early", "middle", "late")
 
 
-class Pair(NamedTuple):
+class PairOverlap(NamedTuple):
     """Two kinds of models by one ranking; each value over the seeds that both have. `p_value` is the largest of any seed."""
 
     base: str
@@ -76,9 +76,9 @@ def top_by_seed(matrix: Matrix, base: str, objectives: Sequence[str], ranking: s
     return {seed: [one for one in found if one is not None] for seed, found in sets.items() if None not in found}
 
 
-def overlaps(matrix: Matrix) -> list[Pair]:
+def overlaps(matrix: Matrix) -> list[PairOverlap]:
     found = []
-    for base in dict.fromkeys(cell.base for cell in kinds(matrix)):
+    for base in dict.fromkeys(models.base for models in kinds(matrix)):
         for ranking in rankings_of(matrix):
             for one, other in PAIRS:
                 sets = top_by_seed(matrix, base, (one, other), ranking)
@@ -87,7 +87,7 @@ def overlaps(matrix: Matrix) -> list[Pair]:
                 if each:
                     values = [_spread_of(each, key) for key in ("jaccard", "chance", "chance_by_layer", "shared")]
                     neurons = round(np.mean([len(one) for each in sets.values() for one in each]))
-                    found.append(Pair(base, ranking, one, other, *values, neurons, max(o.p_value for o in each)))  # type: ignore[arg-type]
+                    found.append(PairOverlap(base, ranking, one, other, *values, neurons, max(o.p_value for o in each)))  # type: ignore[arg-type]
     return found
 
 
@@ -100,16 +100,37 @@ def _shape(matrix: Matrix, base: str) -> tuple[int, int]:
     return (int(shape[0]), int(shape[1]))
 
 
+class OverlapRow(NamedTuple):
+    base: str
+    ranking: str
+    models: str
+    jaccard: Annotated[Value, "Jaccard"]
+    chance: Value
+    chance_by_layer: Annotated[Value, "chance, layers matched"]
+    p: str
+    shared: int
+    neurons_in_a_set: int
+    seeds: int
+
+
 def top_overlap(matrix: Matrix) -> Table:
     """The Jaccard index of each two kinds of models, beside chance; and what of the single-objective neurons is in the mixed model."""
     found = overlaps(matrix)
     rows = [
-        (
-            p.base, p.ranking, f"{p.one}–{p.other}", spread(p.jaccard), round(p.chance.value, 3), round(p.chance_by_layer.value, 3),
-            f"{p.p_value:.1e}" if p.p_value >= 1e-300 else "< 1e-300", round(p.shared.value), p.neurons, p.jaccard.n,
+        OverlapRow(
+            base=each.base,
+            ranking=each.ranking,
+            models=f"{each.one}–{each.other}",
+            jaccard=spread(each.jaccard),
+            chance=round(each.chance.value, 3),
+            chance_by_layer=round(each.chance_by_layer.value, 3),
+            p=f"{each.p_value:.1e}" if each.p_value >= 1e-300 else "< 1e-300",
+            shared=round(each.shared.value),
+            neurons_in_a_set=each.neurons,
+            seeds=each.jaccard.n,
         )
-        for p in found
-    ]  # fmt: skip
+        for each in found
+    ]
     for base in dict.fromkeys(p.base for p in found):
         for ranking in rankings_of(matrix):
             sets = top_by_seed(matrix, base, OBJECTIVES, ranking).values()
@@ -117,8 +138,9 @@ def top_overlap(matrix: Matrix) -> Table:
                 within = [((a | b) & mixed, a | b | mixed) for a, b, mixed in sets]
                 value = over_seeds([len(both) / len(either) for both, either in within])
                 shared = round(float(np.mean([len(both) for both, _ in within])))
-                row = (base, ranking, "(helpful ∪ harmless) ∩ mixed / all three", spread(value), NONE, NONE, NONE, shared)
-                rows.append((*row, round(np.mean([len(one) for each in sets for one in each])), value.n))
+                neurons = round(np.mean([len(one) for each in sets for one in each]))
+                three = "(helpful ∪ harmless) ∩ mixed / all three"
+                rows.append(OverlapRow(base, ranking, three, spread(value), NONE, NONE, NONE, shared, neurons, value.n))
     panels: dict[str, dict[str, dict[str, Estimate]]] = {}
     for p in found:
         series = panels.setdefault(f"{p.base}, {p.ranking}", {})
@@ -130,7 +152,7 @@ def top_overlap(matrix: Matrix) -> Table:
         f"Jaccard index of the top {percent(FRACTION)} of neurons of each two kinds of models, of one seed (with several seeds: mean and "
         "range). Chance: independent sets of these sizes over the whole model, and within each layer with the same counts there; p: of as "
         "many shared neurons or more by chance over the whole model (hypergeometric; of seeds, the largest).",
-        ("base", "ranking", "models", "Jaccard", "chance", "chance, layers matched", "p", "shared", "neurons in a set", "seeds"),
+        OverlapRow,
         rows,
         FOUND_IN_TWO,
         dots(panels, "Jaccard index"),
@@ -139,27 +161,39 @@ def top_overlap(matrix: Matrix) -> Table:
 
 def depths(matrix: Matrix) -> list[Depth]:
     found = []
-    for cell in kinds(matrix):
+    for models in kinds(matrix):
         for ranking in rankings_of(matrix):
-            sets = [each[0] for each in top_by_seed(matrix, cell.base, (cell.objective,), ranking).values()]
+            sets = [each[0] for each in top_by_seed(matrix, models.base, (models.objective,), ranking).values()]
             if sets:
-                layers, _ = _shape(matrix, cell.base)
+                layers, _ = _shape(matrix, models.base)
                 early, middle, late = (over_seeds(thirds) for thirds in zip(*(depth_thirds(one, layers) for one in sets), strict=True))
-                ties = max(_ties(matrix, cell, ranking))
-                found.append(Depth(cell.base, cell.objective, ranking, early, middle, late, round(np.mean([*map(len, sets)])), ties))
+                ties = max(_ties(matrix, models, ranking))
+                found.append(Depth(models.base, models.objective, ranking, early, middle, late, round(np.mean([*map(len, sets)])), ties))
     return found
 
 
-def _ties(matrix: Matrix, cell: Models, ranking: str) -> list[int]:
+def _ties(matrix: Matrix, models: Models, ranking: str) -> list[int]:
     """The study's rule leaves none out."""
     if matrix.conventions == "study":
         return [0]
     scores = [
         found.rankings[ranking]
         for model, found in matrix.found.items()
-        if (model.base, model.objective) == cell[:2] and ranking in found.rankings
+        if (model.base, model.objective) == (models.base, models.objective) and ranking in found.rankings
     ]
     return [tied_at_cut(score, round(FRACTION * score.numel())) for score in scores]
+
+
+class DepthRow(NamedTuple):
+    base: str
+    objective: str
+    ranking: str
+    early: Value
+    middle: Value
+    late: Value
+    neurons: int
+    ties_at_the_cut: int
+    seeds: int
 
 
 def depth_of_top(matrix: Matrix) -> Table:
@@ -172,14 +206,24 @@ def depth_of_top(matrix: Matrix) -> Table:
         "depth-of-top-neurons",
         f"Share of the top {percent(FRACTION)} of neurons in the early, middle and late third of the layers (with several seeds: mean and "
         "range). Ties: neurons that score as the last one inside, and are left out only by their place.",
-        ("base", "objective", "ranking", *THIRDS, "neurons", "ties at the cut", "seeds"),
+        DepthRow,
         [
-            (d.base, d.objective, d.ranking, spread(d.early), spread(d.middle), spread(d.late), d.neurons, d.ties, d.early.n)
-            for d in found
+            DepthRow(
+                base=each.base,
+                objective=each.objective,
+                ranking=each.ranking,
+                early=spread(each.early),
+                middle=spread(each.middle),
+                late=spread(each.late),
+                neurons=each.neurons,
+                ties_at_the_cut=each.ties,
+                seeds=each.early.n,
+            )
+            for each in found
         ],
         FOUND,
         dots(panels, "share of the top neurons"),
-    )  # fmt: skip
+    )
 
 
 def compared(

@@ -1,16 +1,16 @@
-"""How rewards move when neurons are zeroed, and what training does again without them."""
+"""How do rewards move when neurons are zeroed, and what does training do again without them?"""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
 from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.scores import Scores
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
-from tl_reward.study.figures import curves, distributions
 from tl_reward.study.findings.ablations import SHARES
-from tl_reward.study.findings.rows import (
+from tl_reward.study.matrix import Matrix, ModelEdit
+from tl_reward.study.rows import (
     GROUPS,
     Models,
     by_seed,
@@ -24,9 +24,9 @@ from tl_reward.study.findings.rows import (
     rows_of,
     tasks_of,
 )
-from tl_reward.study.matrix import Edit, Matrix
-from tl_reward.study.table import Table, signed, table
+from tl_reward.study.table import Table, Value, signed, table
 from tl_reward.study.table import interval as text
+from tl_reward.study.table_figures import curves, distributions
 
 
 class Shift(NamedTuple):
@@ -38,7 +38,7 @@ class Shift(NamedTuple):
         margin, margin_moved: chosen minus rejected.
     """
 
-    cell: Models
+    models: Models
     task: str
     share: float
     reward: Estimate
@@ -51,57 +51,79 @@ class Shift(NamedTuple):
 
 def shifts(matrix: Matrix, ranking: str = "mean") -> list[Shift]:
     found = []
-    for cell in kinds(matrix):
-        for task in tasks_of(matrix, cell):
+    for models in kinds(matrix):
+        for task in tasks_of(matrix, models):
             for share in SHARES:
-                cells = [cell, Models(*cell[:2], (Edit("top", ranking, share),))]
-                rewards, gaps = rows_of(matrix, cells, task, mean_reward), rows_of(matrix, cells, task, margins)
+                columns = [models, models.under(ModelEdit("top", ranking, share))]
+                rewards, gaps = rows_of(matrix, columns, task, mean_reward), rows_of(matrix, columns, task, margins)
                 if rewards is None or gaps is None:
                     continue
                 level, gap = draws([rewards]), draws([gaps])
-                seeds = by_seed(matrix, cells, task).values()
+                seeds = by_seed(matrix, columns, task).values()
                 before, after = (float(np.mean([each[i].std() for each in map(_rewards, seeds)])) for i in (0, 1))
-                values = [level.cell(0), level.change(1), gap.cell(0), gap.change(1)]
+                values = [level.column(0), level.change(1), gap.column(0), gap.change(1)]
                 reward, moved, margin, margin_moved = (value for value in values if value is not None)
-                found.append(Shift(cell, task, share, reward, moved, (before, after), margin, margin_moved, level.seeds))
+                found.append(Shift(models, task, share, reward, moved, (before, after), margin, margin_moved, level.seeds))
     return found
 
 
-def _rewards(cells: Sequence[Sequence[Scores]]) -> list[np.ndarray]:
+def _rewards(pair: Sequence[Sequence[Scores]]) -> list[np.ndarray]:
     """All rewards of one seed before and after, of the pairs that both have: edited models may be tested on fewer."""
-    both = set(cells[0][0].ids) & set(cells[1][0].ids)
-    parts = [scores.take([i for i, name in enumerate(scores.ids) if name in both]) for (scores, *_) in cells]
+    both = set(pair[0][0].ids) & set(pair[1][0].ids)
+    parts = [scores.take([i for i, name in enumerate(scores.ids) if name in both]) for (scores, *_) in pair]
     return [np.concatenate([part.chosen, part.rejected]) for part in parts]
+
+
+class ShiftRow(NamedTuple):
+    base: str
+    objective: str
+    sub_task: Annotated[str, "sub-task"]
+    share: str
+    reward: Value
+    moves_by: Value
+    deviation: float
+    deviation_after: float
+    margin: Value
+    margin_moves_by: Value
+    n: int
+    seeds: int
 
 
 def score_shift(matrix: Matrix) -> Table:
     found = shifts(matrix)
     panels: dict[str, dict[str, np.ndarray]] = {}
-    for cell in kinds(matrix):
-        cells = [cell, Models(*cell[:2], (Edit("top", "mean", 0.1),))]
-        seeds = by_seed(matrix, cells, OBJECTIVE_TEST).values()
+    for models in kinds(matrix):
+        columns = [models, models.under(ModelEdit("top", "mean", 0.1))]
+        seeds = by_seed(matrix, columns, OBJECTIVE_TEST).values()
         for i, name in enumerate(("before", "10 % zeroed")):
             if seeds:
-                series = panels.setdefault(f"{cell.base}, {cell.objective}", {})
+                series = panels.setdefault(f"{models.base}, {models.objective}", {})
                 series[name] = np.concatenate([each[i] for each in map(_rewards, seeds)])
     return table(
         "score-shift",
         "Rewards before and after the model's own top neurons by mean are zeroed: mean over all responses and how it moves, standard "
         "deviation over responses, and margin. Reward units; 95 % intervals over n prompts. The figure shows the objective's test pairs.",
-        (
-            "base", "objective", "sub-task", "share", "reward", "moves by", "deviation", "deviation after", "margin", "margin moves by",
-            "n", "seeds",
-        ),
+        ShiftRow,
         [
-            (
-                *s.cell[:2], s.task, percent(s.share), text(s.reward), signed(s.moved), *(round(d, 3) for d in s.deviation), text(s.margin),
-                signed(s.margin_moved), s.reward.n, s.seeds,
+            ShiftRow(
+                base=each.models.base,
+                objective=each.models.objective,
+                sub_task=each.task,
+                share=percent(each.share),
+                reward=text(each.reward),
+                moves_by=signed(each.moved),
+                deviation=round(each.deviation[0], 3),
+                deviation_after=round(each.deviation[1], 3),
+                margin=text(each.margin),
+                margin_moves_by=signed(each.margin_moved),
+                n=each.reward.n,
+                seeds=each.seeds,
             )
-            for s in found
+            for each in found
         ],
         "scores of a model with top neurons by mean zeroed, at 5, 10 or 20 %",
         distributions(panels, "reward (reward units)"),
-    )  # fmt: skip
+    )
 
 
 class Retrained(NamedTuple):
@@ -112,7 +134,7 @@ class Retrained(NamedTuple):
         control: what `change` compares with: "share 0" (trained alike, with all neurons), or "as trained first".
     """
 
-    cell: Models
+    models: Models
     kind: str
     ranking: str
     share: float
@@ -126,22 +148,37 @@ class Retrained(NamedTuple):
 
 def retrained(matrix: Matrix) -> list[Retrained]:
     found = []
-    for cell in kinds(matrix):
-        edits = edits_of(matrix, cell)
+    for models in kinds(matrix):
+        edits = edits_of(matrix, models)
         for edit in edits:
             if edit.kind not in ("masked", "pruned") or edit.fraction == 0:
                 continue
             # A model without a mask is the same of both kinds.
             alike = [each for each in edits if each.kind in ("masked", "pruned") and each.name == edit.name and each.fraction == 0]
             for on in (OBJECTIVE_TEST, *GROUPS):
-                cells = [Models(*cell[:2], tuple(alike[:1]) or (Edit(),)), Models(*cell[:2], (edit,))]
-                rows = group_rows(matrix, cells, on)
+                columns = [models.under(*(alike[:1] or [ModelEdit()])), models.under(edit)]
+                rows = group_rows(matrix, columns, on)
                 if rows:
                     done = draws([*rows.values()])
-                    values = [value for value in (done.cell(0), done.cell(1), done.change(1)) if value is not None]
+                    values = [value for value in (done.column(0), done.column(1), done.change(1)) if value is not None]
                     control = "share 0" if alike else "as trained first"
-                    found.append(Retrained(cell, edit.kind, edit.name, edit.fraction, on, control, *values, done.seeds))
+                    found.append(Retrained(models, edit.kind, edit.name, edit.fraction, on, control, *values, done.seeds))
     return found
+
+
+class RetrainedRow(NamedTuple):
+    base: str
+    objective: str
+    kind: str
+    ranking: str
+    share: str
+    on: str
+    control: str
+    before: Value
+    after: Value
+    change: Value
+    n: int
+    seeds: int
 
 
 def training_again(matrix: Matrix) -> Table:
@@ -149,21 +186,31 @@ def training_again(matrix: Matrix) -> Table:
     panels: dict[str, dict[str, dict[float, Estimate]]] = {}
     for r in found:
         if r.on == OBJECTIVE_TEST:
-            points = panels.setdefault(f"{r.cell.base}, {r.cell.objective}", {}).setdefault(f"{r.kind}, {r.ranking}", {})
+            points = panels.setdefault(f"{r.models.base}, {r.models.objective}", {}).setdefault(f"{r.kind}, {r.ranking}", {})
             points |= {0.0: r.before, r.share: r.after}
     return table(
         "training-again",
         "Accuracy of models trained again without their top neurons. Masked: these are zeroed in every forward pass; pruned: their weights "
         "are zero and get no gradient. Before: the control, trained alike with all neurons (share 0) where there is one, else the model "
         "as first trained. 95 % intervals over n prompts.",
-        ("base", "objective", "kind", "ranking", "share", "on", "control", "before", "after", "change", "n", "seeds"),
+        RetrainedRow,
         [
-            (
-                *r.cell[:2], r.kind, r.ranking, percent(r.share), r.on, r.control, text(r.before), text(r.after), signed(r.change),
-                r.after.n, r.seeds,
+            RetrainedRow(
+                base=each.models.base,
+                objective=each.models.objective,
+                kind=each.kind,
+                ranking=each.ranking,
+                share=percent(each.share),
+                on=each.on,
+                control=each.control,
+                before=text(each.before),
+                after=text(each.after),
+                change=signed(each.change),
+                n=each.after.n,
+                seeds=each.seeds,
             )
-            for r in found
+            for each in found
         ],
         "models that were trained again with neurons masked or pruned",
         curves(panels, ("neurons left out (%)", "accuracy on the objective's test pairs"), guide=0.5),
-    )  # fmt: skip
+    )

@@ -1,16 +1,16 @@
-"""What the mixed model keeps of what the single-objective models can do: transferability, shared right rows, and their rewards."""
+"""What does the mixed model keep of what the single-objective models can do? Transferability, shared right rows, and their rewards."""
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
 from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.scores import Scores
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, TIES, group_of
-from tl_reward.study.figures import distributions, dots
-from tl_reward.study.findings.rows import (
+from tl_reward.study.matrix import Matrix, ModelEdit
+from tl_reward.study.rows import (
     FEWEST,
     Draws,
     Models,
@@ -24,9 +24,9 @@ from tl_reward.study.findings.rows import (
     shares_of,
     tasks_of,
 )
-from tl_reward.study.matrix import Edit, Matrix
-from tl_reward.study.table import Table, signed, table
+from tl_reward.study.table import Table, Value, signed, table
 from tl_reward.study.table import interval as text
+from tl_reward.study.table_figures import distributions, dots
 
 TRIO = "scores of all three kinds of models on one sub-task"
 # Columns of `_sets`: rows right in either of two models, and in both.
@@ -62,7 +62,7 @@ class Transfer(NamedTuple):
 
 
 def bases_of(matrix: Matrix) -> list[str]:
-    return list(dict.fromkeys(cell.base for cell in kinds(matrix)))
+    return list(dict.fromkeys(models.base for models in kinds(matrix)))
 
 
 def benchmark_tasks(matrix: Matrix) -> list[str]:
@@ -70,21 +70,21 @@ def benchmark_tasks(matrix: Matrix) -> list[str]:
     return [task for task in tasks_of(matrix) if task != OBJECTIVE_TEST]
 
 
-def right_sets(matrix: Matrix, base: str, task: str, edits: Sequence[tuple[Edit, ...]] = ((Edit(),),)) -> Rows | None:
+def right_sets(matrix: Matrix, base: str, task: str, edits: Sequence[tuple[ModelEdit, ...]] = ((ModelEdit(),),)) -> Rows | None:
     """By row, the columns of `_COLUMNS` with the mixed model under each of the edits, side by side; averaged over seeds."""
-    cells = [Models(base, "helpful"), Models(base, "harmless"), *(Models(base, "mixed", each) for each in edits)]
-    seeds = by_seed(matrix, cells, task)
+    columns = [Models(base, "helpful"), Models(base, "harmless"), *(Models(base, "mixed", each) for each in edits)]
+    seeds = by_seed(matrix, columns, task)
     if not seeds:
         return None
-    margins = {seed: [[scores.row_margins() for scores in cell] for cell in found] for seed, found in seeds.items()}
-    names = shared(part for found in margins.values() for cell in found for part in cell)
+    margins = {seed: [[scores.row_margins() for scores in column] for column in found] for seed, found in seeds.items()}
+    names = shared(part for found in margins.values() for column in found for part in column)
     if not names:
         return None
     values = []
     for found in margins.values():
-        right = [[np.array([part[name] > 0 for name in names]) for part in cell] for cell in found]
+        right = [[np.array([part[name] > 0 for name in names]) for part in column] for column in found]
         helpful, harmless = right[0][0], right[1][0]
-        values.append(np.concatenate([np.mean([_sets(helpful, harmless, one) for one in cell], axis=0) for cell in right[2:]], axis=1))
+        values.append(np.concatenate([np.mean([_sets(helpful, harmless, one) for one in column], axis=0) for column in right[2:]], axis=1))
     prompts = prompts_of(next(iter(seeds.values()))[0][0])
     return Rows(np.mean(values, axis=0), tuple(prompts[name] for name in names), len(seeds))
 
@@ -103,18 +103,31 @@ def transfers(matrix: Matrix) -> list[Transfer]:
             rows = right_sets(matrix, base, task)
             if rows is not None:
                 shares = [shares_of(rows, [i + 1], i) for i in range(0, len(_COLUMNS), 2)]
-                estimates = [share.cell(0) if share else None for share in shares]
+                estimates = [share.column(0) if share else None for share in shares]
                 found.append(Transfer(base, task, *estimates, len(set(rows.prompts)), rows.seeds))
     return found
 
 
-def mean_kept(matrix: Matrix, base: str, edits: Sequence[tuple[Edit, ...]]) -> Draws | None:
+def mean_kept(matrix: Matrix, base: str, edits: Sequence[tuple[ModelEdit, ...]]) -> Draws | None:
     """Transferability under each edit: the mean over the sub-tasks, Ties left out, of which the single-objective models have rows of
     `FEWEST` prompts or more right."""
     found = [rows for task in benchmark_tasks(matrix) if task != TIES and (rows := right_sets(matrix, base, task, edits)) is not None]
     kept = [shares_of(rows, [len(_COLUMNS) * i + 1 for i in range(len(edits))], 0) for rows in found]
     usable = [part for part in kept if part is not None and part.n >= FEWEST]
     return mean_of(usable) if usable else None
+
+
+class TransferRow(NamedTuple):
+    base: str
+    sub_task: Annotated[str, "sub-task"]
+    group: str
+    transferability: Value
+    mixed_helpful: Annotated[Value, "mixed–helpful"]
+    mixed_harmless: Annotated[Value, "mixed–harmless"]
+    helpful_harmless: Annotated[Value, "helpful–harmless"]
+    n: int
+    n_that_count: int
+    seeds: int
 
 
 def transferability(matrix: Matrix) -> Table:
@@ -132,20 +145,25 @@ def transferability(matrix: Matrix) -> Table:
         "Jaccard indices of the rows that two kinds of models have right. A row is right when min(chosen) > max(rejected); ties are not. "
         "Models of one seed are compared, then seeds averaged; 95 % intervals over prompts. n: prompts of the sub-task; n that count: "
         "those with a row that transferability is a share of.",
-        (
-            "base", "sub-task", "group", "transferability", "mixed–helpful", "mixed–harmless", "helpful–harmless", "n", "n that count",
-            "seeds",
-        ),
+        TransferRow,
         [
-            (
-                e.base, e.task, group_of(e.task), text(e.kept), text(e.helpful), text(e.harmless), text(e.singles), e.n,
-                e.kept.n if e.kept else 0, e.seeds,
+            TransferRow(
+                base=each.base,
+                sub_task=each.task,
+                group=group_of(each.task),
+                transferability=text(each.kept),
+                mixed_helpful=text(each.helpful),
+                mixed_harmless=text(each.harmless),
+                helpful_harmless=text(each.singles),
+                n=each.n,
+                n_that_count=each.kept.n if each.kept else 0,
+                seeds=each.seeds,
             )
-            for e in found
+            for each in found
         ],
         TRIO,
         dots(panels, "share of rows"),
-    )  # fmt: skip
+    )
 
 
 class Both(NamedTuple):
@@ -170,10 +188,10 @@ def both_right(matrix: Matrix) -> list[Both]:
     found = []
     for base in bases_of(matrix):
         for objective in ("helpful", "harmless"):
-            cells = [Models(base, objective), Models(base, "mixed")]
+            both = [Models(base, objective), Models(base, "mixed")]
             parts, rewards, counted = [], ([], []), 0
             for task in benchmark_tasks(matrix):
-                seeds = by_seed(matrix, cells, task) if task != TIES else {}
+                seeds = by_seed(matrix, both, task) if task != TIES else {}
                 tables = [[_levels(one[0]), _levels(other[0])] for one, other in seeds.values()]
                 names = shared(each for pair in tables for each in pair) if tables else []
                 if not names:
@@ -202,24 +220,43 @@ def _levels(scores: Scores) -> dict[str, tuple[float, float]]:
     return {group: (float(np.mean(sums[group])), margin) for group, margin in scores.row_margins().items()}
 
 
+class BothRightRow(NamedTuple):
+    base: str
+    objective: str
+    reward: Value
+    reward_mixed: Annotated[Value, "reward, mixed"]
+    difference: Value
+    margin: Value
+    margin_mixed: Annotated[Value, "margin, mixed"]
+    rows: int
+    n: int
+    seeds: int
+
+
 def rewards_both_right(matrix: Matrix) -> Table:
     found = both_right(matrix)
-    panels = {
-        f"{e.base}, {e.objective} and mixed": {e.objective: e.rewards[0], "mixed": e.rewards[1]} for e in found
-    }  # fmt: skip
+    panels = {f"{e.base}, {e.objective} and mixed": {e.objective: e.rewards[0], "mixed": e.rewards[1]} for e in found}
     return table(
         "rewards-both-right",
         "Rewards on the rows that a single-objective and the mixed model both have right, all sub-tasks' rows together (Ties left out): "
         "mean reward over all candidates, and margin. 95 % intervals over n prompts. "
         "Training fixes differences of rewards, not their level.",
-        ("base", "objective", "reward", "reward, mixed", "difference", "margin", "margin, mixed", "rows", "n", "seeds"),
+        BothRightRow,
         [
-            (
-                e.base, e.objective, text(e.drawn.cell(0)), text(e.drawn.cell(1)), signed(e.drawn.change(0, before=1)),
-                text(e.drawn.cell(2)), text(e.drawn.cell(3)), e.rows, e.drawn.n, e.drawn.seeds,
+            BothRightRow(
+                base=each.base,
+                objective=each.objective,
+                reward=text(each.drawn.column(0)),
+                reward_mixed=text(each.drawn.column(1)),
+                difference=signed(each.drawn.change(0, before=1)),
+                margin=text(each.drawn.column(2)),
+                margin_mixed=text(each.drawn.column(3)),
+                rows=each.rows,
+                n=each.drawn.n,
+                seeds=each.drawn.seeds,
             )
-            for e in found
+            for each in found
         ],
         TRIO,
         distributions(panels, "mean reward of a row's candidates (reward units)"),
-    )  # fmt: skip
+    )

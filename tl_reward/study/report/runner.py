@@ -1,4 +1,4 @@
-"""Runs the cells of a reproduction that are not done, in their order or side by side, and then writes its report."""
+"""How is a reproduction run? The cells that are not done, in their order or side by side, and then its report."""
 
 import dataclasses
 import fcntl
@@ -28,8 +28,8 @@ from tl_reward.study.compute.store import is_done, load_matrix, note_of
 from tl_reward.study.compute.work import make
 from tl_reward.study.config import StudyConfig
 from tl_reward.study.findings.claims import claims
-from tl_reward.study.report.report import write_report
-from tl_reward.study.report.tables import tables_of
+from tl_reward.study.report.all_tables import tables_of
+from tl_reward.study.report.write import write_report
 
 
 def reproduce(config: StudyConfig, out: str | Path, *, data: str | Path | None = None, jobs: int = 1) -> Path:
@@ -79,10 +79,10 @@ def _run(inputs: Inputs, out: Path, jobs: int) -> Path:
                 display.end(each.cell)
         else:
             _side_by_side(left, out, inputs, jobs, display)
-    return write(inputs, out)
+    return report_of_done(inputs, out)
 
 
-def write(inputs: Inputs, out: Path) -> Path:
+def report_of_done(inputs: Inputs, out: Path) -> Path:
     """The report of all cells that are done. It says nothing of when and how often it was started: the same cells give the same report."""
     matrix = load_matrix(out, inputs)
     made = [_made(note["provenance"]) for cell in cells(inputs.config) if is_done(out, cell, inputs) and (note := note_of(out, cell))]

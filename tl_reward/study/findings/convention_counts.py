@@ -1,22 +1,40 @@
-"""The study's own conventions, behind `conventions = "study"`, each beside what we do, with the neurons that it changes counted.
+"""How many neurons does each of the study's own conventions, behind `conventions = "study"`, change, beside what we do?
 
 Where its published code does something else than its text says, or than it should, a reproduction can do as the code does. Our own
 definitions are `NeuronSet.top`, `overlap.regions` and `statistics.NeuronStatistics`.
 """
 
+from typing import NamedTuple
+
 from tl_reward.neurons import NeuronSet
-from tl_reward.study.findings.rows import OBJECTIVES, percent, place
 from tl_reward.study.matrix import BF16, FRACTION, Found, Matrix, Model
-from tl_reward.study.table import Table, Value, table
+from tl_reward.study.rows import OBJECTIVES, percent, place
+from tl_reward.study.table import Table, table
 from tl_reward.study.top_sets import cut, percentile_set, study_regions
 
 
-def _counts(found: Found) -> list[tuple[str, str, int, int, int]]:
-    """Of one model: the convention, the ranking, neurons by ours and by the study's, and neurons that are in only one of the two."""
+class ConventionRow(NamedTuple):
+    """The neurons of a set by our definition and by the study's, and those that are in only one of the two."""
+
+    base: str
+    objective: str
+    seed: int
+    convention_of_the_study: str
+    ranking: str
+    ours: int
+    study: int
+    in_one_only: int
+
+
+def _row(model: Model, convention: str, ranking: str, ours: NeuronSet, theirs: NeuronSet) -> ConventionRow:
+    return ConventionRow(*model, convention, ranking, len(ours), len(theirs), len((ours | theirs) - (ours & theirs)))
+
+
+def _rows_of(model: Model, found: Found) -> list[ConventionRow]:
     rows = []
 
     def add(convention: str, ranking: str, ours: NeuronSet, theirs: NeuronSet) -> None:
-        rows.append((convention, ranking, len(ours), len(theirs), len((ours | theirs) - (ours & theirs))))
+        rows.append(_row(model, convention, ranking, ours, theirs))
 
     for name, score in found.rankings.items():
         top = cut(found, name, FRACTION, "ours") if name != "random" else None
@@ -37,27 +55,27 @@ def _counts(found: Found) -> list[tuple[str, str, int, int, int]]:
     return rows
 
 
-def conventions(matrix: Matrix) -> Table:
+def convention_table(matrix: Matrix) -> Table:
     """What the study's conventions change in the top 10 % of each model."""
-    rows: list[tuple[Value, ...]] = []
+    rows: list[ConventionRow] = []
     order = sorted(matrix.found, key=lambda model: (model.base, place(OBJECTIVES, model.objective), model.seed))
     for model in order:
-        rows += [(*model, *counts) for counts in _counts(matrix.found[model])]
+        rows += _rows_of(model, matrix.found[model])
     for model in order:
         other = matrix.found.get(Model(model.base, "harmless", model.seed))
         if model.objective == "helpful" and other is not None:
             for name in [name for name in matrix.found[model].rankings if name in other.rankings and name != "random"]:
                 one, two = (cut(found, name, FRACTION, "ours") for found in (matrix.found[model], other))
                 if one is not None and two is not None:
-                    ours, theirs = one & two, study_regions(one, two)["shared"]
-                    row = (model.base, "helpful and harmless", model.seed, "shared set keeps layers of one set only", name)
-                    rows.append((*row, len(ours), len(theirs), len((ours | theirs) - (ours & theirs))))
+                    both = model._replace(objective="helpful and harmless")
+                    convention = "shared set keeps layers of one set only"
+                    rows.append(_row(both, convention, name, one & two, study_regions(one, two)["shared"]))
     return table(
         "conventions",
         f"What the conventions of the study's code change in the top {percent(FRACTION)} of neurons: how many neurons a set has by our "
         "definition and by the study's, and how many are in only one of the two. Sums in bfloat16 are there where a run follows the "
         "study's conventions.",
-        ("base", "objective", "seed", "convention of the study", "ranking", "ours", "study", "in one only"),
+        ConventionRow,
         rows,
         "neurons found in a model",
     )

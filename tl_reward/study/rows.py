@@ -1,6 +1,6 @@
-"""From the matrix's cells to numbers with intervals: rows averaged over seeds, means over sub-tasks, bootstrap over prompts.
+"""How does a matrix give numbers with intervals? Rows averaged over seeds, means over sub-tasks, a bootstrap over prompts.
 
-A *row* is a best-of-n row, or a pair that is part of none. A cell's value is the mean over its rows of the mean over seeds (and over
+A *row* is a best-of-n row, or a pair that is part of none. A column's value is the mean over its rows of the mean over seeds (and over
 draws); of several sub-tasks, the mean of theirs. Intervals are percentile intervals at 95 % of a Poisson bootstrap over prompts: in each
 draw a prompt counts as often as a Poisson variable of mean 1 says, which depends on the prompt alone. So a prompt that several models or
 sub-tasks share is drawn once for all of them, also where some left it out, and what is compared or averaged is not taken for independent.
@@ -18,7 +18,7 @@ from jaxtyping import Float, UInt8
 from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.scores import Scores, right
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, SUBTASKS, TIES, by_pairs, group_of
-from tl_reward.study.matrix import Edit, Matrix, Model
+from tl_reward.study.matrix import Matrix, Model, ModelEdit
 
 RESAMPLES = 2000
 FEWEST = 10  # prompts: a bootstrap over fewer says little, and over one nothing
@@ -28,23 +28,27 @@ Measure = Callable[[str, Scores], dict[str, float]]  # of a sub-task and its sco
 
 
 class Models(NamedTuple):
-    """Reward models of one base and objective, all seeds, under one edit, or under several that are averaged (random draws)."""
+    """A kind of model: reward models of one base and objective, all seeds, under one edit, or under several that are averaged (random
+    draws). What is compared is a column each."""
 
     base: str
     objective: str
-    edits: tuple[Edit, ...] = (Edit(),)
+    edits: tuple[ModelEdit, ...] = (ModelEdit(),)
+
+    def under(self, *edits: ModelEdit) -> "Models":
+        return self._replace(edits=edits)
 
 
 class Rows(NamedTuple):
-    """The rows of one sub-task that every compared cell has.
+    """The rows of one sub-task that every compared column has.
 
     Attributes:
-        values: one a row and cell, averaged over seeds.
+        values: one a row and column, averaged over seeds.
         prompts: what is drawn, one a row.
         seeds: how many were averaged.
     """
 
-    values: Float[np.ndarray, "row cell"]
+    values: Float[np.ndarray, "row column"]
     prompts: tuple[str, ...]
     seeds: int
 
@@ -54,12 +58,12 @@ class Draws(NamedTuple):
 
     Attributes:
         values: the first is of the data itself, the others are of `RESAMPLES` draws. Sums, differences and ratios of columns are
-            those of the cells, draw by draw.
+            those of what the columns stand for, draw by draw.
         prompts: the different ones that were drawn.
         seeds: the fewest that any part has.
     """
 
-    values: Float[np.ndarray, "draw cell"]
+    values: Float[np.ndarray, "draw column"]
     prompts: frozenset[str]
     seeds: int
 
@@ -74,7 +78,7 @@ class Draws(NamedTuple):
         low, high = np.nanquantile(values[1:], [0.025, 0.975])
         return Estimate(float(values[0]), float(low), float(high), self.n)
 
-    def cell(self, index: int) -> Estimate | None:
+    def column(self, index: int) -> Estimate | None:
         return self.estimate(self.values[:, index])
 
     def change(self, index: int, before: int = 0) -> Estimate | None:
@@ -115,7 +119,7 @@ def shares_of(rows: Rows, overs: Sequence[int], under: int) -> Draws | None:
     return drawn._replace(values=np.stack([ratio(drawn.values[:, i], drawn.values[:, under]) for i in overs], axis=1))
 
 
-def _draws(part: Rows) -> Float[np.ndarray, "draw cell"]:
+def _draws(part: Rows) -> Float[np.ndarray, "draw column"]:
     names: dict[str, int] = {}
     index = [names.setdefault(prompt, len(names)) for prompt in part.prompts]
     sums = np.zeros((len(names), part.values.shape[1]))
@@ -168,28 +172,28 @@ def prompts_of(scores: Scores) -> dict[str, str]:
     return dict(zip(scores.ids, scores.prompts, strict=True)) | dict(zip(scores.groups, scores.prompts, strict=True))
 
 
-def by_seed(matrix: Matrix, cells: Sequence[Models], task: str) -> dict[int, list[list[Scores]]]:
-    """For each seed that all cells have, the scores of each cell under each of its edits that is there."""
+def by_seed(matrix: Matrix, columns: Sequence[Models], task: str) -> dict[int, list[list[Scores]]]:
+    """For each seed that all columns have, the scores of each under each of its edits that is there."""
     seeds = sorted({model.seed for model, _ in matrix.scores})
-    found = {seed: [_edited(matrix, cell, seed, task) for cell in cells] for seed in seeds}
+    found = {seed: [_edited(matrix, models, seed, task) for models in columns] for seed in seeds}
     return {seed: scores for seed, scores in found.items() if all(scores)}
 
 
-def _edited(matrix: Matrix, cell: Models, seed: int, task: str) -> list[Scores]:
-    found = [matrix.scores.get((Model(cell.base, cell.objective, seed), edit), {}).get(task) for edit in cell.edits]
+def _edited(matrix: Matrix, models: Models, seed: int, task: str) -> list[Scores]:
+    found = [matrix.scores.get((Model(models.base, models.objective, seed), edit), {}).get(task) for edit in models.edits]
     return [scores for scores in found if scores is not None and len(scores)]
 
 
-def rows_of(matrix: Matrix, cells: Sequence[Models], task: str, measure: Measure) -> Rows | None:
-    """A measure in each cell, over the rows that are in all of them; None where a cell has none."""
-    seeds = by_seed(matrix, cells, task)
+def rows_of(matrix: Matrix, columns: Sequence[Models], task: str, measure: Measure) -> Rows | None:
+    """A measure of each column, over the rows that all of them have; None where one has none."""
+    seeds = by_seed(matrix, columns, task)
     if not seeds:
         return None
-    parts = [[measure(task, scores) for per_seed in seeds.values() for scores in per_seed[i]] for i in range(len(cells))]
-    names = shared(part for cell in parts for part in cell)
+    parts = [[measure(task, scores) for per_seed in seeds.values() for scores in per_seed[i]] for i in range(len(columns))]
+    names = shared(part for column in parts for part in column)
     if not names:
         return None
-    values = np.stack([np.mean([[part[name] for name in names] for part in cell], axis=0) for cell in parts], axis=1)
+    values = np.stack([np.mean([[part[name] for name in names] for part in column], axis=0) for column in parts], axis=1)
     prompts = prompts_of(next(iter(seeds.values()))[0][0])
     return Rows(values, tuple(prompts[name] for name in names), len(seeds))
 
@@ -206,35 +210,35 @@ def kinds(matrix: Matrix) -> list[Models]:
     return [Models(base, objective) for base, objective in sorted(found, key=lambda kind: (kind[0], place(OBJECTIVES, kind[1])))]
 
 
-def edits_of(matrix: Matrix, cell: Models) -> list[Edit]:
-    found = {edit for model, edit in matrix.scores if (model.base, model.objective) == (cell.base, cell.objective)}
+def edits_of(matrix: Matrix, models: Models) -> list[ModelEdit]:
+    found = {edit for model, edit in matrix.scores if (model.base, model.objective) == (models.base, models.objective)}
     return sorted(found, key=lambda edit: (edit.kind, edit.name, edit.fraction))
 
 
-def tasks_of(matrix: Matrix, cell: Models | None = None) -> list[str]:
+def tasks_of(matrix: Matrix, models: Models | None = None) -> list[str]:
     """The sub-tasks, in the order of the map, then the objective's test pairs, then those that no map knows."""
     found = {
         task
         for (model, _), tasks in matrix.scores.items()
-        if cell is None or (model.base, model.objective) == (cell.base, cell.objective)
+        if models is None or (model.base, model.objective) == (models.base, models.objective)
         for task in tasks
     }
     return sorted(found, key=lambda task: (place([*SUBTASKS, OBJECTIVE_TEST], task), task))
 
 
-def over_tasks(matrix: Matrix, cells: Sequence[Models], tasks: Sequence[str], measure: Measure = correct) -> Draws | None:
-    """The mean over those of the sub-tasks that all cells have; None where there are none."""
-    parts = [rows for task in tasks if (rows := rows_of(matrix, cells, task, measure)) is not None]
+def over_tasks(matrix: Matrix, columns: Sequence[Models], tasks: Sequence[str], measure: Measure = correct) -> Draws | None:
+    """The mean over those of the sub-tasks that all columns have; None where there are none."""
+    parts = [rows for task in tasks if (rows := rows_of(matrix, columns, task, measure)) is not None]
     return draws(parts) if parts else None
 
 
-def group_rows(matrix: Matrix, cells: Sequence[Models], group: str) -> dict[str, Rows]:
-    """The rows of each sub-task of a group that all cells have. Without Ties, which the study has not, and without those of less than
+def group_rows(matrix: Matrix, columns: Sequence[Models], group: str) -> dict[str, Rows]:
+    """The rows of each sub-task of a group that all columns have. Without Ties, which the study has not, and without those of less than
     `FEWEST` prompts, whose draws would make the mean's interval as poor as their own. The test pairs of an objective are a group of their
     own, and taken as they are."""
     own = group == OBJECTIVE_TEST
     tasks = [task for task in tasks_of(matrix) if (task == group if own else group_of(task) == group) and task != TIES]
-    found = {task: rows for task in tasks if (rows := rows_of(matrix, cells, task, correct)) is not None}
+    found = {task: rows for task in tasks if (rows := rows_of(matrix, columns, task, correct)) is not None}
     return {task: rows for task, rows in found.items() if own or len(set(rows.prompts)) >= FEWEST}
 
 

@@ -1,9 +1,10 @@
-"""Every table of the study, with its figure, from a matrix."""
+"""Which tables does the study have?"""
 
-from tl_reward.study.findings.ablations import ablation_curves, relative_drop, set_ablation, sub_task_deltas
+from tl_reward.study.findings.ablations import ablation_curves, relative_drop, sub_task_deltas
 from tl_reward.study.findings.accuracy import margins_on_right_rows, rm_bench_styles, sub_task_accuracy
-from tl_reward.study.findings.conventions import conventions
+from tl_reward.study.findings.convention_counts import convention_table
 from tl_reward.study.findings.overlaps import depth_of_top, top_overlap
+from tl_reward.study.findings.set_ablations import set_ablation
 from tl_reward.study.findings.shifts import score_shift, training_again
 from tl_reward.study.findings.transfer import rewards_both_right, transferability
 from tl_reward.study.matrix import Matrix
@@ -25,7 +26,7 @@ TABLES = (
     set_ablation,
     score_shift,
     training_again,
-    conventions,
+    convention_table,
 )
 
 

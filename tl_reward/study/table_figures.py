@@ -1,4 +1,4 @@
-"""The three forms that the study's figures have: points with intervals, curves with bands, and distributions; a panel a base model."""
+"""How are the study's tables drawn? In three forms: points with intervals, curves with bands, and distributions; a panel a base model."""
 
 from collections.abc import Mapping
 

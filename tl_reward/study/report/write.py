@@ -1,7 +1,8 @@
-"""The report of a reproduction: what was run, every claim with its verdict, every table and figure, as Markdown, as one page, and as files.
+"""How is a reproduction reported? What was run, every claim with its verdict, and every table and figure: as Markdown, as one page, and as
+files.
 
 The same matrix gives the same files, but for what `about` says of time and machine. The page needs no network: its figures are in
-blocks as the dashboard's are (`dashboard.blocks`), and all text is text.
+blocks as the dashboard's are (`page.blocks`), and all text is text.
 """
 
 import html
@@ -15,7 +16,7 @@ from plotly.utils import PlotlyJSONEncoder
 
 from tl_reward.show.page.blocks import elements, filled, front, json_block, plotly_block, policy
 from tl_reward.study.findings.claims import Verdict, claims_table
-from tl_reward.study.matrix import Edit, Matrix
+from tl_reward.study.matrix import Matrix, ModelEdit
 from tl_reward.study.table import Table, Value, markdown, shown
 
 TITLE = "Reproduction of arXiv 2606.13209"
@@ -59,7 +60,7 @@ def heading(name: str) -> str:
 
 def _counts(matrix: Matrix) -> str:
     models = {model for model, _ in matrix.scores} | set(matrix.found)
-    edits = {edit for _, edit in matrix.scores if edit != Edit()}
+    edits = {edit for _, edit in matrix.scores if edit != ModelEdit()}
     seeds = {model.seed for model in models}
     scores = sum(len(tasks) for tasks in matrix.scores.values())
     bases, objectives = {model.base for model in models}, {model.objective for model in models}
@@ -107,12 +108,12 @@ def _section(table: Table) -> str:
     height = int((table.figure.layout.height or 460) if table.figure else 0)
     plot = f'<div class="plot" id="{table.name}" style="height:{height}px" role="img" aria-label="{name}"></div>' if table.figure else ""
     head = "".join(f"<th>{_html(column)}</th>" for column in table.columns)
-    body = "\n".join("<tr>" + "".join(map(_cell, row)) + "</tr>" for row in table.rows)
+    body = "\n".join("<tr>" + "".join(map(_value, row)) + "</tr>" for row in table.rows)
     grid = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>' if table.rows else ""
     return f"<section><h2>{name}</h2><p>{_html(table.caption)}</p>{plot}{grid}</section>"
 
 
-def _cell(value: Value) -> str:
+def _value(value: Value) -> str:
     return f"<td>{_html(value)}</td>" if isinstance(value, str) else f'<td class="number">{_html(shown(value))}</td>'
 
 

@@ -1,4 +1,4 @@
-"""Our figure for each of the study's claims, or None where the matrix lacks what it needs.
+"""What is our figure for each of the study's claims? None where the matrix lacks what it needs.
 
 `base` is the study's name of a base model; ours counts as it where its name begins with it, an instruction-tuned version too. "" is the
 mean over all base models. By neurons, "top" means by `mean`, the study's magnitude.
@@ -13,13 +13,12 @@ from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.overlap import depth_thirds, overlap
 from tl_reward.neurons import NeuronSet
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
-from tl_reward.study.findings.ablations import drops, drops_beside_random, set_drops
+from tl_reward.study.findings.ablations import drops, drops_beside_random
 from tl_reward.study.findings.overlaps import THIRDS, compared
-from tl_reward.study.findings.rows import Draws, Models, draws, group_rows, mean_of, over_tasks, shares_of
+from tl_reward.study.findings.set_ablations import set_drops
 from tl_reward.study.findings.transfer import bases_of, both_right, right_sets
-from tl_reward.study.matrix import Edit, Matrix
-
-Pair = tuple[str, str]
+from tl_reward.study.matrix import Matrix, ModelEdit
+from tl_reward.study.rows import Draws, Models, draws, group_rows, mean_of, over_tasks, shares_of
 
 
 def bases(matrix: Matrix, base: str) -> list[str]:
@@ -32,10 +31,10 @@ def own_accuracy(matrix: Matrix, base: str, objective: str) -> Estimate | None:
 
 def task_accuracy(matrix: Matrix, base: str, objective: str, task: str) -> Estimate | None:
     done = _mean([over_tasks(matrix, [Models(name, objective)], [task]) for name in bases(matrix, base)])
-    return done.cell(0) if done else None
+    return done.column(0) if done else None
 
 
-def accuracy_difference(matrix: Matrix, one: Pair, other: Pair) -> Estimate | None:
+def accuracy_difference(matrix: Matrix, one: tuple[str, str], other: tuple[str, str]) -> Estimate | None:
     """Of (objective, sub-task) over (objective, sub-task), over all base models."""
     found = []
     for base in bases(matrix, ""):
@@ -46,19 +45,19 @@ def accuracy_difference(matrix: Matrix, one: Pair, other: Pair) -> Estimate | No
         elif sides[0] and sides[1]:
             found.append(_difference(sides[0], sides[1]))
     done = _mean(found)
-    return done.cell(0) if done else None
+    return done.column(0) if done else None
 
 
 def group_change(matrix: Matrix, objective: str, group: str, *, base: str, share: float = 0.1) -> Estimate | None:
     """Accuracy after the top neurons are zeroed minus before. Over all base models there must be two or more."""
     found = []
     for name in bases(matrix, base):
-        cells = [Models(name, objective), Models(name, objective, (Edit("top", "mean", share),))]
-        rows = group_rows(matrix, cells, group)
+        columns = [Models(name, objective), Models(name, objective, (ModelEdit("top", "mean", share),))]
+        rows = group_rows(matrix, columns, group)
         done = draws([*rows.values()]) if rows else None
         found.append(done and done._replace(values=done.values[:, 1:] - done.values[:, :1]))
     done = _mean(found) if base or sum(each is not None for each in found) > 1 else None
-    return done.cell(0) if done else None
+    return done.column(0) if done else None
 
 
 def drop(matrix: Matrix, share: float, *, less_share: float | None = None) -> Estimate | None:
@@ -66,7 +65,7 @@ def drop(matrix: Matrix, share: float, *, less_share: float | None = None) -> Es
     done = drops(matrix, share) if less_share is None else drops(matrix, share, less_share)
     if done is None:
         return None
-    return done.drawn.cell(0) if less_share is None else done.drawn.change(0, before=1)
+    return done.drawn.column(0) if less_share is None else done.drawn.change(0, before=1)
 
 
 def drop_beyond_random(matrix: Matrix, share: float) -> Estimate | None:
@@ -75,7 +74,7 @@ def drop_beyond_random(matrix: Matrix, share: float) -> Estimate | None:
     return done.drawn.change(0, before=1) if done else None
 
 
-def jaccard(matrix: Matrix, base: str, pair: Pair, *, beyond_chance: bool = False) -> Estimate | None:
+def jaccard(matrix: Matrix, base: str, pair: tuple[str, str], *, beyond_chance: bool = False) -> Estimate | None:
     def of(sets: Sequence[NeuronSet], layers: int, width: int) -> float:
         found = overlap(sets[0], sets[1], n_layers=layers, d_mlp=width)
         return found.jaccard - found.chance if beyond_chance else found.jaccard
@@ -83,7 +82,7 @@ def jaccard(matrix: Matrix, base: str, pair: Pair, *, beyond_chance: bool = Fals
     return _over([compared(matrix, name, pair, "mean", of) for name in bases(matrix, base)])
 
 
-def jaccard_difference(matrix: Matrix, one: Pair, other: Pair) -> Estimate | None:
+def jaccard_difference(matrix: Matrix, one: tuple[str, str], other: tuple[str, str]) -> Estimate | None:
     names = ("helpful", "harmless", "mixed")
 
     def of(sets: Sequence[NeuronSet], layers: int, width: int) -> float:
@@ -123,7 +122,7 @@ def set_difference(matrix: Matrix, share: float, one: str, other: str, *, of: Li
             cost = [drawn.values[:, [1 + each.sets.index(name)]] for name in (other, one)]
             found.append(drawn._replace(values=cost[0] - cost[1]))
     done = _mean(found)
-    return done.cell(0) if done else None
+    return done.column(0) if done else None
 
 
 def level_difference(matrix: Matrix, objective: str) -> Estimate | None:
@@ -139,7 +138,7 @@ def transferability(matrix: Matrix, task: str) -> Estimate | None:
         rows = right_sets(matrix, base, task)
         found.append(shares_of(rows, [1], 0) if rows else None)
     done = _mean(found)
-    return done.cell(0) if done else None
+    return done.column(0) if done else None
 
 
 def _difference(one: Draws, other: Draws) -> Draws:
