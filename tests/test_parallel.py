@@ -13,6 +13,7 @@ from helpers import parallel_worker
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
+import tl_reward
 from tl_reward import parallel
 from tl_reward.analyses.discovery import discover
 from tl_reward.data.readers import load_pairs
@@ -21,12 +22,12 @@ from tl_reward.results.store import Results
 
 WORKER = Path(parallel_worker.__file__)
 BIN = Path(sys.executable).parent
+PATH = os.pathsep.join([str(WORKER.parents[1]), str(Path(tl_reward.__file__).parents[1])])  # the package under test, not an installed one
 
 
 def launch(count: int, *command: str) -> subprocess.CompletedProcess[str]:
     # With --cpu, accelerate starts one process, or needs MPI; --multi_gpu starts them, and the variable keeps them off GPUs.
-    path = os.pathsep.join([str(WORKER.parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    own = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    own = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": PATH}
     options = ["launch", "--multi_gpu", "--num_machines", "1", "--num_processes", str(count), "--main_process_port", "0"]
     return subprocess.run([str(BIN / "accelerate"), *options, *command], capture_output=True, text=True, env=os.environ | own, timeout=120)
 

@@ -86,11 +86,11 @@ def broken(activation):
 @pytest.mark.parametrize(
     ("function", "says"),
     [
-        (broken, r"blocks\.1\.hook_mlp_out: ZeroDivisionError at test_custom\.py:\d+: "),
-        (lambda a: a[:, 1:], r"at test_custom\.py:\d+ must return None or a tensor \[\d+, \d+, 32\] of torch.float32, got \[\d+, \d+, 32"),
+        (broken, r"blocks\.1\.hook_mlp_out: ZeroDivisionError at test_from_functions\.py:\d+: "),
+        (lambda a: a[:, 1:], r"at test_from_functions\.py:\d+ must return None or a tensor \[\d+, \d+, 32\] of torch.float32, got \[\d+, \d+, 32"),
         (lambda a: 3, r"must return None or a tensor .*, got int"),
         (lambda a: a.long(), r"got .* of torch.int64"),
-        (lambda a: a @ torch.ones(7, 7), r"RuntimeError at test_custom\.py:\d+: mat1 and mat2"),
+        (lambda a: a @ torch.ones(7, 7), r"RuntimeError at test_from_functions\.py:\d+: mat1 and mat2"),
     ],
     ids=["exception", "shape", "type", "whole numbers", "matmul"],
 )  # fmt: skip
@@ -186,10 +186,10 @@ class NoList:
 @pytest.mark.parametrize(
     ("interventions", "says"),
     [
-        ([Raises()], r"Raises.hooks: KeyError at test_custom.py:\d+: 1"),
+        ([Raises()], r"Raises.hooks: KeyError at test_from_functions.py:\d+: 1"),
         ([WrongNames()], r"must give pairs of a hook point's name and a function, got \(Site"),
         ([NoList()], "must give a list of pairs, of a hook point's name and a function, got dict"),
-        ([intervention(Site(0, "mlp_out"))(lambda a, pos: a)], r"blocks.0.hook_mlp_out: TypeError at test_custom.py:\d+: .*pos"),
+        ([intervention(Site(0, "mlp_out"))(lambda a, pos: a)], r"blocks.0.hook_mlp_out: TypeError at test_from_functions.py:\d+: .*pos"),
         ([lambda a: a], r"must have hooks\(batch\), got function; make one of a function with @tl_reward.intervention"),
         (ZeroAblation(NEURONS), "interventions must be a list of them, got ZeroAblation"),
     ],
