@@ -13,6 +13,8 @@ from tl_reward.errors import InputError
 
 ContrastName = Literal["difference", "welch_t", "cohens_d", "auroc"]
 CONTRASTS: tuple[ContrastName, ...] = get_args(ContrastName)
+# Where neurons are counted as found.
+FALSE_DISCOVERY_RATE = 0.05
 
 # The histogram's bins: 16 in every octave of size between 2^-10 and 2^6, of either sign; one for what is smaller, the last for larger.
 _STEPS, _LOWEST, _HIGHEST = 16, -10, 6
