@@ -3,7 +3,11 @@
 import gzip
 import json
 import os
+import re
+import typing
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
@@ -13,14 +17,27 @@ import torch
 from tl_reward.data.pairs import PreferencePair, data_hash, parse_transcript
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
+from tl_reward.measures.json_shapes import EstimateJson
+from tl_reward.results import store
 from tl_reward.results.provenance import provenance
+from tl_reward.results.sections import SECTIONS, DiscoveryEntry, ScoresEntry, Sections
 from tl_reward.results.store import Results, check_run_folder
+
+ESTIMATE: EstimateJson = {"value": 0.5, "low": 0.25, "high": 1.0, "n": 2}
+SCORES: ScoresEntry = {
+    "model": "helpful", "dataset": "rmb/test", "ids": ["a", "b"], "pairs": 2, "ties": 0, "accuracy": ESTIMATE, "mean_margin": ESTIMATE,
+    "best_of_n": None, "dropped": 0, "subsets": {}, "objectives": {},
+}  # fmt: skip
+DISCOVERY: DiscoveryEntry = {
+    "dataset": "rmb/test", "pairs": 1, "pair_hashes": ["a"], "tokens": 9, "computed": ["mlp_gate/mean"], "shape": [2, 3], "firing": [],
+    "where": "all", "contrast": {},
+}  # fmt: skip
 
 
 def results() -> Results:
     made = Results(provenance={"seed": 3, "command": "test"})
-    made.add("scores", "helpful · rmb/test", {"accuracy": 0.5}, {"chosen": torch.tensor([1.0, 2.0], dtype=torch.float64)})
-    made.add("discovery", "mixed", {"shape": [2, 3]}, {"mlp_gate/mean": torch.arange(12.0).reshape(2, 2, 3)})
+    made.add("scores", "helpful · rmb/test", SCORES, {"chosen": torch.tensor([1.0, 2.0], dtype=torch.float64)})
+    made.add("discovery", "mixed", DISCOVERY, {"mlp_gate/mean": torch.arange(12.0).reshape(2, 2, 3)})
     return made
 
 
@@ -51,15 +68,15 @@ def test_save_and_load_of_nothing(tmp_path: Path):
 
 def test_text_of_any_script_survives(tmp_path: Path):
     made = Results()
-    made.add("scores", "模型 · \u2028 </script>", {"ids": ["é", "🐍"]})
+    made.add("scores", "模型 · \u2028 </script>", {**SCORES, "ids": ["é", "🐍"]})
     assert same(Results.load(made.save(str(tmp_path / "run"))), made)
 
 
 def test_parts_of_a_tensor_and_the_same_one_twice(tmp_path: Path):
     whole = torch.arange(6.0).reshape(2, 3)
     made = Results()
-    made.add("scores", "a", {}, {"row": whole[0], "column": whole[:, 1], "graph": (whole[1].clone().requires_grad_() * 2)})
-    made.add("scores", "b", {}, {"row": whole[0]})
+    made.add("scores", "a", SCORES, {"row": whole[0], "column": whole[:, 1], "graph": (whole[1].clone().requires_grad_() * 2)})
+    made.add("scores", "b", SCORES, {"row": whole[0]})
     loaded = Results.load(made.save(tmp_path / "run"))
     assert loaded.tensor("scores", "a", "column").tolist() == [1, 4]
     assert loaded.tensor("scores", "a", "graph").tolist() == [6, 8, 10]
@@ -168,13 +185,91 @@ def test_check_passes_what_save_would_write(tmp_path: Path):
         (b'{"format": 2, "provenance": {}}', "damaged"),
         (b'{"sections": {}, "provenance": {}}', "damaged"),
         (b"\xff\xfe\x00binary", "damaged"),
-        (b'{"format": 3, "sections": {}, "provenance": {}}', "format 3, this version reads 2"),
+        (b'{"format": 2, "sections": [], "provenance": {}}', "sections: is wrong: input should be a valid dictionary"),
     ],
 )
 def test_damaged_json(text: bytes, says: str, tmp_path: Path):
     folder = results().save(tmp_path / "run")
     (folder / "results.json").write_bytes(text)
     with pytest.raises(InputError, match=says):
+        Results.load(folder)
+
+
+def damaged(edit: Callable[[dict[str, Any]], object], folder: Path) -> str:
+    """What is said of a run after an edit of its sections."""
+    folder = results().save(folder, overwrite=True)
+    document = json.loads((folder / "results.json").read_text())
+    edit(document["sections"])
+    (folder / "results.json").write_text(json.dumps(document))
+    with pytest.raises(InputError) as said:
+        Results.load(folder)
+    assert "\n" not in str(said.value)
+    return str(said.value).removeprefix(f"{folder}: ")
+
+
+def test_what_an_entry_lacks_is_named_by_section_entry_and_key(tmp_path: Path):
+    run, name = tmp_path / "run", "helpful · rmb/test"
+    said = damaged(lambda sections: sections["scores"][name].pop("pairs"), run)
+    assert said == "run is damaged, or no run of tl_reward (scores of 'helpful · rmb/test': pairs is missing)"
+    said = damaged(lambda sections: sections["scores"][name]["accuracy"].pop("low"), run)
+    assert "scores of 'helpful · rmb/test': accuracy.low is missing" in said
+    said = damaged(lambda sections: sections["discovery"]["mixed"].update(shape=[2, "three"]), run)
+    assert "discovery of 'mixed': shape.1 is wrong: input should be a valid integer" in said
+    said = damaged(lambda sections: sections["discovery"].update(mixed=None), run)
+    assert "discovery of 'mixed': is wrong: input should be a valid dictionary" in said
+
+
+def test_a_key_that_this_version_does_not_know_is_kept(tmp_path: Path):
+    made = Results()
+    made.add("scores", "a", {**SCORES, "new": 1})
+    again = Results.load(made.save(tmp_path / "run"))
+    assert dict(again.entry("scores", "a"))["new"] == 1
+
+
+# Formats
+
+
+def saved_as(number: int, folder: Path, provenance: dict[str, Any]) -> Path:
+    made = results()
+    made.provenance = provenance
+    made.save(folder)
+    document = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(document | {"format": number}))
+    return folder
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_another_format_is_refused_with_what_is_read_and_what_wrote_it(number: int, tmp_path: Path):
+    folder = saved_as(number, tmp_path / "run", {"versions": {"tl_reward": "9.9"}})
+    with pytest.raises(InputError, match=rf"run has format {number} \(of tl_reward 9\.9\), this version reads 2$"):
+        Results.load(folder)
+    folder = saved_as(number, tmp_path / "other", {})
+    with pytest.raises(InputError, match=rf"run has format {number}, this version reads 2$"):
+        Results.load(folder)
+
+
+def test_a_run_of_an_earlier_format_is_taken_through_every_step_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def first(run: store.Stored) -> store.Stored:
+        return run._replace(sections={"scores": run.sections["old scores"]})
+
+    def second(run: store.Stored) -> store.Stored:
+        entries = {name: {**entry, "ties": 0} for name, entry in run.sections["scores"].items()}
+        return run._replace(sections={"scores": entries}, tensors={key: value * 2 for key, value in run.tensors.items()})
+
+    folder = saved_as(0, tmp_path / "run", {"seed": 3})
+    document = json.loads((folder / "results.json").read_text())
+    (entry,) = document["sections"].pop("scores").values()
+    del entry["ties"]
+    document["sections"] = {"old scores": {"helpful · rmb/test": entry}}
+    (folder / "results.json").write_text(json.dumps(document))
+    before = contents(tmp_path)
+    monkeypatch.setattr(store, "_MIGRATIONS", {0: first, 1: second})
+    run = Results.load(folder)
+    assert run.sections == {"scores": {"helpful · rmb/test": SCORES}} and run.provenance == {"seed": 3}
+    assert run.tensor("scores", "helpful · rmb/test", "chosen").tolist() == [2.0, 4.0]
+    assert contents(tmp_path) == before
+    monkeypatch.setattr(store, "_MIGRATIONS", {1: second})
+    with pytest.raises(InputError, match=r"run has format 0, this version reads 1, 2$"):
         Results.load(folder)
 
 
@@ -197,6 +292,14 @@ def test_no_run_folder(name: str, tmp_path: Path):
 
 
 # Entries
+
+
+def test_section_and_entry_know_the_type_of_each_section():
+    types = {name: typing.get_args(of)[1].__name__ for name, of in typing.get_type_hints(Sections).items()}
+    assert list(types) == list(SECTIONS)
+    source = Path(store.__file__).read_text(encoding="utf-8")
+    assert dict(re.findall(r'def section\(self, name: Literal\["(\w+)"\]\) -> dict\[str, (\w+)\]', source)) == types
+    assert dict(re.findall(r'def entry\(self, section: Literal\["(\w+)"\], name: str\) -> (\w+)', source)) == types
 
 
 def test_sections_have_known_names():

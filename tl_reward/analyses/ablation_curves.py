@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Unpack
+from typing import Unpack
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation, random_like
 from tl_reward.interventions.protocol import Edit
+from tl_reward.measures.json_shapes import AblationCurveJson, AblationPointJson, SetAblationsJson
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet, check_fraction, tied_at_cut
@@ -34,15 +35,15 @@ class AblationPoint:
     ranked: Scores
     random: tuple[Scores, ...]
 
-    def to_json(self, clean: Scores) -> dict[str, Any]:
+    def to_json(self, clean: Scores) -> AblationPointJson:
         return {
             "fraction": self.fraction,
             "neurons": len(self.neurons),
             "ties_at_cut": self.ties,
             "ranked": self.ranked.to_json(),
-            "relative_drop": self.ranked.relative_drop(clean)._asdict(),
+            "relative_drop": self.ranked.relative_drop(clean).to_json(),
             "relative_drop_by_objective": {
-                name: part.relative_drop(clean.by_objective()[name])._asdict() for name, part in self.ranked.by_objective().items()
+                name: part.relative_drop(clean.by_objective()[name]).to_json() for name, part in self.ranked.by_objective().items()
             },
             "random_accuracy": [draw.accuracy().value for draw in self.random],
             "random_margin": [draw.mean_margin().value for draw in self.random],
@@ -59,7 +60,7 @@ class AblationCurve:
     clean: Scores
     points: tuple[AblationPoint, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> AblationCurveJson:
         return {"clean": self.clean.to_json(), "points": [point.to_json(self.clean) for point in self.points]}
 
 
@@ -70,7 +71,7 @@ class SetAblations:
     clean: Scores
     sets: Mapping[str, AblationPoint]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> SetAblationsJson:
         return {"clean": self.clean.to_json(), "sets": {name: point.to_json(self.clean) for name, point in self.sets.items()}}
 
 

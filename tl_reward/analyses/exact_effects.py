@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Unpack, get_args
+from typing import Literal, Unpack, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from tl_reward.interventions.ablations import MeanAblation, ResampleAblation, Sc
 from tl_reward.interventions.protocol import Edit, Intervention
 from tl_reward.measures.agreement import Agreement, measure_agreement, sample_neurons
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
+from tl_reward.measures.json_shapes import EffectJson
 from tl_reward.measures.names import AblationKind
 from tl_reward.measures.scores import Scores, right
 from tl_reward.model.reward_model import HookedRewardModel
@@ -78,20 +79,20 @@ class Effects:
             for name, part in self.clean.by_objective().items()
         }
 
-    def to_json(self) -> list[dict[str, Any]]:
+    def to_json(self) -> list[EffectJson]:
         """One entry a set, the largest effect on the margin first."""
         columns = zip(self.sets, self.mean_margin(), self.mean_reward("chosen"), self.mean_reward("rejected"), self.accuracy(), strict=True)
         objectives = self.by_objective() if len(set(self.clean.objectives)) > 1 else {}
         parts = {name: part.mean_margin() for name, part in objectives.items()}
-        entries = [
+        entries: list[EffectJson] = [
             {
                 "name": name,
                 "neurons": self.sets[name].to_json(),
-                "margin": margin._asdict(),
-                "chosen": chosen._asdict(),
-                "rejected": rejected._asdict(),
-                "accuracy": accuracy._asdict(),
-                "by_objective": {objective: values[i]._asdict() for objective, values in parts.items()},
+                "margin": margin.to_json(),
+                "chosen": chosen.to_json(),
+                "rejected": rejected.to_json(),
+                "accuracy": accuracy.to_json(),
+                "by_objective": {objective: values[i].to_json() for objective, values in parts.items()},
             }
             for i, (name, margin, chosen, rejected, accuracy) in enumerate(columns)
         ]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from tl_reward.errors import InputError
 from tl_reward.interventions.patches import Patch, patch_between
 from tl_reward.interventions.protocol import Edit
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
+from tl_reward.measures.json_shapes import ModelPatchingJson
 from tl_reward.measures.scores import Scores, right
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batching import Pairs, encode_for
@@ -52,13 +53,22 @@ class ModelPatching:
         """[pair]: right in the source and wrong in the model."""
         return (self.source.margin > 0) & (self.curve.clean.margin <= 0)
 
-    def to_json(self) -> dict[str, Any]:
-        result = self.curve.to_json() | {"source": self.source.to_json(), "lost": int(self.lost().sum())}
-        for entry, point in zip(result["points"], self.curve.points, strict=True):
-            for name, figure in (("recovered", self.recovered), ("kept", self.kept)):
-                entry[name] = _numbers(figure(point.ranked))
-                entry[f"random_{name}"] = [_numbers(figure(draw))["value"] for draw in point.random]
-        return result
+    def to_json(self) -> ModelPatchingJson:
+        return {
+            "clean": self.curve.clean.to_json(),
+            "points": [
+                {
+                    **point.to_json(self.curve.clean),
+                    "recovered": self.recovered(point.ranked).to_json_or_none(),
+                    "random_recovered": [self.recovered(draw).to_json_or_none()["value"] for draw in point.random],
+                    "kept": self.kept(point.ranked).to_json_or_none(),
+                    "random_kept": [self.kept(draw).to_json_or_none()["value"] for draw in point.random],
+                }
+                for point in self.curve.points
+            ],
+            "source": self.source.to_json(),
+            "lost": int(self.lost().sum()),
+        }
 
 
 def patch_models(
@@ -154,8 +164,3 @@ def _share(patched: Scores, of: np.ndarray) -> Estimate:
         return Estimate(np.nan, np.nan, np.nan, 0)
     part = patched.take(np.flatnonzero(of).tolist())
     return bootstrap_mean(right(part.margin), part.prompts)
-
-
-def _numbers(value: Estimate) -> dict[str, float | None]:
-    """JSON has no nan."""
-    return {key: number if np.isfinite(number) else None for key, number in value._asdict().items()}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Unpack
+from typing import Literal, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from tl_reward.errors import InputError
 from tl_reward.interventions.patches import Patch, Source, pair_tokens
 from tl_reward.measures.agreement import Agreement, measure_agreement
 from tl_reward.measures.intervals import Estimate, bootstrap_ratio
+from tl_reward.measures.json_shapes import PairPatchingJson
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
@@ -82,7 +83,7 @@ class PairPatching:
         exact, estimated = self.noised + self.denoised, self.noised_estimate + self.denoised_estimate
         return measure_agreement(estimated.mean(1), exact.mean(1))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> PairPatchingJson:
         columns = zip(self.cells, self.share("noising"), self.share("denoising"), self.noised, self.denoised, self.tokens, strict=True)
         aligned = np.array(self.alignment)
         return {
@@ -90,9 +91,17 @@ class PairPatching:
             "ids": list(self.clean.ids),
             "clean": self.clean.to_json(),
             "cells": [
-                cell._asdict()
-                | {"noising": noising._asdict(), "denoising": denoising._asdict(), "noised": float(a.mean()), "denoised": float(b.mean())}
-                | {"tokens": count.tolist()}
+                {
+                    "kind": cell.kind,
+                    "where": cell.where,
+                    "layer": cell.layer,
+                    "unit": cell.unit,
+                    "noising": noising.to_json(),
+                    "denoising": denoising.to_json(),
+                    "noised": float(a.mean()),
+                    "denoised": float(b.mean()),
+                    "tokens": count.tolist(),
+                }
                 for cell, noising, denoising, a, b, count in columns
             ],
             "agreement": self.agreement().to_json() if len(self.cells) >= 3 else None,

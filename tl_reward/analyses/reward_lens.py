@@ -1,7 +1,7 @@
 """Where in the model, and where in the text, a preference is decided: the reward read from every layer, and after every token."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from tl_reward import parallel
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch, shared_prefix
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
+from tl_reward.measures.json_shapes import RewardLensJson
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import rewards_at, stream
@@ -40,14 +41,14 @@ class RewardLens:
         """The first depth from which on the margin keeps the sign that it has at the end: 0 is the embedding, l + 1 is after layer l."""
         return decided(self.margins())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> RewardLensJson:
         depths = self.decided_at()
         return {
             "pairs": len(self.scores[0]),
             "ids": list(self.scores[0].ids),
-            "accuracy": [scores.accuracy()._asdict() for scores in self.scores],
-            "mean_margin": [scores.mean_margin()._asdict() for scores in self.scores],
-            "agreement": [_agreement(scores, self.scores[-1])._asdict() for scores in self.scores],
+            "accuracy": [scores.accuracy().to_json() for scores in self.scores],
+            "mean_margin": [scores.mean_margin().to_json() for scores in self.scores],
+            "agreement": [_agreement(scores, self.scores[-1]).to_json() for scores in self.scores],
             "decided_at_depth": depths.tolist(),
             "decided_at_token": [curve.decided_at() for curve in self.curves],
             "tokens_after_prefix": [max(len(curve.chosen), len(curve.rejected)) - curve.shared for curve in self.curves],

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Unpack
+from typing import NamedTuple, Unpack
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -11,14 +11,14 @@ from torch import Tensor
 from tl_reward.analyses.attribution import Attribution, estimate
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
+from tl_reward.measures.contrast import FALSE_DISCOVERY_RATE
+from tl_reward.measures.json_shapes import ConflictJson, TensionJson
 from tl_reward.measures.names import Method
 from tl_reward.measures.overlap import regions
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.budget import RunOptions
 from tl_reward.sites import UnitSite
-
-FALSE_DISCOVERY_RATE = 0.05
 
 
 class Conflict(NamedTuple):
@@ -39,6 +39,16 @@ class Conflict(NamedTuple):
     low: float
     high: float
     p_value: float
+
+    def to_json(self) -> ConflictJson:
+        return {
+            "neurons": self.neurons,
+            "share": self.share,
+            "chance": self.chance,
+            "low": self.low,
+            "high": self.high,
+            "p_value": self.p_value,
+        }
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +74,7 @@ class Tension:
         (first, one), (second, other) = ((name, NeuronSet.top(found.effect, fraction=fraction)) for name, found in self.effects.items())
         return regions(one, other, names=(first, second))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> TensionJson:
         return {
             "site": self.site,
             "method": self.method,
@@ -72,8 +82,8 @@ class Tension:
             "pairs": {name: len(found.pairs) for name, found in self.effects.items()},
             "prompts": {name: found.prompts for name, found in self.effects.items()},
             "quadrants": {name: neurons.to_json() for name, neurons in self.quadrants.items()},
-            "conflict": self.conflict._asdict(),
-            "conflict_clear": self.conflict_clear._asdict(),
+            "conflict": self.conflict.to_json(),
+            "conflict_clear": self.conflict_clear.to_json(),
         }
 
 

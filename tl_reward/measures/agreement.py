@@ -9,6 +9,7 @@ from scipy import stats
 
 from tl_reward.errors import InputError
 from tl_reward.measures.intervals import Estimate
+from tl_reward.measures.json_shapes import AgreementJson
 from tl_reward.neurons import NeuronSet
 
 
@@ -32,13 +33,13 @@ class Agreement:
         """At the larger k; nan where there is none."""
         return self.precision[max(self.precision)].value if self.precision else np.nan
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> AgreementJson:
         return {
             "neurons": self.n,
-            "spearman": _numbers(self.spearman),
-            "pearson": _numbers(self.pearson),
-            "sign": _numbers(self.sign),
-            "precision": {str(k): _numbers(value) for k, value in self.precision.items()},
+            "spearman": self.spearman.to_json_or_none(),
+            "pearson": self.pearson.to_json_or_none(),
+            "sign": self.sign.to_json_or_none(),
+            "precision": {str(k): value.to_json_or_none() for k, value in self.precision.items()},
         }
 
 
@@ -96,11 +97,6 @@ def sample_neurons(scores: Mapping[str, np.ndarray], *, top: int, random: int, s
     orders = [np.argsort(-np.abs(score), axis=None, kind="stable")[:top] for score in scores.values()]
     drawn = np.random.default_rng(seed).choice(size, size=random, replace=False)
     return NeuronSample(*(NeuronSet((int(i) // shape[1], int(i) % shape[1]) for i in index) for index in (np.concatenate(orders), drawn)))
-
-
-def _numbers(estimate: Estimate) -> dict[str, float | None]:
-    """JSON has no nan."""
-    return {name: value if np.isfinite(value) else None for name, value in estimate._asdict().items()}
 
 
 def _correlation(a: np.ndarray, b: np.ndarray) -> float:

@@ -12,6 +12,9 @@ from tl_reward import parallel
 from tl_reward.errors import InputError
 from tl_reward.measures.names import ContrastName
 
+# Where neurons are counted as found.
+FALSE_DISCOVERY_RATE = 0.05
+
 # The histogram's bins: 16 in every octave of size between 2^-10 and 2^6, of either sign; one for what is smaller, the last for larger.
 _STEPS, _LOWEST, _HIGHEST = 16, -10, 6
 _PER_SIGN = _STEPS * (_HIGHEST - _LOWEST)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tl_reward.errors import InputError
+from tl_reward.measures.json_shapes import EstimateJson, MaybeEstimateJson
 
 
 class Estimate(NamedTuple):
@@ -18,6 +19,14 @@ class Estimate(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+    def to_json(self) -> EstimateJson:
+        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+
+    def to_json_or_none(self) -> MaybeEstimateJson:
+        """With None for nan, which JSON has not."""
+        value, low, high = (number if np.isfinite(number) else None for number in (self.value, self.low, self.high))
+        return {"value": value, "low": low, "high": high, "n": self.n}
 
 
 def bootstrap_mean(values: np.ndarray, groups: Sequence[str] | None = None, *, resamples: int = 2000, seed: int = 0) -> Estimate:

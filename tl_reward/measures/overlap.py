@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import hypergeom
 
 from tl_reward.errors import InputError
+from tl_reward.measures.json_shapes import OverlapsJson, PairOverlapJson
 from tl_reward.neurons import NeuronSet
 
 
@@ -104,12 +105,12 @@ def independent_regions(sets: Mapping[str, NeuronSet], *, n_layers: int, d_mlp: 
     return dict(sorted(found.items(), key=lambda item: -item[1].observed))
 
 
-def compare(sets: Mapping[str, NeuronSet], *, n_layers: int, d_mlp: int) -> dict[str, Any]:
+def compare(sets: Mapping[str, NeuronSet], *, n_layers: int, d_mlp: int) -> OverlapsJson:
     """Every pair of reward models, the depth of each one's neurons, and the regions where helpful and harmless are among them."""
-    result: dict[str, Any] = {
+    result: OverlapsJson = {
         "neurons": {name: len(neurons) for name, neurons in sets.items()},
         "depth": {name: depth_thirds(neurons, n_layers) for name, neurons in sets.items()},
-        "pairs": [{"a": a, "b": b} | overlap(sets[a], sets[b], n_layers=n_layers, d_mlp=d_mlp)._asdict() for a, b in combinations(sets, 2)],
+        "pairs": [_pair(a, b, overlap(sets[a], sets[b], n_layers=n_layers, d_mlp=d_mlp)) for a, b in combinations(sets, 2)],
     }
     if {"helpful", "harmless"} <= set(sets):
         split = regions(sets["helpful"], sets["harmless"])
@@ -118,3 +119,15 @@ def compare(sets: Mapping[str, NeuronSet], *, n_layers: int, d_mlp: int) -> dict
             single = sets["helpful"] | sets["harmless"]
             result["single_in_mixed"] = len(single & sets["mixed"]) / len(single | sets["mixed"])
     return result
+
+
+def _pair(a: str, b: str, found: Overlap) -> PairOverlapJson:
+    return {
+        "a": a,
+        "b": b,
+        "shared": found.shared,
+        "jaccard": found.jaccard,
+        "chance": found.chance,
+        "chance_by_layer": found.chance_by_layer,
+        "p_value": found.p_value,
+    }

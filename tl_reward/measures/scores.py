@@ -4,12 +4,12 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tl_reward.data.pairs import PreferencePair, Transcript
 from tl_reward.measures.intervals import Estimate, _places, bootstrap_mean, bootstrap_ratio
+from tl_reward.measures.json_shapes import ScoresJson, ScoreSummaryJson
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,24 +114,25 @@ class Scores:
             objectives=pick(self.objectives),
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ScoresJson:
         """Everything but the rewards themselves, which `Results` keeps as tensors."""
         subsets = self.by_subset() if len(set(self.subsets)) > 1 else {}
         objectives = self.by_objective() if len(set(self.objectives)) > 1 else {}
-        return self._summary() | {
+        return {
+            **self._summary(),
             "dropped": self.dropped,
             "subsets": {name: part._summary() for name, part in subsets.items()},
             "objectives": {name: part._summary() for name, part in objectives.items()},
         }
 
-    def _summary(self) -> dict[str, Any]:
+    def _summary(self) -> ScoreSummaryJson:
         best = self.best_of_n() if len(set(self.groups)) < len(self) else None
         return {
             "pairs": len(self),
             "ties": int((self.margin == 0).sum()),
-            "accuracy": self.accuracy()._asdict(),
-            "mean_margin": self.mean_margin()._asdict(),
-            "best_of_n": best._asdict() if best else None,
+            "accuracy": self.accuracy().to_json(),
+            "mean_margin": self.mean_margin().to_json(),
+            "best_of_n": best.to_json() if best else None,
         }
 
 

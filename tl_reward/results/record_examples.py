@@ -4,15 +4,16 @@ import hashlib
 import json
 from collections.abc import Iterator
 from itertools import chain, zip_longest
-from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_reward.analyses.examples.collect import KINDS, Examples
+from tl_reward.analyses.examples.collect import KINDS, Examples, ExampleTranscript, Split
 from tl_reward.analyses.examples.words import Words
 from tl_reward.errors import InputError
+from tl_reward.measures.json_shapes import EffectJson
 from tl_reward.neurons import NeuronSet
+from tl_reward.results.sections import AttributionEntry, EffectsEntry, ExamplesEntry, SplitJson, TensionEntry, TranscriptJson, WordsJson
 from tl_reward.results.store import Results
 
 
@@ -20,7 +21,7 @@ def record_examples(results: Results, model: str, dataset: str, found: Examples)
     """Transcripts and words in the JSON; `top/…` [5, layer, neuron], `shown/…` [shown, example], the activations at all tokens of the
     examples one after the other in `shown/activation`, histograms and neighbours as tensors. Transcripts are indices into the JSON's list,
     -1 for none."""
-    entry = {
+    entry: ExamplesEntry = {
         "model": model,
         "dataset": dataset,
         "site": found.site,
@@ -28,10 +29,10 @@ def record_examples(results: Results, model: str, dataset: str, found: Examples)
         "pairs": len(found.pairs),
         "pair_hashes": list(found.pairs),
         "tokens": found.tokens,
-        "splits": [split._asdict() for split in found.splits],
+        "splits": [_split(split) for split in found.splits],
         "neurons": found.neurons.to_json(),
         "kinds": list(KINDS),
-        "transcripts": [transcript._asdict() for transcript in found.transcripts],
+        "transcripts": [_transcript(transcript) for transcript in found.transcripts],
         "words_in_of": found.words_in_of,
         "words_in": _words(found.words_in),
         "words_out": None
@@ -62,7 +63,22 @@ def record_examples(results: Results, model: str, dataset: str, found: Examples)
     results.add("examples", f"{model} · {dataset}, {found.where} tokens at {found.site}: {shown}", entry, tensors)
 
 
-def _words(words: Words) -> list[list[list[Any]]]:
+def _split(split: Split) -> SplitJson:
+    return {"objective": split.objective, "side": split.side, "transcripts": split.transcripts}
+
+
+def _transcript(transcript: ExampleTranscript) -> TranscriptJson:
+    return {
+        "pairs": list(transcript.pairs),
+        "sides": list(transcript.sides),
+        "objectives": list(transcript.objectives),
+        "reward": transcript.reward,
+        "tokens": list(transcript.tokens),
+        "response_start": transcript.response_start,
+    }
+
+
+def _words(words: Words) -> list[WordsJson]:
     return [[list(pair) for pair in zip(*row, strict=True)] for row in zip(words.text, words.value.tolist(), strict=True)]
 
 
@@ -78,14 +94,14 @@ def neurons_to_show(results: Results, model: str, *, most: int = 500) -> NeuronS
     """
     if most < 1:
         raise InputError(f"most must be at least 1, got {most}")
-    exact = [tuple(each["neurons"][0]) for each in _exact(results, model) if len(each["neurons"]) == 1]
+    exact = [(layer, neuron) for each in _exact(results, model) if len(each["neurons"]) == 1 for layer, neuron in each["neurons"]]
     tops = [_top(ranking, most) for ranking in _rankings(results, model)]
     taken: dict[tuple[int, int], None] = {}
     for place in chain(exact, (place for places in zip_longest(*tops) for place in places)):
         if len(taken) < most and place is not None:
             taken.setdefault(place)
     if not taken:
-        has = ", ".join(f"{section} of {name}" for section, entries in results.sections.items() for name in entries)
+        has = ", ".join(f"{section} of {name}" for section, names in results.names().items() for name in names)
         raise InputError(f"this run holds no MLP neurons of {model!r}; it has {has or 'nothing'}")
     return NeuronSet(taken)
 
@@ -95,24 +111,28 @@ def _top(ranking: Float[Tensor, "layer neuron"], most: int) -> list[tuple[int, i
     return [divmod(place, ranking.shape[1]) for place in order.tolist()]
 
 
-def _entries(results: Results, section: str, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, entry in results.sections.get(section, {}).items():
-        if entry["model"] == model and entry["site"] != "attn_z":
-            yield name, entry
+def _is_of(entry: AttributionEntry | EffectsEntry | TensionEntry, model: str) -> bool:
+    return entry["model"] == model and entry["site"] != "attn_z"
 
 
-def _exact(results: Results, model: str) -> Iterator[dict[str, Any]]:
-    for section, key in (("attribution", "exact"), ("effects", "effects")):
-        for _, entry in _entries(results, section, model):
-            yield from entry[key]
+def _exact(results: Results, model: str) -> Iterator[EffectJson]:
+    for entry in results.sections.get("attribution", {}).values():
+        if _is_of(entry, model):
+            yield from entry["exact"]
+    for entry in results.sections.get("effects", {}).values():
+        if _is_of(entry, model):
+            yield from entry["effects"]
 
 
 def _rankings(results: Results, model: str) -> Iterator[Tensor]:
-    for section, key in (("tension", "objectives"), ("attribution", "methods")):
-        for name, entry in _entries(results, section, model):
-            for part in entry[key]:
-                yield results.tensor(section, name, f"{part}/effect").abs()
-    computed = [key for key in results.sections.get("discovery", {}).get(model, {"computed": []})["computed"] if "attn_z" not in key]
+    for name, entry in results.sections.get("tension", {}).items():
+        for objective in entry["objectives"] if _is_of(entry, model) else ():
+            yield results.tensor("tension", name, f"{objective}/effect").abs()
+    for name, entry in results.sections.get("attribution", {}).items():
+        for method in entry["methods"] if _is_of(entry, model) else ():
+            yield results.tensor("attribution", name, f"{method}/effect").abs()
+    discovery = results.sections.get("discovery", {}).get(model)
+    computed = [key for key in discovery["computed"] if "attn_z" not in key] if discovery else []
     if computed:
         means = [key for key in ("mlp_post/mean", "mlp_gate/mean") if key in computed]
         yield results.tensor("discovery", model, (means + computed)[0]).mean(0)

@@ -1,7 +1,8 @@
 """How each analysis enters a run: the one place that says what a section of `Results` holds."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from itertools import product
+from typing import Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -9,20 +10,22 @@ from jaxtyping import Float
 from tl_reward.analyses.attribution import Attribution
 from tl_reward.analyses.discovery import Discovery
 from tl_reward.analyses.exact_effects import Comparison
-from tl_reward.analyses.tension import FALSE_DISCOVERY_RATE, Tension
+from tl_reward.analyses.tension import Tension
 from tl_reward.errors import InputError
-from tl_reward.measures.contrast import Contrast
+from tl_reward.measures.contrast import FALSE_DISCOVERY_RATE, Contrast
 from tl_reward.measures.names import METHODS, Method, RankingName
+from tl_reward.measures.neuron_statistics import StatisticName
 from tl_reward.measures.overlap import compare
 from tl_reward.measures.scores import Scores
 from tl_reward.neurons import NeuronSet, tied_at_cut
+from tl_reward.results.sections import AttributionEntry, CheckedEffectJson, DiscoveryEntry, OverlapEntry, ScoresEntry, TensionEntry
 from tl_reward.results.store import Results
 from tl_reward.sites import UnitSite
 
 
 def record_scores(results: Results, model: str, dataset: str, scores: Scores) -> None:
     """Rewards as tensors `chosen` and `rejected` [pair], float64; ids in the JSON."""
-    entry = {"model": model, "dataset": dataset, "ids": list(scores.ids)} | scores.to_json()
+    entry: ScoresEntry = {"model": model, "dataset": dataset, "ids": list(scores.ids), **scores.to_json()}
     tensors = {"chosen": torch.from_numpy(scores.chosen), "rejected": torch.from_numpy(scores.rejected)}
     results.add("scores", f"{model} · {dataset}", entry, tensors)
 
@@ -31,7 +34,7 @@ def record_discovery(results: Results, model: str, dataset: str, discovery: Disc
     """Statistics as tensors `site/statistic` [side, layer, neuron], float32; side 0 is chosen, 1 rejected. `site/firing/objective` and
     `site/contrast/field` are [layer, neuron]."""
     tensors = {f"{site}/{name}": value for (site, name), value in discovery.by_side.items()}
-    entry = {
+    entry: DiscoveryEntry = {
         "dataset": dataset,
         "pairs": len(discovery.pairs),
         "pair_hashes": list(discovery.pairs),
@@ -68,19 +71,18 @@ def discovery_of(results: Results, model: str) -> Discovery:
     def tensor(name: str) -> torch.Tensor:
         return results.tensor("discovery", model, name)
 
-    computed = [key.split("/") for key in entry["computed"]]
+    computed = [cast(tuple[UnitSite, StatisticName], tuple(key.split("/"))) for key in entry["computed"]]
+    neuron_sites: list[UnitSite] = list(dict.fromkeys(site for site, _ in computed if site != "attn_z"))
     names = [name for name in Contrast._fields if name not in ("chosen", "rejected")]
     return Discovery(
         by_side={(site, name): tensor(f"{site}/{name}") for site, name in computed},
         pairs=tuple(entry["pair_hashes"]),
         tokens=entry["tokens"],
-        firing={
-            (site, objective): tensor(f"{site}/firing/{objective}")
-            for site in dict.fromkeys(site for site, _ in computed if site != "attn_z")
-            for objective in entry["firing"]
-        },
+        firing={(site, objective): tensor(f"{site}/firing/{objective}") for site in neuron_sites for objective in entry["firing"]},
         contrast={
-            site: Contrast(*(tensor(f"{site}/contrast/{name}") for name in names), found["chosen"], found["rejected"])
+            site: Contrast(
+                **{name: tensor(f"{site}/contrast/{name}") for name in names}, chosen=found["chosen"], rejected=found["rejected"]
+            )
             for site, found in entry["contrast"].items()
         },
         where=entry["where"],
@@ -91,7 +93,7 @@ class Recorded(NamedTuple):
     """A ranking [layer, neuron], higher first, and the entry of the run that it comes from."""
 
     ranking: torch.Tensor
-    entry: Mapping[str, Any]
+    entry: DiscoveryEntry | AttributionEntry
 
 
 def ranking_of(results: Results, model: str, score: RankingName | Literal["attribution"], site: UnitSite) -> Recorded:
@@ -121,12 +123,17 @@ def record_attribution(
     Args:
         about: what each method does, in a few words.
     """
-    exact = {entry["name"]: entry for entry in comparison.effects.to_json()}
-    for i, name in enumerate(comparison.effects.sets):
-        estimated = {method: float(values[i]) for method, values in comparison.estimated.items()}
-        exact[name] |= {"estimated": estimated, "drawn": bool(comparison.drawn[i])}
+    place = {name: i for i, name in enumerate(comparison.effects.sets)}
+    exact: list[CheckedEffectJson] = [
+        {
+            **effect,
+            "estimated": {method: float(values[place[effect["name"]]]) for method, values in comparison.estimated.items()},
+            "drawn": bool(comparison.drawn[place[effect["name"]]]),
+        }
+        for effect in comparison.effects.to_json()
+    ]
     pairs = next(iter(estimates.values())).pairs
-    entry = {
+    entry: AttributionEntry = {
         "model": model,
         "dataset": dataset,
         "site": comparison.effects.site,
@@ -142,7 +149,7 @@ def record_attribution(
         "best": comparison.best(),
         "pairs": len(pairs),
         "pair_hashes": list(pairs),
-        "exact": list(exact.values()),
+        "exact": exact,
     }
     tensors = {f"{method}/{part}": getattr(found, part) for method, found in estimates.items() for part in ("effect", "error")}
     results.add("attribution", f"{model} · {dataset}", entry, tensors)
@@ -153,7 +160,14 @@ def record_tension(results: Results, model: str, dataset: str, found: Tension, *
     `objective/error` [layer, neuron], float32."""
     top = {name: neurons.to_json() for name, neurons in found.top(fraction).items()}
     hashes = [each for effect in found.effects.values() for each in effect.pairs]
-    entry = {"model": model, "dataset": dataset, "fraction": fraction, "top": top, "pair_hashes": hashes} | found.to_json()
+    entry: TensionEntry = {
+        "model": model,
+        "dataset": dataset,
+        "fraction": fraction,
+        "top": top,
+        "pair_hashes": hashes,
+        **found.to_json(),
+    }
     tensors = {f"{name}/{part}": getattr(effect, part) for name, effect in found.effects.items() for part in ("effect", "error")}
     results.add("tension", f"{model} · {dataset}", entry, tensors)
 
@@ -172,9 +186,10 @@ def record_overlap(
     Args:
         models: which of them; None is all.
     """
-    ways = [(score, site) for site in dict.fromkeys(sites) for score in dict.fromkeys(scores)]
+    ways = list(product(dict.fromkeys(sites), dict.fromkeys(scores)))
     attributed = [entry["model"] for entry in source.sections.get("attribution", {}).values()]
-    chosen = list(models or dict.fromkeys([*source.sections.get("discovery", {}), *attributed]))
+    recorded = [*source.sections.get("discovery", {}), *attributed]
+    chosen = list(models or dict.fromkeys(recorded))
     if not chosen:
         source.section("discovery")  # says what the run has instead
     rankings = {
@@ -182,7 +197,7 @@ def record_overlap(
             source, model, score, site
         ).ranking
         for model in chosen
-        for score, site in ways
+        for site, score in ways
     }
     tops = {name: NeuronSet.top(ranking, fraction=fraction) for name, ranking in rankings.items()}
     record_tops(results, rankings, tops, score=", ".join(dict.fromkeys(scores)), site=", ".join(dict.fromkeys(sites)), fraction=fraction)
@@ -202,7 +217,7 @@ def record_tops(
     if len(shapes) < 2 or len({tuple(shape) for shape in shapes.values()}) > 1:
         raise InputError(f"overlap needs two or more rankings of one shape, got {shapes}")
     n_layers, d_mlp = next(iter(rankings.values())).shape
-    entry = {
+    entry: OverlapEntry = {
         "score": score,
         "site": site,
         "fraction": fraction,
@@ -210,5 +225,6 @@ def record_tops(
         "d_mlp": d_mlp,
         "ties_at_cut": {name: tied_at_cut(rankings[name], len(sets[name])) for name in sets},
         "top": {name: neurons.to_json() for name, neurons in sets.items()},
+        **compare(sets, n_layers=n_layers, d_mlp=d_mlp),
     }
-    results.add("overlap", f"{score} at {site}, top {fraction:.0%}", entry | compare(sets, n_layers=n_layers, d_mlp=d_mlp))
+    results.add("overlap", f"{score} at {site}, top {fraction:.0%}", entry)

@@ -1,0 +1,16 @@
+"""Whether neurons are tested on other pairs than those that found them."""
+
+from collections.abc import Sequence
+
+from tl_reward.data.pairs import PreferencePair, pair_hash
+from tl_reward.results.sections import FoundOn, Tested
+
+
+def tested(found: FoundOn, pairs: Sequence[PreferencePair]) -> Tested:
+    """What an entry of a test says of where its neurons come from.
+
+    Args:
+        pairs: the tested pairs.
+    """
+    hashes = set(found["pair_hashes"])
+    return {"found_on": found["dataset"], "tested_pairs_that_found": sum(pair_hash(pair) in hashes for pair in pairs)}

@@ -1,0 +1,264 @@
+"""What each section of a run holds: the type of its entries, and the check that a run which is read has them.
+
+A run is read and written as these types say. `record_…` makes entries, `Results.section` and `Results.entry` give them.
+"""
+
+from functools import cache
+from typing import Any, Literal, NotRequired
+
+from pydantic import TypeAdapter, ValidationError
+from typing_extensions import TypedDict
+
+from tl_reward.measures.json_shapes import (
+    AblationCurveJson,
+    AgreementJson,
+    EffectJson,
+    ModelPatchingJson,
+    NeuronsJson,
+    OverlapsJson,
+    PairPatchingJson,
+    RewardLensJson,
+    ScoresJson,
+    SetAblationsJson,
+    TensionJson,
+)
+from tl_reward.sites import UnitSite, Where
+
+
+class About(TypedDict):
+    """The reward model and the data set that an entry is about."""
+
+    model: str
+    dataset: str
+
+
+class FoundOn(TypedDict):
+    """What found neurons: the data set, and the hash of each of its pairs. Entries of "discovery", "attribution" and "tension" have it."""
+
+    dataset: str
+    pair_hashes: list[str]
+
+
+class Tested(TypedDict):
+    """What tests neurons that were found before: where that was, and how many of the tested pairs it used."""
+
+    found_on: str
+    tested_pairs_that_found: int
+
+
+class ScoresEntry(About, ScoresJson):
+    ids: list[str]
+
+
+class ContrastSummary(TypedDict):
+    """Transcripts on each side; neurons found at a false discovery rate of 5 %, of how many."""
+
+    chosen: int
+    rejected: int
+    discoveries: int
+    neurons: int
+    largest_auroc_error: float
+
+
+class DiscoveryEntry(FoundOn):
+    """`computed` are "site/statistic", `firing` objectives; `shape` is that of the first statistic, [layer, neuron]."""
+
+    pairs: int
+    tokens: int
+    computed: list[str]
+    shape: list[int]
+    firing: list[str]
+    where: Where
+    contrast: dict[UnitSite, ContrastSummary]
+
+
+class SplitJson(TypedDict):
+    """A `Split`."""
+
+    objective: str
+    side: str
+    transcripts: int
+
+
+class TranscriptJson(TypedDict):
+    """An `ExampleTranscript`."""
+
+    pairs: list[str]
+    sides: list[str]
+    objectives: list[str]
+    reward: float
+    tokens: list[str]
+    response_start: int
+
+
+# Of a neuron, [token, number] each, the strongest first.
+WordsJson = list[list[Any]]
+
+
+class WordsOutJson(TypedDict):
+    raised: WordsJson
+    lowered: WordsJson
+
+
+class ExamplesEntry(About):
+    """Words are of each of `neurons`. `kinds` says of each example of a neuron how it was chosen."""
+
+    site: UnitSite
+    where: Where
+    pairs: int
+    pair_hashes: list[str]
+    tokens: int
+    splits: list[SplitJson]
+    neurons: NeuronsJson
+    kinds: list[str]
+    transcripts: list[TranscriptJson]
+    words_in_of: Literal["gate", "in"]
+    words_in: list[WordsJson]
+    words_out: list[WordsOutJson] | None
+
+
+class MethodJson(TypedDict):
+    """How well a method's estimates agree with exact effects: over all neurons edited, and over those drawn at random."""
+
+    about: str
+    agreement: AgreementJson
+    agreement_drawn: AgreementJson
+
+
+class CheckedEffectJson(EffectJson):
+    """An exact effect, with what each method estimates, and whether the neuron was drawn at random."""
+
+    estimated: dict[str, float]
+    drawn: bool
+
+
+class AttributionEntry(About, FoundOn):
+    site: UnitSite
+    kind: str
+    methods: dict[str, MethodJson]
+    best: str
+    pairs: int
+    exact: list[CheckedEffectJson]
+
+
+class EffectsEntry(About):
+    site: UnitSite
+    kind: str
+    pairs: int
+    clean: ScoresJson
+    sets: list[str]
+    effects: list[EffectJson]
+
+
+class TensionEntry(About, FoundOn, TensionJson):
+    fraction: float
+    top: dict[str, NeuronsJson]
+
+
+class AblationEntry(About, Tested, AblationCurveJson):
+    score: str
+    site: str
+
+
+class SetsEntry(About, Tested, SetAblationsJson):
+    site: str
+
+
+class OverlapEntry(OverlapsJson):
+    """`score` and `site` are lists in words where rankings differ in them."""
+
+    score: str
+    site: str
+    fraction: float
+    n_layers: int
+    d_mlp: int
+    ties_at_cut: dict[str, int]
+    top: dict[str, NeuronsJson]
+
+
+class TokenPair(TypedDict):
+    """The text of two tokens that stand for each other."""
+
+    chosen: str
+    rejected: str
+
+
+class PatchingEntry(About, PairPatchingJson):
+    tokens: NotRequired[list[TokenPair]]
+
+
+class ModelPatchingEntry(About, Tested, ModelPatchingJson):
+    source_model: str
+    ranking: str
+    site: str
+    where: str
+
+
+class TokenRewards(TypedDict):
+    """After each token past the prefix that a pair's transcripts share, the reward so far."""
+
+    tokens: list[str]
+    reward: list[float]
+
+
+class ShownPair(TypedDict):
+    id: str
+    shared: int
+    decided_at_token: int
+    chosen: TokenRewards
+    rejected: TokenRewards
+
+
+class LensEntry(About, RewardLensJson):
+    shown: list[ShownPair]
+
+
+class StudyEntry(TypedDict):
+    """One model of the study under several edits; of no edits, the two names alone. Lists are one a pair."""
+
+    model: list[Any]
+    edits: list[list[Any]]
+    dropped: NotRequired[int]
+    ids: NotRequired[list[str]]
+    groups: NotRequired[list[str]]
+    subsets: NotRequired[list[str]]
+    prompts: NotRequired[list[str]]
+    objectives: NotRequired[list[str]]
+    tasks: NotRequired[list[str]]
+
+
+class Sections(TypedDict, total=False):
+    """Section → name → entry. The name is a reward model, or a model and a data set."""
+
+    scores: dict[str, ScoresEntry]
+    discovery: dict[str, DiscoveryEntry]
+    examples: dict[str, ExamplesEntry]
+    attribution: dict[str, AttributionEntry]
+    effects: dict[str, EffectsEntry]
+    tension: dict[str, TensionEntry]
+    ablation: dict[str, AblationEntry]
+    sets: dict[str, SetsEntry]
+    overlap: dict[str, OverlapEntry]
+    patching: dict[str, PatchingEntry]
+    model_patching: dict[str, ModelPatchingEntry]
+    lens: dict[str, LensEntry]
+    study: dict[str, StudyEntry]
+
+
+SECTIONS = tuple(Sections.__annotations__)
+
+
+_adapter = cache(lambda: TypeAdapter(Sections))  # made at the first run that is read, and once
+
+
+def fault_of(sections: Any) -> str | None:
+    """The first thing that the sections of a run lack, or that is of another type than theirs, and where; None where there is none."""
+    try:
+        _adapter().validate_python(sections)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = [str(part) for part in first["loc"]]
+        entry = " of ".join([place[0], repr(place[1])] if len(place) > 1 else place) or "sections"
+        said = "is missing" if first["type"] == "missing" else f"is wrong: {first['msg'][0].lower()}{first['msg'][1:]}"
+        return f"{entry}: {' '.join(['.'.join(place[2:]), said]).strip()}"
+    return None
