@@ -535,5 +535,5 @@ def test_the_command(tmp_path, tiny, monkeypatch, capsys):
     capsys.readouterr()
     command("out", neurons=("0.3", "1.7")).run()
     assert "pass 1" not in capsys.readouterr().err and not (tmp_path / "out.partial").exists()
-    (entry,) = Results.load(tmp_path / "out").sections["examples"].values()
+    (entry,) = Results.load(tmp_path / "out").section("examples").values()
     assert entry["neurons"] == [[0, 3], [1, 7]] and entry["words_out"] is None and math.isfinite(entry["transcripts"][0]["reward"])

@@ -77,7 +77,7 @@ def test_the_commands_from_data_to_page(folders, capsys):
     assert len(document(page.read_text(encoding="utf-8"), "panels")) >= 9
 
     scores = Results.load(at["scores"])
-    entry = next(iter(scores.sections["scores"].values()))
+    entry = next(iter(scores.section("scores").values()))
     assert entry["pairs"] == 8 and entry["best_of_n"]["n"] == 4 and set(entry["subsets"]) == {"a", "b"}
     chosen = scores.tensor("scores", f"helpful · {entry['dataset']}", "chosen")
     model = HookedRewardModel.from_pretrained(models[0], device="cpu")
@@ -92,16 +92,16 @@ def test_from_tension_to_the_sets_that_it_found(folders, tmp_path, capsys):
     at = {name: str(tmp_path / name) for name in ("tension", "sets", "heads", "curve", "attribution", "neurons", "overlap")}
     assert main(["tension", model, "--device", "cpu", "--fraction", "0.1", "--out", at["tension"]]) == 0
     assert main(["effects", model, "--device", "cpu", "--sets", at["tension"], "--draws", "1", "--out", at["sets"]]) == 0
-    (entry,) = Results.load(at["sets"]).sections["sets"].values()
+    (entry,) = Results.load(at["sets"]).section("sets").values()
     assert {"top harmless-only", "top helpful-only"} <= set(entry["sets"]) and entry["tested_pairs_that_found"] == 0
-    (found,) = Results.load(at["tension"]).sections["tension"].values()
+    (found,) = Results.load(at["tension"]).section("tension").values()
     assert entry["sets"]["top helpful-only"]["neurons"] == len(found["top"]["helpful-only"])
     heads = ["--site", "attn_z", "--limit", "6"]
     assert main(["effects", model, "--device", "cpu", "--neurons", "1.2", "--kind", "resample", *heads, "--out", at["heads"]]) == 0
     test, find = (load_pairs("embedded", split="test", objective=objective, limit=6) for objective in ("harmless", "helpful"))
     other = ["--kind", "mean", "--source", "embedded", "--source-objective", "helpful", "--objective", "harmless", "--limit", "6"]
     assert main(["effects", model, "--device", "cpu", "--neurons", "1.2", *other, "--out", str(tmp_path / "other")]) == 0
-    (found,) = Results.load(tmp_path / "other").sections["effects"].values()
+    (found,) = Results.load(tmp_path / "other").section("effects").values()
     tiny = HookedRewardModel.from_pretrained(model, device="cpu")
     mean = discover(tiny, find, sites=["mlp_post"]).ranking("mean", "mlp_post")
     expected = neuron_effects(tiny, test, NeuronSet([(1, 2)]), kind="mean", mean=mean).mean_margin()[0].value
@@ -113,14 +113,14 @@ def test_from_tension_to_the_sets_that_it_found(folders, tmp_path, capsys):
     assert main(["discover", model, "--device", "cpu", "--out", at["neurons"]]) == 0
     ways = ["--score", "mean", "auroc", "entropy", "random", "--site", "mlp_gate", "mlp_post", "--fraction", "0.2"]
     assert main(["compare", at["neurons"], *ways, "--out", at["overlap"]]) == 0
-    (overlap,) = Results.load(at["overlap"]).sections["overlap"].values()
+    (overlap,) = Results.load(at["overlap"]).section("overlap").values()
     assert len(overlap["pairs"]) == 8 * 7 // 2 and "auroc at mlp_post" in overlap["top"]
     assert main(["dashboard", *at.values(), "--out", str(tmp_path / "page.html")]) == 0
     printed = capsys.readouterr().out
     assert "in conflict, of" in printed
     both = ["--score", "norm", "attribution", "--site", "attn_z", "--fraction", "0.25", "--out", str(tmp_path / "methods")]
     assert main(["compare", at["neurons"], at["attribution"], *both]) == 0
-    (overlap,) = Results.load(tmp_path / "methods").sections["overlap"].values()
+    (overlap,) = Results.load(tmp_path / "methods").section("overlap").values()
     assert set(overlap["top"]) == {"norm at attn_z", "attribution at attn_z"}
     with pytest.raises(SystemExit):
         main(["tension", model, "--device", "cpu", "--objective", "helpful", "--out", str(tmp_path / "one")])

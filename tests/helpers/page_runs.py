@@ -21,7 +21,14 @@ from tl_reward.neurons import NeuronSet
 from tl_reward.results.provenance import provenance
 from tl_reward.results.record_edits import record_ablation, record_effects, record_sets, sets_of
 from tl_reward.results.record_examples import neurons_to_show, record_examples
-from tl_reward.results.record_neurons import record_attribution, record_discovery, record_overlap, record_scores, record_tension
+from tl_reward.results.record_neurons import (
+    discovery_of,
+    record_attribution,
+    record_discovery,
+    record_overlap,
+    record_scores,
+    record_tension,
+)
 from tl_reward.results.store import Results
 from tl_reward.running.scoring import score
 
@@ -56,13 +63,13 @@ def document(text: str, name: str) -> Any:
 @cache
 def tiny_run() -> Results:
     results = Results(provenance=provenance(seed=0, data={"pairs": PAIRS}))
-    for seed, name in enumerate(NAMES):
-        model = tiny_reward_model(seed=seed)
+    models = [tiny_reward_model(seed=seed) for seed in range(len(NAMES))]
+    for name, model in zip(NAMES, models, strict=True):
         record_scores(results, name, "some pairs", score(model, PAIRS))
-        found = discover(model, PAIRS)
-        record_discovery(results, name, "some pairs", found)
+        record_discovery(results, name, "some pairs", discover(model, PAIRS))
+    model, found = models[-1], discovery_of(results, "mixed")
     curve = ablation_curve(model, PAIRS, found.ranking("mean"), fractions=(0.1, 1.0), draws=2)
-    entry = results.sections["discovery"]["mixed"]
+    entry = results.entry("discovery", "mixed")
     record_ablation(results, "mixed", "some pairs", curve, score="mean", site="mlp_gate", found=entry, pairs=PAIRS[:2])
     record_overlap(results, results, scores=["mean"], sites=["mlp_gate"], fraction=0.1)
     estimate = attribute(model, PAIRS)

@@ -242,7 +242,7 @@ def test_by_name_from_the_command_line(folder, tiny, capsys):
     options = ["--device", "cpu", "--limit", "4", "--split", "find"]
     given = ["--intervention", "my_edits:halve", "my_edits:zero"]
     assert main(["score", "model", *options, *given, "--out", "run"]) == 0
-    (entry,) = Results.load("run").sections["scores"]
+    (entry,) = Results.load("run").section("scores")
     assert entry.startswith("model + halve + zero · ")  # not called as the model without edits
     expected = score(tiny, PAIRS, interventions=[halve, ZeroAblation(NeuronSet([(0, 3)]))])
     assert Results.load("run").tensor("scores", entry, "chosen").tolist() == pytest.approx(list(expected.chosen), abs=1e-4)

@@ -159,7 +159,7 @@ def test_a_click_on_a_layer_or_a_set_filters_the_table(chromium, tmp_path):
         click_at(page, "#plot-overlap-0", -0.2, observed / 2)
         page.wait_for_function(f"() => document.getElementById('table-status').textContent.startsWith('{observed} of 96')")
         names = page.evaluate("document.getElementById('plot-overlap-0').data[0].customdata[0]")
-        (entry,) = run.sections["overlap"].values()
+        (entry,) = run.section("overlap").values()
         sets = {name: {tuple(place) for place in coords} for name, coords in entry["top"].items()}
         inside = [name for name in sets if name in names]
         expected = set.intersection(*(sets[name] for name in inside)) - set().union(*(sets[name] for name in sets if name not in inside))
@@ -184,6 +184,7 @@ def test_the_table_is_a_way_in_by_keyboard(chromium, address):
     with opened(chromium, address) as page:
         page.wait_for_selector("#table tbody tr")
         page.focus("#table-csv")
+        link = ""
         for _ in range(200):
             page.keyboard.press("Tab")
             link = page.evaluate("document.activeElement.closest('#table tbody a')?.textContent ?? ''")
@@ -210,7 +211,7 @@ def test_hostile_texts_are_shown_as_they_are_and_run_nothing(chromium, address):
 def test_hostile_names_run_nothing(chromium, tmp_path):
     evil = "$x$ <a href='https://evil.example'>a</a><img src=x onerror='window.hacked = 1'></script><!--<script>"
     run = random_run(2, 20, models=(evil, "other"), shown=3)
-    scores = next(iter(tiny_run().sections["scores"].values())) | {"model": evil, "dataset": evil}
+    scores = next(iter(tiny_run().section("scores").values())) | {"model": evil, "dataset": evil}
     run.add("scores", f"{evil} · {evil}", scores, {side: torch.randn(6) for side in ("chosen", "rejected")})
     with opened(chromium, write_page(run, tmp_path / "page.html", title=evil).as_uri()) as page:
         scroll_through(page)
@@ -252,7 +253,7 @@ def test_a_filter_with_or_equal_filters_and_a_strange_one_is_marked(chromium, ad
 def test_what_one_model_has_and_another_lacks(chromium, tmp_path):
     run, other = random_run(3, 30, models=("mixed",), shown=3), random_run(2, 20, models=("constructor",), shown=3)
     examples = {key: value for key, value in other.tensors.items() if key.startswith("examples/")}
-    run.sections["examples"] |= other.sections["examples"]  # of a model without a number for each neuron
+    run.section("examples").update(other.section("examples"))  # of a model without a number for each neuron
     run.tensors |= examples
     run.add("overlap", "of another shape", {
         "fraction": 0.1, "score": "mean", "site": "mlp_gate", "n_layers": 2, "d_mlp": 20, "top": {"a": [[0, 1]], "b": [[0, 1], [1, 2]]},

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers.figures import traces_of
 from helpers.page_runs import document
 
 from tl_reward import plots
@@ -45,6 +46,7 @@ def results():
         results, "mixed", "helpful", "pairs", found, ranking="estimated gain", site="mlp_post", where="all",
         source=found_on("found", PAIRS[:1]), pairs=PAIRS,
     )  # fmt: skip
+    assert model.tokenizer is not None
     record_lens(results, "mixed", "pairs", reward_lens(model, [*PAIRS, HOSTILE]), model.tokenizer, show=5)
     return results
 
@@ -52,14 +54,14 @@ def results():
 def test_profiles_and_heads_draw_the_shares(results):
     cells = results.entry("patching", "mixed · pairs")["cells"]
     figure = plots.patch_profile(results, "mixed · pairs")
-    lines = [trace for trace in figure.data if trace.fill != "toself"]
+    lines = [trace for trace in traces_of(figure) if trace.fill != "toself"]
     for line in lines:
         direction = "noising" if line.xaxis == "x" else "denoising"
         kind, where = line.name.removesuffix(" tokens").split(", ")
         own = [cell for cell in cells if (cell["kind"], cell["where"]) == (kind, where)]
         assert list(line.y) == [cell[direction]["value"] for cell in own] and list(line.x) == [0, 1]
     assert len(lines) == 4
-    noising, denoising = plots.patch_heads(results, "mixed · pairs").data
+    noising, denoising = traces_of(plots.patch_heads(results, "mixed · pairs"))
     for cell in cells:
         if cell["unit"] is not None and cell["where"] == "all":
             assert noising.z[cell["layer"], cell["unit"]] == cell["noising"]["value"]
@@ -68,11 +70,11 @@ def test_profiles_and_heads_draw_the_shares(results):
 
 def test_the_token_map_has_a_place_for_each_aligned_token(results):
     entry = results.entry("patching", "mixed · pair hostile")
-    noising, _ = plots.patch_tokens(results, "mixed · pair hostile").data
+    noising, _ = traces_of(plots.patch_tokens(results, "mixed · pair hostile"))
     assert noising.z.shape == (2, len(entry["tokens"]))
     for cell in entry["cells"]:
         assert noising.z[cell["layer"], len(entry["tokens"]) + cell["where"]] == cell["noising"]["value"]
-    labels = plots.patch_tokens(results, "mixed · pair hostile").layout.xaxis2.ticktext
+    labels = plots.patch_tokens(results, "mixed · pair hostile").to_plotly_json()["layout"]["xaxis2"]["ticktext"]
     assert not any(re.search(r"<(?!br>)", label) for label in labels) and any("&lt;" in label for label in labels)
     assert len(labels) == len(entry["tokens"]) == len(noising.customdata[0])
 
@@ -81,10 +83,10 @@ def test_curves_between_models_start_at_the_clean_one_and_band_only_where_drawn(
     (name,) = results.section("model_patching")
     entry = results.entry("model_patching", name)
     assert entry["tested_pairs_that_found"] == 1
-    traces = plots.model_patching_curves(results, name).data
+    traces = traces_of(plots.model_patching_curves(results, name))
     top = [trace for trace in traces if trace.name == "top neurons patched"]
     assert [trace.y[0] for trace in top] == [0, 1] and list(top[1].y[1:]) == [point["kept"]["value"] for point in entry["points"]]
-    band, random, line = plots.patched_accuracy(results, "mixed", "helpful").data
+    band, random, line = traces_of(plots.patched_accuracy(results, "mixed", "helpful"))
     assert random.y[1] == pytest.approx(sum(entry["points"][0]["random_accuracy"]) / 2)
     assert list(line.y) == [e["accuracy"]["value"] for e in (entry["clean"], *(point["ranked"] for point in entry["points"]))]
     assert max(band.x) == 1 and band.fill == "toself" and list(line.x) == [0, 1, 2]
@@ -94,9 +96,9 @@ def test_curves_between_models_start_at_the_clean_one_and_band_only_where_drawn(
 
 def test_lens_curves_and_token_curves(results):
     entry = results.entry("lens", "mixed · pairs")
-    lines = [trace for trace in plots.lens_curves(results).data if trace.fill != "toself"]
+    lines = [trace for trace in traces_of(plots.lens_curves(results)) if trace.fill != "toself"]
     assert list(lines[0].y) == [value["value"] for value in entry["accuracy"]] and lines[1].y[-1] == 1
-    chosen, rejected = plots.token_curves(results, "mixed · pairs", "hostile").data
+    chosen, rejected = traces_of(plots.token_curves(results, "mixed · pairs", "hostile"))
     shown = entry["shown"][-1]
     assert list(chosen.y) == shown["chosen"]["reward"] and len(rejected.text) == len(shown["rejected"]["tokens"])
     assert "".join(shown["chosen"]["tokens"]).endswith("script>a</script>\u2028<br>&\n")  # "<" is shared
@@ -135,7 +137,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["dashboard", *at.values(), "--out", str(tmp_path / "page.html")]) == 0
     printed = capsys.readouterr().out
     assert "Share of the reward gap moved" in printed and "Patched from another model" in printed and "Reward lens" in printed
-    (entry,) = Results.load(at["models"]).sections["model_patching"].values()
+    (entry,) = Results.load(at["models"]).section("model_patching").values()
     assert (entry["model"], entry["source_model"], entry["tested_pairs_that_found"]) == ("mixed", "helpful", 0)
     for wrong, says in (
         (["patch", model, *options, "--tokens", "nobody", "--out", str(tmp_path / "x")], "no pair has the id 'nobody'"),

@@ -3,15 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from helpers.figures import traces_of
 from helpers.page_runs import random_run, tiny_run
 
 from tl_reward import plots
 from tl_reward.analyses.discovery import Discovery
 from tl_reward.errors import InputError
+from tl_reward.measures.names import StatisticName
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.neuron_columns import columns_of, exact_effects
 from tl_reward.results.record_neurons import record_discovery, record_overlap
 from tl_reward.results.store import Results
+from tl_reward.sites import UnitSite
 
 
 @pytest.fixture(scope="module")
@@ -21,18 +24,18 @@ def results():
 
 def test_accuracy_bars_show_the_recorded_accuracies(results):
     figure = plots.accuracy_bars(results)
-    assert [bar.name for bar in figure.data] == ["helpful", "harmless", "mixed"]
-    for bar in figure.data:
-        assert bar.y[0] == results.sections["scores"][f"{bar.name} · some pairs"]["accuracy"]["value"]
+    assert [bar.name for bar in traces_of(figure)] == ["helpful", "harmless", "mixed"]
+    for bar in traces_of(figure):
+        assert bar.y[0] == results.section("scores")[f"{bar.name} · some pairs"]["accuracy"]["value"]
 
 
 def test_margin_histograms_hold_every_pair(results):
-    for line in plots.margin_histogram(results).data:
+    for line in traces_of(plots.margin_histogram(results)):
         assert sum(line.y) == pytest.approx(1)
 
 
 def test_the_map_names_each_neuron_and_rows_fall(results):
-    heat = plots.neuron_map(results, "mixed", "mean", "mlp_gate").data[0]
+    heat = traces_of(plots.neuron_map(results, "mixed", "mean", "mlp_gate"))[0]
     value = results.tensor("discovery", "mixed", "mlp_gate/mean").mean(0).numpy()
     assert heat.z.shape == (2, 48)
     assert np.allclose(np.take_along_axis(value, np.asarray(heat.customdata), axis=1), heat.z, rtol=1e-2, atol=1e-4)
@@ -40,25 +43,25 @@ def test_the_map_names_each_neuron_and_rows_fall(results):
 
 
 def test_ablation_curves_start_at_the_clean_model_and_band_only_where_drawn(results):
-    band, line = plots.ablation_curves(results).data
-    entry = results.sections["ablation"]["mixed · some pairs"]
+    band, line = traces_of(plots.ablation_curves(results))
+    entry = results.section("ablation")["mixed · some pairs"]
     assert line.y[0] == entry["clean"]["accuracy"]["value"] and list(line.x) == [0, 10, 100]
     assert max(band.x) == 10  # no disjoint random set where every neuron is zeroed
-    assert plots.ablation_curves(results, "mean_margin").data[1].y[0] == entry["clean"]["mean_margin"]["value"]
+    assert traces_of(plots.ablation_curves(results, "mean_margin"))[1].y[0] == entry["clean"]["mean_margin"]["value"]
 
 
 def test_layer_profile_and_overlap(results):
-    entry = next(iter(results.sections["overlap"].values()))
-    for line in plots.layer_profile(results).data:
+    entry = next(iter(results.section("overlap").values()))
+    for line in traces_of(plots.layer_profile(results)):
         assert sum(line.y) == len(entry["top"][line.name]) == 10
-    observed = plots.overlap_bars(results).data[0]
+    observed = traces_of(plots.overlap_bars(results))[0]
     assert list(observed.y) == [pair["jaccard"] for pair in entry["pairs"]]
 
 
 def test_attribution_scatter_shows_each_zeroed_neuron_once(results):
     (name,) = results.section("attribution")
     entry = results.entry("attribution", name)
-    largest, drawn, line = plots.attribution_scatter(results, name).data
+    largest, drawn, line = traces_of(plots.attribution_scatter(results, name))
     assert (len(largest.x) + len(drawn.x), len(drawn.x), line.name) == (len(entry["exact"]), 6, "equal")
     effect = results.tensor("attribution", name, "gradient/effect")
     for row in entry["exact"]:
@@ -71,7 +74,7 @@ def test_attribution_scatter_shows_each_zeroed_neuron_once(results):
 
 def test_effect_intervals_show_each_neuron_for_all_pairs_and_each_objective(results):
     (entry,) = results.section("effects").values()
-    traces = {trace.name: trace for trace in plots.effect_intervals(results, "mixed · some pairs, zero").data}
+    traces = {trace.name: trace for trace in traces_of(plots.effect_intervals(results, "mixed · some pairs, zero"))}
     assert set(traces) == {"all pairs", "helpful", "harmless"}
     for row in entry["effects"]:
         at = list(traces["all pairs"].y).index(row["name"])
@@ -82,8 +85,8 @@ def test_effect_intervals_show_each_neuron_for_all_pairs_and_each_objective(resu
 def test_the_tension_plot_places_neurons_by_their_effects(results):
     figure = plots.tension_scatter(results, "mixed · some pairs")
     effect = {name: results.tensor("tension", "mixed · some pairs", f"{name}/effect") for name in ("harmless", "helpful")}
-    assert sum(len(trace.x) for trace in figure.data) == 2 * 48
-    for trace in figure.data:
+    assert sum(len(trace.x) for trace in traces_of(figure)) == 2 * 48
+    for trace in traces_of(figure):
         for x, y, text in zip(trace.x, trace.y, trace.text, strict=True):
             ((layer, neuron),) = NeuronSet.parse([text.removeprefix("neuron ")])
             assert (x, y) == (effect["harmless"][layer, neuron].item(), effect["helpful"][layer, neuron].item())
@@ -91,7 +94,7 @@ def test_the_tension_plot_places_neurons_by_their_effects(results):
 
 def test_set_bars_show_each_set_beside_its_random_ones(results):
     (entry,) = results.section("sets").values()
-    traces = {trace.name: trace for trace in plots.set_bars(results, "mixed · some pairs").data}
+    traces = {trace.name: trace for trace in traces_of(plots.set_bars(results, "mixed · some pairs"))}
     for objective in ("helpful", "harmless"):
         clean, *zeroed = traces[objective].y
         assert clean == entry["clean"]["objectives"][objective]["accuracy"]["value"]
@@ -116,8 +119,8 @@ def test_figures_are_returned_and_a_missing_section_says_so():
 
 
 def test_top_neurons_leave_out_models_of_another_shape(results):
-    both = Results(dict(results.sections), dict(results.tensors))
-    both.sections["discovery"] = results.sections["discovery"] | {"other": {"shape": [1, 3], "computed": ["mlp_gate/mean"]}}
+    both = Results.merge([results])
+    both.add("discovery", "other", {"shape": [1, 3], "computed": ["mlp_gate/mean"]})
     assert set(plots.top_neurons(both, score="mean", site="mlp_gate")[0]) == {"layer", "neuron", "helpful", "harmless", "mixed"}
 
 
@@ -126,7 +129,7 @@ def test_overlap_of_one_model_or_of_two_shapes_is_refused(results):
         record_overlap(Results(), results, scores=["mean"], sites=["mlp_gate"], fraction=0.1, models=["mixed"])
     other = Results()
     for name, (layers, neurons) in (("a", (4, 50)), ("b", (3, 20))):
-        by_side = {("mlp_gate", "mean"): torch.randn(2, layers, neurons)}
+        by_side: dict[tuple[UnitSite, StatisticName], torch.Tensor] = {("mlp_gate", "mean"): torch.randn(2, layers, neurons)}
         record_discovery(other, name, "some pairs", Discovery(by_side=by_side, pairs=(), tokens=1))
     with pytest.raises(InputError, match=r"\[4, 50\].*\[3, 20\]"):
         record_overlap(Results(), other, scores=["mean"], sites=["mlp_gate"], fraction=0.1)
@@ -134,13 +137,13 @@ def test_overlap_of_one_model_or_of_two_shapes_is_refused(results):
 
 def test_the_map_of_a_quantity_and_its_sums_over_layers(results):
     column = columns_of(results)[0]
-    heat = plots.quantity_map(results, "mixed").data[0]
+    heat = traces_of(plots.quantity_map(results, "mixed"))[0]
     assert column.model == "mixed" and np.array_equal(heat.z, column.values) and heat.zmin == -heat.zmax < 0
-    lines = {line.name: line for line in plots.layer_sums(results, "AUROC of mlp_gate").data}
+    lines = {line.name: line for line in traces_of(plots.layer_sums(results, "AUROC of mlp_gate"))}
     assert set(lines) == {"helpful", "harmless", "mixed"}
     auroc = results.tensor("discovery", "harmless", "mlp_gate/contrast/auroc")
     np.testing.assert_allclose(lines["harmless"].y, (auroc - 0.5).sum(1), atol=1e-5)
-    middle = plots.quantity_map(results, "harmless", "AUROC of mlp_gate").data[0]
+    middle = traces_of(plots.quantity_map(results, "harmless", "AUROC of mlp_gate"))[0]
     assert middle.zmin + middle.zmax == pytest.approx(1)
     with pytest.raises(InputError, match="no 'nothing' of 'mixed'; it has effect on harmless margin"):
         plots.quantity_map(results, "mixed", "nothing")
@@ -152,7 +155,7 @@ def test_the_map_of_a_quantity_and_its_sums_over_layers(results):
 
 def test_regions_hold_every_top_neuron_once(results):
     (entry,) = results.section("overlap").values()
-    observed, expected = plots.region_bars(results).data
+    observed, expected = traces_of(plots.region_bars(results))
     sets = {name: NeuronSet.from_json(coords) for name, coords in entry["top"].items()}
     assert sum(observed.y) == len(sets["helpful"] | sets["harmless"] | sets["mixed"])
     counts = dict(zip(observed.x, observed.y, strict=True))
@@ -163,14 +166,15 @@ def test_regions_hold_every_top_neuron_once(results):
 
 def test_a_neurons_effects_and_activations(results):
     exact = exact_effects(results)[0]
-    traces = {trace.name: trace for trace in plots.neuron_effects(results, tuple(exact["neuron"])).data}
+    layer, neuron = exact["neuron"]
+    traces = {trace.name: trace for trace in traces_of(plots.neuron_effects(results, (layer, neuron)))}
     assert exact["margins"]["all"]["value"] in traces["mixed, exact"].x
-    estimated = [c.values[tuple(exact["neuron"])] for c in columns_of(results) if c.unit == "reward units"]
+    estimated = [c.values[layer, neuron] for c in columns_of(results) if c.unit == "reward units"]
     np.testing.assert_allclose(traces["mixed, estimated"].x, estimated)
     with pytest.raises(InputError, match=r"no effects of neuron 5\.0"):
         plots.neuron_effects(results, (5, 0))
     shown = random_run(2, 20, shown=3)
-    lines = plots.activation_histogram(shown, "mixed", (0, 1)).data
+    lines = traces_of(plots.activation_histogram(shown, "mixed", (0, 1)))
     counts = shown.tensor("examples", "mixed · random numbers", "histogram/count")[1]
     assert [line.name for line in lines] == ["chosen · helpful", "rejected · helpful"]
     np.testing.assert_allclose(lines[1].y, counts[1] / counts[1].sum())

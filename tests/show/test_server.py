@@ -27,6 +27,7 @@ from tl_reward.data.pairs import PreferencePair, parse_transcript
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import MeanAblation, ScaleAblation, ZeroAblation
 from tl_reward.interventions.patches import Patch, Source
+from tl_reward.measures.names import StatisticName
 from tl_reward.model import embedded
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
@@ -36,17 +37,18 @@ from tl_reward.results.store import Results
 from tl_reward.running.batching import encode_for
 from tl_reward.running.scoring import score
 from tl_reward.show.live import server
-from tl_reward.show.live.answers import Cancelled, LiveAnswer, LiveEdit, LiveRequest, compute
+from tl_reward.show.live.answers import Cancelled, EditKind, LiveAnswer, LiveEdit, LiveRequest, compute
 from tl_reward.show.live.guard import MAX_BODY
 from tl_reward.show.live.turns import Turns
-from tl_reward.sites import Site
+from tl_reward.sites import Site, UnitSite
 
 PROMPT, CHOSEN, REJECTED = "May I?", "Yes, with pleasure.", "No é."
-PAIR = PreferencePair("p", *(parse_transcript(f"\n\nHuman: {PROMPT}\n\nAssistant: {side}") for side in (CHOSEN, REJECTED)))
+TRANSCRIPTS = [parse_transcript(f"\n\nHuman: {PROMPT}\n\nAssistant: {side}") for side in (CHOSEN, REJECTED)]
+PAIR = PreferencePair("p", TRANSCRIPTS[0], TRANSCRIPTS[1])
 REQUEST = LiveRequest(PROMPT, CHOSEN, REJECTED)
 NEURONS = NeuronSet([(0, 3), (1, 7), (1, 20)])
 MEAN = torch.linspace(-1, 1, 2 * 48).view(2, 48)
-EDITS: dict[str, Callable[[Any], Any]] = {
+EDITS: dict[EditKind, Callable[[Any], Any]] = {
     "zero": lambda model: ZeroAblation(NEURONS),
     "mean": lambda model: MeanAblation(NEURONS, MEAN),
     "scale": lambda model: ScaleAblation(NEURONS, -2.5),
@@ -81,11 +83,12 @@ def test_rewards_are_those_of_score(tiny, kind):
     answer = compute(tiny, replace(REQUEST, edits=(LiveEdit(NEURONS, kind, -2.5),), top=0), mean=MEAN)
     assert rewards(answer.clean) == pytest.approx(expected(tiny), abs=1e-5)
     assert rewards(answer.edited) == pytest.approx(expected(tiny, EDITS[kind](tiny)), abs=1e-5)
+    assert answer.edited is not None
     assert abs(answer.edited.margin - answer.clean.margin) > 1e-3 and answer.top == () and has_no_hook(tiny)
 
 
 def test_edits_apply_in_their_order(tiny):
-    kinds = ["mean", "patch", "scale"]
+    kinds: list[EditKind] = ["mean", "patch", "scale"]
     found = {}
     for order in (kinds, kinds[::-1]):
         answer = compute(tiny, replace(REQUEST, edits=tuple(LiveEdit(NEURONS, kind, -2.5) for kind in order), top=0), mean=MEAN)
@@ -111,8 +114,9 @@ def test_activations_are_those_of_a_cache(tiny, kind):
         elif kind == "mean":
             assert side.edited == pytest.approx([MEAN[1, 7].item()] * len(row.ids))
         else:
-            assert len(side.edited) == len(row.ids) and side.edited != pytest.approx(side.clean, abs=1e-3)
+            assert side.edited is not None and len(side.edited) == len(row.ids) and side.edited != pytest.approx(side.clean, abs=1e-3)
     if kind == "patch":  # at the read-out, under the patch of layer 0: what the other transcript has there without it
+        assert answer.chosen.edited is not None and answer.rejected.clean is not None
         assert answer.chosen.edited[-1] == pytest.approx(answer.rejected.clean[-1], abs=1e-5)
 
 
@@ -160,8 +164,9 @@ def test_bad_requests_are_refused_in_one_line(tiny, message):
 def test_bad_edits_are_refused():
     with pytest.raises(InputError, match="factor must be finite, got nan"):
         LiveEdit(NEURONS, "scale", float("nan"))
+    double: Any = "double"
     with pytest.raises(InputError, match="must be one of zero, mean, scale, patch, got 'double'"):
-        LiveEdit(NEURONS, "double")
+        LiveEdit(NEURONS, double)
 
 
 def test_cancelled_work_ends_before_the_next_layer_and_leaves_no_hook(tiny):
@@ -502,7 +507,9 @@ def test_a_port_that_is_taken_is_said(tiny):
 
 
 def run_of(folder: Path, model: str, *, neurons: int = 48) -> Path:
-    sides = {("mlp_post", "mean"): torch.stack([MEAN[:, :neurons], MEAN[:, :neurons] + 1])}
+    sides: dict[tuple[UnitSite, StatisticName], torch.Tensor] = {
+        ("mlp_post", "mean"): torch.stack([MEAN[:, :neurons], MEAN[:, :neurons] + 1])
+    }
     results = Results()
     record_discovery(results, model, "pairs", Discovery(by_side=sides, pairs=("a",), tokens=3))
     return results.save(folder)
