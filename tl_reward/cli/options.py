@@ -16,7 +16,7 @@ from tl_reward.show.console import console
 
 if TYPE_CHECKING:
     from tl_reward.model.reward_model import HookedRewardModel
-    from tl_reward.running.budget import RunOptions
+    from tl_reward.running.options import RunOptions
 
 
 @dataclass(frozen=True)
