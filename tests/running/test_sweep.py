@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
+from tl_reward.running import budget
 from tl_reward.running.batching import encode_for
 from tl_reward.running.budget import _cgroup_rooms, bytes_per_token, tokens_per_batch
 from tl_reward.running.scoring import score, sweep
@@ -214,3 +216,11 @@ def test_a_bfloat16_models_rewards_are_near_the_float32_ones(tiny):
     half = score(tiny_reward_model().to(torch.bfloat16), PAIRS)
     full = score(tiny, PAIRS)
     assert abs(half.chosen - full.chosen).max() < 0.05 * abs(full.chosen).max()
+
+
+def test_a_machine_without_a_control_group_has_what_is_free(tiny, monkeypatch):
+    monkeypatch.setattr(budget, "_cgroup_rooms", lambda: [])
+    free = budget.free_memory(tiny)
+    assert 0 < free <= psutil.virtual_memory().total
+    monkeypatch.setattr(budget, "_cgroup_rooms", lambda: [1000])
+    assert budget.free_memory(tiny) == 1000

@@ -15,7 +15,7 @@ from tl_reward.model.fast_layers import output_norms
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import stream
 from tl_reward.running.batching import Pairs, encode_for
-from tl_reward.running.budget import RunOptions
+from tl_reward.running.options import RunOptions
 from tl_reward.sites import Site
 
 

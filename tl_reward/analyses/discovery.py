@@ -19,7 +19,7 @@ from tl_reward.measures.selectivity import Selectivity, selectivity
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import side_weights, stream
 from tl_reward.running.batching import Pairs, encode_for
-from tl_reward.running.budget import RunOptions
+from tl_reward.running.options import RunOptions
 from tl_reward.sites import UNIT_SITES, Site, UnitShape, UnitSite, Where, check_unit_site, check_where, unit_shape
 
 
@@ -92,7 +92,7 @@ def discover(
         sites: "mlp_post" and "mlp_gate" for neurons, "attn_z" for heads.
         where: what of a transcript enters the contrasts: "readout", "response" or "all" tokens.
         sums_dtype: of the running sums over batches; those of arXiv 2606.13209 are bfloat16, which drift.
-        options: how the model is run (`budget.RunOptions`).
+        options: how the model is run (`options.RunOptions`).
     """
     check_where(where)
     sites = tuple(dict.fromkeys(sites))

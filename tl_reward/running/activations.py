@@ -16,8 +16,8 @@ from tl_reward.interventions.protocol import Hooks, traits_of
 from tl_reward.model.layer_by_layer import check_comparable, mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batching import Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
-from tl_reward.running.budget import RunOptions
 from tl_reward.running.consumers import Consumer, Function, Merge, consumer_of
+from tl_reward.running.options import RunOptions
 from tl_reward.sites import Site, UnitSite, layer_of, unit_shape
 
 

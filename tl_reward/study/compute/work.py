@@ -23,7 +23,7 @@ from tl_reward.neurons import NeuronSet
 from tl_reward.results.provenance import provenance
 from tl_reward.results.record_neurons import record_discovery, record_tops
 from tl_reward.results.store import Results
-from tl_reward.running.budget import RunOptions
+from tl_reward.running.options import RunOptions
 from tl_reward.running.scoring import score
 from tl_reward.study.compute.cells import Cell, draws_of
 from tl_reward.study.compute.inputs import Inputs
