@@ -148,6 +148,17 @@ def test_a_copy_has_hook_points_of_its_own(tiny):
     assert (zeroed - tiny(TOKENS)).abs().max() > 1e-3
 
 
+def test_a_copy_has_weights_of_its_own(hooked):
+    """In every part that computes by a method of ours: attention, MLP, a layer's norms, head."""
+    twin, before = copy.deepcopy(hooked), hooked(TOKENS)
+    for name in ("blocks.0.attn.W_O", "blocks.1.mlp.W_out", "blocks.2.ln1.w", "unembed.W_U"):
+        start = twin(TOKENS)
+        weight = twin.get_parameter(name)
+        weight.data += torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+        assert (twin(TOKENS) - start).abs().max() > 1e-4, name
+    assert torch.equal(hooked(TOKENS), before)
+
+
 def test_starting_at_a_later_layer_gives_the_same_reward(tiny):
     _, mask = _padded("right")
     reward, cache = tiny.run_with_cache(TOKENS, attention_mask=mask)

@@ -11,7 +11,6 @@ from tl_reward import parallel
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch
 from tl_reward.data.pairs import pair_hash
-from tl_reward.model.fast_layers import output_norms
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import stream
 from tl_reward.running.batching import Pairs, encode_for
@@ -184,8 +183,8 @@ def _read(model: HookedRewardModel, final: Float[Tensor, "row d_model"]) -> _Rea
 
 def _written(model: HookedRewardModel, layer: int, z: Tensor, post: Tensor, direction: Float[Tensor, "row d_model"]) -> _Written:
     """What a layer's heads and neurons write along a direction of the residual stream."""
-    block: Any = model.blocks[layer]
-    norms = output_norms(block)
+    block = model.blocks[layer]
+    norms = block.output_norms()
     kind = model.cfg.normalization_type
     w_o, w_out = block.attn.W_O.to(z), block.mlp.W_out.to(z)
     of_heads = of_neurons = direction
