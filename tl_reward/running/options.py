@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TypedDict
 
-from tl_reward.data.encoding import Overlong
+from tl_reward.data.pairs import Overlong
 from tl_reward.interventions.protocol import Intervention
 
 
