@@ -228,7 +228,7 @@ def test_rewards_of_a_bfloat16_model_are_float32():
 
 
 def test_a_beginning_token_that_the_text_already_has_is_not_added_again():
-    from tiny_tokenizers import byte_tokenizer as with_options
+    from helpers.tiny_tokenizers import byte_tokenizer as with_options
 
     from tl_reward.data.encoding import encode
     from tl_reward.data.pairs import Message
