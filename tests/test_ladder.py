@@ -20,7 +20,6 @@ ROOT = PACKAGE.parent
 MOST_FILES, MOST_LINES, MOST_LINES_OF_CODE = 10, 350, 60
 # Functions of more lines of code, and why.
 LONG = {
-    "tl_reward.model.training.bradley_terry.train": "to be split into check, prepare, trainer and record",
     "tl_reward.show.page.panels._patch_panels": "to be split by section",
 }
 # Names that scripts know: each imports, for them, from where the thing is made. Nothing in the package imports these.

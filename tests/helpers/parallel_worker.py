@@ -15,7 +15,8 @@ from tl_reward.analyses.tension import tension
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.model.training import TrainingConfig, TrainingRecord, bradley_terry
+from tl_reward.model.training import TrainingConfig, TrainingRecord, preparation
+from tl_reward.model.training import train as train_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import sample_activations, stream
 from tl_reward.sites import Site
@@ -88,11 +89,11 @@ def everything(pairs: list[PreferencePair]) -> dict[str, Tensor]:
 
 def train(base: Path, output: Path, config: TrainingConfig) -> TrainingRecord:
     """In float32, so that two processes can be told from one that sees other pairs."""
-    has_bf16, bradley_terry._has_bf16 = bradley_terry._has_bf16, lambda: False
+    has_bf16, preparation.has_bf16 = preparation.has_bf16, lambda: False
     try:
-        return bradley_terry.train(str(base), harmless_pairs(), output, config)
+        return train_model(str(base), harmless_pairs(), output, config)
     finally:
-        bradley_terry._has_bf16 = has_bf16
+        preparation.has_bf16 = has_bf16
 
 
 def message_of(fn) -> str:
