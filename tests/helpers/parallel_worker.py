@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save_file
@@ -52,7 +52,7 @@ def harmless_pairs() -> list[PreferencePair]:
     return tl_reward.load_pairs("embedded", split="find", objective="harmless", limit=12)
 
 
-def passes(pairs: list[PreferencePair], **options) -> dict[str, Tensor]:
+def passes(pairs: list[PreferencePair], **options: Any) -> dict[str, Tensor]:
     """Scores, statistics, contrasts and attributions."""
     model, base = tiny_reward_model(), tiny_reward_model(seed=1)
     found = {"score": torch.tensor([*tl_reward.score(model, pairs, **options).margin])}
@@ -61,7 +61,7 @@ def passes(pairs: list[PreferencePair], **options) -> dict[str, Tensor]:
     found |= {f"{site} firing {objective}": value for (site, objective), value in discovery.firing.items()}
     for site, contrast in discovery.contrast.items():
         found |= {f"{site} {name}": torch.as_tensor(value) for name, value in contrast._asdict().items()}
-    plain = options | {"interventions": [Plain()]}
+    plain: dict[str, Any] = {**options, "interventions": [Plain()]}
     for name, attribution in {
         "gradient": tl_reward.attribute(model, pairs, **options),
         "integrated heads": tl_reward.attribute(model, pairs, site="attn_z", steps=2, **options),
@@ -73,12 +73,12 @@ def passes(pairs: list[PreferencePair], **options) -> dict[str, Tensor]:
 
 
 def everything(pairs: list[PreferencePair]) -> dict[str, Tensor]:
-    options = {"max_tokens": 1600}
+    options: dict[str, Any] = {"max_tokens": 1600}
     model, found = tiny_reward_model(), passes(pairs, **options)
     for name, effects in tension(model, pairs, **options).effects.items():
         found |= {f"tension effect {name}": effects.effect, f"tension error {name}": effects.error}
     zeroed = tl_reward.neuron_effects(model, pairs, NeuronSet([(0, 3), (1, 7)]), **options)
-    direct, lens = (fn(model, pairs, **options) for fn in (tl_reward.direct_attribution, tl_reward.reward_lens))
+    direct, lens = tl_reward.direct_attribution(model, pairs, **options), tl_reward.reward_lens(model, pairs, **options)
     patched = tl_reward.patch_pairs(model, pairs, kinds=["mlp_out"], **options)
     found |= {"zeroed": torch.from_numpy(zeroed.margin), "lens": torch.from_numpy(lens.margins())}
     found |= {"curves": torch.cat([curve.chosen for curve in lens.curves]), "bank": sample_activations(model, pairs, "mlp_gate", **options)}

@@ -51,7 +51,7 @@ class Attribution:
         effect, error = self.effect.double().numpy(), self.error.double().numpy()
         t = np.divide(effect, error, out=np.zeros_like(effect), where=error > 0)
         p = 2 * stats.t.sf(np.abs(t), max(self.prompts - 1, 1))
-        return torch.from_numpy(stats.false_discovery_control(p, axis=None).reshape(p.shape)).float()
+        return torch.from_numpy(stats.false_discovery_control(p.ravel()).reshape(p.shape)).float()
 
 
 @torch.inference_mode(False)  # else, called from inference mode, the sums could not be added to in a backward pass

@@ -1,7 +1,7 @@
 """What each part of a model writes along the reward direction itself, with the final norm's scale as it is: a sum that is the reward."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack, cast
 
 import torch
 from jaxtyping import Float
@@ -60,8 +60,16 @@ def direct_attribution(
     encoded = encode_for(model, pairs, **options)
     sums = _Sums(model, encoded)
     stream(model, encoded, sums.sites, sums, whole=True, progress=progress, **options)
-    parts = (value.float() for value in (sums.neuron, sums.head, sums.embedding, sums.bias, sums.remainder, sums.reward))
-    return DirectAttribution(*parts, sums.largest_remainder, tuple(pair_hash(pair) for pair in encoded.pairs))
+    return DirectAttribution(
+        neuron=sums.neuron.float(),
+        head=sums.head.float(),
+        embedding=sums.embedding.float(),
+        bias=sums.bias.float(),
+        remainder=sums.remainder.float(),
+        reward=sums.reward.float(),
+        largest_remainder=sums.largest_remainder,
+        pairs=tuple(pair_hash(pair) for pair in encoded.pairs),
+    )
 
 
 class _Sums:
@@ -151,7 +159,7 @@ def token_attribution(model: HookedRewardModel, text: str) -> TokenAttribution:
         along = torch.einsum("hdm,m->hd", model.blocks[layer].attn.W_O.to(direction), direction)
         parts.append(pattern * torch.einsum("shd,hd->hs", value, along))
     head = torch.stack(parts).float().cpu()
-    return TokenAttribution(list(model.to_str_tokens(tokens[0])), head, float(rest), float(reward[0]))
+    return TokenAttribution(cast(list[str], model.to_str_tokens(tokens[0])), head, float(rest), float(reward[0]))
 
 
 class _Reading(NamedTuple):

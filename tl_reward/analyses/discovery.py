@@ -115,10 +115,15 @@ class _Sums:
     """Statistics and contrasts by site; no contrasts where a side has less than two transcripts."""
 
     def __init__(self, encoded: EncodedPairs, shapes: Mapping[UnitSite, UnitShape], where: Where, dtype: torch.dtype) -> None:
-        self._encoded, self._where = encoded, where
-        self.statistics = {kind: NeuronStatistics(*shape, encoded.objectives, dtype) for kind, shape in shapes.items()}
+        self._encoded = encoded
+        self._where: Where = where
+        self.statistics: dict[UnitSite, NeuronStatistics] = {
+            kind: NeuronStatistics(*shape, encoded.objectives, dtype) for kind, shape in shapes.items()
+        }
         sides = encoded.sides.sum(0) > 0
-        self.contrasts = {kind: ContrastSums(*shape, sides) for kind, shape in shapes.items()} if int(sides.sum(1).min()) > 1 else {}
+        self.contrasts: dict[UnitSite, ContrastSums] = {}
+        if int(sides.sum(1).min()) > 1:
+            self.contrasts = {kind: ContrastSums(*shape, sides) for kind, shape in shapes.items()}
         self._row = self._weight = self._averages = torch.empty(0)  # of the batch
 
     def begin(self, batch: Batch) -> None:

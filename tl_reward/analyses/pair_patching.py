@@ -172,16 +172,18 @@ def patch_pairs(
 def aligned_tokens(model: HookedRewardModel, pair: PreferencePair, **options: Unpack[RunOptions]) -> list[dict[str, str]]:
     """The text of each place at which a pair's transcripts are aligned after their shared prefix, up to the read-out token."""
     encoded = encode_for(model, [pair], **options)
+    tokenizer = model.tokenizer
+    assert tokenizer is not None  # or there would be no tokens
     (found,) = align(encoded)
     sides = {"chosen": encoded.chosen[0], "rejected": encoded.rejected[0]}
-    texts = {side: token_texts(encoded.rows[row].ids, model.tokenizer)[-found.aligned :] for side, row in sides.items()}
+    texts = {side: token_texts(encoded.rows[row].ids, tokenizer)[-found.aligned :] for side, row in sides.items()}
     return [{side: texts[side][i] for side in texts} for i in range(found.aligned)]
 
 
 def _cells(model: HookedRewardModel, kinds: Sequence[SiteKind], where: Sequence[Where | int]) -> list[PatchedPlace]:
     for kind in kinds:
         check_site_kind(kind)
-    units = {kind: range(model.cfg.n_heads) if kind == "attn_z" else (None,) for kind in kinds}
+    units: dict[SiteKind, Sequence[int | None]] = {kind: range(model.cfg.n_heads) if kind == "attn_z" else (None,) for kind in kinds}
     return [
         PatchedPlace(kind, at, layer, unit) for kind in units for at in where for layer in range(model.cfg.n_layers) for unit in units[kind]
     ]

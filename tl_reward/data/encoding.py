@@ -7,7 +7,7 @@ HH-RLHF (`\\n\\nHuman: … \\n\\nAssistant: …`). So a checkpoint's own tokeniz
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -139,7 +139,8 @@ def encode_pairs(
         if not kept:
             raise InputError(f"every one of {len(pairs)} pairs is longer than {max_length} tokens")
     if overlong == "left":
-        rows = [_cut_left(row, max_length, tokenizer.bos_token_id) for row in rows]
+        bos = cast(int | None, tokenizer.bos_token_id)  # the stubs name types that it never has
+        rows = [_cut_left(row, max_length, bos) for row in rows]
     used = sorted({index[side] for p in kept for side in (p.chosen, p.rejected)})
     place = {old: new for new, old in enumerate(used)}
     return EncodedPairs(

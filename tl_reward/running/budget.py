@@ -68,7 +68,7 @@ def bytes_per_token(model: HookedRewardModel, longest: int, *, gradients: bool =
 def free_memory(model: HookedRewardModel) -> int:
     """Bytes free on the model's device; on a CPU within the limit of the process' control group, if it has one, and shared among the
     processes that `parallel` counts on this machine."""
-    device = torch.device(model.cfg.device)
+    device = model.W_U.device
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch holds it, and will use it again
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -91,7 +91,7 @@ def _cgroup_rooms(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
 
 
 def _fastest(model: HookedRewardModel, gradients: bool) -> int:
-    if torch.device(model.cfg.device).type != "cpu":
+    if model.W_U.device.type != "cpu":
         return GPU_TOKENS
     size = torch.finfo(model.cfg.dtype).bits // 8
     fewest, most = CPU_TOKENS

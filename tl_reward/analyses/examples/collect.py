@@ -169,7 +169,7 @@ def _examples(task: Task, details: Details, words_of: WordsOut | None) -> Exampl
     place = torch.full((len(encoded.rows) + 1,), -1)  # the last stands for none
     place[used] = torch.arange(len(used))
     reward = state["reward"]
-    sides = [reward[list(rows)].tolist() for rows in (encoded.chosen, encoded.rejected)]
+    chosen_reward, rejected_reward = (reward[list(rows)].tolist() for rows in (encoded.chosen, encoded.rejected))
     shown = torch.arange(len(neurons))[:, None]
     activation = state["activation"]
     length = {"readout": lambda row: 1, "all": lambda row: len(row.ids)}.get(task.where, lambda row: len(row.ids) - row.response_start)
@@ -181,7 +181,7 @@ def _examples(task: Task, details: Details, words_of: WordsOut | None) -> Exampl
         site=task.site,
         where=task.where,
         pairs=tuple(pair_hash(pair) for pair in encoded.pairs),
-        scores=Scores.of(encoded.pairs, *sides, encoded.dropped),
+        scores=Scores.of(encoded.pairs, chosen_reward, rejected_reward, encoded.dropped),
         tokens=tokens,
         splits=tuple(
             Split(objective, side, int(count))
@@ -221,7 +221,12 @@ def _transcripts(
 
     return tuple(
         ExampleTranscript(
-            *zip(*parts[row], strict=True), float(reward[row]), texts(encoded.rows[row].ids), encoded.rows[row].response_start
+            pairs=tuple(pair for pair, _, _ in parts[row]),
+            sides=tuple(side for _, side, _ in parts[row]),
+            objectives=tuple(objective for _, _, objective in parts[row]),
+            reward=float(reward[row]),
+            tokens=texts(encoded.rows[row].ids),
+            response_start=encoded.rows[row].response_start,
         )
         for row in rows
     )
