@@ -11,7 +11,7 @@ from pathlib import Path
 import tyro
 
 import tl_reward
-from tl_reward.data.pairs import Objective, pair_hash
+from tl_reward.data.pairs import Objective
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.sites import UnitSite, Where
 
@@ -51,16 +51,16 @@ def main(config: Config) -> None:
     find = tl_reward.load_pairs("embedded", objective=config.objective, split="find", limit=limit)
     test = {o: tl_reward.load_pairs("embedded", objective=o, split="test", limit=limit) for o in OBJECTIVES}
     into, out_of = (f"random, for {name}" if config.smoke else name for name in (config.model, config.source))
-    found_on, site, where = f"embedded, {config.objective}, find", config.site, config.where
-    origin = {"dataset": found_on, "pair_hashes": [pair_hash(pair) for pair in find]}
-    with tl_reward.run_folder(config.out, data={found_on: find, **test}, seed=config.seed) as results:
+    dataset, site, where = f"embedded, {config.objective}, find", config.site, config.where
+    origin = tl_reward.found_on(dataset, find)
+    with tl_reward.run_folder(config.out, data={dataset: find, **test}, seed=config.seed) as results:
         model = tiny_reward_model(seed=0) if config.smoke else tl_reward.load(config.model)
         source = tiny_reward_model(seed=1) if config.smoke else tl_reward.load(config.source)
         gain = tl_reward.gain(model, source, find, site=site, where=where, progress="gain")
         checked = tl_reward.compare_gain_with_exact(
             model, source, find, {"gradient": gain.effect}, site=site, where=where, top=8, random=8, progress="check"
         )
-        tl_reward.record_gain(results, into, out_of, found_on, gain, checked)
+        tl_reward.record_gain(results, into, out_of, dataset, gain, checked)
         for objective, pairs in test.items():
             found = tl_reward.patch_models(
                 model, source, pairs, gain.effect, fractions=fractions, draws=config.draws, seed=config.seed, site=site, where=where,

@@ -26,6 +26,7 @@ from .measures.selectivity import Selectivity, selectivity
 from .model.reward_model import HookedRewardModel, load
 from .model.training import TrainingConfig, train
 from .neurons import NeuronSet
+from .results.found_on import found_on
 from .results.provenance import provenance
 from .results.record_edits import record_ablation, record_effects, record_sets, sets_of
 from .results.record_examples import neurons_to_show, record_examples
@@ -43,7 +44,7 @@ from .results.store import Results, check_run_folder
 from .running.activations import stream
 from .running.scoring import score, sweep
 from .show.run_folder import run_folder
-from .show.terminal import summary
+from .show.run_tables import summary
 from .sites import Site
 
 __all__ = [
@@ -96,6 +97,7 @@ __all__ = [
     "discover",
     "discovery_of",
     "estimate",
+    "found_on",
     "gain",
     "intervention",
     "load",

@@ -9,12 +9,13 @@ import pytest
 from helpers.page_runs import document
 from rich.console import Console
 
+from tl_reward.results.neuron_columns import mean_of, shape_of
 from tl_reward.results.record_edits import sets_of
 from tl_reward.results.record_examples import neurons_to_show
 from tl_reward.results.record_neurons import discovery_of, ranking_of
 from tl_reward.results.store import SECTIONS, Results
 from tl_reward.show.page import build_page
-from tl_reward.show.terminal import summary
+from tl_reward.show.run_tables import summary
 
 FOLDER = Path(__file__).parent / "run_format_2"
 
@@ -31,6 +32,13 @@ def test_it_holds_every_section_and_is_written_as_it_was(run: Results, tmp_path:
         assert (folder / file).read_bytes() == (FOLDER / file).read_bytes()
 
 
+def test_its_models_are_told_by_every_section(run: Results):
+    assert run.models() == {"helpful", "harmless", "mixed", "helpful into mixed"}
+    assert shape_of(run, "mixed") == (2, 48) and shape_of(run, "nobody") is None
+    mean = mean_of(run, "mixed")
+    assert mean is not None and mean.equal(run.tensor("discovery", "mixed", "mlp_post/mean").mean(0)) and mean_of(run, "nobody") is None
+
+
 def test_what_was_found_is_read_back(run: Results):
     found = discovery_of(run, "mixed")
     assert found.by_side["mlp_gate", "mean"].shape == (2, 2, 48) and found.where == "response" and found.tokens > 0
@@ -38,7 +46,7 @@ def test_what_was_found_is_read_back(run: Results):
     ranking, entry = ranking_of(run, "mixed", "mean", "mlp_gate")
     assert ranking.equal(found.ranking("mean", "mlp_gate")) and len(entry["pair_hashes"]) == entry["pairs"] == 6
     ranking, entry = ranking_of(run, "mixed", "attribution", "mlp_post")
-    assert ranking.shape == (2, 48) and entry["best"] == "gradient"
+    assert ranking.equal(run.tensor("attribution", "mixed · some pairs", "gradient/effect")) and entry["pairs"] == 6
     sets, entry = sets_of(run, "mixed")
     assert {name: len(neurons) for name, neurons in sets.items()} == {
         **{f"top {name}": len(coords) for name, coords in entry["top"].items()},

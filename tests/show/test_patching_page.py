@@ -11,10 +11,11 @@ from tl_reward.analyses.model_patching import compare_gain_with_exact, gain, pat
 from tl_reward.analyses.pair_patching import aligned_tokens, patch_pairs
 from tl_reward.analyses.reward_lens import reward_lens
 from tl_reward.cli import main
-from tl_reward.data.pairs import PreferencePair, pair_hash, parse_transcript
+from tl_reward.data.pairs import PreferencePair, parse_transcript
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
+from tl_reward.results.found_on import found_on
 from tl_reward.results.record_patching import record_gain, record_lens, record_model_patching, record_patching
 from tl_reward.results.store import Results
 from tl_reward.show.page import build_page
@@ -42,7 +43,7 @@ def results():
     found = patch_models(model, other, PAIRS, estimate.effect, fractions=(0.1, 1.0), draws=2)
     record_model_patching(
         results, "mixed", "helpful", "pairs", found, ranking="estimated gain", site="mlp_post", where="all",
-        source={"dataset": "found", "pair_hashes": [pair_hash(pair) for pair in PAIRS[:1]]}, pairs=PAIRS,
+        source=found_on("found", PAIRS[:1]), pairs=PAIRS,
     )  # fmt: skip
     record_lens(results, "mixed", "pairs", reward_lens(model, [*PAIRS, HOSTILE]), model.tokenizer, show=5)
     return results

@@ -22,7 +22,7 @@ import uvicorn
 from tl_reward.analyses.attribution import attribute
 from tl_reward.analyses.discovery import Discovery
 from tl_reward.cli.options import Running
-from tl_reward.cli.serve import ServeCommand, embedded_models, mean_of
+from tl_reward.cli.serve import ServeCommand, embedded_models
 from tl_reward.data.pairs import PreferencePair, parse_transcript
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import MeanAblation, ScaleAblation, ZeroAblation
@@ -30,6 +30,7 @@ from tl_reward.interventions.patches import Patch, Source
 from tl_reward.model import embedded
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
+from tl_reward.results.neuron_columns import mean_of
 from tl_reward.results.record_neurons import record_discovery
 from tl_reward.results.store import Results
 from tl_reward.running.batching import encode_for

@@ -19,7 +19,7 @@ from tl_reward.errors import InputError
 from tl_reward.interventions.patches import Patch, Source, pair_tokens
 from tl_reward.measures.agreement import Agreement, measure_agreement
 from tl_reward.measures.intervals import Estimate, bootstrap_ratio
-from tl_reward.measures.json_shapes import PairPatchingJson
+from tl_reward.measures.json_shapes import PairPatchingJson, TokenPairJson
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
@@ -169,7 +169,7 @@ def patch_pairs(
     )
 
 
-def aligned_tokens(model: HookedRewardModel, pair: PreferencePair, **options: Unpack[RunOptions]) -> list[dict[str, str]]:
+def aligned_tokens(model: HookedRewardModel, pair: PreferencePair, **options: Unpack[RunOptions]) -> list[TokenPairJson]:
     """The text of each place at which a pair's transcripts are aligned after their shared prefix, up to the read-out token."""
     encoded = encode_for(model, [pair], **options)
     tokenizer = model.tokenizer
@@ -177,7 +177,7 @@ def aligned_tokens(model: HookedRewardModel, pair: PreferencePair, **options: Un
     (found,) = align(encoded)
     sides = {"chosen": encoded.chosen[0], "rejected": encoded.rejected[0]}
     texts = {side: token_texts(encoded.rows[row].ids, tokenizer)[-found.aligned :] for side, row in sides.items()}
-    return [{side: texts[side][i] for side in texts} for i in range(found.aligned)]
+    return [{"chosen": chosen, "rejected": rejected} for chosen, rejected in zip(texts["chosen"], texts["rejected"], strict=True)]
 
 
 def _cells(model: HookedRewardModel, kinds: Sequence[SiteKind], where: Sequence[Where | int]) -> list[PatchedPlace]:

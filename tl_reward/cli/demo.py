@@ -66,7 +66,7 @@ def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
                         model, test[objective], found.ranking(SCORE, SITE), fractions=FRACTIONS, draws=2, seed=seed,
                         progress=f"{name}: without neurons, {objective} pairs",
                     )  # fmt: skip
-                    entry = results.sections["discovery"][name]
+                    entry = results.entry("discovery", name)
                     record_ablation(results, name, dataset, curve, score=SCORE, site=SITE, found=entry, pairs=test[objective])
         record_overlap(results, results, scores=[SCORE], sites=[SITE], fraction=0.1)
     return write_page(results, output / "dashboard.html")

@@ -7,7 +7,7 @@ import tyro
 from tyro.conf import Positional
 
 from tl_reward.cli.options import Data, Output, Running, named
-from tl_reward.data.pairs import Objective, PreferencePair, pair_hash
+from tl_reward.data.pairs import Objective, PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.sites import SiteKind, UnitSite, Where
 
@@ -99,6 +99,7 @@ class PatchModelsCommand:
     def run(self) -> None:
         from tl_reward.analyses.model_patching import compare_gain_with_exact, gain, patch_models
         from tl_reward.neurons import check_fraction
+        from tl_reward.results.found_on import found_on
         from tl_reward.results.record_patching import record_gain, record_model_patching
 
         self.output.check()
@@ -108,11 +109,11 @@ class PatchModelsCommand:
         (target,) = self.running.named((self.model,))
         tested = self.data.load(split="test", embedded="test")
         finding = replace(self.data, pairs=self.find, objective=self.find_objective, limit=self.find_limit, split=None, subset=None)
-        found_on = finding.load(split="train", embedded="find")
-        pairs = [pair for part in found_on.values() for pair in part]
-        origin = {"dataset": " + ".join(found_on), "pair_hashes": [pair_hash(pair) for pair in pairs]}
+        finders = finding.load(split="train", embedded="find")
+        pairs = [pair for part in finders.values() for pair in part]
+        origin = found_on(" + ".join(finders), pairs)
         options, site, where = self.running.options, self.site, self.where
-        with self.output.run(tested | found_on, seed=self.seed) as results:
+        with self.output.run(tested | finders, seed=self.seed) as results:
             both = self.running.load(self.model), self.running.load(self.source)
             estimate = gain(*both, pairs, site=site, where=where, progress=f"gain from {source}", **options)
             if self.top or self.random:
@@ -120,7 +121,7 @@ class PatchModelsCommand:
                     *both, pairs, {"gradient": estimate.effect}, site=site, where=where, top=self.top, random=self.random,
                     seed=self.seed, progress="one by one", **options,
                 )  # fmt: skip
-                record_gain(results, target, source, " + ".join(found_on), estimate, checked)
+                record_gain(results, target, source, origin["dataset"], estimate, checked)
             for dataset, part in tested.items():
                 found = patch_models(
                     *both, part, estimate.effect, fractions=self.fractions, draws=self.draws, seed=self.seed, site=site, where=where,

@@ -12,8 +12,6 @@ from tl_reward.model import embedded
 from tl_reward.show.console import console
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from tl_reward.results.store import Results
 
 
@@ -42,6 +40,7 @@ class ServeCommand:
             from tl_reward.show.live.server import serve
         except ModuleNotFoundError as error:
             raise InputError(f"the live page needs {error.name}: pip install 'tl_reward[serve]'") from None
+        from tl_reward.results.neuron_columns import mean_of, shape_of
         from tl_reward.show.page import build_page
 
         results = merged(self.runs)
@@ -61,25 +60,10 @@ class ServeCommand:
 
 def embedded_models(results: "Results") -> dict[str, str]:
     """Where the embedded models are that a run is about. Raises InputError where it is about none."""
-    entries = [(name, entry) for section in results.sections.values() for name, entry in section.items()]
-    told = {name for name, _ in entries} | {entry.get("model") for _, entry in entries}
+    told = results.models()
     found = {name: str(embedded.ADAPTERS / name) for name in embedded.REWARD_MODELS if name in told}
     if not found:
         raise InputError(
             f"this run is about none of the embedded models ({', '.join(embedded.REWARD_MODELS)}); give its models as --models"
         )
     return found
-
-
-def shape_of(results: "Results", model: str) -> tuple[int, int] | None:
-    """Layers and neurons of a model in the run; None where the run does not tell."""
-    from tl_reward.results.neuron_columns import columns_of
-
-    shapes = [column.values.shape for column in columns_of(results) if column.model == model]
-    return (int(shapes[0][0]), int(shapes[0][1])) if shapes else None
-
-
-def mean_of(results: "Results", model: str) -> "Tensor | None":
-    """Each neuron's mean at "mlp_post", over both sides, [layer, neuron]; None where the run does not have it."""
-    sides = results.tensors.get(f"discovery/{model}/mlp_post/mean")
-    return None if sides is None else sides.mean(0)

@@ -1,8 +1,4 @@
-"""Pairs to token batches: one formatter, length buckets, masks, and the read-out position.
-
-The text of a transcript is written here and nowhere else. A tokenizer with a chat template uses it; one without gets the turns of
-HH-RLHF (`\\n\\nHuman: … \\n\\nAssistant: …`). So a checkpoint's own tokenizer says how its reward model was trained.
-"""
+"""Pairs as rows of tokens: each different transcript once, cut or left out where it is over-long."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -147,6 +147,13 @@ class TensionJson(TypedDict):
     conflict_clear: ConflictJson
 
 
+class TokenPairJson(TypedDict):
+    """The text of two tokens that stand for each other."""
+
+    chosen: str
+    rejected: str
+
+
 class PatchedCellJson(TypedDict):
     """One patch of `PairPatching`. `noising` and `denoising` are shares of the reward gap, `noised` and `denoised` means in reward units;
     `tokens` are those replaced, in all chosen and in all rejected transcripts."""

@@ -6,6 +6,11 @@ from tl_reward.data.pairs import PreferencePair, pair_hash
 from tl_reward.results.sections import FoundOn, Tested
 
 
+def found_on(dataset: str, pairs: Sequence[PreferencePair]) -> FoundOn:
+    """Says which pairs found some neurons, for the `record_…` of what tests them."""
+    return {"dataset": dataset, "pair_hashes": [pair_hash(pair) for pair in pairs]}
+
+
 def tested(found: FoundOn, pairs: Sequence[PreferencePair]) -> Tested:
     """What an entry of a test says of where its neurons come from.
 

@@ -1,11 +1,14 @@
 """What a run says of every neuron of a reward model: a column a quantity."""
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 from jaxtyping import Float
+from torch import Tensor
 
+from tl_reward.measures.json_shapes import EffectJson, EstimateJson
+from tl_reward.results.sections import AttributionEntry, EffectsEntry, TensionEntry
 from tl_reward.results.store import Results
 
 # Of a discovery, at one site: statistics, and how the sides differ. A page that held all of them would not be small.
@@ -45,36 +48,62 @@ def columns_of(results: Results) -> list[Column]:
     return [*pulls, *known, *_statistics(results)]
 
 
-def exact_effects(results: Results) -> list[dict[str, Any]]:
+def shape_of(results: Results, model: str) -> tuple[int, int] | None:
+    """Layers and neurons of a model in the run; None where the run does not tell."""
+    shapes = [column.values.shape for column in columns_of(results) if column.model == model]
+    return (int(shapes[0][0]), int(shapes[0][1])) if shapes else None
+
+
+def mean_of(results: Results, model: str) -> Float[Tensor, "layer neuron"] | None:
+    """Each neuron's mean at "mlp_post", over both sides; None where the run does not have it."""
+    entry = results.sections.get("discovery", {}).get(model)
+    if entry is None or "mlp_post/mean" not in entry["computed"]:
+        return None
+    return results.tensor("discovery", model, "mlp_post/mean").mean(0)
+
+
+class ExactEffect(TypedDict):
+    """What an edit of one neuron alone takes off the margin, of all pairs ("all") and of those of each objective."""
+
+    model: str
+    neuron: list[int]
+    kind: str
+    dataset: str
+    pairs: int
+    margins: dict[str, EstimateJson]
+
+
+def exact_effects(results: Results) -> list[ExactEffect]:
     """Every edit of one neuron alone, with intervals over prompts: what an ablation took off the margin, so that a neuron which raises
     it has a positive effect; and what a patch (kind "patch") added to it."""
-    return [*_exact(results, "attribution", "exact"), *_exact(results, "effects", "effects")]
+    attributed = (each for entry in results.sections.get("attribution", {}).values() for each in _exact(entry, entry["exact"]))
+    edited = (each for entry in results.sections.get("effects", {}).values() for each in _exact(entry, entry["effects"]))
+    return [*attributed, *edited]
 
 
-def _exact(results: Results, section: str, rows: str) -> Iterator[dict[str, Any]]:
-    for entry in results.sections.get(section, {}).values():
-        for row in entry[rows]:
-            if entry["site"] == "attn_z" or len(row["neurons"]) != 1:
-                continue
-            margins = {"all": row["margin"]} | row["by_objective"]
-            if entry["kind"] == "patch":
-                margins = {where: _negative(margin) for where, margin in margins.items()}
-            yield {
-                "model": entry["model"],
-                "neuron": row["neurons"][0],
-                "kind": entry["kind"],
-                "dataset": entry["dataset"],
-                "pairs": entry["pairs"],
-                "margins": margins,
-            }
+def _exact(entry: AttributionEntry | EffectsEntry, rows: Sequence[EffectJson]) -> Iterator[ExactEffect]:
+    for row in rows:
+        if entry["site"] == "attn_z" or len(row["neurons"]) != 1:
+            continue
+        margins = {"all": row["margin"]} | row["by_objective"]
+        if entry["kind"] == "patch":
+            margins = {where: _negative(margin) for where, margin in margins.items()}
+        yield {
+            "model": entry["model"],
+            "neuron": row["neurons"][0],
+            "kind": entry["kind"],
+            "dataset": entry["dataset"],
+            "pairs": entry["pairs"],
+            "margins": margins,
+        }
 
 
-def _negative(estimate: dict[str, Any]) -> dict[str, Any]:
-    return estimate | {"value": -estimate["value"], "low": -estimate["high"], "high": -estimate["low"]}
+def _negative(estimate: EstimateJson) -> EstimateJson:
+    return {"value": -estimate["value"], "low": -estimate["high"], "high": -estimate["low"], "n": estimate["n"]}
 
 
 def _tension(results: Results) -> Iterator[Column]:
-    for name, entry in _mlp(results, "tension"):
+    for name, entry in _of_neurons(results.sections.get("tension", {})).items():
         for objective in entry["objectives"]:
             yield Column(
                 entry["model"],
@@ -88,19 +117,20 @@ def _tension(results: Results) -> Iterator[Column]:
             )
 
 
-def tension_key(results: Results, entry: dict[str, Any], objective: str) -> str:
+def tension_key(results: Results, entry: TensionEntry, objective: str) -> str:
     """The column of an entry of the section "tension"."""
-    return f"effect on {objective} margin{_other(results, 'tension', entry)}"
+    return f"effect on {objective} margin{_beside_others(results.sections.get('tension', {}), entry)}"
 
 
 def _attribution(results: Results) -> Iterator[Column]:
-    for name, entry in _mlp(results, "attribution"):
+    for name, entry in _of_neurons(results.sections.get("attribution", {})).items():
         patched = entry["kind"] == "patch"
+        beside = _beside_others(results.sections.get("attribution", {}), entry)
         for method, found in entry["methods"].items():
             effect = results.tensor("attribution", name, f"{method}/effect").numpy()
             yield Column(
                 entry["model"],
-                f"{'margin added by patching' if patched else 'effect on margin'}, {method}{_other(results, 'attribution', entry)}",
+                f"{'margin added by patching' if patched else 'effect on margin'}, {method}{beside}",
                 f"Estimated on {entry['pairs']} pairs of {entry['dataset']}, as {found['about']}, at {entry['site']}. Positive: "
                 f"{'patching the neuron' if patched else 'the neuron'} raises the margin.",
                 "reward units",
@@ -140,15 +170,17 @@ def _statistics(results: Results) -> Iterator[Column]:
             break  # one reading of a neuron: the study's where it was computed
 
 
-def _mlp(results: Results, section: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, entry in results.sections.get(section, {}).items():
-        if entry["site"] in _MLP_SITES:
-            yield name, entry
+Entry = TypeVar("Entry", TensionEntry, AttributionEntry)
 
 
-def _other(results: Results, section: str, entry: dict[str, Any]) -> str:
+def _of_neurons(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Without those of attention heads."""
+    return {name: entry for name, entry in entries.items() if entry["site"] in _MLP_SITES}
+
+
+def _beside_others(entries: Mapping[str, Entry], entry: Entry) -> str:
     """The data set, where the model has been tested on several."""
-    same = [other for other in results.sections[section].values() if other["model"] == entry["model"] and other["site"] in _MLP_SITES]
+    same = [other for other in _of_neurons(entries).values() if other["model"] == entry["model"]]
     return f" ({entry['dataset']})" if len(same) > 1 else ""
 
 

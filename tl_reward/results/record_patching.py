@@ -12,14 +12,15 @@ from tl_reward.analyses.pair_patching import PairPatching
 from tl_reward.analyses.reward_lens import RewardLens
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.data.text import token_texts
+from tl_reward.measures.json_shapes import TokenPairJson
 from tl_reward.measures.names import Method
 from tl_reward.results.found_on import tested
 from tl_reward.results.record_neurons import record_attribution
-from tl_reward.results.sections import FoundOn, LensEntry, ModelPatchingEntry, PatchingEntry, ShownPair, TokenPair
+from tl_reward.results.sections import FoundOn, LensEntry, ModelPatchingEntry, PatchingEntry, ShownPair
 from tl_reward.results.store import Results
 
 
-def record_patching(results: Results, model: str, dataset: str, found: PairPatching, *, tokens: Sequence[TokenPair] = ()) -> None:
+def record_patching(results: Results, model: str, dataset: str, found: PairPatching, *, tokens: Sequence[TokenPairJson] = ()) -> None:
     """One entry a cell, with the positions that were patched; what moved in each pair as tensors `noised` and `denoised` [cell, pair],
     float64.
 

@@ -21,6 +21,7 @@ from tl_reward.measures.json_shapes import (
     ScoresJson,
     SetAblationsJson,
     TensionJson,
+    TokenPairJson,
 )
 from tl_reward.sites import UnitSite, Where
 
@@ -176,15 +177,8 @@ class OverlapEntry(OverlapsJson):
     top: dict[str, NeuronsJson]
 
 
-class TokenPair(TypedDict):
-    """The text of two tokens that stand for each other."""
-
-    chosen: str
-    rejected: str
-
-
 class PatchingEntry(About, PairPatchingJson):
-    tokens: NotRequired[list[TokenPair]]
+    tokens: NotRequired[list[TokenPairJson]]
 
 
 class ModelPatchingEntry(About, Tested, ModelPatchingJson):
@@ -213,18 +207,26 @@ class LensEntry(About, RewardLensJson):
     shown: list[ShownPair]
 
 
-class StudyEntry(TypedDict):
-    """One model of the study under several edits; of no edits, the two names alone. Lists are one a pair."""
+class UneditedStudyEntry(TypedDict):
+    """A model of the study that no edit of a kind can be made of: `edits` is empty."""
 
     model: list[Any]
     edits: list[list[Any]]
-    dropped: NotRequired[int]
-    ids: NotRequired[list[str]]
-    groups: NotRequired[list[str]]
-    subsets: NotRequired[list[str]]
-    prompts: NotRequired[list[str]]
-    objectives: NotRequired[list[str]]
-    tasks: NotRequired[list[str]]
+
+
+class EditedStudyEntry(UneditedStudyEntry):
+    """One model of the study under several edits. Lists are one a pair."""
+
+    dropped: int
+    ids: list[str]
+    groups: list[str]
+    subsets: list[str]
+    prompts: list[str]
+    objectives: list[str]
+    tasks: list[str]
+
+
+StudyEntry = EditedStudyEntry | UneditedStudyEntry
 
 
 class Sections(TypedDict, total=False):

@@ -160,6 +160,11 @@ class Results:
         """Section → the names of its entries."""
         return {section: list(entries) for section, entries in self._untyped.items()}
 
+    def models(self) -> set[str]:
+        """What entries call the reward models that they are about."""
+        told = (entry.get("model") for entries in self._untyped.values() for entry in entries.values())
+        return {model for model in told if isinstance(model, str)} | set(self.sections.get("discovery", {}))
+
     @property
     def _untyped(self) -> dict[str, dict[str, Any]]:
         return cast(dict[str, dict[str, Any]], self.sections)

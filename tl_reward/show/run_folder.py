@@ -8,7 +8,7 @@ from tl_reward.data.pairs import PreferencePair
 from tl_reward.results.provenance import provenance
 from tl_reward.results.store import Results, check_run_folder
 from tl_reward.show.console import console
-from tl_reward.show.terminal import summary
+from tl_reward.show.run_tables import summary
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from tl_reward.interventions.protocol import Hooks, Intervention
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.scoring import sweep
-from tl_reward.sites import Site
+from tl_reward.sites import Site, unit_shape
 
 EditKind = Literal["zero", "mean", "scale", "patch"]
 MAX_TOKENS = 1024  # the default of `run.score`
@@ -171,11 +171,12 @@ def compute(
         InputError: an empty or an over-long side, two equal ones, a neuron that the model does not have, a mean that the run does not have.
         Cancelled: `cancelled()` was true.
     """
-    shape = (model.cfg.n_layers, model.cfg.d_mlp)
+    shape = unit_shape(model.cfg, "mlp_post")
     if not 0 <= request.top <= math.prod(shape):
         raise InputError(f"top must be in [0, {math.prod(shape)}], got {request.top}")
     edits = _interventions(model, request.edits, mean)
     encoded = _encoded(model, request)
+    assert model.tokenizer is not None  # the pair is encoded
     stop = _Stop(model.cfg.n_layers, cancelled)
     read: list[dict[int, tuple[float, ...]]] = [{}, {}]  # clean and edited, by row
     looks: list[list[_Look]] = [[], []]
@@ -210,7 +211,7 @@ def _encoded(model: HookedRewardModel, request: LiveRequest) -> EncodedPairs:
 def _interventions(model: HookedRewardModel, edits: Sequence[LiveEdit], mean: Tensor | None) -> list[Intervention]:
     source, made = Source(model), []
     for edit in edits:
-        edit.neurons.mask(model.cfg.n_layers, model.cfg.d_mlp)
+        edit.neurons.mask(*unit_shape(model.cfg, "mlp_post"))
         if edit.kind == "zero":
             made.append(ZeroAblation(edit.neurons))
         elif edit.kind == "scale":
@@ -238,7 +239,7 @@ def _read_neuron(layer: int, neuron: int, kept: dict[int, tuple[float, ...]]) ->
 
 def _top(model: HookedRewardModel, encoded: EncodedPairs, count: int, stop: _Stop) -> tuple[TopNeuron, ...]:
     # Peaks come out of the forward pass that the attribution makes anyway.
-    peak = torch.zeros(model.cfg.n_layers, model.cfg.d_mlp)
+    peak = torch.zeros(unit_shape(model.cfg, "mlp_post"))
 
     def see(layer: int, activations: Tensor, batch: Batch) -> None:
         # Several batches, where memory is short: the larger one stays.

@@ -3,6 +3,7 @@
 import html
 import json
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -18,7 +19,8 @@ from tl_reward.show.page import neuron_details
 from tl_reward.show.page.blocks import array_block, elements, filled, front, halves, json_block, plotly_block, policy
 from tl_reward.show.page.panels import panels_of
 
-FORMAT = 1
+# Says what the manifest holds, for whoever reads a page with another program.
+MANIFEST_FORMAT = 1
 # Beyond this a page becomes a folder: the file, and its data beside it, read when they are asked for.
 LARGEST_FILE = 30_000_000
 SCRIPTS = ("data", "state", "draw", "map", "tension", "profile", "table", "neuron", "live", "main")
@@ -86,7 +88,7 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
     shapes = {column.model: column.values.shape for column in columns} | {each.entry["model"]: each.entry["shape"] for each in found}
     blocks: dict[str, str] = {"plotly": plotly_block()}
     manifest = {
-        "format": FORMAT,
+        "format": MANIFEST_FORMAT,
         "title": title,
         "live": live,
         "provenance": _provenance(results),
@@ -96,7 +98,7 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
         "overlaps": neuron_details.overlaps(results),
         "exact": exact_effects(results),
         "details": [each.entry for each in found],
-        "missing": neuron_details.missing(results, next(iter(shapes), None)),
+        "missing": _missing(results, next(iter(shapes), None)),
         "panels": [{"title": panel.title, "caption": panel.caption, "height": panel.height} for panel in panels],
     }
     for each in found:
@@ -131,3 +133,22 @@ def _provenance(results: Results) -> str:
     listed = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
     seed = "" if source.get("seed") is None else f"seed {source['seed']} · "
     return f"{source.get('command', '')} · {source.get('created', '')} · {seed}commit {commit[:10]}{dirty} · {listed}"
+
+
+def _missing(results: Results, model: str | None) -> list[dict[str, str]]:
+    """What the page would show of that model (or of one that was scored) and the run has not, with the command that computes it."""
+    have = results.sections
+    model = shlex.quote(model or next((entry["model"] for entry in have.get("scores", {}).values()), "MODEL"))
+    wanted = {
+        "scores": ("whether the model prefers the chosen responses", f"score {model}"),
+        "tension": ("what each neuron does to the helpful and to the harmless margin", f"tension {model}"),
+        "attribution": ("how far estimated effects can be trusted", f"attribute {model}"),
+        "discovery": ("how active each neuron is", f"discover {model}"),
+        "examples": ("which texts drive each neuron", f"examples {model} --ranking RUN"),
+        "ablation": ("what breaks when the top neurons are zeroed", f"ablate {model} --ranking RUN"),
+    }
+    return [
+        {"what": what, "command": f"tl-reward {command} --out runs/{section}"}
+        for section, (what, command) in wanted.items()
+        if section not in have
+    ]

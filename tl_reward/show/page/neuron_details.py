@@ -1,17 +1,19 @@
-"""What a run knows of single neurons and of sets of them, as plain data for the page; and how to compute what it does not know."""
+"""What a run knows of single neurons and of sets of them, as plain data for the page."""
 
-import shlex
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int8, Int64
 
+from tl_reward.measures.json_shapes import NeuronsJson
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.neuron_columns import tension_key
+from tl_reward.results.sections import TranscriptJson, WordsJson
 from tl_reward.results.store import Results
 from tl_reward.show.page.blocks import array_block, json_block
 from tl_reward.show.page.panels import in_conflict
+from tl_reward.sites import Where
 
 
 class Details(NamedTuple):
@@ -71,7 +73,8 @@ def details(results: Results) -> Iterator[Details]:
         document = {
             **{key: entry[key] for key in ("splits", "neurons", "kinds", "transcripts", "words_in_of", "where")},
             "words_in": [_short(words) for words in entry["words_in"]],
-            "words_out": entry["words_out"] and [{side: _short(words) for side, words in each.items()} for each in entry["words_out"]],
+            "words_out": entry["words_out"]
+            and [{"raised": _short(each["raised"]), "lowered": _short(each["lowered"])} for each in entry["words_out"]],
             "shown": shown.tolist(),
             "peaks": _rounded(peak),
             "edges": _rounded(tensor("histogram/edge")[:, [0, -1]]),
@@ -122,13 +125,13 @@ def _levels(flat: np.ndarray, starts: np.ndarray, shown: np.ndarray, lengths: np
     return result._replace(level=np.concatenate(pieces))
 
 
-def _first_meant(where: str, transcript: dict[str, Any]) -> int:
+def _first_meant(where: Where, transcript: TranscriptJson) -> int:
     """The first token that a peak may be at."""
-    starts: dict[str, int] = {"all": 0, "readout": len(transcript["tokens"]) - 1, "response": transcript["response_start"]}
+    starts: dict[Where, int] = {"all": 0, "readout": len(transcript["tokens"]) - 1, "response": transcript["response_start"]}
     return starts[where]
 
 
-def _short(words: list[list[Any]]) -> list[list[Any]]:
+def _short(words: WordsJson) -> WordsJson:
     """Tokens with three digits of their numbers."""
     return [[token, float(f"{value:.3g}")] for token, value in words]
 
@@ -138,25 +141,6 @@ def _rounded(values: np.ndarray) -> Any:
     return [[float(f"{value:.5g}") for value in row] for row in values.tolist()]
 
 
-def missing(results: Results, model: str | None) -> list[dict[str, str]]:
-    """What the page would show of that model (or of one that was scored) and the run has not, with the command that computes it."""
-    have = results.sections
-    model = shlex.quote(model or next((entry["model"] for entry in have.get("scores", {}).values()), "MODEL"))
-    wanted = {
-        "scores": ("whether the model prefers the chosen responses", f"score {model}"),
-        "tension": ("what each neuron does to the helpful and to the harmless margin", f"tension {model}"),
-        "attribution": ("how far estimated effects can be trusted", f"attribute {model}"),
-        "discovery": ("how active each neuron is", f"discover {model}"),
-        "examples": ("which texts drive each neuron", f"examples {model} --ranking RUN"),
-        "ablation": ("what breaks when the top neurons are zeroed", f"ablate {model} --ranking RUN"),
-    }
-    return [
-        {"what": what, "command": f"tl-reward {command} --out runs/{section}"}
-        for section, (what, command) in wanted.items()
-        if section not in have
-    ]
-
-
-def flat(coords: list[list[int]], width: int) -> list[int]:
+def flat(coords: NeuronsJson, width: int) -> list[int]:
     """Neurons as one number each, layer by layer."""
     return [layer * width + neuron for layer, neuron in NeuronSet.from_json(coords)]

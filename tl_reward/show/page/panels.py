@@ -1,10 +1,23 @@
 """What a page shows of a run, and what it says about it: a panel a figure."""
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import plotly.graph_objects as go
 
+from tl_reward.measures.json_shapes import ConflictJson, MaybeEstimateJson
+from tl_reward.results.sections import (
+    AblationEntry,
+    AttributionEntry,
+    DiscoveryEntry,
+    EffectsEntry,
+    LensEntry,
+    ModelPatchingEntry,
+    OverlapEntry,
+    PatchingEntry,
+    SetsEntry,
+    TensionEntry,
+)
 from tl_reward.results.store import Results
 from tl_reward.show import plots
 
@@ -19,19 +32,38 @@ class Panel(NamedTuple):
 def panels_of(results: Results) -> Iterator[Panel]:
     have = results.sections
     if "scores" in have:
-        yield Panel(
-            "Does each reward model prefer the chosen response?",
-            "Share of pairs in which the chosen response gets the higher reward (a tie counts half), with 95 % bootstrap intervals. "
-            "Of a best-of-n row, every pair counts here; the stricter share of rows with all pairs right is in the run's scores.",
-            plots.accuracy_bars(results),
-        )
-        yield Panel(
-            "By how much?",
-            "Distribution of the margin: reward of the chosen response minus reward of the rejected one, in raw reward units. "
-            "Right of the dotted line the model agrees with the preference.",
-            plots.margin_histogram(results),
-        )
-    for name, entry in have.get("overlap", {}).items():
+        yield from _of_scores(results)
+    yield from _of_overlap(results, have.get("overlap", {}))
+    if "ablation" in have:
+        yield from _of_ablation(results, have["ablation"])
+    yield from _of_attribution(results, have.get("attribution", {}))
+    yield from _of_effects(results, have.get("effects", {}))
+    yield from _of_tension(results, have.get("tension", {}))
+    yield from _of_sets(results, have.get("sets", {}))
+    yield from _of_patching(results, have.get("patching", {}))
+    yield from _of_model_patching(results, have.get("model_patching", {}))
+    if "lens" in have:
+        yield from _of_lens(results, have["lens"])
+    yield from _of_heads(results, have.get("discovery", {}))
+
+
+def _of_scores(results: Results) -> Iterator[Panel]:
+    yield Panel(
+        "Does each reward model prefer the chosen response?",
+        "Share of pairs in which the chosen response gets the higher reward (a tie counts half), with 95 % bootstrap intervals. "
+        "Of a best-of-n row, every pair counts here; the stricter share of rows with all pairs right is in the run's scores.",
+        plots.accuracy_bars(results),
+    )
+    yield Panel(
+        "By how much?",
+        "Distribution of the margin: reward of the chosen response minus reward of the rejected one, in raw reward units. "
+        "Right of the dotted line the model agrees with the preference.",
+        plots.margin_histogram(results),
+    )
+
+
+def _of_overlap(results: Results, entries: Mapping[str, OverlapEntry]) -> Iterator[Panel]:
+    for name, entry in entries.items():
         what = f"the {entry['fraction']:.0%} of neurons with the highest {entry['score']} at {entry['site']}"
         yield Panel(
             "Where are each model's top neurons?",
@@ -44,34 +76,25 @@ def panels_of(results: Results) -> Iterator[Panel]:
             f"independent sets within each layer with the same counts there. {_regions(entry)}",
             plots.overlap_bars(results, name),
         )
-    if "ablation" in have:
-        what = "; ".join(_tested(name, entry) for name, entry in have["ablation"].items())
-        yield Panel(
-            "What breaks when they are zeroed?",
-            "Pair accuracy after the top neurons are set to 0 at every position, with 95 % intervals. The grey band is the range of "
-            f"random sets of as many neurons in each layer. Neurons: {what}.",
-            plots.ablation_curves(results),
-        )
-        yield Panel(
-            "And what happens to the margin?",
-            "The same edits, in mean margin: reward of chosen minus rejected, in raw reward units.",
-            plots.ablation_curves(results, "mean_margin"),
-        )
-    yield from _effect_panels(results)
-    yield from _patch_panels(results)
-    for model, entry in have.get("discovery", {}).items():
-        if "attn_z/norm" in entry["computed"]:
-            yield Panel(
-                f"Every attention head of the {model} model",
-                f"Mean norm of attn_z over all tokens of {entry['pairs']} pairs of {entry['dataset']}. Each row is a layer, its "
-                "heads sorted; hover to read a head's number.",
-                plots.neuron_map(results, model, "norm", "attn_z"),
-            )
 
 
-def _effect_panels(results: Results) -> Iterator[Panel]:
-    have = results.sections
-    for name, entry in have.get("attribution", {}).items():
+def _of_ablation(results: Results, entries: Mapping[str, AblationEntry]) -> Iterator[Panel]:
+    what = "; ".join(_tested(name, entry) for name, entry in entries.items())
+    yield Panel(
+        "What breaks when they are zeroed?",
+        "Pair accuracy after the top neurons are set to 0 at every position, with 95 % intervals. The grey band is the range of "
+        f"random sets of as many neurons in each layer. Neurons: {what}.",
+        plots.ablation_curves(results),
+    )
+    yield Panel(
+        "And what happens to the margin?",
+        "The same edits, in mean margin: reward of chosen minus rejected, in raw reward units.",
+        plots.ablation_curves(results, "mean_margin"),
+    )
+
+
+def _of_attribution(results: Results, entries: Mapping[str, AttributionEntry]) -> Iterator[Panel]:
+    for name, entry in entries.items():
         best = entry["methods"][entry["best"]]
         sample = f"{best['agreement']['neurons']} neurons, {best['agreement_drawn']['neurons']} of them drawn at random"
         yield Panel(
@@ -91,7 +114,10 @@ def _effect_panels(results: Results) -> Iterator[Panel]:
             f"largest estimates, the share among the k largest exact effects (k is a quarter of the neurons compared). {about}.",
             plots.agreement_bars(results, name),
         )
-    for name, entry in have.get("effects", {}).items():
+
+
+def _of_effects(results: Results, entries: Mapping[str, EffectsEntry]) -> Iterator[Panel]:
+    for name, entry in entries.items():
         yield Panel(
             f"What does each neuron do? {name}",
             f"Exact effect of ablating each alone (kind: {entry['kind']}) on the mean margin of {entry['pairs']} pairs, with 95 % "
@@ -99,7 +125,10 @@ def _effect_panels(results: Results) -> Iterator[Panel]:
             plots.effect_intervals(results, name),
             max(320, 120 + 22 * min(30, len(entry["effects"]))),
         )
-    for name, entry in have.get("tension", {}).items():
+
+
+def _of_tension(results: Results, entries: Mapping[str, TensionEntry]) -> Iterator[Panel]:
+    for name, entry in entries.items():
         if entry["site"] == "attn_z":  # neurons have a plot that answers to clicks
             yield Panel(
                 f"Which heads serve one objective at the other's cost? {name}",
@@ -108,7 +137,10 @@ def _effect_panels(results: Results) -> Iterator[Panel]:
                 plots.tension_scatter(results, name),
                 520,
             )
-    for name, entry in have.get("sets", {}).items():
+
+
+def _of_sets(results: Results, entries: Mapping[str, SetsEntry]) -> Iterator[Panel]:
+    for name, entry in entries.items():
         yield Panel(
             f"What breaks when each set is zeroed? {name}",
             f"Pair accuracy with 95 % intervals; crosses are random sets of as many neurons in each layer. Sets found on "
@@ -118,9 +150,8 @@ def _effect_panels(results: Results) -> Iterator[Panel]:
         )
 
 
-def _patch_panels(results: Results) -> Iterator[Panel]:
-    have = results.sections
-    for name, entry in have.get("patching", {}).items():
+def _of_patching(results: Results, entries: Mapping[str, PatchingEntry]) -> Iterator[Panel]:
+    for name, entry in entries.items():
         cells = entry["cells"]
         if any(cell["unit"] is None and isinstance(cell["where"], str) and cell["layer"] is not None for cell in cells):
             yield Panel(
@@ -146,7 +177,10 @@ def _patch_panels(results: Results) -> Iterator[Panel]:
                 plots.patch_tokens(results, name),
                 560,
             )
-    for model, source in dict.fromkeys((entry["model"], entry["source_model"]) for entry in have.get("model_patching", {}).values()):
+
+
+def _of_model_patching(results: Results, entries: Mapping[str, ModelPatchingEntry]) -> Iterator[Panel]:
+    for model, source in dict.fromkeys((entry["model"], entry["source_model"]) for entry in entries.values()):
         yield Panel(
             f"What does {source} restore in {model}, and what does it cost?",
             f"Pair accuracy of {model} with the top neurons' activations set to what they are in {source} on the same tokens, with 95 % "
@@ -154,7 +188,7 @@ def _patch_panels(results: Results) -> Iterator[Panel]:
             plots.patched_accuracy(results, model, source),
             440,
         )
-    for name, entry in have.get("model_patching", {}).items():
+    for name, entry in entries.items():
         yield Panel(
             f"Which pairs does it give back, and which does it take? {name}",
             f"{entry['site']} of the top neurons, by {entry['ranking']} on {entry['found_on']} ({_apart(entry)}), set to what they are in "
@@ -164,15 +198,17 @@ def _patch_panels(results: Results) -> Iterator[Panel]:
             plots.model_patching_curves(results, name),
             440,
         )
-    if "lens" in have:
-        yield Panel(
-            "At which layer is a preference decided?",
-            "The reward head, read from the residual stream before the first layer (depth 0) and after each one. Left: pair accuracy. "
-            "Right: share of pairs whose preference no longer changes from that depth on. 95 % intervals over prompts.",
-            plots.lens_curves(results),
-            440,
-        )
-    for name, entry in have.get("lens", {}).items():
+
+
+def _of_lens(results: Results, entries: Mapping[str, LensEntry]) -> Iterator[Panel]:
+    yield Panel(
+        "At which layer is a preference decided?",
+        "The reward head, read from the residual stream before the first layer (depth 0) and after each one. Left: pair accuracy. "
+        "Right: share of pairs whose preference no longer changes from that depth on. 95 % intervals over prompts.",
+        plots.lens_curves(results),
+        440,
+    )
+    for name, entry in entries.items():
         for shown in entry["shown"]:
             yield Panel(
                 f"After which token? {name}, pair {shown['id']}",
@@ -183,7 +219,18 @@ def _patch_panels(results: Results) -> Iterator[Panel]:
             )
 
 
-def _aligned(entry: dict[str, Any]) -> str:
+def _of_heads(results: Results, entries: Mapping[str, DiscoveryEntry]) -> Iterator[Panel]:
+    for model, entry in entries.items():
+        if "attn_z/norm" in entry["computed"]:
+            yield Panel(
+                f"Every attention head of the {model} model",
+                f"Mean norm of attn_z over all tokens of {entry['pairs']} pairs of {entry['dataset']}. Each row is a layer, its "
+                "heads sorted; hover to read a head's number.",
+                plots.neuron_map(results, model, "norm", "attn_z"),
+            )
+
+
+def _aligned(entry: PatchingEntry) -> str:
     aligned = entry["aligned"]
     alone = sum(aligned["chosen_alone"]) + sum(aligned["rejected_alone"])
     return (
@@ -192,13 +239,13 @@ def _aligned(entry: dict[str, Any]) -> str:
     )
 
 
-def _patch_agreement(entry: dict[str, Any]) -> str:
+def _patch_agreement(entry: PatchingEntry) -> str:
     if entry["agreement"] is None:
         return ""
     return f"Attribution patching ranks these patches with a Spearman correlation of {_interval(entry['agreement']['spearman'])}."
 
 
-def in_conflict(entry: dict[str, Any]) -> str:
+def in_conflict(entry: TensionEntry) -> str:
     """How many neurons of a tension serve one objective at the other's cost, beside chance."""
     return (
         f"In conflict: {_conflict(entry['conflict'])}; of those clear on both margins {_conflict(entry['conflict_clear'])}. Chance: signs "
@@ -206,7 +253,7 @@ def in_conflict(entry: dict[str, Any]) -> str:
     )
 
 
-def _conflict(value: dict[str, float]) -> str:
+def _conflict(value: ConflictJson) -> str:
     if not value["neurons"]:
         return "none"
     chance = f"chance {value['chance']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
@@ -217,28 +264,28 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _interval(value: dict[str, float]) -> str:
+def _interval(value: MaybeEstimateJson) -> str:
     if value["value"] is None:
         return "undefined (all effects are the same)"
     return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
 
 
-def _depth(entry: dict[str, Any]) -> str:
+def _depth(entry: OverlapEntry) -> str:
     parts = (f"{model} {' / '.join(f'{share:.2f}' for share in thirds)}" for model, thirds in entry["depth"].items())
     return f"Share in the early / middle / late third of the layers: {', '.join(parts)}."
 
 
-def _regions(entry: dict[str, Any]) -> str:
+def _regions(entry: OverlapEntry) -> str:
     if "regions" not in entry:
         return ""
     return f"Neurons: {', '.join(f'{count:,} {region}' for region, count in entry['regions'].items())}."
 
 
-def _tested(name: str, entry: dict[str, Any]) -> str:
+def _tested(name: str, entry: AblationEntry) -> str:
     return f"{name}: highest {entry['score']} at {entry['site']}, found on {entry['found_on']} ({_apart(entry)})"
 
 
-def _apart(entry: dict[str, Any]) -> str:
+def _apart(entry: AblationEntry | SetsEntry | ModelPatchingEntry) -> str:
     """Whether neurons were found on pairs that now test them."""
     both = entry["tested_pairs_that_found"]
     return f"{'none' if both == 0 else f'CAUTION: {both}'} of {entry['clean']['pairs']} tested pairs among them"

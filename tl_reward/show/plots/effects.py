@@ -1,15 +1,13 @@
 """Figures of what neurons do: attribution beside exact effects, single neurons, tension, sets. `Results` in, plotly `Figure` out."""
 
-from typing import Any
-
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from tl_reward.measures.json_shapes import ScoresJson, ScoreSummaryJson
 from tl_reward.results.store import Results
-from tl_reward.show.plots.style import COLORS, LAYOUT, SYMBOLS, color_of
+from tl_reward.show.plots.style import COLORS, DOTTED, LAYOUT, SYMBOLS, color_of, defined, error_bars
 
-_ZERO = {"line": {"dash": "dot", "color": "#555"}}
 # A colour, a marker, and where the name says "{0} at {1}'s cost", the objective that gains.
 _BOTH, _NEITHER = ("#009E73", "circle"), ("#999999", "x")
 
@@ -28,7 +26,7 @@ def attribution_scatter(results: Results, name: str, method: str | None = None) 
         exact = [row["margin"] for row in rows]
         figure.add_scatter(
             x=[row["estimated"][method] for row in rows], y=[value["value"] for value in exact], mode="markers", name=label,
-            error_y=_interval(exact) | {"thickness": 1}, marker={"color": color, "symbol": symbol, "size": 7},
+            error_y=error_bars(exact) | {"thickness": 1}, marker={"color": color, "symbol": symbol, "size": 7},
             text=[f"neuron {row['name']}" for row in rows],
             hovertemplate="%{text}<br>estimated %{x:.5f}, exact %{y:.5f}<extra></extra>",
         )  # fmt: skip
@@ -58,10 +56,10 @@ def agreement_bars(results: Results, name: str) -> go.Figure:
                 values = [each["precision"][max(each["precision"], key=int)] if each["precision"] else None for each in found]
             else:
                 values = [each[figure_of] for each in found]
-            values = [value if value and value["value"] is not None else None for value in values]
+            values = [value and defined(value) for value in values]
             figure.add_bar(
                 x=methods, y=[value and value["value"] for value in values], name=label, legendgroup=label, showlegend=column == 1,
-                error_y=_interval(values), row=1, col=column,
+                error_y=error_bars(values), row=1, col=column,
                 marker={"color": color, "pattern": {"shape": shape, "solidity": 0.15, "fillmode": "overlay"}},
             )  # fmt: skip
     figure.update_layout(**LAYOUT | {"margin": LAYOUT["margin"] | {"t": 70}, "legend": LAYOUT["legend"] | {"y": 1.12}}, barmode="group")
@@ -81,11 +79,11 @@ def effect_intervals(results: Results, name: str, *, k: int = 30) -> go.Figure:
     for i, (label, values) in enumerate(series.items()):
         figure.add_scatter(
             x=[value["value"] for value in values], y=names, mode="markers", name=label,
-            error_x=_interval(values) | {"thickness": 1},
+            error_x=error_bars(values) | {"thickness": 1},
             marker={"color": COLORS.get(label, "#000000"), "symbol": SYMBOLS.get(label, "line-ns-open"), "size": 7 if i else 10},
             hovertemplate="%{y}: %{x:.5f}<extra>" + label + "</extra>",
         )  # fmt: skip
-    figure.add_vline(x=0, **_ZERO)
+    figure.add_vline(x=0, **DOTTED)
     figure.update_layout(**LAYOUT)
     figure.update_xaxes(title="margin lost by ablating it (reward units)")
     figure.update_yaxes(title="layer.neuron", type="category")
@@ -117,8 +115,8 @@ def tension_scatter(results: Results, name: str, *, most: int = 2000) -> go.Figu
             text=[f"neuron {layer}.{neuron}" for layer, neuron in places],
             hovertemplate="%{text}<br>%{x:.5f}, %{y:.5f}<extra></extra>",
         )  # fmt: skip
-    figure.add_vline(x=0, **_ZERO)
-    figure.add_hline(y=0, **_ZERO)
+    figure.add_vline(x=0, **DOTTED)
+    figure.add_hline(y=0, **DOTTED)
     figure.update_layout(**LAYOUT)
     figure.update_xaxes(title=f"effect on the {x_name} margin (reward units)")
     figure.update_yaxes(title=f"effect on the {y_name} margin (reward units)")
@@ -135,7 +133,7 @@ def set_bars(results: Results, name: str) -> go.Figure:
         label = objective or "all pairs"
         values = [_scores(entry["clean"], objective)["accuracy"], *(_scores(p["ranked"], objective)["accuracy"] for p in sets.values())]
         figure.add_bar(
-            x=["none", *sets], y=[value["value"] for value in values], name=label, offsetgroup=label, error_y=_interval(values),
+            x=["none", *sets], y=[value["value"] for value in values], name=label, offsetgroup=label, error_y=error_bars(values),
             marker={"color": color_of(label, i), "pattern": {"shape": ["", "/", "."][i % 3], "solidity": 0.15, "fillmode": "overlay"}},
         )  # fmt: skip
         drawn = [
@@ -146,7 +144,7 @@ def set_bars(results: Results, name: str) -> go.Figure:
             x=[at for at, _ in drawn], y=[value for _, value in drawn], mode="markers", name=f"{label}, random sets", offsetgroup=label,
             marker={"symbol": "x-thin-open", "color": "#000000", "size": 8},
         )  # fmt: skip
-    figure.add_hline(y=0.5, **_ZERO)
+    figure.add_hline(y=0.5, **DOTTED)
     figure.update_layout(**LAYOUT, barmode="group", scattermode="group")
     figure.update_yaxes(title="pair accuracy", range=[0, 1])
     figure.update_xaxes(title="set zeroed (neurons)")
@@ -160,14 +158,5 @@ def _look(label: str, first: str, second: str) -> tuple[str, str]:
     return COLORS.get(gains, "#CC79A7"), SYMBOLS.get(gains, "diamond")
 
 
-def _scores(entry: dict[str, Any], objective: str) -> dict[str, Any]:
+def _scores(entry: ScoresJson, objective: str) -> ScoreSummaryJson:
     return entry["objectives"][objective] if objective else entry
-
-
-def _interval(values: list[Any]) -> dict[str, Any]:
-    """Error bars from estimates, of which some may be None."""
-    return {
-        "type": "data",
-        "array": [value and value["high"] - value["value"] for value in values],
-        "arrayminus": [value and value["value"] - value["low"] for value in values],
-    }

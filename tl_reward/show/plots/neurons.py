@@ -8,7 +8,7 @@ from tl_reward.measures.overlap import independent_regions
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.neuron_columns import Column, columns_of, exact_effects
 from tl_reward.results.store import Results
-from tl_reward.show.plots.style import LAYOUT, SYMBOLS, color_of, dash_of, layer_ticks, plain
+from tl_reward.show.plots.style import DOTTED, LAYOUT, SYMBOLS, color_of, dash_of, layer_ticks, plain
 
 
 def quantity_map(results: Results, model: str, quantity: str | None = None) -> go.Figure:
@@ -108,8 +108,8 @@ def neuron_effects(results: Results, neuron: tuple[int, int]) -> go.Figure:
     for c in columns_of(results):
         if c.unit == "reward units" and neuron[0] < c.values.shape[0] and neuron[1] < c.values.shape[1]:
             value, spread = float(c.values[neuron]), 1.96 * float(c.error[neuron]) if c.error is not None else None
-            reach = (None, None) if spread is None else (value - spread, value + spread)
-            rows.append((c.model, "estimated", c.key if spread is not None else f"{c.key} (no interval)", value, *reach))
+            low, high = (None, None) if spread is None else (value - spread, value + spread)
+            rows.append((c.model, "estimated", c.key if spread is not None else f"{c.key} (no interval)", value, low, high))
     for each in exact_effects(results):
         if each["neuron"] == list(neuron):
             what = "added by patching" if each["kind"] == "patch" else f"{each['kind']} ablation"
@@ -132,7 +132,7 @@ def neuron_effects(results: Results, neuron: tuple[int, int]) -> go.Figure:
             },
             marker={"color": color_of(model, models.index(model)), "symbol": symbol, "size": 9},
         )  # fmt: skip
-    figure.add_vline(x=0, line={"dash": "dot", "color": "#555"})
+    figure.add_vline(x=0, **DOTTED)
     figure.update_layout(**LAYOUT)
     figure.update_xaxes(title="effect on the margin (reward units)")
     figure.update_yaxes(autorange="reversed", automargin=True)

@@ -1,16 +1,22 @@
 """Figures of patching and of the reward lens. `Results` in, plotly `Figure` out."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from tl_reward.errors import InputError
+from tl_reward.measures.json_shapes import EstimateJson, MaybeEstimateJson, ModelPatchingPointJson, PatchedCellJson
+from tl_reward.results.sections import ModelPatchingEntry
 from tl_reward.results.store import Results
-from tl_reward.show.plots.style import LAYOUT, color_of, layer_ticks, plain
+from tl_reward.show.plots.style import DOTTED, LAYOUT, color_of, defined, error_bars, layer_ticks, plain
 
-DIRECTIONS = {"noising": "noising: chosen run patched", "denoising": "denoising: rejected run patched"}
+DIRECTIONS: Mapping[Literal["noising", "denoising"], str] = {
+    "noising": "noising: chosen run patched",
+    "denoising": "denoising: rejected run patched",
+}
 _SCALE = [[0, "#B2182B"], [0.5, "#FFFFFF"], [1, "#2166AC"]]
 _LOOKS = (
     ("#0072B2", "solid"),
@@ -26,7 +32,7 @@ _TOP: dict[str, Any] = LAYOUT | {"margin": LAYOUT["margin"] | {"t": 90}, "legend
 def patch_profile(results: Results, name: str) -> go.Figure:
     """The share of the reward gap that each layer's sites move, a line a site, with 95 % intervals; a panel a direction."""
     cells = [cell for cell in results.entry("patching", name)["cells"] if cell["unit"] is None and isinstance(cell["where"], str)]
-    lines: dict[str, list[dict[str, Any]]] = {}
+    lines: dict[str, list[PatchedCellJson]] = {}
     for cell in cells:
         if cell["layer"] is not None:
             lines.setdefault(f"{cell['kind']}, {cell['where']} tokens", []).append(cell)
@@ -40,10 +46,8 @@ def patch_profile(results: Results, name: str) -> go.Figure:
             )  # fmt: skip
         for cell in cells:
             if cell["layer"] is None:
-                figure.add_hline(
-                    y=cell[direction]["value"], line={"dash": "dot", "color": "#555"}, annotation_text=f"the set, {cell['where']} tokens",
-                    row=1, col=column,
-                )  # fmt: skip
+                place: dict[str, Any] = {"row": 1, "col": column}
+                figure.add_hline(y=cell[direction]["value"], **DOTTED, annotation_text=f"the set, {cell['where']} tokens", **place)
     figure.add_hline(y=0, line={"color": "#999", "width": 1})
     figure.update_layout(**_TOP)
     figure.update_xaxes(title="layer", dtick=layer_ticks(1 + max((cell["layer"] or 0 for cell in cells), default=0)))
@@ -51,12 +55,12 @@ def patch_profile(results: Results, name: str) -> go.Figure:
     return figure
 
 
-def patch_heads(results: Results, name: str, where: str = "all") -> go.Figure:
+def patch_heads(results: Results, name: str, where: str | int = "all") -> go.Figure:
     """The share of the reward gap that each attention head moves, at some tokens; a panel a direction."""
     cells = [cell for cell in results.entry("patching", name)["cells"] if cell["unit"] is not None and cell["where"] == where]
     if not cells:
         raise InputError(f"patching of {name!r} has no heads at {where} tokens; patch attn_z")
-    shape = (max(cell["layer"] for cell in cells) + 1, max(cell["unit"] for cell in cells) + 1)
+    shape = (max(cell["layer"] or 0 for cell in cells) + 1, max(cell["unit"] or 0 for cell in cells) + 1)
     values = {direction: np.zeros(shape) for direction in DIRECTIONS}
     for cell in cells:
         for direction in DIRECTIONS:
@@ -73,11 +77,11 @@ def patch_heads(results: Results, name: str, where: str = "all") -> go.Figure:
 def patch_tokens(results: Results, name: str) -> go.Figure:
     """One pair, patched one token and layer at a time: the share of its reward gap that moves; a panel a direction."""
     entry = results.entry("patching", name)
-    cells = [cell for cell in entry["cells"] if not isinstance(cell["where"], str) and cell["unit"] is None]
+    cells = [cell for cell in entry["cells"] if isinstance(cell["where"], int) and cell["unit"] is None and cell["layer"] is not None]
     if not cells or "tokens" not in entry:
         raise InputError(f"patching of {name!r} is not token by token; patch one pair with tokens")
     places = sorted({cell["where"] for cell in cells})
-    layers = max(cell["layer"] for cell in cells) + 1
+    layers = max(cell["layer"] or 0 for cell in cells) + 1
     values = {direction: np.zeros((layers, len(places))) for direction in DIRECTIONS}
     for cell in cells:
         for direction in DIRECTIONS:
@@ -110,10 +114,9 @@ def patched_accuracy(results: Results, model: str, source_model: str) -> go.Figu
     )  # fmt: skip
     for column, entry in enumerate(entries, start=1):
         _patched_curve(figure, entry, "accuracy", entry["clean"]["accuracy"], column)
-        figure.add_hline(
-            y=entry["source"]["accuracy"]["value"], line={"dash": "dash", "color": "#555"}, annotation_text=plain(source_model),
-            row=1, col=column,
-        )  # fmt: skip
+        place: dict[str, Any] = {"row": 1, "col": column}
+        accuracy, look = entry["source"]["accuracy"]["value"], {"dash": "dash", "color": "#555"}
+        figure.add_hline(y=accuracy, line=look, annotation_text=plain(source_model), **place)
     figure.update_layout(**_TOP)
     figure.update_xaxes(title="neurons patched (%)")
     figure.update_yaxes(title="pair accuracy", range=[-0.02, 1.02], col=1)
@@ -125,21 +128,40 @@ def model_patching_curves(results: Results, name: str) -> go.Figure:
     entry = results.entry("model_patching", name)
     titles = [f"lost pairs recovered (of {entry['lost']})", "right pairs kept"]
     figure = make_subplots(rows=1, cols=2, subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.03)
-    for column, (quantity, start) in enumerate({"recovered": 0.0, "kept": 1.0}.items(), start=1):
-        _patched_curve(figure, entry, quantity, {"value": start, "low": start, "high": start}, column)
+    starts: dict[Literal["recovered", "kept"], float] = {"recovered": 0.0, "kept": 1.0}
+    for column, (quantity, start) in enumerate(starts.items(), start=1):
+        _patched_curve(figure, entry, quantity, {"value": start, "low": start, "high": start, "n": 0}, column)
     figure.update_layout(**_TOP)
     figure.update_xaxes(title="neurons patched (%)")
     figure.update_yaxes(title="share of pairs", range=[-0.02, 1.02], col=1)
     return figure
 
 
-def _patched_curve(figure: go.Figure, entry: dict[str, Any], quantity: str, start: dict[str, float], column: int) -> None:
-    place, points = {"row": 1, "col": column}, entry["points"]
+class _Found(NamedTuple):
+    """A quantity at a point: of the top neurons, and of each random draw."""
+
+    top: EstimateJson | MaybeEstimateJson
+    random: Sequence[float | None]
+
+
+def _found(point: ModelPatchingPointJson, quantity: Literal["accuracy", "recovered", "kept"]) -> _Found:
+    if quantity == "accuracy":
+        return _Found(point["ranked"]["accuracy"], point["random_accuracy"])
+    if quantity == "recovered":
+        return _Found(point["recovered"], point["random_recovered"])
+    return _Found(point["kept"], point["random_kept"])
+
+
+def _patched_curve(
+    figure: go.Figure, entry: ModelPatchingEntry, quantity: Literal["accuracy", "recovered", "kept"], start: EstimateJson, column: int
+) -> None:
+    place: dict[str, Any] = {"row": 1, "col": column}
+    points, found = entry["points"], [_found(point, quantity) for point in entry["points"]]
     # Shares are steps, evenly spaced: on a linear axis all but the largest would be one.
     labels = ["0", *(f"{100 * point['fraction']:g}" for point in points)]
     figure.update_xaxes(tickvals=list(range(len(labels))), ticktext=labels, **place)
-    drawn = [(step, point[f"random_{quantity}"]) for step, point in enumerate(points, start=1)]
-    banded = [(x, values) for x, values in drawn if values and values[0] is not None]
+    drawn = [(step, [value for value in each.random if value is not None]) for step, each in enumerate(found, start=1)]
+    banded = [(x, values) for x, values in drawn if values]
     if banded:
         xs = [0, *(x for x, _ in banded)]
         highs, lows = ([start["value"], *(pick(values) for _, values in banded)] for pick in (max, min))
@@ -152,12 +174,11 @@ def _patched_curve(figure: go.Figure, entry: dict[str, Any], quantity: str, star
             x=xs, y=means, mode="lines+markers", line={"color": "#777777", "dash": "dot"}, marker={"symbol": "x-thin-open", "size": 7},
             name="mean of the random draws", showlegend=column == 1, **place,
         )  # fmt: skip
-    found = [point["ranked"]["accuracy"] if quantity == "accuracy" else point[quantity] for point in points]
-    shown = [(step, value) for step, value in enumerate(found, start=1) if value["value"] is not None]
+    shown = [(step, value) for step, each in enumerate(found, start=1) if (value := defined(each.top)) is not None]
     values = [start, *(value for _, value in shown)]
     figure.add_scatter(
         x=[0, *(x for x, _ in shown)], y=[value["value"] for value in values], mode="lines+markers", name="top neurons patched",
-        line={"color": color_of(entry["source_model"], 0)}, error_y=_bars(values), showlegend=column == 1, **place,
+        line={"color": color_of(entry["source_model"], 0)}, error_y=error_bars(values), showlegend=column == 1, **place,
     )  # fmt: skip
 
 
@@ -174,7 +195,8 @@ def lens_curves(results: Results) -> go.Figure:
         decided = np.array(entry["decided_at_depth"])
         share = [float((decided <= depth).mean()) for depth in depths]
         figure.add_scatter(x=depths, y=share, mode="lines", name=name, line={"color": color, "dash": dash}, showlegend=False, row=1, col=2)
-    figure.add_hline(y=0.5, line={"dash": "dot", "color": "#555"}, annotation_text="chance", row=1, col=1)
+    first: dict[str, Any] = {"row": 1, "col": 1}
+    figure.add_hline(y=0.5, **DOTTED, annotation_text="chance", **first)
     figure.update_layout(**_TOP)
     figure.update_xaxes(
         title="depth (layers that have run)", dtick=layer_ticks(max(len(e["accuracy"]) for e in results.section("lens").values()))
@@ -196,7 +218,7 @@ def token_curves(results: Results, name: str, pair_id: str) -> go.Figure:
             x=list(range(len(rewards))), y=rewards, mode="lines+markers", name=side, line={"color": color, "dash": dash},
             marker={"size": 4}, text=tokens, hovertemplate="%{text}: %{y:.3f}<extra>" + side + "</extra>",
         )  # fmt: skip
-    figure.add_vline(x=pair["decided_at_token"], line={"dash": "dot", "color": "#555"}, annotation_text="decided")
+    figure.add_vline(x=pair["decided_at_token"], **DOTTED, annotation_text="decided")
     figure.update_layout(**LAYOUT)
     figure.update_xaxes(title="token after the shared prefix (hover for its text)")
     figure.update_yaxes(title="reward so far (reward units)")
@@ -222,7 +244,15 @@ def _shared_scale(figure: go.Figure, values: list[np.ndarray], title: str) -> No
 
 
 def _banded(
-    figure: go.Figure, x: list[int], values: list[dict[str, float]], name: str, color: str, dash: str, *, showlegend: bool, **place: int
+    figure: go.Figure,
+    x: Sequence[int | None],
+    values: Sequence[EstimateJson],
+    name: str,
+    color: str,
+    dash: str,
+    *,
+    showlegend: bool,
+    **place: Any,
 ) -> None:
     """A line with its intervals as a band."""
     band = [value["high"] for value in values] + [value["low"] for value in reversed(values)]
@@ -239,11 +269,3 @@ def _banded(
 def _faint(color: str) -> str:
     red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.15)"
-
-
-def _bars(values: list[dict[str, float]]) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "array": [value["high"] - value["value"] for value in values],
-        "arrayminus": [value["value"] - value["low"] for value in values],
-    }

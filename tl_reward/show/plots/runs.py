@@ -8,8 +8,9 @@ from plotly.subplots import make_subplots
 
 from tl_reward.errors import InputError
 from tl_reward.neurons import NeuronSet
+from tl_reward.results.sections import OverlapEntry, ScoresEntry
 from tl_reward.results.store import Results
-from tl_reward.show.plots.style import LAYOUT, SYMBOLS, color_of, dash_of, layer_ticks, plain
+from tl_reward.show.plots.style import DOTTED, LAYOUT, SYMBOLS, color_of, dash_of, error_bars, layer_ticks, plain
 
 
 def accuracy_bars(results: Results) -> go.Figure:
@@ -23,17 +24,13 @@ def accuracy_bars(results: Results) -> go.Figure:
             name=plain(model),
             x=[plain(dataset) for dataset in datasets],
             y=[v and v["value"] for v in values],
-            error_y={
-                "type": "data",
-                "array": [v and v["high"] - v["value"] for v in values],
-                "arrayminus": [v and v["value"] - v["low"] for v in values],
-            },
+            error_y=error_bars(values),
             marker={"color": color_of(model, i), "pattern": {"shape": ["", "/", "."][i % 3], "solidity": 0.15, "fillmode": "overlay"}},
             text=[v and f"{v['value']:.2f}" for v in values],
             textposition="inside",
             insidetextanchor="start",
         )
-    figure.add_hline(y=0.5, line={"dash": "dot", "color": "#555"}, annotation_text="chance")
+    figure.add_hline(y=0.5, **DOTTED, annotation_text="chance")
     figure.update_layout(**LAYOUT, barmode="group")
     figure.update_yaxes(title="pair accuracy", range=[0, 1])
     figure.update_xaxes(title="data set")
@@ -62,7 +59,7 @@ def margin_histogram(results: Results) -> go.Figure:
                 x=(edges[1:] + edges[:-1]) / 2, y=share, name=plain(model), legendgroup=model, showlegend=j == 0, mode="lines",
                 line=line, row=1, col=j + 1,
             )  # fmt: skip
-    figure.add_vline(x=0, line={"dash": "dot", "color": "#555"})
+    figure.add_vline(x=0, **DOTTED)
     figure.update_layout(**LAYOUT | {"margin": LAYOUT["margin"] | {"t": 70}, "legend": LAYOUT["legend"] | {"y": 1.12}})
     figure.update_xaxes(title="margin (reward units)")
     figure.update_yaxes(title="share of pairs", col=1)
@@ -103,7 +100,7 @@ def layer_profile(results: Results, name: str | None = None) -> go.Figure:
             marker={"symbol": SYMBOLS.get(model, "cross")},
         )  # fmt: skip
     even = sum(map(len, entry["top"].values())) / len(entry["top"]) / entry["n_layers"]
-    figure.add_hline(y=even, line={"dash": "dot", "color": "#555"}, annotation_text="evenly spread")
+    figure.add_hline(y=even, **DOTTED, annotation_text="evenly spread")
     figure.update_layout(**LAYOUT)
     figure.update_xaxes(title="layer", dtick=layer_ticks(entry["n_layers"]))
     figure.update_yaxes(title=f"neurons in the top {entry['fraction']:.0%}", rangemode="tozero")
@@ -156,14 +153,11 @@ def ablation_curves(results: Results, quantity: str = "accuracy") -> go.Figure:
             )  # fmt: skip
         figure.add_scatter(
             x=shares, y=[v["value"] for v in ranked], mode="lines+markers", line={"color": color},
-            error_y={
-                "type": "data", "array": [v["high"] - v["value"] for v in ranked],
-                "arrayminus": [v["value"] - v["low"] for v in ranked],
-            },
+            error_y=error_bars(ranked),
             name=f"top neurons zeroed: {plain(name)}", showlegend=False, **place,
         )  # fmt: skip
     if quantity == "accuracy":
-        figure.add_hline(y=0.5, line={"dash": "dot", "color": "#555"})
+        figure.add_hline(y=0.5, **DOTTED)
     figure.update_layout(**LAYOUT | {"margin": LAYOUT["margin"] | {"t": 70}, "legend": LAYOUT["legend"] | {"y": 1.12}})
     figure.update_xaxes(title="neurons zeroed (%)")
     figure.update_yaxes(title="pair accuracy" if quantity == "accuracy" else "mean margin (reward units)", col=1)
@@ -182,7 +176,7 @@ def top_neurons(results: Results, *, k: int = 20, score: str = "mean", site: str
     ranks = {model: value.flatten().argsort(descending=True, stable=True).argsort() for model, value in values.items()}
     best = NeuronSet(coord for value in values.values() for coord in NeuronSet.top(value, k=min(k, value.numel())))
     width = next(iter(values.values())).shape[1]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"layer": layer, "neuron": neuron}
         | {model: {"score": values[model][layer, neuron].item(), "rank": int(ranks[model][layer * width + neuron]) + 1} for model in models}
         for layer, neuron in best
@@ -190,11 +184,11 @@ def top_neurons(results: Results, *, k: int = 20, score: str = "mean", site: str
     return sorted(rows, key=lambda row: min(row[model]["rank"] for model in models))[:k]
 
 
-def _scored(results: Results) -> dict[tuple[str, str], dict[str, Any]]:
+def _scored(results: Results) -> dict[tuple[str, str], ScoresEntry]:
     return {(entry["model"], entry["dataset"]): entry for entry in results.section("scores").values()}
 
 
-def _overlap(results: Results, name: str | None) -> dict[str, Any]:
+def _overlap(results: Results, name: str | None) -> OverlapEntry:
     """The overlap entry of that name, or the first one."""
     entries = results.section("overlap")
     return entries[name] if name else next(iter(entries.values()))

@@ -1,20 +1,19 @@
 """What all figures share: colours, dashes and markers by objective, the layout, and names as plain text."""
 
 import html
+from collections.abc import Sequence
 from typing import Any
+
+from tl_reward.measures.json_shapes import EstimateJson, MaybeEstimateJson
 
 # Okabe and Ito's colours, told apart by colour-blind readers; each objective has a dash and a marker of its own beside its colour.
 COLORS = {"helpful": "#0072B2", "harmless": "#D55E00", "mixed": "#009E73"}
 
-
 DASHES = {"helpful": "solid", "harmless": "dash", "mixed": "dot"}
-
 
 SYMBOLS = {"helpful": "circle", "harmless": "square", "mixed": "diamond"}
 
-
 _SPARE = ["#56B4E9", "#E69F00", "#000000", "#F0E442"]
-
 
 LAYOUT: dict[str, Any] = {
     "template": "plotly_white",
@@ -22,11 +21,28 @@ LAYOUT: dict[str, Any] = {
     "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
     "font": {"family": "system-ui, sans-serif", "size": 13},
 }
+# Of a line that says what is neutral: no effect, chance.
+DOTTED: dict[str, Any] = {"line": {"dash": "dot", "color": "#555"}}
 
 
 def plain(text: str) -> str:
     """A name from a run, for a figure: plotly reads some tags in its labels, links among them, and looks for MathJax where $ are."""
     return html.escape(text, quote=False).replace("$", "&#36;")
+
+
+def defined(value: EstimateJson | MaybeEstimateJson) -> EstimateJson | None:
+    """An estimate, or None where there was nothing to estimate from."""
+    middle, low, high = value["value"], value["low"], value["high"]
+    return None if middle is None or low is None or high is None else {"value": middle, "low": low, "high": high, "n": value["n"]}
+
+
+def error_bars(values: Sequence[EstimateJson | None]) -> dict[str, Any]:
+    """plotly's, from estimates; none where there is no estimate."""
+    return {
+        "type": "data",
+        "array": [value and value["high"] - value["value"] for value in values],
+        "arrayminus": [value and value["value"] - value["low"] for value in values],
+    }
 
 
 def layer_ticks(n_layers: int) -> int:

@@ -1,63 +1,104 @@
 """A run as tables in a terminal."""
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Column, Table
 
+from tl_reward.measures.json_shapes import EstimateJson, MaybeEstimateJson, ScoresJson
+from tl_reward.results.sections import (
+    AblationEntry,
+    AttributionEntry,
+    DiscoveryEntry,
+    EffectsEntry,
+    LensEntry,
+    ModelPatchingEntry,
+    OverlapEntry,
+    PatchingEntry,
+    ScoresEntry,
+    SetsEntry,
+    TensionEntry,
+    Tested,
+)
 from tl_reward.results.store import Results
 
 
 def summary(results: Results, console: Console) -> None:
     """Prints a run's sections as tables."""
-    if "scores" in results.sections:
-        table = Table("model", "data set", "pairs", Column("accuracy [95 %]", no_wrap=True), "best of n", "margin", title="Scores")
-        for entry in results.sections["scores"].values():
-            best = f"{entry['best_of_n']['value']:.3f}" if entry["best_of_n"] else "–"
-            pairs = f"{entry['pairs']} ({entry['dropped']} dropped)" if entry["dropped"] else str(entry["pairs"])
-            cells = _estimate(entry["accuracy"]), best, f"{entry['mean_margin']['value']:+.3f}"
-            table.add_row(entry["model"], entry["dataset"], pairs, *cells)
-        console.print(table)
-    if "discovery" in results.sections:
-        table = Table("model", "found on", "pairs", "tokens", "at", "scores", title="Neurons")
-        for name, entry in results.sections["discovery"].items():
-            sites, scores = (sorted(set(part)) for part in zip(*(key.split("/") for key in entry["computed"]), strict=True))
-            cells = str(entry["pairs"]), f"{entry['tokens']:,}", "\n".join(sites), "\n".join(scores)
-            table.add_row(name, entry["dataset"], *cells)
-        console.print(table)
-    for name, entry in results.sections.get("overlap", {}).items():
-        table = Table("models", "shared", "Jaccard", "chance", "chance, layers matched", "p", title=f"Overlap: {name}")
-        for pair in entry["pairs"]:
-            numbers = (f"{pair[key]:.3f}" for key in ("jaccard", "chance", "chance_by_layer"))
-            table.add_row(
-                f"{pair['a']} – {pair['b']}", str(pair["shared"]), *numbers, f"{pair['p_value']:.1g}" if pair["p_value"] else "<1e-300"
-            )
-        console.print(table)
-        for model, thirds in entry["depth"].items():
-            console.print(f"{model}: early / middle / late third of the layers {' / '.join(f'{share:.2f}' for share in thirds)}")
-        ties = {model: count for model, count in entry["ties_at_cut"].items() if count}
-        if ties:
-            console.print(f"ties across the cut (the choice among them is arbitrary): {ties}")
-        if "regions" in entry:
-            console.print(", ".join(f"{region}: {count}" for region, count in entry["regions"].items()))
-    for section, show in _SHOWN:
-        for name, entry in results.sections.get(section, {}).items():
-            show(name, entry, console)
-    for name, entry in results.sections.get("ablation", {}).items():
-        table = Table("zeroed", "neurons", Column("accuracy [95 %]", no_wrap=True), "random draws", title=f"Ablation: {name}")
-        table.add_row("none", "0", _estimate(entry["clean"]["accuracy"]), "")
-        for point in entry["points"]:
-            drawn = ", ".join(f"{v:.3f}" for v in point["random_accuracy"]) or "none: a layer is over half full"
-            cells = str(point["neurons"]), _estimate(point["ranked"]["accuracy"]), drawn
-            table.add_row(f"top {point['fraction']:.0%}", *cells)
-        console.print(table)
-        _caution(entry, console)
-        ties = [f"{p['fraction']:.0%}: {p['ties_at_cut']}" for p in entry["points"] if p["ties_at_cut"]]
-        if ties:
-            console.print(f"ties across the cut (the choice among them is arbitrary): {', '.join(ties)}")
+    have = results.sections
+    if "scores" in have:
+        _scores(have["scores"], console)
+    if "discovery" in have:
+        _discovery(have["discovery"], console)
+    _each(have.get("overlap"), _overlap, console)
+    _each(have.get("attribution"), _attribution, console)
+    _each(have.get("effects"), _effects, console)
+    _each(have.get("tension"), _tension, console)
+    _each(have.get("sets"), _sets, console)
+    _each(have.get("patching"), _patching, console)
+    _each(have.get("model_patching"), _model_patching, console)
+    _each(have.get("lens"), _lens, console)
+    _each(have.get("ablation"), _ablation, console)
 
 
-def _attribution(name: str, entry: dict[str, Any], console: Console) -> None:
+Entry = TypeVar("Entry")
+
+
+def _each(entries: Mapping[str, Entry] | None, show: Callable[[str, Entry, Console], None], console: Console) -> None:
+    for name, entry in (entries or {}).items():
+        show(name, entry, console)
+
+
+def _scores(entries: Mapping[str, ScoresEntry], console: Console) -> None:
+    table = Table("model", "data set", "pairs", Column("accuracy [95 %]", no_wrap=True), "best of n", "margin", title="Scores")
+    for entry in entries.values():
+        best = f"{entry['best_of_n']['value']:.3f}" if entry["best_of_n"] else "–"
+        pairs = f"{entry['pairs']} ({entry['dropped']} dropped)" if entry["dropped"] else str(entry["pairs"])
+        cells = _estimate(entry["accuracy"]), best, f"{entry['mean_margin']['value']:+.3f}"
+        table.add_row(entry["model"], entry["dataset"], pairs, *cells)
+    console.print(table)
+
+
+def _discovery(entries: Mapping[str, DiscoveryEntry], console: Console) -> None:
+    table = Table("model", "found on", "pairs", "tokens", "at", "scores", title="Neurons")
+    for name, entry in entries.items():
+        sites, scores = (sorted(set(part)) for part in zip(*(key.split("/") for key in entry["computed"]), strict=True))
+        cells = str(entry["pairs"]), f"{entry['tokens']:,}", "\n".join(sites), "\n".join(scores)
+        table.add_row(name, entry["dataset"], *cells)
+    console.print(table)
+
+
+def _overlap(name: str, entry: OverlapEntry, console: Console) -> None:
+    table = Table("models", "shared", "Jaccard", "chance", "chance, layers matched", "p", title=f"Overlap: {name}")
+    for pair in entry["pairs"]:
+        numbers = (f"{number:.3f}" for number in (pair["jaccard"], pair["chance"], pair["chance_by_layer"]))
+        p = f"{pair['p_value']:.1g}" if pair["p_value"] else "<1e-300"
+        table.add_row(f"{pair['a']} – {pair['b']}", str(pair["shared"]), *numbers, p)
+    console.print(table)
+    for model, thirds in entry["depth"].items():
+        console.print(f"{model}: early / middle / late third of the layers {' / '.join(f'{share:.2f}' for share in thirds)}")
+    ties = {model: count for model, count in entry["ties_at_cut"].items() if count}
+    if ties:
+        console.print(f"ties across the cut (the choice among them is arbitrary): {ties}")
+    if "regions" in entry:
+        console.print(", ".join(f"{region}: {count}" for region, count in entry["regions"].items()))
+
+
+def _ablation(name: str, entry: AblationEntry, console: Console) -> None:
+    table = Table("zeroed", "neurons", Column("accuracy [95 %]", no_wrap=True), "random draws", title=f"Ablation: {name}")
+    table.add_row("none", "0", _estimate(entry["clean"]["accuracy"]), "")
+    for point in entry["points"]:
+        drawn = ", ".join(f"{v:.3f}" for v in point["random_accuracy"]) or "none: a layer is over half full"
+        table.add_row(f"top {point['fraction']:.0%}", str(point["neurons"]), _estimate(point["ranked"]["accuracy"]), drawn)
+    console.print(table)
+    _caution(entry, console)
+    ties = [f"{p['fraction']:.0%}: {p['ties_at_cut']}" for p in entry["points"] if p["ties_at_cut"]]
+    if ties:
+        console.print(f"ties across the cut (the choice among them is arbitrary): {', '.join(ties)}")
+
+
+def _attribution(name: str, entry: AttributionEntry, console: Console) -> None:
     table = Table(
         "neuron", "sample", *entry["methods"], Column("exact [95 %]", no_wrap=True),
         title=f"Effect of one neuron on the margin: {name}",
@@ -85,7 +126,7 @@ def _attribution(name: str, entry: dict[str, Any], console: Console) -> None:
         console.print(table)
 
 
-def _effects(name: str, entry: dict[str, Any], console: Console) -> None:
+def _effects(name: str, entry: EffectsEntry, console: Console) -> None:
     objectives = list(entry["effects"][0]["by_objective"])
     table = Table(
         "neurons", Column("margin lost [95 %]", no_wrap=True), *(f"{objective} margin" for objective in objectives), "accuracy lost",
@@ -98,7 +139,7 @@ def _effects(name: str, entry: dict[str, Any], console: Console) -> None:
     console.print(f"{entry['pairs']} pairs, at {entry['site']}. Positive: ablating lowers the margin, in reward units.")
 
 
-def _tension(name: str, entry: dict[str, Any], console: Console) -> None:
+def _tension(name: str, entry: TensionEntry, console: Console) -> None:
     table = Table("neurons that raise the margin of", "count", title=f"Tension: {name}")
     for label, coords in entry["quadrants"].items():
         table.add_row(label, f"{len(coords):,}")
@@ -112,12 +153,12 @@ def _tension(name: str, entry: dict[str, Any], console: Console) -> None:
         console.print(f"in conflict, of {value['neurons']:,} {label}: {value['share']:.3f} ({chance})")
 
 
-def _sets(name: str, entry: dict[str, Any], console: Console) -> None:
+def _sets(name: str, entry: SetsEntry, console: Console) -> None:
     objectives = list(entry["clean"]["objectives"])
     heads = [f"{objective} accuracy" for objective in objectives] or ["accuracy"]
     table = Table("zeroed", "neurons", *heads, "random sets", "share of accuracy lost", title=f"Sets zeroed: {name}")
 
-    def cells(scores: dict[str, Any]) -> list[str]:
+    def cells(scores: ScoresJson) -> list[str]:
         return [_short(scores["objectives"][objective]["accuracy"]) for objective in objectives] or [_short(scores["accuracy"])]
 
     table.add_row("none", "0", *cells(entry["clean"]), "", "")
@@ -133,12 +174,12 @@ def _sets(name: str, entry: dict[str, Any], console: Console) -> None:
     _caution(entry, console)
 
 
-def _caution(entry: dict[str, Any], console: Console) -> None:
+def _caution(entry: Tested, console: Console) -> None:
     if entry["tested_pairs_that_found"]:
         console.print(f"CAUTION: {entry['tested_pairs_that_found']} of the tested pairs were used to find the neurons")
 
 
-def _patching(name: str, entry: dict[str, Any], console: Console) -> None:
+def _patching(name: str, entry: PatchingEntry, console: Console) -> None:
     cells = sorted(entry["cells"], key=lambda cell: -cell["noising"]["value"] - cell["denoising"]["value"])[:12]
     table = Table(
         "site", "layer", "tokens", Column("noising [95 %]", no_wrap=True), Column("denoising [95 %]", no_wrap=True),
@@ -160,13 +201,15 @@ def _patching(name: str, entry: dict[str, Any], console: Console) -> None:
         console.print(f"Attribution patching against these: Spearman {_short(entry['agreement']['spearman'])}.")
 
 
-def _model_patching(name: str, entry: dict[str, Any], console: Console) -> None:
+def _model_patching(name: str, entry: ModelPatchingEntry, console: Console) -> None:
     table = Table("patched", "accuracy", "recovered", "kept", title=f"Patched from another model: {name}")
     table.add_row("none", _short(entry["clean"]["accuracy"]), "", "")
     for point in entry["points"]:
-        table.add_row(f"top {point['fraction']:.1%} ({point['neurons']:,})", *(_short(v) for v in _figures_of(point)))
+        figures = (_short(point["ranked"]["accuracy"]), _short(point["recovered"]), _short(point["kept"]))
+        table.add_row(f"top {point['fraction']:.1%} ({point['neurons']:,})", *figures)
         if point["random_accuracy"]:
-            table.add_row("  random", *(_drawn(point[f"random_{key}"]) for key in ("accuracy", "recovered", "kept")))
+            drawn = (point["random_accuracy"], point["random_recovered"], point["random_kept"])
+            table.add_row("  random", *map(_drawn, drawn))
     table.add_row("the source itself", _short(entry["source"]["accuracy"]), "", "")
     console.print(table)
     console.print(
@@ -177,11 +220,7 @@ def _model_patching(name: str, entry: dict[str, Any], console: Console) -> None:
     _caution(entry, console)
 
 
-def _figures_of(point: dict[str, Any]) -> list[dict[str, Any]]:
-    return [point["ranked"]["accuracy"], point["recovered"], point["kept"]]
-
-
-def _lens(name: str, entry: dict[str, Any], console: Console) -> None:
+def _lens(name: str, entry: LensEntry, console: Console) -> None:
     table = Table("layers run", Column("accuracy [95 %]", no_wrap=True), "margin", "pairs decided", title=f"Reward lens: {name}")
     last = len(entry["accuracy"]) - 1
     for depth in sorted({round(last * i / 6) for i in range(7)}):
@@ -194,34 +233,21 @@ def _lens(name: str, entry: dict[str, Any], console: Console) -> None:
     )
 
 
-def _drawn(values: list[float | None]) -> str:
+def _drawn(values: Sequence[float | None]) -> str:
     return ", ".join(f"{value:.2f}" for value in values if value is not None) or "–"
 
 
-_SHOWN = (
-    ("attribution", _attribution),
-    ("effects", _effects),
-    ("tension", _tension),
-    ("sets", _sets),
-    ("patching", _patching),
-    ("model_patching", _model_patching),
-    ("lens", _lens),
-)
-
-
-def _signed(value: dict[str, float]) -> str:
+def _signed(value: EstimateJson) -> str:
     return f"{value['value']:+.5f} [{value['low']:+.5f}, {value['high']:+.5f}]"
 
 
-def _short(value: dict[str, Any]) -> str:
+def _short(value: EstimateJson | MaybeEstimateJson) -> str:
     if value["value"] is None:
         return "undefined"
-    if value.get("n") == 1:  # an interval over one prompt says nothing
+    if value["n"] == 1:  # an interval over one prompt says nothing
         return f"{value['value']:.2f}"
     return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
 
 
-def _estimate(value: dict[str, Any]) -> str:
-    if value["value"] is None:
-        return "undefined"
+def _estimate(value: EstimateJson) -> str:
     return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
