@@ -182,9 +182,9 @@ def model() -> HookedRewardModel:
         num_key_value_heads=2,
         max_position_embeddings=16,
         pad_token_id=0,
-        num_labels=1,
         initializer_range=0.5,
     )
+    config.num_labels = 1
     return HookedRewardModel.from_hf(LlamaForSequenceClassification(config).eval(), device="cpu")
 
 

@@ -15,6 +15,7 @@ LIGHT = (
     "tl_reward.data.readers",
     "tl_reward.model.embedded",
     "tl_reward.model.training.config",
+    "tl_reward.model.training.record",
 )
 
 

@@ -1,14 +1,17 @@
 """Statistics: hand-computed numbers, and streaming against everything in memory at once."""
 
+from typing import Any, cast
+
 import pytest
 import torch
 from conftest import ARCHITECTURES, hf_model
+from torch import Tensor
 
 from tl_reward.analyses.discovery import discover
 from tl_reward.data.readers import load_pairs
 from tl_reward.data.text import render
 from tl_reward.errors import InputError
-from tl_reward.measures.neuron_statistics import NeuronStatistics
+from tl_reward.measures.neuron_statistics import NeuronStatistics, StatisticName
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_reward_model
 from tl_reward.sites import Site
@@ -25,7 +28,7 @@ def test_hand_computed_statistics():
     stats.count(weight[None])
     averages = torch.tensor([[0.5, 0.5, 0.0]])
     assert stats.update(0, activation, weight[None], base, averages).tolist() == [[2.0, -1.0]]
-    expected = {
+    expected: dict[StatisticName, list[list[float]]] = {
         "mean": [[2.0, -1.0], [5.0, -1.0]],
         "abs_mean": [[2.0, 1.0], [5.0, 1.0]],
         "rms": [[5**0.5, 2**0.5], [5.0, 1.0]],
@@ -45,12 +48,14 @@ def test_streaming_equals_everything_in_memory(name):
     for parameter in base.parameters():
         parameter.data *= 0.9
     found = discover(model, PAIRS, base=base, max_tokens=400)
+    tokenizer = model.tokenizer
+    assert tokenizer is not None
     for side, label in enumerate(("chosen", "rejected")):
-        texts = [render(getattr(pair, label), model.tokenizer).text for pair in PAIRS]
+        texts = [render(getattr(pair, label), tokenizer).text for pair in PAIRS]
         for kind in ("mlp_post", "mlp_gate"):
             hook = Site(2, kind).hook_name
             ours, theirs = (torch.cat([m.run_with_cache(t)[1][hook][0] for t in texts]) for m in (model, base))
-            naive = {
+            naive: dict[StatisticName, Tensor] = {
                 "mean": ours.mean(0),
                 "abs_mean": ours.abs().mean(0),
                 "rms": ours.square().mean(0).sqrt(),
@@ -63,7 +68,7 @@ def test_streaming_equals_everything_in_memory(name):
                 atol = 2e-3 if statistic == "probability" else 1e-5
                 torch.testing.assert_close(found.by_side[kind, statistic][side, 2], value, atol=atol, rtol=1e-4)
         ours, theirs = (torch.cat([m.run_with_cache(t)[1][Site(1, "attn_z").hook_name][0] for t in texts]) for m in (model, base))
-        heads = {"norm": ours.norm(dim=2).mean(0), "change": (ours - theirs).square().sum(2).mean(0).sqrt()}
+        heads: dict[StatisticName, Tensor] = {"norm": ours.norm(dim=2).mean(0), "change": (ours - theirs).square().sum(2).mean(0).sqrt()}
         for statistic, value in heads.items():
             torch.testing.assert_close(found.by_side["attn_z", statistic][side, 1], value, atol=1e-5, rtol=1e-4)
 
@@ -84,13 +89,14 @@ def test_order_and_budget_do_not_matter(tiny):
 
 def test_a_hook_on_the_base_model_sees_one_transcript_a_row(tiny):
     base, rows = tiny_reward_model(seed=1), []
-    base.add_hook("blocks.0.hook_resid_pre", lambda a, hook: rows.append(len(a)))
+    base.add_hook("blocks.0.hook_resid_pre", cast(Any, lambda a, hook: rows.append(len(a))))
     discover(tiny, PAIRS, base=base)
     assert sum(rows) == 2 * len(PAIRS)
 
 
 def test_a_site_given_twice_counts_once(tiny):
-    once, twice = (discover(tiny, PAIRS, base=tiny_reward_model(seed=1), sites=sites) for sites in (["mlp_post"], ["mlp_post"] * 2))
+    base = tiny_reward_model(seed=1)
+    once, twice = discover(tiny, PAIRS, base=base, sites=["mlp_post"]), discover(tiny, PAIRS, base=base, sites=["mlp_post", "mlp_post"])
     assert once.tokens == twice.tokens
     torch.testing.assert_close(once.ranking("change"), twice.ranking("change"))
 
@@ -109,6 +115,6 @@ def test_change_without_a_base_and_unknown_names_are_refused(tiny):
     with pytest.raises(InputError, match="'mean' at 'mlp_gate'; statistics there: none"):
         found.ranking("mean", "mlp_gate")
     with pytest.raises(InputError, match="score must be one of mean"):
-        found.ranking("loudness")
+        found.ranking(cast(Any, "loudness"))
     with pytest.raises(InputError, match="mlp_post, mlp_gate, attn_z, got 'resid_pre'"):
-        discover(tiny, PAIRS[:1], sites=["resid_pre"])
+        discover(tiny, PAIRS[:1], sites=cast(Any, ["resid_pre"]))

@@ -1,5 +1,7 @@
 """Exact effects of single neurons, the ablations behind them, and how attribution agrees with them."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -109,7 +111,7 @@ def test_integrated_gradients_add_up_to_what_all_neurons_do(name):
     from tl_reward.model.tiny import byte_tokenizer
 
     model = HookedRewardModel.from_hf(hf_model(name), byte_tokenizer())
-    all_neurons = NeuronSet((layer, neuron) for layer in range(model.cfg.n_layers) for neuron in range(model.cfg.d_mlp))
+    all_neurons = NeuronSet((layer, neuron) for layer in range(model.cfg.n_layers) for neuron in range(int(model.cfg.d_mlp or 0)))
     lost = (
         score(model, PAIRS, max_length=512).margin - score(model, PAIRS, interventions=[ZeroAblation(all_neurons)], max_length=512).margin
     )
@@ -187,8 +189,9 @@ def test_heads_are_ablated_like_neurons(tiny):
         assert found.margin[i] == pytest.approx(expected, abs=1e-5)
     bank = sample_activations(tiny, PAIRS, "attn_z", count=8)
     assert bank.shape == (8, 2, 4, 8)
-    for kind, extra in (("halve", {}), ("resample", {"bank": bank}), ("mean", {"mean": bank.mean(0)})):
-        assert abs(neuron_effects(tiny, PAIRS, heads, site="attn_z", kind=kind, **extra).margin).max() > 1e-4
+    options: list[dict[str, Any]] = [{"kind": "halve"}, {"kind": "resample", "bank": bank}, {"kind": "mean", "mean": bank.mean(0)}]
+    for extra in options:
+        assert abs(neuron_effects(tiny, PAIRS, heads, site="attn_z", **extra).margin).max() > 1e-4
     with pytest.raises(InputError, match=r"neuron must be in \[0, 4\), got 4"):
         neuron_effects(tiny, PAIRS, NeuronSet([(0, 4)]), site="attn_z")
 

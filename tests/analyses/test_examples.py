@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from tl_reward.analyses.discovery import discover
 from tl_reward.analyses.examples import collect, passes
-from tl_reward.analyses.examples.collect import KINDS, collect_examples
+from tl_reward.analyses.examples.collect import KINDS, NeuronSite, collect_examples
 from tl_reward.analyses.examples.words import token_text
 from tl_reward.cli.examples import ExamplesCommand
 from tl_reward.cli.options import Data, Output, Running
@@ -52,7 +53,7 @@ PAIRS = [
 class Naive:
     """Every activation of every transcript, kept."""
 
-    def __init__(self, model, pairs, site="mlp_post", where="response"):
+    def __init__(self, model, pairs, site: NeuronSite = "mlp_post", where="response"):
         self.encoded = encode_for(model, pairs)
         names = [Site(layer, site).hook_name for layer in range(model.cfg.n_layers)]
         self.every, self.meant = [], []
@@ -79,7 +80,7 @@ def rows_of(found, encoded):
 
 def check(found, model, pairs, naive):
     encoded, rows = naive.encoded, rows_of(found, naive.encoded)
-    near = {"atol": 1e-5, "rtol": 1e-4}
+    near: dict[str, Any] = {"atol": 1e-5, "rtol": 1e-4}
     count = min(5, len(encoded.rows))
     torch.testing.assert_close(found.top_peak[:count].abs(), naive.peak.abs().sort(0, descending=True).values[:count], **near)
     top = rows[found.top[:count]]
@@ -207,6 +208,7 @@ def test_words_out_are_what_the_base_model_would_say(name, tmp_path):
         with torch.no_grad():
             bias = norm.bias if name.startswith("gpt") else 0
             logits = base.get_output_embeddings()(norm(row) - bias) * (centred.square().mean() + eps).sqrt()
+        assert found.words_out is not None
         for words, largest in ((found.words_out.raised, True), (found.words_out.lowered, False)):
             expected = logits.topk(10, largest=largest)
             torch.testing.assert_close(words.value[i], expected.values, atol=1e-4, rtol=1e-4)
@@ -317,8 +319,9 @@ def test_a_checkpoint_of_something_else_is_refused(tiny, tmp_path, monkeypatch):
         ("weights", {}, tiny_reward_model(seed=1)),
         ("interventions", {"interventions": zero}, tiny),
     ):
+        given: dict[str, Any] = {"pairs": PAIRS, "neurons": NEURONS, "checkpoint": place, **options}
         with pytest.raises(InputError, match=rf"other {changed}\); delete it") as caught:
-            collect_examples(model, **{"pairs": PAIRS, "neurons": NEURONS, "checkpoint": place} | options)
+            collect_examples(model, **given)
         assert len(str(caught.value).splitlines()) == 1
     assert place.read_bytes() == kept
     place.write_text("{}")
@@ -354,7 +357,7 @@ def test_few_transcripts_and_one_neuron(tiny):
 def test_no_neuron_in_detail(tiny, tmp_path):
     found = collect_examples(tiny, PAIRS, NeuronSet(), checkpoint=tmp_path / "partial", unembedding=torch.zeros(32, 50))
     check(found, tiny, PAIRS, Naive(tiny, PAIRS))
-    assert found.count.shape == (0, 6, 40) and found.words_in.text == found.words_out.raised.text == []
+    assert found.words_out is not None and found.count.shape == (0, 6, 40) and found.words_in.text == found.words_out.raised.text == []
     results = Results()
     record_examples(results, "m", "d", found)
     results.save(tmp_path / "run")
@@ -397,9 +400,9 @@ def test_a_bfloat16_model():
 
 def test_other_sites_and_missing_neurons_are_refused(tiny):
     with pytest.raises(InputError, match="site must be mlp_post or mlp_gate, got 'attn_z'"):
-        collect_examples(tiny, PAIRS, NEURONS, site="attn_z")
+        collect_examples(tiny, PAIRS, NEURONS, site=cast(Any, "attn_z"))
     with pytest.raises(InputError, match="where must be one of"):
-        collect_examples(tiny, PAIRS, NEURONS, where="prompt")
+        collect_examples(tiny, PAIRS, NEURONS, where=cast(Any, "prompt"))
     with pytest.raises(InputError, match="neuron must be in"):
         collect_examples(tiny, PAIRS, NeuronSet([(0, 48)]))
 
@@ -468,7 +471,12 @@ def test_the_record_holds_it_all(tiny, tmp_path):
         tensor(key, kind, shape)
     assert entry["words_in_of"] == "gate" and len(entry["words_in"]) == n == len(entry["words_out"])
     token, value = entry["words_out"][0]["lowered"][0]
-    assert isinstance(token, str) and value == pytest.approx(float(found.words_out.lowered.value[0, 0])) and value < 0
+    assert (
+        found.words_out is not None
+        and isinstance(token, str)
+        and value == pytest.approx(float(found.words_out.lowered.value[0, 0]))
+        and value < 0
+    )
     assert len(entry["words_in"][0]) == len(entry["words_out"][0]["raised"]) == 10
     json.dumps(loaded.sections)
 

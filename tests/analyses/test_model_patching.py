@@ -1,5 +1,7 @@
 """One reward model patched from another: everything gives the other's rewards, and the figures on hand-made scores."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -38,7 +40,7 @@ def embeddings(model: HookedRewardModel) -> list[str]:
 
 
 def all_neurons(model: HookedRewardModel) -> NeuronSet:
-    return NeuronSet((layer, neuron) for layer in range(model.cfg.n_layers) for neuron in range(model.cfg.d_mlp))
+    return NeuronSet((layer, neuron) for layer in range(model.cfg.n_layers) for neuron in range(int(model.cfg.d_mlp or 0)))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -51,6 +53,8 @@ def test_patching_everything_gives_the_sources_rewards(name):
     assert patched.chosen == pytest.approx(expected.chosen, abs=1e-4) and patched.rejected == pytest.approx(expected.rejected, abs=1e-4)
     assert abs(clean.chosen - expected.chosen).min() > 1e-3
     # Every neuron, with what it writes with: the output weights are the model's own, so let them be the same.
+    block: Any
+    their: Any
     for block, their in zip(model.blocks, other.blocks, strict=True):
         block.mlp.W_out.data, block.mlp.b_out.data = their.mlp.W_out.data.clone(), their.mlp.b_out.data.clone()
         if name.startswith(("gemma2", "olmo2")):
@@ -167,11 +171,12 @@ def test_models_that_do_not_fit_are_refused(tiny):
     with pytest.raises(InputError, match="original_architecture is"):
         gain(HookedRewardModel.from_hf(hf_model("gpt2"), byte_tokenizer()), other, PAIRS)
     words = tiny_reward_model()
+    assert words.tokenizer is not None
     words.tokenizer.add_tokens(["<new>"])
     with pytest.raises(InputError, match="must have the same tokenizer: the vocabularies of llama and llama differ"):
         patch_models(tiny, words, PAIRS, torch.zeros(2, 48))
     unfolded = tiny_reward_model()
-    unfolded.ln_final.w.data *= 2
+    dict(unfolded.named_parameters())["ln_final.w"].data *= 2
     with pytest.raises(InputError, match="the final norm of llama is not folded into its head"):
         patch_between(tiny, unfolded)
     with pytest.raises(InputError, match="the final norm of llama is not folded into its head"):

@@ -29,8 +29,10 @@ def test_a_shared_prefix_is_packed_once():
     assert batch.readout.tolist() == [2, 5, 6]
     assert batch.occurrences(torch.tensor([[1.0, 10.0, 100.0]])).tolist() == [[111, 111, 1, 110, 10, 10, 100]]
     assert batch.allowed(0, None) is None
-    assert batch.allowed(1, None).tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
-    assert batch.allowed(2, 2).tolist() == [[0, 0, 1, 1]]
+    mask = batch.allowed(1, None)
+    assert mask is not None and mask.tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    mask = batch.allowed(2, 2)
+    assert mask is not None and mask.tolist() == [[0, 0, 1, 1]]
     assert batch.longest == 5
 
 

@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import save_file
@@ -15,7 +15,8 @@ from tl_reward.analyses.tension import tension
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.model.training import TrainingConfig, TrainingRecord, bradley_terry
+from tl_reward.model.training import TrainingConfig, TrainingRecord, preparation
+from tl_reward.model.training import train as train_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import sample_activations, stream
 from tl_reward.sites import Site
@@ -51,7 +52,7 @@ def harmless_pairs() -> list[PreferencePair]:
     return tl_reward.load_pairs("embedded", split="find", objective="harmless", limit=12)
 
 
-def passes(pairs: list[PreferencePair], **options) -> dict[str, Tensor]:
+def passes(pairs: list[PreferencePair], **options: Any) -> dict[str, Tensor]:
     """Scores, statistics, contrasts and attributions."""
     model, base = tiny_reward_model(), tiny_reward_model(seed=1)
     found = {"score": torch.tensor([*tl_reward.score(model, pairs, **options).margin])}
@@ -60,7 +61,7 @@ def passes(pairs: list[PreferencePair], **options) -> dict[str, Tensor]:
     found |= {f"{site} firing {objective}": value for (site, objective), value in discovery.firing.items()}
     for site, contrast in discovery.contrast.items():
         found |= {f"{site} {name}": torch.as_tensor(value) for name, value in contrast._asdict().items()}
-    plain = options | {"interventions": [Plain()]}
+    plain: dict[str, Any] = {**options, "interventions": [Plain()]}
     for name, attribution in {
         "gradient": tl_reward.attribute(model, pairs, **options),
         "integrated heads": tl_reward.attribute(model, pairs, site="attn_z", steps=2, **options),
@@ -72,12 +73,12 @@ def passes(pairs: list[PreferencePair], **options) -> dict[str, Tensor]:
 
 
 def everything(pairs: list[PreferencePair]) -> dict[str, Tensor]:
-    options = {"max_tokens": 1600}
+    options: dict[str, Any] = {"max_tokens": 1600}
     model, found = tiny_reward_model(), passes(pairs, **options)
     for name, effects in tension(model, pairs, **options).effects.items():
         found |= {f"tension effect {name}": effects.effect, f"tension error {name}": effects.error}
     zeroed = tl_reward.neuron_effects(model, pairs, NeuronSet([(0, 3), (1, 7)]), **options)
-    direct, lens = (fn(model, pairs, **options) for fn in (tl_reward.direct_attribution, tl_reward.reward_lens))
+    direct, lens = tl_reward.direct_attribution(model, pairs, **options), tl_reward.reward_lens(model, pairs, **options)
     patched = tl_reward.patch_pairs(model, pairs, kinds=["mlp_out"], **options)
     found |= {"zeroed": torch.from_numpy(zeroed.margin), "lens": torch.from_numpy(lens.margins())}
     found |= {"curves": torch.cat([curve.chosen for curve in lens.curves]), "bank": sample_activations(model, pairs, "mlp_gate", **options)}
@@ -88,11 +89,11 @@ def everything(pairs: list[PreferencePair]) -> dict[str, Tensor]:
 
 def train(base: Path, output: Path, config: TrainingConfig) -> TrainingRecord:
     """In float32, so that two processes can be told from one that sees other pairs."""
-    has_bf16, bradley_terry._has_bf16 = bradley_terry._has_bf16, lambda: False
+    has_bf16, preparation.has_bf16 = preparation.has_bf16, lambda: False
     try:
-        return bradley_terry.train(str(base), harmless_pairs(), output, config)
+        return train_model(str(base), harmless_pairs(), output, config)
     finally:
-        bradley_terry._has_bf16 = has_bf16
+        preparation.has_bf16 = has_bf16
 
 
 def message_of(fn) -> str:

@@ -1,9 +1,11 @@
 """Patches: into itself, everything, and against TransformerLens' own runs, one transcript at a time."""
 
+from typing import Any, cast
+
 import pytest
 import torch
 from conftest import hf_model
-from test_attribution import linear_model
+from helpers.linear_models import linear_model
 
 from tl_reward.analyses.attribution import attribute
 from tl_reward.analyses.exact_effects import set_effects, singles
@@ -28,7 +30,8 @@ PAIRS = load_pairs("embedded", split="find", limit=4)
 
 
 def pair_of(name: str, chosen: str, rejected: str) -> PreferencePair:
-    return PreferencePair(name, *(parse_transcript(f"\n\nHuman: Hi\n\nAssistant: {side}") for side in (chosen, rejected)))
+    one, other = (parse_transcript(f"\n\nHuman: Hi\n\nAssistant: {side}") for side in (chosen, rejected))
+    return PreferencePair(name, one, other)
 
 
 UNEQUAL = [pair_of("long", "Yes, with pleasure.", "No."), pair_of("prefix", "Yes", "Yes, sir"), pair_of("one", "A", "B")]
@@ -245,9 +248,9 @@ def test_a_patch_is_of_the_model_as_the_edits_before_it_leave_it(tiny, kind):
     # Weights that write nothing are the same edit as the ablation.
     pruned = tiny_reward_model()
     pruned.blocks[0].mlp.W_out.data.zero_()
-    own = PathPatch(
-        pruned, Source(pruned), *((made().sender, made().through) if kind != "patch" else (Site(0, "mlp_out"),)), within_pair=True
-    )
+    edit = made()
+    sender, through = (edit.sender, edit.through) if isinstance(edit, PathPatch) else (Site(0, "mlp_out"), None)
+    own = PathPatch(pruned, Source(pruned), sender, through, within_pair=True)
     edit = Patch(Source(pruned), [Site(1, "attn_out")], within_pair=True) if kind == "patch" else own
     expected = score(pruned, PAIRS, interventions=[edit])
     shared = made()  # one source, asked in the background and in a condition
@@ -294,7 +297,7 @@ def test_bad_patches_are_refused_in_one_line(tiny):
     with pytest.raises(InputError, match="a place in the transcript is for patches within a pair"):
         Patch(Source(tiny), [Site(0, "mlp_out")], where=-1)
     with pytest.raises(InputError, match="where must be one of readout, response, all, got 'prompt'"):
-        Patch(Source(tiny), [Site(0, "mlp_out")], where="prompt")
+        Patch(Source(tiny), [Site(0, "mlp_out")], where=cast(Any, "prompt"))
     with pytest.raises(InputError, match="hook_reward cannot be patched"):
         Patch(Source(tiny), ["hook_reward"])
     for at in (-2, 3, -27):
@@ -307,7 +310,7 @@ def test_bad_patches_are_refused_in_one_line(tiny):
     with pytest.raises(InputError, match=r"neuron must be in \[0, 48\), got 48"):
         PathPatch(tiny, Source(tiny), NeuronSet([(0, 48)]))
     with pytest.raises(InputError, match="where must be one of readout, response, all, got 'prompt'"):
-        PathPatch(tiny, Source(tiny), Site(0, "mlp_out"), where="prompt")
+        PathPatch(tiny, Source(tiny), Site(0, "mlp_out"), where=cast(Any, "prompt"))
     with pytest.raises(InputError, match="does nothing unless use_hook_mlp_in is on"):
         score(tiny, PAIRS, interventions=[Patch(Source(tiny), ["blocks.0.hook_mlp_in"])])
     late = intervention(Site(0, "mlp_out"))(lambda a: a)
@@ -334,6 +337,7 @@ def test_bad_patches_are_refused_in_one_line(tiny):
 
 def test_no_shared_prefix_is_named():
     model = HookedRewardModel.from_hf(hf_model("llama"), byte_tokenizer())
+    assert model.tokenizer is not None
     model.tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
     pair = PreferencePair("apart", parse_transcript("\n\nHuman: ab\n\nAssistant: c"), parse_transcript("\n\nHuman: xy\n\nAssistant: c"))
     with pytest.raises(InputError, match="pair apart: chosen and rejected share no prefix"):

@@ -123,3 +123,13 @@ def test_compare():
 def test_compare_of_other_names_has_no_regions():
     found = compare({"a": NeuronSet([(0, 0)]), "b": NeuronSet([(0, 0)])}, n_layers=1, d_mlp=4)
     assert set(found) == {"neurons", "depth", "pairs"}
+
+
+def test_compare_of_models_with_names_of_ones_own():
+    helpful, harmless, mixed = NeuronSet([(0, 0), (0, 1)]), NeuronSet([(0, 1), (2, 2)]), NeuronSet([(0, 0), (2, 1)])
+    usual = compare({"helpful": helpful, "harmless": harmless, "mixed": mixed}, n_layers=3, d_mlp=4)
+    own = {"kind": helpful, "safe": harmless, "all": mixed}
+    found = compare(own, n_layers=3, d_mlp=4, single=("kind", "safe"), mixed="all")
+    assert found["regions"] == {"kind-only": 1, "safe-only": 1, "shared": 1}
+    assert found["single_in_mixed"] == usual["single_in_mixed"] == pytest.approx(1 / 4)
+    assert set(compare(own, n_layers=3, d_mlp=4, single=("kind", "safe"))) == {"neurons", "depth", "pairs", "regions"}

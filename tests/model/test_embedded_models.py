@@ -41,6 +41,7 @@ def test_smollm2_with_a_fresh_head_equals_hugging_face(real_base):
     with torch.no_grad():
         one_by_one = torch.cat([theirs(**tokenizer(text, return_tensors="pt")).logits[:, 0] for text in texts])
     torch.testing.assert_close(ours(texts), one_by_one, atol=1e-4, rtol=0)
+    assert ours.tokenizer is not None
     ours.tokenizer.padding_side = "left"
     torch.testing.assert_close(ours(texts), one_by_one, atol=1e-4, rtol=0)
 
@@ -52,6 +53,7 @@ def test_embedded_adapters_equal_peft(real_base, name):
     theirs = AutoModelForSequenceClassification.from_pretrained(real_base, num_labels=1)
     theirs = PeftModel.from_pretrained(theirs, embedded.resolve(name)).eval()
     ours = HookedRewardModel.from_pretrained(name, device="cpu")
+    assert ours.tokenizer is not None
     texts = _texts(ours.tokenizer)
     with torch.no_grad():
         expected = torch.cat([theirs(**ours.tokenizer(text, return_tensors="pt")).logits[:, 0] for text in texts])

@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -148,6 +149,17 @@ def test_a_copy_has_hook_points_of_its_own(tiny):
     assert (zeroed - tiny(TOKENS)).abs().max() > 1e-3
 
 
+def test_a_copy_has_weights_of_its_own(hooked):
+    """In every part that computes by a method of ours: attention, MLP, a layer's norms, head."""
+    twin, before = copy.deepcopy(hooked), hooked(TOKENS)
+    for name in ("blocks.0.attn.W_O", "blocks.1.mlp.W_out", "blocks.2.ln1.w", "unembed.W_U"):
+        start = twin(TOKENS)
+        weight = twin.get_parameter(name)
+        weight.data += torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+        assert (twin(TOKENS) - start).abs().max() > 1e-4, name
+    assert torch.equal(hooked(TOKENS), before)
+
+
 def test_starting_at_a_later_layer_gives_the_same_reward(tiny):
     _, mask = _padded("right")
     reward, cache = tiny.run_with_cache(TOKENS, attention_mask=mask)
@@ -157,7 +169,7 @@ def test_starting_at_a_later_layer_gives_the_same_reward(tiny):
 
 def test_bfloat16_keeps_its_dtype_and_stays_near_float32():
     hf = hf_model("llama")
-    half = HookedRewardModel.from_hf(copy.deepcopy(hf).to(torch.bfloat16))
+    half = HookedRewardModel.from_hf(copy.deepcopy(hf).bfloat16())
     assert half.W_U.dtype == torch.bfloat16
     assert (half(TOKENS).float() - HookedRewardModel.from_hf(hf)(TOKENS)).abs().max() < 0.1
 
@@ -210,14 +222,14 @@ def test_every_weight_is_on_the_device_that_was_asked_for():
 
 
 def test_rewards_of_a_bfloat16_model_are_float32():
-    model = HookedRewardModel.from_hf(tiny_hf_model().to(torch.bfloat16))
+    model = HookedRewardModel.from_hf(tiny_hf_model().bfloat16())
     reward = model(TOKENS)
     assert reward.dtype == torch.float32
     assert (reward != reward.bfloat16().float()).any()
 
 
 def test_a_beginning_token_that_the_text_already_has_is_not_added_again():
-    from tiny_tokenizers import byte_tokenizer as with_options
+    from helpers.tiny_tokenizers import byte_tokenizer as with_options
 
     from tl_reward.data.encoding import encode
     from tl_reward.data.pairs import Message
@@ -227,6 +239,7 @@ def test_a_beginning_token_that_the_text_already_has_is_not_added_again():
     hf.resize_token_embeddings(300)
     model = HookedRewardModel.from_hf(hf, with_options(bos=True, chat=True))
     transcript = (Message("user", "Hi"), Message("assistant", "Hello."))
+    assert model.tokenizer is not None
     (row,) = encode([transcript], model.tokenizer)
     assert row.ids.count(model.tokenizer.bos_token_id) == 1
     torch.testing.assert_close(model(render(transcript, model.tokenizer).text), model(torch.tensor([row.ids])))
@@ -271,8 +284,8 @@ def _adapter(folder: Path, *, base: Path, layers: int = 2) -> PreTrainedModel:
         if "lora_B" in name or "modules_to_save" in name:
             parameter.data = 0.3 * torch.randn_like(parameter)
     peft_model.peft_config["default"].base_model_name_or_path = str(base)
-    peft_model.save_pretrained(folder)
-    return peft_model.merge_and_unload().eval()
+    peft_model.save_pretrained(str(folder))
+    return cast(PreTrainedModel, peft_model.merge_and_unload().eval())
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def test_lora_learns_its_pairs_and_loads(base, trained):
     before = score(HookedRewardModel.from_base(base, device="cpu"), PAIRS).mean_margin().value
     assert score(model, PAIRS).mean_margin().value > before + 0.1
     assert record.pairs == 12 and record.steps == 12 and record.dropped == 0
-    assert model.tokenizer.chat_template is None
+    assert model.tokenizer is not None and model.tokenizer.chat_template is None
     assert json.loads((output / "adapter_config.json").read_text())["base_model_name_or_path"] == base
     assert {path.suffix for path in output.iterdir()} <= {".json", ".safetensors", ".md"}  # no pickle, no checkpoint left
 
@@ -105,7 +105,7 @@ def test_training_pads_with_a_token_that_no_row_ends_with(tmp_path):
     tokenizer.save_pretrained(tmp_path / "base")
     train(str(tmp_path / "base"), PAIRS, tmp_path / "out", chat)
     model = HookedRewardModel.from_pretrained(tmp_path / "out", device="cpu")
-    assert model.tokenizer.pad_token == "\u0100" and model.tokenizer.chat_template
+    assert model.tokenizer is not None and model.tokenizer.pad_token == "\u0100" and model.tokenizer.chat_template
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
     assert model.hf_config.pad_token_id == model.tokenizer.pad_token_id != theirs.config.pad_token_id
 
@@ -169,7 +169,7 @@ def test_neurons_of_gpt2_are_left_out_too(tmp_path):
     with pytest.raises(InputError, match=r"neuron must be in \[0, 128\), got 200"):
         train(str(tmp_path / "base"), PAIRS, tmp_path / "no", full, without=NeuronSet([(0, 200)]))
     with pytest.raises(InputError, match="how must be one of masked, pruned"):
-        train(str(tmp_path / "base"), PAIRS, tmp_path / "nope", full, without=LEFT_OUT, how="frozen")
+        train(str(tmp_path / "base"), PAIRS, tmp_path / "nope", full, without=LEFT_OUT, how="frozen")  # pyright: ignore[reportArgumentType] - what is refused
 
 
 @pytest.mark.parametrize("change", [{"max_pairs": 0}, {"epochs": -1.0}, {"lora_rank": 0}, {"learning_rate": 0.0}, {"method": "qlora"}])

@@ -13,11 +13,12 @@ from tl_reward.errors import InputError
 from tl_reward.running.activations import stream
 from tl_reward.running.baselines import AtTokens, Constant
 from tl_reward.running.gradients import backpropagate
+from tl_reward.running.options import RunOptions
 from tl_reward.sites import Site
 
 PAIRS = load_pairs("embedded", split="find", limit=6)
 SITES = [Site(0, "mlp_post"), Site(1, "mlp_post"), Site(1, "resid_post")]
-SMALL = {"max_tokens": 1200}
+SMALL: RunOptions = {"max_tokens": 1200}
 
 
 class Listener:
@@ -29,7 +30,7 @@ class Listener:
     def begin(self, batch: Batch) -> None:
         self.told.append(tuple(batch.row.tolist()))
 
-    def layer(self, site: Site, activation: Tensor, other: Tensor | None) -> None:
+    def layer(self, site: Site, activation: Tensor, other: Tensor | None, /) -> None:
         self.told.append(site)
 
     def end(self) -> None:

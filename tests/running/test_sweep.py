@@ -1,8 +1,10 @@
 """Sweeps: each condition gives what a run of its own gives, and shared layers run once."""
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -10,8 +12,10 @@ from tl_reward.data.padding import batches
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
+from tl_reward.interventions.protocol import Hooks
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
+from tl_reward.running import budget
 from tl_reward.running.batching import encode_for
 from tl_reward.running.budget import _cgroup_rooms, bytes_per_token, tokens_per_batch
 from tl_reward.running.scoring import score, sweep
@@ -102,7 +106,7 @@ def test_a_users_hook_sees_one_transcript_a_row_and_a_stated_one_a_packed_batch(
     class Look:
         per_token: bool
 
-        def hooks(self, batch):
+        def hooks(self, batch) -> Hooks:
             return [("blocks.0.mlp.hook_post", lambda a, hook: shapes.append((len(a), len(batch.row))))]
 
     score(tiny, PAIRS, interventions=[Look(False)])
@@ -124,9 +128,11 @@ def test_a_budget_below_one_transcript_names_the_smallest_that_would_do(tiny, gi
     least = float(str(refused.value).split("at least ")[1].split(",")[0])
     (name,) = given
     expected = score(tiny, PAIRS).chosen
-    assert score(tiny, PAIRS, **{name: int(least) if name == "max_tokens" else least}).chosen == pytest.approx(expected, abs=1e-5)
+    enough: Any = {name: int(least) if name == "max_tokens" else least}
+    less: Any = {name: int(least) - 1 if name == "max_tokens" else 0.98 * least}
+    assert score(tiny, PAIRS, **enough).chosen == pytest.approx(expected, abs=1e-5)
     with pytest.raises(InputError, match="must be at least"):
-        score(tiny, PAIRS, **{name: int(least) - 1 if name == "max_tokens" else 0.98 * least})
+        score(tiny, PAIRS, **less)
 
 
 def test_the_budget_follows_memory_and_never_falls_below_the_longest_transcript(tiny):
@@ -156,7 +162,7 @@ class InPlace:
     hook_name: str
     per_token: bool = True
 
-    def hooks(self, batch):
+    def hooks(self, batch) -> Hooks:
         def fn(activation, hook):
             activation[..., :8] = 0
 
@@ -181,8 +187,8 @@ def test_an_edit_in_place_reaches_no_other_condition(name, max_tokens):
 
 def test_a_users_own_hook_in_place_acts_once_in_every_condition(tiny):
     model = tiny_reward_model()
-    (pair,) = InPlace("blocks.1.hook_resid_pre").hooks(None)
-    model.add_hook(*pair)
+    ((place, fn),) = InPlace("blocks.1.hook_resid_pre").hooks(None)
+    model.add_hook(place, cast(Any, fn))
     encoded = encode_for(model, PAIRS)
     conditions = [[Scaled("blocks.1.hook_mlp_out", 0.5)], [Scaled("blocks.1.hook_mlp_out", 2.0)], []]
     for condition, swept in zip(conditions, sweep(model, encoded, conditions), strict=True):
@@ -199,7 +205,7 @@ def test_an_edit_inside_attention_cannot_promise_to_be_per_token(tiny, place):
 def test_an_exception_in_a_branch_leaves_no_hook(tiny):
     @dataclass(frozen=True)
     class Fail:
-        def hooks(self, batch):
+        def hooks(self, batch) -> Hooks:
             def fn(activation, hook):
                 raise RuntimeError("from the hook")
 
@@ -214,3 +220,11 @@ def test_a_bfloat16_models_rewards_are_near_the_float32_ones(tiny):
     half = score(tiny_reward_model().to(torch.bfloat16), PAIRS)
     full = score(tiny, PAIRS)
     assert abs(half.chosen - full.chosen).max() < 0.05 * abs(full.chosen).max()
+
+
+def test_a_machine_without_a_control_group_has_what_is_free(tiny, monkeypatch):
+    monkeypatch.setattr(budget, "_cgroup_rooms", lambda: [])
+    free = budget.free_memory(tiny)
+    assert 0 < free <= psutil.virtual_memory().total
+    monkeypatch.setattr(budget, "_cgroup_rooms", lambda: [1000])
+    assert budget.free_memory(tiny) == 1000

@@ -4,7 +4,7 @@ import pytest
 from helpers.study_matrices import HARMLESS, HELPFUL, OWN, TOP, found, scored, whole
 
 from tl_reward.measures.intervals import Estimate
-from tl_reward.study.findings.claims import Claim, Verdict, claims, claims_table, judge
+from tl_reward.study.findings.claims import Claim, Judged, Verdict, claims, claims_table, judge
 from tl_reward.study.matrix import Matrix, ModelEdit
 
 FALLS = Claim("it falls", "below", -0.1, "s")
@@ -36,7 +36,8 @@ NUMBER = Claim("it is 0.7", "number", 0.7, "s", tolerance=0.03)
     ],
 )
 def test_the_rule(claim, ours, word, why):
-    judged = judge(claim, Estimate(*ours, 100))
+    value, low, high = ours
+    judged = judge(claim, Estimate(value, low, high, 100))
     assert judged.word == word and why in judged.why
 
 
@@ -55,21 +56,27 @@ def test_every_claim_is_there_once():
     assert [each.claim.text for each in claims(Matrix())] == texts
 
 
-def value(matrix, start):
+def claimed(matrix: Matrix, start: str) -> Verdict:
     (only,) = [each for each in claims(matrix) if each.claim.text.startswith(start)]
-    return only.ours
+    return only
+
+
+def value(matrix: Matrix, start: str) -> Estimate:
+    ours = claimed(matrix, start).ours
+    assert ours is not None
+    return ours
 
 
 def test_figures_come_from_the_right_cells():
     matrix = whole()
     assert value(matrix, "SmolLM2-135M: the helpful model has 70.3%").value == 0.5
-    assert value(matrix, "SmolLM2-1.7B: the helpful model has") is None
+    assert claimed(matrix, "SmolLM2-1.7B: the helpful model has").ours is None
     # RM-Bench chat: of each row's nine pairs, the helpful model has two columns of three right.
     assert value(matrix, "SmolLM2-135M: the helpful model has 50.1% of RM-Bench chat").value == pytest.approx(2 / 3)
     # Helpful sub-tasks are RM-Bench chat and RMB helpful: 2/3 and 2/4 before, 1/3 and 1/4 after.
     change = value(matrix, "SmolLM2-135M: zeroing the helpful model's top 10 % by magnitude costs Helpful")
     assert change.value == pytest.approx((1 / 3 + 1 / 4) / 2 - (2 / 3 + 2 / 4) / 2)
-    assert value(matrix, "mean over base models: zeroing the helpful model's top 10 % by magnitude costs Helpful") is None
+    assert claimed(matrix, "mean over base models: zeroing the helpful model's top 10 % by magnitude costs Helpful").ours is None
     # Test pairs: 2/4, 2/4 and 3/4 right before, 1/4 after: half, half and two thirds are lost.
     assert value(matrix, "Zeroing the top neurons costs a relative 11.5%").value == pytest.approx((0.5 + 0.5 + 2 / 3) / 3)
     # Two random draws, the first as before, the second all right: a gain of 0.5, 0.5 and 1/6, relative to what was there.
@@ -91,7 +98,7 @@ def test_differences_between_two_cells_of_the_matrix():
     runs = of({refuse: [1] * 9 + [-1] * 3, respond: [-1] * 12}, "harmless") | of({refuse: [-1] * 6 + [1] * 6}, "mixed")
     assert value(Matrix(runs), "RM-Bench: the harmless model refuses where it should more than it answers").value == 0.75
     assert value(Matrix(runs), "RM-Bench: the mixed model refuses where it should less than the harmless").value == 0.25
-    assert value(Matrix(runs), "RM-Bench: the mixed model answers where it should more than the harmless") is None
+    assert claimed(Matrix(runs), "RM-Bench: the mixed model answers where it should more than the harmless").ours is None
     tops = found({"helpful": [(0, 0), (2, 0), (2, 1)], "harmless": [(0, 0), (0, 1), (2, 1)]})
     assert value(Matrix(found=tops), "The helpful model's top 10 % lie later than the harmless one's").value == pytest.approx(1 / 3)
 
@@ -106,9 +113,8 @@ def test_transferability_claims():
     assert value(matrix, start).value == 0.125
 
 
-def verdict(matrix, start):
-    (only,) = [each for each in claims(matrix) if each.claim.text.startswith(start)]
-    return only.judged
+def verdict(matrix: Matrix, start: str) -> Judged:
+    return claimed(matrix, start).judged
 
 
 def test_no_verdict_rests_on_few_prompts_or_on_such_as_answer_alike():
@@ -154,7 +160,7 @@ def test_levels_on_rows_that_both_have_right():
     # Only the first row is right in both; the mean reward of its candidates is 1 and 0.5.
     ours = value(Matrix(runs), "On rows that both have right, the helpful model's rewards are higher")
     assert ours.value == 0.5
-    assert value(Matrix(scored({"helpful": {ModelEdit(): {HARMLESS: [1]}}})), "On rows that both have right, the helpful") is None
+    assert claimed(Matrix(scored({"helpful": {ModelEdit(): {HARMLESS: [1]}}})), "On rows that both have right, the helpful").ours is None
 
 
 def test_a_verdict_without_a_number_names_what_lacks():

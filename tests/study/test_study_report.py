@@ -50,7 +50,7 @@ def test_the_page_holds_every_figure_and_asks_for_nothing(files):
 
 def hostile() -> Matrix:
     runs = scored({"mixed": {ModelEdit(): {text[:300]: [1.0, -1.0] for text in TEXTS}}}, base=TEXTS[0])
-    return Matrix(runs | whole().scores, whole().found)
+    return Matrix({**runs, **whole().scores}, whole().found)
 
 
 def test_text_is_nowhere_markup(files, tmp_path):

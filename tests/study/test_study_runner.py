@@ -220,10 +220,11 @@ def test_a_change_is_run_and_what_is_done_is_not(data, whole, tmp_path, monkeypa
 
 
 def planned(config, data, out) -> str:
-    console = Console(file=StringIO(), markup=False, width=200)
+    printed = StringIO()
+    console = Console(file=printed, markup=False, width=200)
     with suppress(InputError):
         print_plan(Inputs(config, data), out, console)
-    return console.file.getvalue()
+    return printed.getvalue()
 
 
 def test_the_plan_says_what_is_done_and_what_is_missing(data, whole, tmp_path, monkeypatch):

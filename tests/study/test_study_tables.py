@@ -24,7 +24,7 @@ from tl_reward.study.findings.transfer import rewards_both_right, transferabilit
 from tl_reward.study.matrix import Found, Matrix, Model, ModelEdit
 from tl_reward.study.report.all_tables import TABLES, tables_of
 from tl_reward.study.rows import Models, group_rows
-from tl_reward.study.table import Table, latex, markdown, signed
+from tl_reward.study.table import Interval, Table, latex, markdown, signed
 from tl_reward.study.top_sets import cut, percentile_set, study_regions
 
 PUBLISHED = Path(__file__).resolve().parents[2] / "docs" / "reproduction" / "tables"
@@ -180,7 +180,9 @@ def test_a_prompt_that_models_share_is_drawn_once_for_all():
     widths = []
     for base in (BASE, ALL):
         (row,) = [row for row in table.rows if row[0] == base and row[4] == OWN]
-        widths.append(row[5].estimate.high - row[5].estimate.low)
+        before = row[5]
+        assert isinstance(before, Interval)
+        widths.append(before.estimate.high - before.estimate.low)
         assert row[-2] == 200
     assert widths[1] == pytest.approx(widths[0], rel=0.03) and widths[0] == pytest.approx(2 * 1.96 * 0.5 / 200**0.5, rel=0.1)
 
@@ -225,7 +227,8 @@ def test_drops_at_two_shares_are_of_the_same_rankings():
     matrix = Matrix(scored({"mixed": {edit: {OWN: margins} for edit, margins in edits.items()}}, times=10))
     found_ = rows(relative_drop(matrix))
     assert [(row["relative drop"], row["models × rankings"]) for row in found_] == [(0.25, 2), (0.5, 1)]
-    assert drop(matrix, 0.2, less_share=0.1).value == 0
+    larger = drop(matrix, 0.2, less_share=0.1)
+    assert larger is not None and larger.value == 0
 
 
 def test_no_model_with_few_prompts_enters_a_mean_over_models():
@@ -270,7 +273,7 @@ def test_a_ratio_is_drawn_over_the_rows_that_count():
     assert [(both["n"], both["rows"]) for both in rows(rewards_both_right(matrix))] == [(1, 1)]
     assert [row["n"] for row in rows(margins_on_right_rows(matrix), objective="helpful")] == [1]
     sets = {ModelEdit("set", name, 0.1): {HELPFUL: [1] * 60} for name in ("helpful-only", "shared")}
-    edited = Matrix(matrix.scores | scored({"mixed": sets}))
+    edited = Matrix({**matrix.scores, **scored({"mixed": sets})})
     assert {row["transferability"] for row in rows(set_ablation(edited))} == {"–"}
 
 
@@ -298,8 +301,9 @@ def test_score_shift():
     table = score_shift(Matrix(fewer))
     (row,) = rows(table)
     assert (row["deviation"], row["deviation after"], row["moves by"]) == (1, 1, 0)
-    before, after = table.figure.data
-    assert list(before.y) == list(after.y)
+    assert table.figure is not None
+    before, after = table.figure.to_dict()["data"]
+    assert list(before["y"]) == list(after["y"])
 
 
 def test_training_again_is_compared_with_its_control():
@@ -340,7 +344,8 @@ def test_the_studys_own_functions():
     assert len(percentile_set(torch.zeros(3, 10), 0.1)) == 30
     rounded = Found({"mean": distinct}, {"mean, bfloat16 sums": distinct.clamp(max=20)})
     assert cut(rounded, "mean", 0.1, "ours") == NeuronSet.top(distinct, fraction=0.1)
-    assert len(cut(rounded, "mean", 0.1, "study")) == 10  # all that tie at 20
+    tied = cut(rounded, "mean", 0.1, "study")
+    assert tied is not None and len(tied) == 10  # all that tie at 20
 
 
 def test_entropy_ranks_the_neurons_that_fire_often_and_no_others():
@@ -349,7 +354,8 @@ def test_entropy_ranks_the_neurons_that_fire_often_and_no_others():
     found = Found({"entropy": score, "mean": score})
     assert cut(found, "entropy", 0.1, "ours") == NeuronSet([(1, 0), (1, 1), (1, 2)])
     assert cut(found, "entropy", 0.2, "ours") is cut(found, "entropy", 0.2, "study") is None
-    assert len(cut(found, "mean", 0.2, "ours")) == 6
+    by_mean = cut(found, "mean", 0.2, "ours")
+    assert by_mean is not None and len(by_mean) == 6
 
 
 HOSTILE = "<script>x</script> | `a` _b_ $c$ \\d {e} 50% & ~^\n=1+1"

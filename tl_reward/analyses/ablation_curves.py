@@ -16,7 +16,7 @@ from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet, check_fraction, tied_at_cut
 from tl_reward.running.batching import Pairs
-from tl_reward.running.budget import RunOptions
+from tl_reward.running.options import RunOptions
 from tl_reward.running.scoring import sweep
 from tl_reward.sites import UnitSite, unit_shape
 
@@ -96,7 +96,7 @@ def ablation_curve(
         draws: layer-matched random sets at each share, disjoint from the ranked one.
         site: "attn_z" where the ranking is of heads; zeroing either reading of a neuron is the same.
         edit: what is done to each set instead, such as a patch: from a `NeuronSet` to an intervention.
-        options: how the model is run (`budget.RunOptions`).
+        options: how the model is run (`options.RunOptions`).
 
     Raises:
         InputError: a fraction outside (0, 1], or a ranking of another shape than the model.

@@ -23,8 +23,8 @@ from tl_reward.measures.neuron_statistics import CHUNK
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.baselines import AtTokens, Baseline, Constant, Counterpart, OtherModel
 from tl_reward.running.batching import Grouping, Pairs, encode_for
-from tl_reward.running.budget import RunOptions
 from tl_reward.running.gradients import backpropagate
+from tl_reward.running.options import RunOptions
 from tl_reward.sites import Site, UnitShape, UnitSite, Where, check_where, unit_shape
 
 
@@ -51,7 +51,7 @@ class Attribution:
         effect, error = self.effect.double().numpy(), self.error.double().numpy()
         t = np.divide(effect, error, out=np.zeros_like(effect), where=error > 0)
         p = 2 * stats.t.sf(np.abs(t), max(self.prompts - 1, 1))
-        return torch.from_numpy(stats.false_discovery_control(p, axis=None).reshape(p.shape)).float()
+        return torch.from_numpy(stats.false_discovery_control(p.ravel()).reshape(p.shape)).float()
 
 
 @torch.inference_mode(False)  # else, called from inference mode, the sums could not be added to in a backward pass
@@ -69,7 +69,7 @@ def attribute(
     """The effect of every neuron on the margin: what it has beyond a baseline, times the gradient, summed over tokens.
 
     This is attribution patching (Nanda 2023; Syed et al. 2023). It takes one forward and one backward pass a batch for all neurons of
-    all layers. It misses what is not linear: `effects.compare_with_exact` says by how much, against exact ablation.
+    all layers. It misses what is not linear: `exact_effects.compare_with_exact` says by how much, against exact ablation.
 
     Args:
         site: "mlp_post" or "mlp_gate" for neurons, "attn_z" for heads.
@@ -81,7 +81,7 @@ def attribute(
             what they are. Against zero, effects then add up to the margin minus that of the model without any neuron, as steps grow
             (but not where a norm follows the MLP, as in Gemma-2 and OLMo-2: it undoes the growth).
         where: the tokens at which the neuron is what it is beyond the baseline; at all others it stays.
-        options: how the model is run (`budget.RunOptions`).
+        options: how the model is run (`options.RunOptions`).
 
     Raises:
         InputError: an activation or a gradient is not finite; a budget is too small; less than 1 step; a baseline of another shape; a pair
@@ -209,7 +209,7 @@ def estimate(
     """Every neuron's effect on the margin by one method. Positive: the neuron raises the margin.
 
     Args:
-        method: one of `rankings.METHODS`.
+        method: one of `names.METHODS`.
         steps: of "integrated".
 
     Raises:

@@ -1,7 +1,7 @@
 """What each part of a model writes along the reward direction itself, with the final norm's scale as it is: a sum that is the reward."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Unpack
+from typing import Any, NamedTuple, Unpack, cast
 
 import torch
 from jaxtyping import Float
@@ -11,11 +11,10 @@ from tl_reward import parallel
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch
 from tl_reward.data.pairs import pair_hash
-from tl_reward.model.fast_layers import output_norms
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import stream
 from tl_reward.running.batching import Pairs, encode_for
-from tl_reward.running.budget import RunOptions
+from tl_reward.running.options import RunOptions
 from tl_reward.sites import Site
 
 
@@ -61,8 +60,16 @@ def direct_attribution(
     encoded = encode_for(model, pairs, **options)
     sums = _Sums(model, encoded)
     stream(model, encoded, sums.sites, sums, whole=True, progress=progress, **options)
-    parts = (value.float() for value in (sums.neuron, sums.head, sums.embedding, sums.bias, sums.remainder, sums.reward))
-    return DirectAttribution(*parts, sums.largest_remainder, tuple(pair_hash(pair) for pair in encoded.pairs))
+    return DirectAttribution(
+        neuron=sums.neuron.float(),
+        head=sums.head.float(),
+        embedding=sums.embedding.float(),
+        bias=sums.bias.float(),
+        remainder=sums.remainder.float(),
+        reward=sums.reward.float(),
+        largest_remainder=sums.largest_remainder,
+        pairs=tuple(pair_hash(pair) for pair in encoded.pairs),
+    )
 
 
 class _Sums:
@@ -152,7 +159,7 @@ def token_attribution(model: HookedRewardModel, text: str) -> TokenAttribution:
         along = torch.einsum("hdm,m->hd", model.blocks[layer].attn.W_O.to(direction), direction)
         parts.append(pattern * torch.einsum("shd,hd->hs", value, along))
     head = torch.stack(parts).float().cpu()
-    return TokenAttribution(list(model.to_str_tokens(tokens[0])), head, float(rest), float(reward[0]))
+    return TokenAttribution(cast(list[str], model.to_str_tokens(tokens[0])), head, float(rest), float(reward[0]))
 
 
 class _Reading(NamedTuple):
@@ -184,8 +191,8 @@ def _read(model: HookedRewardModel, final: Float[Tensor, "row d_model"]) -> _Rea
 
 def _written(model: HookedRewardModel, layer: int, z: Tensor, post: Tensor, direction: Float[Tensor, "row d_model"]) -> _Written:
     """What a layer's heads and neurons write along a direction of the residual stream."""
-    block: Any = model.blocks[layer]
-    norms = output_norms(block)
+    block = model.blocks[layer]
+    norms = block.output_norms()
     kind = model.cfg.normalization_type
     w_o, w_out = block.attn.W_O.to(z), block.mlp.W_out.to(z)
     of_heads = of_neurons = direction

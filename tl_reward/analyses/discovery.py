@@ -19,7 +19,7 @@ from tl_reward.measures.selectivity import Selectivity, selectivity
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import side_weights, stream
 from tl_reward.running.batching import Pairs, encode_for
-from tl_reward.running.budget import RunOptions
+from tl_reward.running.options import RunOptions
 from tl_reward.sites import UNIT_SITES, Site, UnitShape, UnitSite, Where, check_unit_site, check_where, unit_shape
 
 
@@ -92,7 +92,7 @@ def discover(
         sites: "mlp_post" and "mlp_gate" for neurons, "attn_z" for heads.
         where: what of a transcript enters the contrasts: "readout", "response" or "all" tokens.
         sums_dtype: of the running sums over batches; those of arXiv 2606.13209 are bfloat16, which drift.
-        options: how the model is run (`budget.RunOptions`).
+        options: how the model is run (`options.RunOptions`).
     """
     check_where(where)
     sites = tuple(dict.fromkeys(sites))
@@ -115,10 +115,15 @@ class _Sums:
     """Statistics and contrasts by site; no contrasts where a side has less than two transcripts."""
 
     def __init__(self, encoded: EncodedPairs, shapes: Mapping[UnitSite, UnitShape], where: Where, dtype: torch.dtype) -> None:
-        self._encoded, self._where = encoded, where
-        self.statistics = {kind: NeuronStatistics(*shape, encoded.objectives, dtype) for kind, shape in shapes.items()}
+        self._encoded = encoded
+        self._where: Where = where
+        self.statistics: dict[UnitSite, NeuronStatistics] = {
+            kind: NeuronStatistics(*shape, encoded.objectives, dtype) for kind, shape in shapes.items()
+        }
         sides = encoded.sides.sum(0) > 0
-        self.contrasts = {kind: ContrastSums(*shape, sides) for kind, shape in shapes.items()} if int(sides.sum(1).min()) > 1 else {}
+        self.contrasts: dict[UnitSite, ContrastSums] = {}
+        if int(sides.sum(1).min()) > 1:
+            self.contrasts = {kind: ContrastSums(*shape, sides) for kind, shape in shapes.items()}
         self._row = self._weight = self._averages = torch.empty(0)  # of the batch
 
     def begin(self, batch: Batch) -> None:

@@ -20,7 +20,7 @@ from tl_reward.measures.scores import Scores, right
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.batching import Pairs, encode_for
-from tl_reward.running.budget import RunOptions
+from tl_reward.running.options import RunOptions
 from tl_reward.running.scoring import sweep
 from tl_reward.sites import UnitSite, unit_shape
 
@@ -116,10 +116,10 @@ def set_effects(
 
     Args:
         kind: "zero"; "mean", which needs `mean`, the activations' means at this site; "resample", which needs `bank`, activations to draw
-            from (`streaming.sample_activations`); "halve". With `edit`, whatever that should be called.
+            from (`activations.sample_activations`); "halve". With `edit`, whatever that should be called.
         edit: what is done to each set instead, such as a patch: from a `NeuronSet` to an intervention.
         site: "mlp_post" or "mlp_gate" for neurons, "attn_z" for heads.
-        options: how the model is run (`budget.RunOptions`).
+        options: how the model is run (`options.RunOptions`).
 
     Raises:
         InputError: an unknown kind; a kind without what it needs; no set, or an empty one; a neuron that the model does not have.
@@ -227,6 +227,6 @@ def ablation(
         return MeanAblation(neurons, mean, site)
     if kind == "resample":
         if bank is None:
-            raise InputError("resample ablation needs activations to draw from (streaming.sample_activations)")
+            raise InputError("resample ablation needs activations to draw from (activations.sample_activations)")
         return ResampleAblation(neurons, bank, site=site)
     return ZeroAblation(neurons, site) if kind == "zero" else ScaleAblation(neurons, 0.5, site)

@@ -20,7 +20,7 @@ from tl_reward.measures.json_shapes import ModelPatchingJson
 from tl_reward.measures.scores import Scores, right
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batching import Pairs, encode_for
-from tl_reward.running.budget import RunOptions
+from tl_reward.running.options import RunOptions
 from tl_reward.running.scoring import score
 from tl_reward.sites import UnitSite, Where
 

@@ -25,15 +25,15 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.baselines import Counterpart
 from tl_reward.running.batching import Grouping, Pairs, encode_for
-from tl_reward.running.budget import RunOptions
 from tl_reward.running.gradients import backpropagate
+from tl_reward.running.options import RunOptions
 from tl_reward.running.scoring import sweep
 from tl_reward.sites import Site, SiteKind, Where, check_site_kind, unit_shape
 
 Direction = Literal["noising", "denoising"]
 
 
-class Cell(NamedTuple):
+class PatchedPlace(NamedTuple):
     """One patch: a site of a layer, at some tokens; of "attn_z" one head. A set of neurons has no layer."""
 
     kind: SiteKind
@@ -61,7 +61,7 @@ class PairPatching:
         tokens: of each cell, how many tokens it replaced, over all chosen (0) and all rejected (1) transcripts.
     """
 
-    cells: tuple[Cell, ...]
+    cells: tuple[PatchedPlace, ...]
     clean: Scores
     noised: Float[np.ndarray, "cell pair"]
     denoised: Float[np.ndarray, "cell pair"]
@@ -137,7 +137,7 @@ def patch_pairs(
         kinds: which sites, in every layer; of "attn_z" each head by itself.
         where: which tokens; "all" are those after the shared prefix that have a counterpart.
         neurons: with some, a last cell for each `where` that patches them together (at "mlp_post").
-        options: how the model is run (`budget.RunOptions`).
+        options: how the model is run (`options.RunOptions`).
 
     Raises:
         InputError: a pair that shares no prefix; a place outside a transcript; no cell.
@@ -148,7 +148,7 @@ def patch_pairs(
     if neurons is not None:
         neurons.mask(*unit_shape(model.cfg, "mlp_post"))  # says which one the model does not have
     cells = _cells(model, kinds, where)
-    sets = [Cell("mlp_post", at, None) for at in where] if neurons else []
+    sets = [PatchedPlace("mlp_post", at, None) for at in where] if neurons else []
     if not cells and not sets:
         raise InputError("nothing to patch: give kinds of sites, or neurons, and where")
     source = Source(model)
@@ -172,20 +172,24 @@ def patch_pairs(
 def aligned_tokens(model: HookedRewardModel, pair: PreferencePair, **options: Unpack[RunOptions]) -> list[TokenPairJson]:
     """The text of each place at which a pair's transcripts are aligned after their shared prefix, up to the read-out token."""
     encoded = encode_for(model, [pair], **options)
+    tokenizer = model.tokenizer
+    assert tokenizer is not None  # or there would be no tokens
     (found,) = align(encoded)
     sides = {"chosen": encoded.chosen[0], "rejected": encoded.rejected[0]}
-    texts = {side: token_texts(encoded.rows[row].ids, model.tokenizer)[-found.aligned :] for side, row in sides.items()}
+    texts = {side: token_texts(encoded.rows[row].ids, tokenizer)[-found.aligned :] for side, row in sides.items()}
     return [{"chosen": chosen, "rejected": rejected} for chosen, rejected in zip(texts["chosen"], texts["rejected"], strict=True)]
 
 
-def _cells(model: HookedRewardModel, kinds: Sequence[SiteKind], where: Sequence[Where | int]) -> list[Cell]:
+def _cells(model: HookedRewardModel, kinds: Sequence[SiteKind], where: Sequence[Where | int]) -> list[PatchedPlace]:
     for kind in kinds:
         check_site_kind(kind)
-    units = {kind: range(model.cfg.n_heads) if kind == "attn_z" else (None,) for kind in kinds}
-    return [Cell(kind, at, layer, unit) for kind in units for at in where for layer in range(model.cfg.n_layers) for unit in units[kind]]
+    units: dict[SiteKind, Sequence[int | None]] = {kind: range(model.cfg.n_heads) if kind == "attn_z" else (None,) for kind in kinds}
+    return [
+        PatchedPlace(kind, at, layer, unit) for kind in units for at in where for layer in range(model.cfg.n_layers) for unit in units[kind]
+    ]
 
 
-def _patch(source: Source, cell: Cell) -> Patch:
+def _patch(source: Source, cell: PatchedPlace) -> Patch:
     if cell.unit is None:
         return Patch(source, [cell.site], where=cell.where, within_pair=True)
     return Patch(source, NeuronSet([(cell.site.layer, cell.unit)]), "attn_z", where=cell.where, within_pair=True)
@@ -194,8 +198,8 @@ def _patch(source: Source, cell: Cell) -> Patch:
 def _estimate(
     model: HookedRewardModel,
     encoded: EncodedPairs,
-    cells: Sequence[Cell],
-    sets: Sequence[Cell],
+    cells: Sequence[PatchedPlace],
+    sets: Sequence[PatchedPlace],
     neurons: NeuronSet | None,
     *,
     progress: str | None,
@@ -219,7 +223,7 @@ class _Estimate(NamedTuple):
 class _Sums:
     """For each cell and row, the reward that it is estimated to move (`moved`), and by `where` how many tokens are patched (`tokens`)."""
 
-    def __init__(self, encoded: EncodedPairs, cells: Sequence[Cell], neurons: NeuronSet) -> None:
+    def __init__(self, encoded: EncodedPairs, cells: Sequence[PatchedPlace], neurons: NeuronSet) -> None:
         self.cells, self._neurons = cells, neurons.by_layer()
         self.moved = torch.zeros(len(cells), len(encoded.rows), dtype=torch.float64)
         self.tokens: dict[Where | int, Int[np.ndarray, " row"]] = {cell.where: np.zeros(len(encoded.rows), dtype=int) for cell in cells}

@@ -17,7 +17,7 @@ from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import rewards_at, stream
 from tl_reward.running.batching import Pairs, encode_for
-from tl_reward.running.budget import RunOptions
+from tl_reward.running.options import RunOptions
 from tl_reward.sites import Site
 
 
@@ -93,7 +93,7 @@ def reward_lens(model: HookedRewardModel, pairs: Pairs, *, progress: str | None 
     """Reads the reward from the residual stream before the first layer and after every one, with the folded final norm.
 
     Args:
-        options: how the model is run (`budget.RunOptions`).
+        options: how the model is run (`options.RunOptions`).
     """
     encoded = encode_for(model, pairs, **options)
     read = _Read(model, encoded)

@@ -17,7 +17,7 @@ from tl_reward.measures.names import Method
 from tl_reward.measures.overlap import regions
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
-from tl_reward.running.budget import RunOptions
+from tl_reward.running.options import RunOptions
 from tl_reward.sites import UnitSite
 
 
@@ -101,8 +101,8 @@ def tension(
     Args:
         pairs: of two objectives; each pair names its own.
         site: "mlp_post" or "mlp_gate" for neurons, "attn_z" for heads.
-        method: one of `rankings.METHODS` but "direct", which has no standard error.
-        options: how the model is run (`budget.RunOptions`).
+        method: one of `names.METHODS` but "direct", which has no standard error.
+        options: how the model is run (`options.RunOptions`).
 
     Raises:
         InputError: the pairs name less or more than two objectives; an unsuitable method.

@@ -14,7 +14,7 @@ from tl_reward.model import embedded
 if TYPE_CHECKING:
     from tl_reward.model.reward_model import HookedRewardModel
     from tl_reward.results.store import Results
-    from tl_reward.running.budget import RunOptions
+    from tl_reward.running.options import RunOptions
 
 
 @dataclass(frozen=True)

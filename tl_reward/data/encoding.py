@@ -1,13 +1,9 @@
-"""Pairs to token batches: one formatter, length buckets, masks, and the read-out position.
-
-The text of a transcript is written here and nowhere else. A tokenizer with a chat template uses it; one without gets the turns of
-HH-RLHF (`\\n\\nHuman: … \\n\\nAssistant: …`). So a checkpoint's own tokenizer says how its reward model was trained.
-"""
+"""Pairs as rows of tokens: each different transcript once, cut or left out where it is over-long."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -139,7 +135,8 @@ def encode_pairs(
         if not kept:
             raise InputError(f"every one of {len(pairs)} pairs is longer than {max_length} tokens")
     if overlong == "left":
-        rows = [_cut_left(row, max_length, tokenizer.bos_token_id) for row in rows]
+        bos = cast(int | None, tokenizer.bos_token_id)  # the stubs name types that it never has
+        rows = [_cut_left(row, max_length, bos) for row in rows]
     used = sorted({index[side] for p in kept for side in (p.chosen, p.rejected)})
     place = {old: new for new, old in enumerate(used)}
     return EncodedPairs(

@@ -52,8 +52,14 @@ class PackedBatch:
         return max(_length(spans) for spans in self.spans)
 
     def to(self, device: torch.device | str) -> "PackedBatch":
-        tensors = (moved(value, device) for value in (self.tokens, self.position, self.response, self.row, self.readout))
-        return PackedBatch(*tensors, self.spans)
+        return PackedBatch(
+            tokens=moved(self.tokens, device),
+            position=moved(self.position, device),
+            response=moved(self.response, device),
+            row=moved(self.row, device),
+            readout=moved(self.readout, device),
+            spans=self.spans,
+        )
 
     def at(self, where: Where) -> Bool[Tensor, "1 token"]:
         """True at the tokens that are meant."""

@@ -5,7 +5,7 @@ HH-RLHF (`\\n\\nHuman: … \\n\\nAssistant: …`). So a checkpoint's own tokeniz
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from transformers import PreTrainedTokenizerBase
 
@@ -28,8 +28,9 @@ def render(transcript: Transcript, tokenizer: PreTrainedTokenizerBase) -> Render
         return RenderedTranscript("".join(turns), sum(map(len, turns[:-1])) + marker)
     messages = [message._asdict() for message in transcript]
     try:
-        text = tokenizer.apply_chat_template(messages, tokenize=False)
-        prompt = tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True)
+        # Text, with tokenize=False; the annotation of transformers says what any of its options gives.
+        text = cast(str, tokenizer.apply_chat_template(messages, tokenize=False))
+        prompt = cast(str, tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True))
     except Exception as error:  # jinja's TemplateError, or whatever the template's own checks raise
         raise InputError(f"the tokenizer's chat template refused a transcript: {error}") from None
     if text.startswith(prompt):
@@ -49,7 +50,7 @@ def token_texts(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[
     """The text of each token. A character whose bytes are spread over several is there once and whole, at the last of them."""
     texts, start = [], 0
     for end in range(1, len(ids) + 1):
-        text = tokenizer.decode(list(ids[start:end]), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text = cast(str, tokenizer.decode(list(ids[start:end]), skip_special_tokens=False, clean_up_tokenization_spaces=False))
         unfinished = text.endswith("\ufffd") and end < len(ids) and end - start < 8
         texts.append("" if unfinished else text)
         start = start if unfinished else end

@@ -88,7 +88,7 @@ class ResampleAblation:
     follows from the token, its place and the seed, so that the result depends neither on batches nor on the order of pairs.
 
     Attributes:
-        bank: the activations to draw from, [sample, layer, neuron], such as `streaming.sample_activations` collects; of heads
+        bank: the activations to draw from, [sample, layer, neuron], such as `activations.sample_activations` collects; of heads
             [sample, layer, head, d_head].
     """
 

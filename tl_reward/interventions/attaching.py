@@ -25,7 +25,7 @@ def attached(model: HookedRewardModel, hooks: Hooks) -> Iterator[None]:
     """
     for name, _ in hooks:
         check_hook_point(model, name)
-    with model.hooks(fwd_hooks=hooks):
+    with model.hooks(fwd_hooks=[*hooks]):
         yield
 
 

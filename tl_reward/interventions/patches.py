@@ -204,13 +204,15 @@ def read(source: Source, names: Sequence[str], batch: Batch, where: Where | int,
     """The source's activations at some hook points, and the tokens of the batch that they are for."""
     kept = source.activations(batch, names)
     tokens = source.within_pair(batch, where) if within_pair else None
-    assert tokens is not None or isinstance(where, str)
 
     def value(name: str, units: Int[Tensor, " unit"] | None = None) -> Tensor:
         found = kept[name] if units is None else kept[name].index_select(2, units.to(kept[name].device))
         return found if tokens is None else found[:, tokens.partner]
 
-    return Reading(value, tokens.patched if tokens is not None else batch.at(where))
+    if tokens is not None:
+        return Reading(value, tokens.patched)
+    assert isinstance(where, str)
+    return Reading(value, batch.at(where))
 
 
 def pair_tokens(batch: Batch, where: Where | int) -> PairTokens:

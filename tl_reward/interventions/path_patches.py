@@ -10,7 +10,6 @@ from tl_reward.data.packing import Batch
 from tl_reward.errors import InputError
 from tl_reward.interventions.patches import Source, check_source, check_tokens, read, spread
 from tl_reward.interventions.protocol import Hooks
-from tl_reward.model.fast_layers import output_norms
 from tl_reward.model.layer_by_layer import run_layers
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
@@ -61,7 +60,7 @@ class PathPatch:
                 raise InputError(
                     "the sender of a path writes what is at mlp_post or attn_z; mlp_gate is multiplied by the linear part first"
                 )
-            norms = output_norms(self.model.blocks[at.layer])
+            norms = self.model.blocks[at.layer].output_norms()
             if (norms.attention or norms.mlp) is not None:
                 raise InputError("neurons and heads send no path of their own where a norm follows them; patch attn_out or mlp_out")
         clean = self.source if self.source.model is self.model else Source(self.model)

@@ -20,7 +20,7 @@ Hooks = list[tuple[str, HookFunction]]
 
 @runtime_checkable
 class Intervention(Protocol):
-    """An edit of a forward pass. `run.score` asks it for the hooks of each batch, attaches them, and takes them off again.
+    """An edit of a forward pass. `scoring.score` asks it for the hooks of each batch, attaches them, and takes them off again.
 
     A hook is a pair of a hook point's name and `fn(activation, hook)`, which returns the new activation, as in TransformerLens.
     Interventions combine by listing them: hooks at the same place run in that order.

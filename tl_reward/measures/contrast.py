@@ -101,11 +101,18 @@ class ContrastSums:
         pooled = np.sqrt(np.where(flat, 1, ((n - 1) * variance).sum(0) / (n.sum() - 2)))
         p = np.where(flat, 1, p)
         auroc, error = self._auroc()
-        tensors = (
-            torch.from_numpy(np.asarray(x)).float() for x in (difference, np.where(flat, 0, t), np.where(flat, 0, difference / pooled))
+        q = stats.false_discovery_control(p.ravel()).reshape(p.shape)
+        return Contrast(
+            difference=_float(difference),
+            welch_t=_float(np.where(flat, 0, t)),
+            cohens_d=_float(np.where(flat, 0, difference / pooled)),
+            auroc=auroc,
+            auroc_error=error,
+            p_value=_float(p),
+            q_value=_float(q),
+            chosen=self._counts[0],
+            rejected=self._counts[1],
         )
-        found = (torch.from_numpy(x).float() for x in (p, stats.false_discovery_control(p, axis=None).reshape(p.shape)))
-        return Contrast(*tensors, auroc, error, *found, *self._counts)
 
     def _auroc(self) -> tuple[Tensor, Tensor]:
         auroc, error = (torch.zeros(self._histogram.shape[1:3]) for _ in range(2))
@@ -115,6 +122,10 @@ class ContrastSums:
             auroc[layer] = (p * (below + q / 2)).sum(1)
             error[layer] = (p * q).sum(1) / 2
         return auroc, error
+
+
+def _float(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values).float()
 
 
 def bin_of(x: Float[Tensor, "..."]) -> Int[Tensor, "..."]:

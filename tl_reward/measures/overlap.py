@@ -11,6 +11,10 @@ from tl_reward.errors import InputError
 from tl_reward.measures.json_shapes import OverlapsJson, PairOverlapJson
 from tl_reward.neurons import NeuronSet
 
+# What the models are called that most comparisons are of: those of arXiv 2606.13209, which are the embedded ones.
+OBJECTIVES = ("helpful", "harmless")
+MIXED = "mixed"
+
 
 class Overlap(NamedTuple):
     """Two sets of neurons, out of `n_layers * d_mlp`.
@@ -72,7 +76,7 @@ def depth_thirds(neurons: NeuronSet, n_layers: int) -> tuple[float, float, float
     return (float(thirds[0]), float(thirds[1]), float(thirds[2]))
 
 
-def regions(one: NeuronSet, other: NeuronSet, names: tuple[str, str] = ("helpful", "harmless")) -> dict[str, NeuronSet]:
+def regions(one: NeuronSet, other: NeuronSet, names: tuple[str, str] = OBJECTIVES) -> dict[str, NeuronSet]:
     """The neurons of one set alone, of the other alone, and shared, by plain set algebra."""
     return {f"{names[0]}-only": one - other, f"{names[1]}-only": other - one, "shared": one & other}
 
@@ -105,19 +109,27 @@ def independent_regions(sets: Mapping[str, NeuronSet], *, n_layers: int, d_mlp: 
     return dict(sorted(found.items(), key=lambda item: -item[1].observed))
 
 
-def compare(sets: Mapping[str, NeuronSet], *, n_layers: int, d_mlp: int) -> OverlapsJson:
-    """Every pair of reward models, the depth of each one's neurons, and the regions where helpful and harmless are among them."""
+def compare(
+    sets: Mapping[str, NeuronSet], *, n_layers: int, d_mlp: int, single: tuple[str, str] = OBJECTIVES, mixed: str = MIXED
+) -> OverlapsJson:
+    """Every pair of reward models, and the depth of each one's neurons.
+
+    Args:
+        single: the names of two models of one objective each. Where both are among the sets, their regions are counted.
+        mixed: the name of a model of both objectives. Where it is there too, "single_in_mixed" is the Jaccard index of its neurons and
+            those of either single model.
+    """
     result: OverlapsJson = {
         "neurons": {name: len(neurons) for name, neurons in sets.items()},
         "depth": {name: depth_thirds(neurons, n_layers) for name, neurons in sets.items()},
         "pairs": [_pair(a, b, overlap(sets[a], sets[b], n_layers=n_layers, d_mlp=d_mlp)) for a, b in combinations(sets, 2)],
     }
-    if {"helpful", "harmless"} <= set(sets):
-        split = regions(sets["helpful"], sets["harmless"])
-        result["regions"] = {name: len(part) for name, part in split.items()}
-        if "mixed" in sets:
-            single = sets["helpful"] | sets["harmless"]
-            result["single_in_mixed"] = len(single & sets["mixed"]) / len(single | sets["mixed"])
+    if set(single) <= set(sets):
+        one, other = (sets[name] for name in single)
+        result["regions"] = {name: len(part) for name, part in regions(one, other, single).items()}
+        if mixed in sets:
+            either = one | other
+            result["single_in_mixed"] = len(either & sets[mixed]) / len(either | sets[mixed])
     return result
 
 

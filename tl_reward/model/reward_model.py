@@ -1,4 +1,4 @@
-"""Reward models as `HookedTransformer`s: load, convert, run, save. The only file that imports `transformer_lens`.
+"""Reward models as `HookedTransformer`s: load, convert, run, save.
 
 The reward head is a one-column unembedding: `cfg.d_vocab_out == 1`, and `W_U[:, 0]` is the reward direction. The final norm's weights
 are folded into it, so that the residual stream, divided by the final norm's scale and projected on `W_U[:, 0]`, sums to the reward.
@@ -7,40 +7,23 @@ are folded into it, so that the residual stream, divided by the final norm's sca
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
-from transformer_lens import HookedTransformer, HookedTransformerConfig
-from transformer_lens.hook_points import HookPoint
-from transformer_lens.utilities.architectures import POST_NORM_ARCHITECTURES
-from transformer_lens.utilities.devices import get_device
+from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from tl_reward import parallel
 from tl_reward.data.packing import PackedBatch
 from tl_reward.errors import InputError
 from tl_reward.model import architectures, checkpoints
-from tl_reward.model.fast_layers import trim_block, trim_gated_mlp
-from tl_reward.model.fused_attention import fuse_attention
+from tl_reward.model.components import HookedTransformer, HookedTransformerConfig, HookPoint, TypedModuleList, get_device
+from tl_reward.model.layers.attention import with_class
+from tl_reward.model.layers.block import Block, RewardHead
 
 ReturnType = Literal["reward", "reward_tokens", "logits"] | None
-
-
-class HookedActivation(nn.Module):
-    """An MLP's activation function with a hook point on its output: `act(gate)` of a gated MLP, `act(pre)` of a plain one."""
-
-    def __init__(self, act_fn: Any) -> None:
-        super().__init__()
-        self.act_fn = act_fn
-        self.hook_act = HookPoint()  # [batch, pos, d_mlp]
-
-    def forward(self, pre: Float[Tensor, "batch pos neuron"]) -> Float[Tensor, "batch pos neuron"]:
-        return self.hook_act(self.act_fn(pre))
 
 
 class HookedRewardModel(HookedTransformer):
@@ -53,6 +36,7 @@ class HookedRewardModel(HookedTransformer):
     """
 
     hf_config: Any
+    blocks: TypedModuleList[Block]  # pyright: ignore[reportIncompatibleVariableOverride] - `__init__` makes all of them ours
 
     def __init__(self, cfg: HookedTransformerConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         with warnings.catch_warnings():
@@ -62,12 +46,8 @@ class HookedRewardModel(HookedTransformer):
         if tokenizer is not None:
             self.set_tokenizer(tokenizer)
         for block in self.blocks:
-            block.mlp.act_fn = HookedActivation(block.mlp.act_fn)
-            fuse_attention(block.attn)
-            trim_block(block, post_norm=cfg.original_architecture in POST_NORM_ARCHITECTURES)
-            if cfg.gated_mlp:
-                trim_gated_mlp(block.mlp)
-        self.unembed.forward = partial(_float32_head, self.unembed)
+            Block.of(block)
+        self.unembed = with_class(self.unembed, RewardHead)
         self.hook_reward_tokens = HookPoint()  # [batch, pos]
         self.hook_reward = HookPoint()  # [batch]
         self.setup()
@@ -82,8 +62,7 @@ class HookedRewardModel(HookedTransformer):
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
         empty = self.tokenizer.encode("")
-        self.cfg.tokenizer_prepends_bos = len(empty) > 0 and empty[0] == self.tokenizer.bos_token_id
-        self.cfg.default_prepend_bos = self.cfg.tokenizer_prepends_bos
+        self.cfg.tokenizer_prepends_bos = self.cfg.default_prepend_bos = len(empty) > 0 and empty[0] == self.tokenizer.bos_token_id
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride] - it returns rewards, not logits or a loss
         self,
@@ -109,7 +88,7 @@ class HookedRewardModel(HookedTransformer):
         """
         if return_type not in ("reward", "reward_tokens", "logits", None):
             raise InputError(f"return_type must be reward, reward_tokens, logits or None, got {return_type!r}")
-        if isinstance(input, str) or (isinstance(input, Sequence) and not isinstance(input, Tensor)):
+        if not isinstance(input, Tensor):
             input, attention_mask = self._tokenize([input] if isinstance(input, str) else list(input))
         elif attention_mask is None and not input.is_floating_point():
             input = input[None] if input.ndim == 1 else input
@@ -136,17 +115,26 @@ class HookedRewardModel(HookedTransformer):
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
     ) -> Any:
-        if start_at_layer is None:
-            input = self.hook_embed(self.embed(input))
-            if self.cfg.positional_embedding_type == "standard":
-                # Each copy has its own: an edit of one must not reach the others.
-                input = input + self.hook_pos_embed(self.pos_embed.W_pos[batch.position].repeat(len(input), 1, 1))
-        inner = None if return_type is None else "logits"
-        logits = super().forward(input, inner, attention_mask=batch, start_at_layer=start_at_layer or 0, stop_at_layer=stop_at_layer)
-        if logits is None or stop_at_layer is not None or return_type == "logits":
+        residual = (self._embed_packed(input, batch) if start_at_layer is None else input).to(self.cfg.device)
+        for block in list(self.blocks)[start_at_layer:stop_at_layer]:
+            residual = block(residual, attention_mask=batch)
+        if stop_at_layer is not None:
+            return residual
+        residual = self.ln_final(residual)
+        if return_type is None:
+            return None
+        logits = self.unembed(residual)
+        if return_type == "logits":
             return logits
         rewards = self.hook_reward_tokens(logits[..., 0])
         return rewards if return_type == "reward_tokens" else self.hook_reward(rewards[:, batch.readout]).flatten()
+
+    def _embed_packed(self, tokens: Int[Tensor, "batch token"], batch: PackedBatch) -> Float[Tensor, "batch token d_model"]:
+        embedded = self.hook_embed(self.embed(tokens))
+        if self.cfg.positional_embedding_type != "standard":
+            return embedded
+        # Each copy has its own: an edit of one must not reach the others.
+        return embedded + self.hook_pos_embed(self.pos_embed.W_pos[batch.position].repeat(len(tokens), 1, 1))
 
     def _tokenize(self, texts: list[str]) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
         if self.tokenizer is None:
@@ -154,7 +142,7 @@ class HookedRewardModel(HookedTransformer):
         if not texts or not all(texts):
             raise InputError("text must not be empty")
         if self.cfg.tokenizer_prepends_bos:  # a chat template may have written that token already
-            texts = [text.removeprefix(self.tokenizer.bos_token) for text in texts]
+            texts = [text.removeprefix(str(self.tokenizer.bos_token)) for text in texts]
         encoded = self.tokenizer(texts, padding=True, return_tensors="pt")
         return encoded["input_ids"].to(self.cfg.device), encoded["attention_mask"].bool()
 
@@ -168,9 +156,9 @@ class HookedRewardModel(HookedTransformer):
     def _refuse_hidden_padding(self, tokens: Int[Tensor, "batch pos"]) -> None:
         """Rows that end (or begin) with different numbers of pad tokens are a padded batch: its reward would be read from padding."""
         pad = self.tokenizer.pad_token_id if self.tokenizer is not None else None
-        if pad is None:
+        if not isinstance(pad, int):
             return
-        is_pad = tokens == pad
+        is_pad = tokens.eq(pad)
         for edge in (is_pad, is_pad.flip(1)):
             run = edge.long().cumprod(1).sum(1)
             if run.min() != run.max():
@@ -306,13 +294,6 @@ class HookedRewardModel(HookedTransformer):
 load = HookedRewardModel.from_pretrained
 
 _KEEP = ("b_Q", "b_K", "b_V", "b_O", "b_in", "b_out", "b_U", "mask", "IGNORE", "rotary_sin", "rotary_cos")
-
-
-def _float32_head(unembed: Any, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos 1"]:
-    """The head in float32 at least, whatever the model's precision: rewards of 8 bits would tie where the model prefers one."""
-    residual = unembed.hook_in(residual)
-    wide = torch.promote_types(residual.dtype, torch.float32)
-    return unembed.hook_out(F.linear(residual.to(wide), unembed.W_U.T.to(wide), unembed.b_U.to(wide)))
 
 
 def readout(

@@ -31,9 +31,9 @@ def tiny_hf_model(*, seed: int = 0) -> PreTrainedModel:
         pad_token_id=0,
         eos_token_id=0,
         bos_token_id=None,
-        num_labels=1,
         initializer_range=0.3,  # large enough that neurons differ and rewards spread
     )
+    config.num_labels = 1
     return AutoModelForSequenceClassification.from_config(config).eval()
 
 

@@ -16,8 +16,8 @@ from tl_reward.interventions.protocol import Hooks, traits_of
 from tl_reward.model.layer_by_layer import check_comparable, mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batching import Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
-from tl_reward.running.budget import RunOptions
 from tl_reward.running.consumers import Consumer, Function, Merge, consumer_of
+from tl_reward.running.options import RunOptions
 from tl_reward.sites import Site, UnitSite, layer_of, unit_shape
 
 
@@ -63,11 +63,11 @@ def stream(
                 if whole:
                     _refuse_late(hooks, model.cfg.n_layers)
                 consumer.begin(batch)
-                residual = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
-                beside = base(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0) if base is not None else None
+                residual = _embedded(model, batch)
+                beside = _embedded(base, batch) if base is not None else None
                 for layer, here in layers.items():
                     kept: dict[str, Tensor] = {}
-                    if base is not None:
+                    if base is not None and beside is not None:
                         with attached(base, [(site.hook_name, _keep(kept)) for site in here]):
                             beside = run_layers(base, beside, batch, layer, layer + 1)
                     with attached(model, [(site.hook_name, _feed(site, consumer, batch, kept, encoded)) for site in here]):
@@ -133,6 +133,10 @@ def side_weights(encoded: EncodedPairs, batch: Batch) -> Float[Tensor, "objectiv
     """For each token of a batch: in how many chosen (0) and rejected (1) transcripts of each objective's pairs it occurs."""
     weight = encoded.sides.to(batch.row.device)[:, :, batch.row]
     return batch.occurrences(weight.flatten(0, 1)).unflatten(0, weight.shape[:2])
+
+
+def _embedded(model: HookedRewardModel, batch: Batch) -> Float[Tensor, "batch pos d_model"]:
+    return model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
 
 
 def _keep(kept: dict[str, Tensor]) -> Any:

@@ -17,9 +17,9 @@ from tl_reward.sites import Site, Where
 class Baseline(Protocol):
     """What `backpropagate` compares activations with. `begin` is called once for each batch, before its first site."""
 
-    def begin(self, batch: Batch) -> None: ...
+    def begin(self, batch: Batch, /) -> None: ...
 
-    def at(self, site: Site, activation: Float[Tensor, "batch pos ..."]) -> Float[Tensor, "..."]:
+    def at(self, site: Site, activation: Float[Tensor, "batch pos ..."], /) -> Float[Tensor, "..."]:
         """The baseline of a site's activations, of a shape that broadcasts to theirs."""
         ...
 

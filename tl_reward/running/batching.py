@@ -13,7 +13,8 @@ from tl_reward.data.padding import batches
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.budget import RunOptions, tokens_per_batch
+from tl_reward.running.budget import tokens_per_batch
+from tl_reward.running.options import RunOptions
 
 Pairs = Sequence[PreferencePair] | EncodedPairs
 

@@ -1,16 +1,12 @@
 """How many tokens a batch may hold: as many as memory allows, and no more than run fastest."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TypedDict
 
 import psutil
 import torch
 
 from tl_reward import parallel
-from tl_reward.data.pairs import Overlong
 from tl_reward.errors import InputError
-from tl_reward.interventions.protocol import Intervention
 from tl_reward.model.reward_model import HookedRewardModel
 
 # Past these sizes a batch is no faster (docs/performance.md). On a CPU, activations of more than a few MiB leave the cache, and the
@@ -19,24 +15,6 @@ CPU_ACTIVATION_BYTES = 8 * 2**20
 CPU_TOKENS = (256, 1024)
 CPU_TOKENS_WITH_GRADIENTS = 512
 GPU_TOKENS = 16384
-
-
-class RunOptions(TypedDict, total=False):
-    """How a model is run over pairs, for every function that does.
-
-    interventions: edits of the model under study (`tl_reward.interventions`), in their order. Whatever is asked of the model is asked of
-        the edited one: its scores, its statistics, its gradients; what a function edits besides comes after them.
-    max_tokens: tokens a batch; a prefix that transcripts share counts once. Default: as many as run fastest and fit.
-    max_memory_gb: memory that a batch may take besides the model's weights, in GiB. Default: half of what is free.
-    max_length: longest transcript, in tokens. Default: 1,024 (the study's), or the model's context if that is shorter.
-    overlong: what to do with longer ones; see `tokens.encode_pairs`.
-    """
-
-    interventions: Sequence[Intervention]
-    max_tokens: int | None
-    max_memory_gb: float | None
-    max_length: int | None
-    overlong: Overlong
 
 
 def tokens_per_batch(
@@ -90,11 +68,11 @@ def bytes_per_token(model: HookedRewardModel, longest: int, *, gradients: bool =
 def free_memory(model: HookedRewardModel) -> int:
     """Bytes free on the model's device; on a CPU within the limit of the process' control group, if it has one, and shared among the
     processes that `parallel` counts on this machine."""
-    device = torch.device(model.cfg.device)
+    device = model.W_U.device
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch holds it, and will use it again
         return torch.cuda.mem_get_info(device)[0] + cached
-    return min(psutil.virtual_memory().available, *_cgroup_rooms()) // parallel.on_this_machine()
+    return min([psutil.virtual_memory().available, *_cgroup_rooms()]) // parallel.on_this_machine()
 
 
 def _cgroup_rooms(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
@@ -113,7 +91,7 @@ def _cgroup_rooms(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
 
 
 def _fastest(model: HookedRewardModel, gradients: bool) -> int:
-    if torch.device(model.cfg.device).type != "cpu":
+    if model.W_U.device.type != "cpu":
         return GPU_TOKENS
     size = torch.finfo(model.cfg.dtype).bits // 8
     fewest, most = CPU_TOKENS

@@ -20,7 +20,7 @@ class BatchConsumer(Protocol):
     Each of several processes has a consumer of its own, which sees a share of the batches. After an error, `end` and `merge` do not come.
     """
 
-    def begin(self, batch: Batch) -> None:
+    def begin(self, batch: Batch, /) -> None:
         """Called once for each batch, before its first site."""
         ...
 
@@ -40,7 +40,7 @@ class BatchConsumer(Protocol):
 class Consumer(BatchConsumer, Protocol):
     """What `stream` feeds."""
 
-    def layer(self, site: Site, activation: Float[Tensor, "token ..."], base: Float[Tensor, "token ..."] | None) -> None:
+    def layer(self, site: Site, activation: Float[Tensor, "token ..."], base: Float[Tensor, "token ..."] | None, /) -> None:
         """Called at each site of a batch, from the first layer to the last, with its activations at the tokens of the batch, without
         padding, and those of the base model there, if one runs beside."""
         ...
@@ -50,7 +50,7 @@ class Consumer(BatchConsumer, Protocol):
 class GradientConsumer(BatchConsumer, Protocol):
     """What `backpropagate` feeds."""
 
-    def layer(self, site: Site, excess: Float[Tensor, "token ..."], gradient: Float[Tensor, "token ..."]) -> None:
+    def layer(self, site: Site, excess: Float[Tensor, "token ..."], gradient: Float[Tensor, "token ..."], /) -> None:
         """Called at each site of a batch, from the last layer to the first, with how far its activations exceed the baseline and the
         gradient there. With steps, it is called at each site for each step between one `begin` and one `end`; the gradients are then
         those of a mean over steps, so that all of them are added up."""

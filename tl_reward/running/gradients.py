@@ -16,8 +16,8 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import _all_per_token, _check_finite, _keep
 from tl_reward.running.baselines import Baseline
 from tl_reward.running.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of
-from tl_reward.running.budget import RunOptions
 from tl_reward.running.consumers import GradientConsumer
+from tl_reward.running.options import RunOptions
 from tl_reward.sites import Site
 
 

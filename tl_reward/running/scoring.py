@@ -21,7 +21,7 @@ from tl_reward.measures.scores import Scores
 from tl_reward.model.layer_by_layer import mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
-from tl_reward.running.budget import RunOptions
+from tl_reward.running.options import RunOptions
 from tl_reward.sites import layer_of
 
 Condition = Sequence[Intervention]
@@ -32,7 +32,7 @@ def score(model: HookedRewardModel, pairs: Pairs, *, progress: str | None = None
 
     Args:
         progress: the label of a progress bar; None shows none.
-        options: how the model is run (`budget.RunOptions`).
+        options: how the model is run (`options.RunOptions`).
 
     Raises:
         InputError: a reward is not finite (with the pairs), an edit names a place that the model does not have, a budget is too small.

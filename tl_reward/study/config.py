@@ -22,6 +22,7 @@ from tl_reward.study.benchmarks import OBJECTIVE_TEST
 from tl_reward.study.matrix import Conventions
 
 ObjectiveName = Literal["helpful", "harmless", "mixed"]
+SingleObjective = Literal["helpful", "harmless"]
 Ranking = Literal["mean", "abs_mean", "rms", "probability", "entropy", "change", "random"]
 DATA = "$DATA"
 STRICT = ConfigDict(strict=True, extra="forbid")
@@ -91,7 +92,7 @@ class Source:
     data_dir: str | None = None
     split: str | None = None
     subset: str | None = None
-    objective: Literal["helpful", "harmless"] | None = None
+    objective: SingleObjective | None = None
     limit: int | None = None
 
     @model_validator(mode="before")
@@ -162,7 +163,7 @@ class StudyConfig:
     objectives: tuple[ObjectiveName, ...]
     seeds: tuple[int, ...]
     training: Annotated[TrainingConfig, BeforeValidator(_without_seed)]
-    data: Mapping[Literal["helpful", "harmless"], ObjectiveData]
+    data: Mapping[SingleObjective, ObjectiveData]
     rankings: tuple[Ranking, ...]
     fractions: Shares
     benchmarks: Mapping[Name, tuple[Source, ...]] = field(default_factory=dict)
@@ -224,7 +225,7 @@ def _check_ranks_all(key: str, ranking: Ranking) -> None:
         raise InputError(f"{key}, by which sets are made, must not be entropy: it ranks only the neurons that fire often")
 
 
-def data_needed(config: StudyConfig) -> list[Literal["helpful", "harmless"]]:
+def data_needed(config: StudyConfig) -> list[SingleObjective]:
     """The objectives whose pairs are read: to learn and test on, or to compare firing over both."""
     both = "mixed" in config.objectives or "entropy" in config.rankings
     return [name for name in ("helpful", "harmless") if both or name in config.objectives]

@@ -198,7 +198,7 @@ def rows_of(matrix: Matrix, columns: Sequence[Models], task: str, measure: Measu
     return Rows(values, tuple(prompts[name] for name in names), len(seeds))
 
 
-def shared(parts: Iterable[Mapping[str, float]]) -> list[str]:
+def shared(parts: Iterable[Mapping[str, object]]) -> list[str]:
     """The rows that all parts have, in the order of the first."""
     first, *rest = parts
     return [name for name in first if all(name in part for part in rest)]

@@ -23,7 +23,7 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import stream
 from tl_reward.running.batching import Pairs, encode_for, interventions_of
-from tl_reward.running.budget import RunOptions
+from tl_reward.running.options import RunOptions
 from tl_reward.sites import Where, check_where
 
 NeuronSite = Literal["mlp_post", "mlp_gate"]
@@ -70,7 +70,7 @@ class Examples:
         correlated: other shown neurons (indices, -1 for none) with the largest |Pearson correlation| over tokens, `correlation`. That of
             a neuron which never varies is 0.
         cosine_neuron, cosine: (layer, neuron) of any others that write in the most similar or opposite directions.
-        words_in: by the weights named in `words_in_of`; see `weights.words_in` and `weights.words_out`.
+        words_in: by the weights named in `words_in_of`; see `words.words_in` and `words.words_out`.
     """
 
     neurons: NeuronSet
@@ -122,11 +122,11 @@ def collect_examples(
         checkpoint: a file to keep the state in, after every `CHUNK` pairs. A call that was cut short goes on from there, with the same
             result; the file is deleted at the end.
         seed: of the transcripts drawn at random.
-        options: how the model is run (`budget.RunOptions`).
+        options: how the model is run (`options.RunOptions`).
 
     Raises:
         InputError: another site; a neuron that the model does not have; a saved state of something else; several processes; as
-            `streaming.stream`.
+            `activations.stream`.
     """
     parallel.require_one("collect_examples")
     if site not in ("mlp_post", "mlp_gate"):
@@ -169,7 +169,7 @@ def _examples(task: Task, details: Details, words_of: WordsOut | None) -> Exampl
     place = torch.full((len(encoded.rows) + 1,), -1)  # the last stands for none
     place[used] = torch.arange(len(used))
     reward = state["reward"]
-    sides = [reward[list(rows)].tolist() for rows in (encoded.chosen, encoded.rejected)]
+    chosen_reward, rejected_reward = (reward[list(rows)].tolist() for rows in (encoded.chosen, encoded.rejected))
     shown = torch.arange(len(neurons))[:, None]
     activation = state["activation"]
     length = {"readout": lambda row: 1, "all": lambda row: len(row.ids)}.get(task.where, lambda row: len(row.ids) - row.response_start)
@@ -181,7 +181,7 @@ def _examples(task: Task, details: Details, words_of: WordsOut | None) -> Exampl
         site=task.site,
         where=task.where,
         pairs=tuple(pair_hash(pair) for pair in encoded.pairs),
-        scores=Scores.of(encoded.pairs, *sides, encoded.dropped),
+        scores=Scores.of(encoded.pairs, chosen_reward, rejected_reward, encoded.dropped),
         tokens=tokens,
         splits=tuple(
             Split(objective, side, int(count))
@@ -221,7 +221,12 @@ def _transcripts(
 
     return tuple(
         ExampleTranscript(
-            *zip(*parts[row], strict=True), float(reward[row]), texts(encoded.rows[row].ids), encoded.rows[row].response_start
+            pairs=tuple(pair for pair, _, _ in parts[row]),
+            sides=tuple(side for _, side, _ in parts[row]),
+            objectives=tuple(objective for _, _, objective in parts[row]),
+            reward=float(reward[row]),
+            tokens=texts(encoded.rows[row].ids),
+            response_start=encoded.rows[row].response_start,
         )
         for row in rows
     )

@@ -1,4 +1,4 @@
-"""Two passes over pairs for the examples of each neuron, in chunks, with what is needed to go on after a cut: see `examples`."""
+"""Two passes over pairs for the examples of each neuron, in chunks, with what is needed to go on after a cut: see `collect`."""
 
 from functools import partial
 from typing import Any, NamedTuple

@@ -8,7 +8,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_reward.errors import InputError
-from tl_reward.model.fast_layers import output_norms
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 
@@ -115,8 +114,8 @@ def writes(model: HookedRewardModel, layer: int) -> Float[Tensor, "neuron d_mode
 
     A norm that follows the MLP (Gemma-2, OLMo-2) has its weights in it; its scale, which all neurons of the layer share, is neglected.
     """
-    block: Any = model.blocks[layer]
-    norm = output_norms(block).mlp
+    block = model.blocks[layer]
+    norm = block.output_norms().mlp
     return block.mlp.W_out.float() if norm is None else block.mlp.W_out.float() * norm.w.float()
 
 

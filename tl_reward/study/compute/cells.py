@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
 from tl_reward.study.compute.inputs import Inputs
-from tl_reward.study.config import StudyConfig
+from tl_reward.study.config import Ranking, StudyConfig
 from tl_reward.study.matrix import Model, ModelEdit
 
 Kind = Literal["train", "score", "discover", "firing", "ablate", "compare", "sets", "patch", "retrain"]
@@ -40,7 +40,7 @@ class Cell:
     seed: int
     objective: str = ""
     edit: ModelEdit = NO_EDIT
-    ranking: str = ""
+    ranking: Ranking | Literal[""] = ""
     test: str = ""
     needs: tuple["Cell", ...] = ()
 

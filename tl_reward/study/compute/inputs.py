@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from transformers import AutoConfig
 
-from tl_reward.data.pairs import PreferencePair, check_unique_ids, data_hash
+from tl_reward.data.pairs import Objective, PreferencePair, check_unique_ids, data_hash
 from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, benchmark_of, subtask_of
-from tl_reward.study.config import Base, Source, StudyConfig, is_hub, located
+from tl_reward.study.config import Base, SingleObjective, Source, StudyConfig, is_hub, located
 
 
 class Tested(NamedTuple):
@@ -57,10 +57,10 @@ class Inputs:
 
     def _of(self, objective: str, part: str) -> list[list[PreferencePair]]:
         """The pairs of each objective that a model of this one learns, row by row from each source, so that the first ones are of all."""
-        own = ("helpful", "harmless") if objective == "mixed" else (objective,)
+        own: list[SingleObjective] = [name for name in ("helpful", "harmless") if objective in (name, "mixed")]
         return [_dealt([self.read(source, name, part) for source in getattr(self.config.data[name], part)]) for name in own]
 
-    def _read(self, source: Source, objective: str | None, part: str) -> list[PreferencePair]:
+    def _read(self, source: Source, objective: Objective | None, part: str) -> list[PreferencePair]:
         """The pairs of one source; `part` is "train" or "test". Bad pairs are left out: the published data have some."""
         found = located(source, self.data)
         default = {"train": "find", "test": "test"}[part] if found.source == EMBEDDED else part if is_hub(found) else None

@@ -1,6 +1,5 @@
 """What would a reproduction run, what does it lack, and about how long does it take?"""
 
-import json
 import random
 import shutil
 import urllib.error
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
@@ -23,8 +22,8 @@ from tl_reward.errors import InputError, first_line
 from tl_reward.model import embedded
 from tl_reward.study.compute.cells import Cell, cells, draws_of
 from tl_reward.study.compute.inputs import Inputs
-from tl_reward.study.compute.store import CELL, folder_of, is_done
-from tl_reward.study.config import DATA, Source, data_needed, is_hub, located
+from tl_reward.study.compute.store import is_done, note_of, notes
+from tl_reward.study.config import DATA, SingleObjective, Source, data_needed, is_hub, located
 
 # Tokens a second and core that SmolLM2-135M ran in bfloat16; other models in proportion to their size.
 ASSUMED_RATE, ASSUMED_PARAMETERS = 500.0, 135e6
@@ -49,7 +48,7 @@ class Sizes:
 
     def __init__(self, inputs: Inputs, out: Path) -> None:
         self.inputs, self.out = inputs, out
-        self._notes = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob(f"cells/*/[!.]*/{CELL}"))]
+        self._notes = notes(out)
         self.tokens = lru_cache(None)(self._tokens)
         self.parameters = lru_cache(None)(_parameters)
         self._tokenizer = lru_cache(None)(_tokenizer)
@@ -137,7 +136,7 @@ def print_plan(inputs: Inputs, out: Path, console: Console) -> None:
     sizes = Sizes(inputs, out)
     found = plan(sizes)
     for each in found:
-        state = "done" if each.done else "changed" if (folder_of(out, each.cell) / CELL).exists() else "to do"
+        state = "done" if each.done else "changed" if note_of(out, each.cell) else "to do"
         amount = f"{each.tokens:,} tokens, {duration(each.seconds)}"
         console.print(f"  {state:8}{each.cell.kind:9}{each.cell.name}  ({amount})", soft_wrap=True)
     left = [each for each in found if not each.done]
@@ -189,12 +188,21 @@ def problems(inputs: Inputs) -> list[str]:
     return found
 
 
+class Listed(NamedTuple):
+    """A source of a config, and what its pairs are for: `Inputs.read`'s arguments."""
+
+    source: Source
+    objective: SingleObjective | None
+    part: str
+
+
 def _missing_data(inputs: Inputs) -> Iterator[str]:
     config = inputs.config
-    listed = [
-        (source, name, part) for name in data_needed(config) for part in ("train", "test") for source in getattr(config.data[name], part)
-    ]
-    listed += [(source, source.objective, "test") for sources in config.benchmarks.values() for source in sources]
+    listed: list[Listed] = []
+    for name in data_needed(config):
+        listed += [Listed(source, name, "train") for source in config.data[name].train]
+        listed += [Listed(source, name, "test") for source in config.data[name].test]
+    listed += [Listed(source, source.objective, "test") for sources in config.benchmarks.values() for source in sources]
     offline = any(is_hub(source) for source, *_ in listed) and not reachable()
     for source, objective, part in listed:
         if offline and is_hub(source):
@@ -205,7 +213,7 @@ def _missing_data(inputs: Inputs) -> Iterator[str]:
             yield f"data {why}"
 
 
-def _why_unreadable(inputs: Inputs, source: Source, objective: str | None, part: str) -> str | None:
+def _why_unreadable(inputs: Inputs, source: Source, objective: SingleObjective | None, part: str) -> str | None:
     try:
         if DATA in source.source and inputs.data is not None and not Path(located(source, inputs.data).source).is_file():
             return f"{located(source, inputs.data).source}: no such file"

@@ -6,7 +6,7 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
 
@@ -21,7 +21,51 @@ from tl_reward.study.matrix import BF16, Found, Matrix, Model, ModelEdit
 
 CELL, RUN, MODEL = "cell.json", "run", "model"
 SITE = "mlp_gate"  # the study's reading of a neuron
-_LISTS = ("ids", "groups", "subsets", "prompts", "objectives")
+
+
+class Note(TypedDict):
+    """What is noted beside a cell.
+
+    Attributes:
+        key, made_from: what it was made from (`cells.key`); `needs`: the contents of the cells that it read, by kind and name.
+        content: a hash of what it holds.
+        provenance: where it was made.
+        seconds, tokens: what it took; tokens of all passes, 0 where a training went on.
+    """
+
+    kind: str
+    name: str
+    key: str
+    made_from: dict[str, Any]
+    needs: dict[str, str]
+    content: str
+    provenance: dict[str, Any]
+    seconds: float
+    tokens: int
+
+
+class Entry(TypedDict):
+    """What a run's section "study" holds of a cell for which no edit could be made.
+
+    Attributes:
+        model: base, objective and seed.
+        edits: kind, name and share of each.
+    """
+
+    model: tuple[str, str, int]
+    edits: list[tuple[str, str, float]]
+
+
+class EditedEntry(Entry):
+    """Beside the rewards of one model on the same pairs under several edits: a value a pair, and how many pairs were over-long."""
+
+    dropped: int
+    ids: list[str]
+    groups: list[str]
+    subsets: list[str]
+    prompts: list[str]
+    objectives: list[str]
+    tasks: list[str]
 
 
 def folder_of(out: Path, cell: Cell) -> Path:
@@ -33,11 +77,19 @@ def scratch_of(out: Path, cell: Cell) -> Path:
     return folder_of(out, cell).with_name(f".{cell.name}.partial")
 
 
-def note_of(out: Path, cell: Cell) -> dict[str, Any] | None:
-    """What is noted beside a cell: its key, what it is made from, a hash of what it holds, where it was made, the seconds it took and the
-    tokens it ran; None where it is not done."""
+def note_of(out: Path, cell: Cell) -> Note | None:
+    """None where the cell is not done."""
     path = folder_of(out, cell) / CELL
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return _note(path) if path.exists() else None
+
+
+def notes(out: Path) -> list[Note]:
+    """Of all cells that are there, whatever config they are of."""
+    return [_note(path) for path in sorted(out.glob(f"cells/*/[!.]*/{CELL}"))]
+
+
+def _note(path: Path) -> Note:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def is_done(out: Path, cell: Cell, inputs: Inputs) -> bool:
@@ -74,9 +126,17 @@ def start(out: Path, cell: Cell, inputs: Inputs) -> Path:
 def finish(out: Path, cell: Cell, inputs: Inputs, *, seconds: float, tokens: int) -> None:
     """Puts a cell in its place by a rename; one that was there gives way whole."""
     scratch, folder = scratch_of(out, cell), folder_of(out, cell)
-    note = {"kind": cell.kind, "name": cell.name, "key": key(cell, inputs), "made_from": made_from(cell, inputs)}
-    note |= {"needs": _contents(out, cell.needs), "content": files_hash(scratch.rglob("*.safetensors"))}
-    note |= {"provenance": provenance(seed=cell.seed), "seconds": round(seconds, 2), "tokens": tokens}
+    note = Note(
+        kind=cell.kind,
+        name=cell.name,
+        key=key(cell, inputs),
+        made_from=made_from(cell, inputs),
+        needs=_contents(out, cell.needs),
+        content=files_hash(scratch.rglob("*.safetensors")),
+        provenance=provenance(seed=cell.seed),
+        seconds=round(seconds, 2),
+        tokens=tokens,
+    )
     (scratch / CELL).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
     old = folder.with_name(f".{cell.name}.old")
     shutil.rmtree(old, ignore_errors=True)
@@ -90,11 +150,20 @@ def record_edited(results: Results, cell: Cell, scores: Mapping[ModelEdit, Score
     """Rewards of one model on the same pairs under several edits, as tensors `chosen` and `rejected` [edit, pair], float64. Of no edits,
     where none can be made, a record that says so."""
     if not scores:
-        results.add("study", cell.name, {"model": list(cell.model), "edits": []})
+        results.add("study", cell.name, Entry(model=cell.model, edits=[]))
         return
     first = next(iter(scores.values()))
-    entry = {"model": list(cell.model), "edits": [list(edit) for edit in scores], "dropped": first.dropped}
-    entry |= {name: list(getattr(first, name)) for name in _LISTS} | {"tasks": [tasks[name] for name in first.ids]}
+    entry = EditedEntry(
+        model=cell.model,
+        edits=list(scores),
+        dropped=first.dropped,
+        ids=list(first.ids),
+        groups=list(first.groups),
+        subsets=list(first.subsets),
+        prompts=list(first.prompts),
+        objectives=list(first.objectives),
+        tasks=[tasks[name] for name in first.ids],
+    )
     tensors = {side: torch.stack([torch.from_numpy(getattr(each, side)) for each in scores.values()]) for side in ("chosen", "rejected")}
     results.add("study", cell.name, entry, tensors)
 
@@ -105,14 +174,21 @@ def edited_of(results: Results, name: str, tasks: Mapping[str, str]) -> tuple[Mo
     Args:
         tasks: of every pair that was tested, over-long ones included, which are counted as `dropped` of their sub-task.
     """
-    entry = results.entry("study", name)
+    entry = cast(EditedEntry, results.entry("study", name))
     model, edits = Model(*entry["model"]), [ModelEdit(*edit) for edit in entry["edits"]]
     found: dict[ModelEdit, dict[str, Scores]] = {edit: {} for edit in edits}
     if "ids" not in entry:  # no edit could be made
         return model, found
     chosen, rejected = (results.tensor("study", name, side).numpy() for side in ("chosen", "rejected"))
-    ids, groups, subsets, prompts, objectives = (tuple(entry[key]) for key in _LISTS)
-    everything = Scores(ids, chosen[0], rejected[0], groups, subsets, 0, prompts, objectives)
+    everything = Scores(
+        ids=tuple(entry["ids"]),
+        chosen=chosen[0],
+        rejected=rejected[0],
+        groups=tuple(entry["groups"]),
+        subsets=tuple(entry["subsets"]),
+        prompts=tuple(entry["prompts"]),
+        objectives=tuple(entry["objectives"]),
+    )
     tested, places = Counter(tasks.values()), defaultdict(list)
     for i, task in enumerate(entry["tasks"]):
         places[task].append(i)

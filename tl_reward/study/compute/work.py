@@ -23,7 +23,7 @@ from tl_reward.neurons import NeuronSet
 from tl_reward.results.provenance import provenance
 from tl_reward.results.record_neurons import record_discovery, record_tops
 from tl_reward.results.store import Results
-from tl_reward.running.budget import RunOptions
+from tl_reward.running.options import RunOptions
 from tl_reward.running.scoring import score
 from tl_reward.study.compute.cells import Cell, draws_of
 from tl_reward.study.compute.inputs import Inputs
@@ -73,8 +73,10 @@ def _train(cell: Cell, out: Path, inputs: Inputs, scratch: Path) -> None:
 def _score(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     pairs, tasks, _ = inputs.tested(*cell.tested)
     without = _without(cell, out, inputs) if cell.edit.kind == "masked" else None
-    edits = [ZeroAblation(without)] if without else []
-    record_edited(results, cell, {cell.edit: score(_model(cell, out, inputs), pairs, interventions=edits, **_options(inputs))}, tasks)
+    options = _options(inputs)
+    if without:
+        options["interventions"] = [ZeroAblation(without)]
+    record_edited(results, cell, {cell.edit: score(_model(cell, out, inputs), pairs, **options)}, tasks)
 
 
 def _discover(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
@@ -95,6 +97,7 @@ def _firing(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
 def _ablate(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     config, (pairs, tasks, _) = inputs.config, inputs.tested(*cell.tested)
     *_, found_in = cell.needs
+    assert cell.ranking
     tops = _tops(found_in, out, inputs, cell.ranking, config.fractions)
     if not tops:
         record_edited(results, cell, {}, tasks)
@@ -110,7 +113,9 @@ def _ablate(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
 
 
 def _compare(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
-    for ranking in (name for name in inputs.config.rankings if name != "random"):
+    for ranking in inputs.config.rankings:
+        if ranking == "random":
+            continue
         kind = "firing" if ranking == "entropy" else "discover"
         found = {each.objective: _found(each, out, ranking) for each in cell.needs if each.kind == kind}
         tops = {name: top for name, one in found.items() if (top := cut(one, ranking, FRACTION, inputs.config.conventions)) is not None}
@@ -172,7 +177,8 @@ def _without(cell: Cell, out: Path, inputs: Inputs) -> NeuronSet | None:
     """The neurons that a model is trained again without; None of the control."""
     discover = cell.needed("discover")
     assert discover is not None
-    return _tops(discover, out, inputs, cell.edit.name, (cell.edit.fraction,))[cell.edit.fraction] if cell.edit.fraction else None
+    share, ranking = cell.edit.fraction, inputs.config.retrain.ranking
+    return _tops(discover, out, inputs, ranking, (share,))[share] if share else None
 
 
 def _model(cell: Cell, out: Path, inputs: Inputs) -> HookedRewardModel:

@@ -7,7 +7,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from tl_reward.measures.intervals import Estimate
-from tl_reward.measures.overlap import Overlap, depth_thirds, overlap
+from tl_reward.measures.overlap import depth_thirds, overlap
 from tl_reward.neurons import NeuronSet, tied_at_cut
 from tl_reward.study.matrix import FRACTION, Matrix, Model
 from tl_reward.study.rows import OBJECTIVES, Models, kinds, percent
@@ -85,14 +85,21 @@ def overlaps(matrix: Matrix) -> list[PairOverlap]:
                 layers, width = _shape(matrix, base)
                 each = [overlap(a, b, n_layers=layers, d_mlp=width) for a, b in sets.values()]
                 if each:
-                    values = [_spread_of(each, key) for key in ("jaccard", "chance", "chance_by_layer", "shared")]
-                    neurons = round(np.mean([len(one) for each in sets.values() for one in each]))
-                    found.append(PairOverlap(base, ranking, one, other, *values, neurons, max(o.p_value for o in each)))  # type: ignore[arg-type]
+                    found.append(
+                        PairOverlap(
+                            base,
+                            ranking,
+                            one,
+                            other,
+                            jaccard=over_seeds([both.jaccard for both in each]),
+                            chance=over_seeds([both.chance for both in each]),
+                            chance_by_layer=over_seeds([both.chance_by_layer for both in each]),
+                            shared=over_seeds([both.shared for both in each]),
+                            neurons=round(np.mean([len(one) for each in sets.values() for one in each])),
+                            p_value=max(both.p_value for both in each),
+                        )
+                    )
     return found
-
-
-def _spread_of(found: Sequence[Overlap], key: str) -> Estimate:
-    return over_seeds([getattr(each, key) for each in found])
 
 
 def _shape(matrix: Matrix, base: str) -> tuple[int, int]:

@@ -160,9 +160,9 @@ def retrained(matrix: Matrix) -> list[Retrained]:
                 rows = group_rows(matrix, columns, on)
                 if rows:
                     done = draws([*rows.values()])
-                    values = [value for value in (done.column(0), done.column(1), done.change(1)) if value is not None]
+                    before, after, change = (value for value in (done.column(0), done.column(1), done.change(1)) if value is not None)
                     control = "share 0" if alike else "as trained first"
-                    found.append(Retrained(models, edit.kind, edit.name, edit.fraction, on, control, *values, done.seeds))
+                    found.append(Retrained(models, edit.kind, edit.name, edit.fraction, on, control, before, after, change, done.seeds))
     return found
 
 

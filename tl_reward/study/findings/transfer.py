@@ -103,8 +103,8 @@ def transfers(matrix: Matrix) -> list[Transfer]:
             rows = right_sets(matrix, base, task)
             if rows is not None:
                 shares = [shares_of(rows, [i + 1], i) for i in range(0, len(_COLUMNS), 2)]
-                estimates = [share.column(0) if share else None for share in shares]
-                found.append(Transfer(base, task, *estimates, len(set(rows.prompts)), rows.seeds))
+                kept, helpful, harmless, singles = (share.column(0) if share else None for share in shares)
+                found.append(Transfer(base, task, kept, helpful, harmless, singles, len(set(rows.prompts)), rows.seeds))
     return found
 
 

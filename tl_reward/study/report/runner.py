@@ -1,11 +1,11 @@
 """How is a reproduction run? The cells that are not done, in their order or side by side, and then its report."""
 
 import dataclasses
-import fcntl
 import json
 import multiprocessing
 import os
 import threading
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -58,8 +58,15 @@ def reproduce(config: StudyConfig, out: str | Path, *, data: str | Path | None =
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Raises InputError where another process is at work in the folder. The lock goes with the process that holds it."""
+    """Raises InputError where another process is at work in the folder. The lock goes with the process that holds it. Windows has no such
+    lock: there the user is told to see to it."""
     out.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:
+        warnings.warn(f"{out}: this system cannot lock the folder; start no second reproduction there meanwhile", stacklevel=2)
+        yield
+        return
     with (out / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,41 @@
+"""What stands around every analysis: the check before it, what is written and printed after it."""
+
+from pathlib import Path
+
+import pytest
+
+from tl_reward.data.pairs import data_hash
+from tl_reward.data.readers import load_pairs
+from tl_reward.errors import InputError
+from tl_reward.results.store import Results
+from tl_reward.show.run_folder import run_folder
+
+ENTRY = {"model": ["a"], "edits": []}
+PAIRS = load_pairs("embedded", split="test", limit=2)
+
+
+def test_what_the_block_records_is_written_with_where_it_came_from_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with run_folder(tmp_path / "run", data={"some": PAIRS}, seed=3) as results:
+        results.add("study", "a", ENTRY)
+        assert not (tmp_path / "run").exists()
+    run = Results.load(tmp_path / "run")
+    assert run.section("study") == {"a": ENTRY} and run.provenance["seed"] == 3
+    assert run.provenance["data"] == {"some": {"pairs": 2, "sha256": data_hash(PAIRS)}}
+    assert f"Run: {tmp_path / 'run'}\n" in capsys.readouterr().out
+
+
+def test_a_block_that_raises_leaves_nothing(tmp_path: Path):
+    with pytest.raises(InputError, match="section must be one of"), run_folder(tmp_path / "deep" / "run") as results:
+        results.add("nonsense", "a", ENTRY)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_folder_that_exists_is_refused_before_the_block_runs(tmp_path: Path):
+    ran = []
+    Results().save(tmp_path / "run")
+    with pytest.raises(InputError, match="exists"), run_folder(tmp_path / "run"):
+        ran.append(1)
+    assert ran == []
+    with run_folder(tmp_path / "run", overwrite=True) as results:
+        results.add("study", "b", ENTRY)
+    assert Results.load(tmp_path / "run").section("study") == {"b": ENTRY}
