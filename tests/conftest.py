@@ -15,8 +15,9 @@ from tl_reward.model.tiny import byte_tokenizer, tiny_reward_model
 
 @pytest.fixture(scope="module", autouse=True)
 def threads(request) -> None:
-    """As many as there are for a file that runs the real models, shared among pytest's workers. Else one: handing the small products of tiny models to several costs more
-    than it saves, and what is compared to the bit with another process must not depend on the files that ran before."""
+    """As many as there are for a file that runs the real models, shared among pytest's workers. Else one: handing the small products of
+    tiny models to several costs more than it saves, and what is compared to the bit with another process must not depend on the files that
+    ran before."""
     here = [item for item in request.session.items if item.path == request.path]
     real = any("real_base" in getattr(item, "fixturenames", ()) for item in here)
     cores = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))

@@ -3,19 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, Unpack, get_args
+from typing import Literal, Unpack
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward.errors import InputError
-from tl_reward.interventions.ablations import MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
-from tl_reward.interventions.protocol import Edit, Intervention
+from tl_reward.interventions.ablations import ablation
+from tl_reward.interventions.protocol import Edit
 from tl_reward.measures.agreement import Agreement, measure_agreement, sample_neurons
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
 from tl_reward.measures.json_shapes import EffectJson
-from tl_reward.measures.names import AblationKind
 from tl_reward.measures.scores import Scores, right
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
@@ -208,25 +207,3 @@ def compare_with_exact(
     every = {name: measure_agreement(value, exact) for name, value in estimated.items()}
     at_large = {name: measure_agreement(value[drawn], exact[drawn]) for name, value in estimated.items()}
     return Comparison(effects, estimated, drawn, every, at_large)
-
-
-def ablation(
-    neurons: NeuronSet,
-    kind: str,
-    *,
-    site: UnitSite = "mlp_post",
-    mean: Float[Tensor, "layer neuron ..."] | None = None,
-    bank: Float[Tensor, "sample layer neuron ..."] | None = None,
-) -> Intervention:
-    """The intervention of a kind, as `set_effects` takes it."""
-    if kind not in get_args(AblationKind):
-        raise InputError(f"kind of ablation must be one of {', '.join(get_args(AblationKind))}, got {kind!r}")
-    if kind == "mean":
-        if mean is None:
-            raise InputError("mean ablation needs the neurons' means (Discovery.ranking('mean', site))")
-        return MeanAblation(neurons, mean, site)
-    if kind == "resample":
-        if bank is None:
-            raise InputError("resample ablation needs activations to draw from (activations.sample_activations)")
-        return ResampleAblation(neurons, bank, site=site)
-    return ZeroAblation(neurons, site) if kind == "zero" else ScaleAblation(neurons, 0.5, site)

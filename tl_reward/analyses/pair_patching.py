@@ -24,7 +24,7 @@ from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.baselines import Counterpart
-from tl_reward.running.batching import Grouping, Pairs, encode_for
+from tl_reward.running.batching import Grouping, Pairs, encode_for, tokenizer_of
 from tl_reward.running.gradients import backpropagate
 from tl_reward.running.options import RunOptions
 from tl_reward.running.scoring import sweep
@@ -172,8 +172,7 @@ def patch_pairs(
 def aligned_tokens(model: HookedRewardModel, pair: PreferencePair, **options: Unpack[RunOptions]) -> list[TokenPairJson]:
     """The text of each place at which a pair's transcripts are aligned after their shared prefix, up to the read-out token."""
     encoded = encode_for(model, [pair], **options)
-    tokenizer = model.tokenizer
-    assert tokenizer is not None  # or there would be no tokens
+    tokenizer = tokenizer_of(model)
     (found,) = align(encoded)
     sides = {"chosen": encoded.chosen[0], "rejected": encoded.rejected[0]}
     texts = {side: token_texts(encoded.rows[row].ids, tokenizer)[-found.aligned :] for side, row in sides.items()}

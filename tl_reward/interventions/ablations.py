@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -11,7 +11,8 @@ from torch import Tensor
 from tl_reward.data.packing import PackedBatch
 from tl_reward.data.padding import TokenBatch
 from tl_reward.errors import InputError
-from tl_reward.interventions.protocol import HookFunction, Hooks
+from tl_reward.interventions.protocol import HookFunction, Hooks, Intervention
+from tl_reward.measures.names import AblationKind
 from tl_reward.neurons import NeuronSet
 from tl_reward.sites import Site, UnitSite, check_unit_site
 
@@ -140,3 +141,25 @@ def random_like(neurons: NeuronSet, d_mlp: int, *, draws: int, seed: int) -> lis
     """Layer-matched random sets, disjoint from `neurons`: the control of every ablation."""
     seeds = torch.randint(2**31, (draws,), generator=torch.Generator().manual_seed(seed)).tolist()
     return [neurons.matched_random(d_mlp, seed=s) for s in seeds]
+
+
+def ablation(
+    neurons: NeuronSet,
+    kind: str,
+    *,
+    site: UnitSite = "mlp_post",
+    mean: Float[Tensor, "layer neuron ..."] | None = None,
+    bank: Float[Tensor, "sample layer neuron ..."] | None = None,
+) -> Intervention:
+    """The ablation of a kind, by its name. Raises InputError where what it needs, means or a bank, is missing."""
+    if kind not in get_args(AblationKind):
+        raise InputError(f"kind of ablation must be one of {', '.join(get_args(AblationKind))}, got {kind!r}")
+    if kind == "mean":
+        if mean is None:
+            raise InputError("mean ablation needs the neurons' means (Discovery.ranking('mean', site))")
+        return MeanAblation(neurons, mean, site)
+    if kind == "resample":
+        if bank is None:
+            raise InputError("resample ablation needs activations to draw from (activations.sample_activations)")
+        return ResampleAblation(neurons, bank, site=site)
+    return ZeroAblation(neurons, site) if kind == "zero" else ScaleAblation(neurons, 0.5, site)

@@ -5,7 +5,9 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from scipy.stats import hypergeom
+from torch import Tensor
 
 from tl_reward.errors import InputError
 from tl_reward.measures.json_shapes import OverlapsJson, PairOverlapJson
@@ -107,6 +109,15 @@ def independent_regions(sets: Mapping[str, NeuronSet], *, n_layers: int, d_mlp: 
             if observed or expected >= 0.5:
                 found[f"{names[0]} only" if size == 1 else " and ".join(names)] = Region(observed, expected)
     return dict(sorted(found.items(), key=lambda item: -item[1].observed))
+
+
+def shape_in_common(rankings: Mapping[str, Float[Tensor, "layer neuron"]]) -> tuple[int, int]:
+    """How many layers, and neurons in each, all rankings are of. Raises InputError where they differ, or are fewer than two."""
+    shapes = {name: list(ranking.shape) for name, ranking in rankings.items()}
+    if len(shapes) < 2 or len({tuple(shape) for shape in shapes.values()}) > 1:
+        raise InputError(f"overlap needs two or more rankings of one shape, got {shapes}")
+    n_layers, d_mlp = next(iter(rankings.values())).shape
+    return n_layers, d_mlp
 
 
 def compare(

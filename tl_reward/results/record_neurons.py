@@ -15,7 +15,7 @@ from tl_reward.errors import InputError
 from tl_reward.measures.contrast import FALSE_DISCOVERY_RATE, Contrast
 from tl_reward.measures.names import METHODS, Method, RankingName
 from tl_reward.measures.neuron_statistics import StatisticName
-from tl_reward.measures.overlap import compare
+from tl_reward.measures.overlap import compare, shape_in_common
 from tl_reward.measures.scores import Scores
 from tl_reward.neurons import NeuronSet, tied_at_cut
 from tl_reward.results.sections import AttributionEntry, CheckedEffectJson, DiscoveryEntry, OverlapEntry, ScoresEntry, TensionEntry
@@ -213,10 +213,7 @@ def record_tops(
     fraction: float,
 ) -> None:
     """Compares sets, by name, that were cut from rankings of the same names."""
-    shapes = {name: list(ranking.shape) for name, ranking in rankings.items()}
-    if len(shapes) < 2 or len({tuple(shape) for shape in shapes.values()}) > 1:
-        raise InputError(f"overlap needs two or more rankings of one shape, got {shapes}")
-    n_layers, d_mlp = next(iter(rankings.values())).shape
+    n_layers, d_mlp = shape_in_common(rankings)
     entry: OverlapEntry = {
         "score": score,
         "site": site,

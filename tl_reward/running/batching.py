@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Unpack
 
 from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
 
 from tl_reward import parallel
 from tl_reward.data.encoding import EncodedPairs, encode_pairs
@@ -40,17 +41,22 @@ def interventions_of(options: RunOptions) -> Sequence[Any]:
     return given
 
 
+def tokenizer_of(model: HookedRewardModel) -> PreTrainedTokenizerBase:
+    """Raises InputError where the model was made without one."""
+    if model.tokenizer is None:
+        raise InputError("this model has no tokenizer; load it with one to read pairs")
+    return model.tokenizer
+
+
 def encode_for(model: HookedRewardModel, pairs: Pairs, **options: Unpack[RunOptions]) -> EncodedPairs:
     """Tokenises pairs for a model, by `max_length` and `overlong` of the options."""
     if isinstance(pairs, EncodedPairs):
         return pairs
-    if model.tokenizer is None:
-        raise InputError("this model has no tokenizer; load it with one to read pairs")
     max_length = options.get("max_length")
     limit = min(1024, model.cfg.n_ctx) if max_length is None else max_length
     if not 1 <= limit <= model.cfg.n_ctx:
         raise InputError(f"max_length must be in [1, {model.cfg.n_ctx}], got {limit}")
-    return encode_pairs(pairs, model.tokenizer, max_length=limit, overlong=options.get("overlong", "drop"))
+    return encode_pairs(pairs, tokenizer_of(model), max_length=limit, overlong=options.get("overlong", "drop"))
 
 
 def pairs_of(encoded: EncodedPairs, rows: Sequence[int]) -> str:

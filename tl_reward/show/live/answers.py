@@ -20,6 +20,7 @@ from tl_reward.interventions.patches import Patch, Source
 from tl_reward.interventions.protocol import Hooks, Intervention
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
+from tl_reward.running.batching import tokenizer_of
 from tl_reward.running.scoring import sweep
 from tl_reward.sites import Site, unit_shape
 
@@ -176,7 +177,7 @@ def compute(
         raise InputError(f"top must be in [0, {math.prod(shape)}], got {request.top}")
     edits = _interventions(model, request.edits, mean)
     encoded = _encoded(model, request)
-    assert model.tokenizer is not None  # the pair is encoded
+    tokenizer = tokenizer_of(model)
     stop = _Stop(model.cfg.n_layers, cancelled)
     read: list[dict[int, tuple[float, ...]]] = [{}, {}]  # clean and edited, by row
     looks: list[list[_Look]] = [[], []]
@@ -188,7 +189,7 @@ def compute(
     scores = sweep(model, encoded, conditions, interventions=[stop])
     rewards = [LiveRewards(*(float(side[0]) for side in (each.chosen, each.rejected, each.margin))) for each in scores]
     transcripts = [
-        LiveTranscript(tuple(token_texts(row.ids, model.tokenizer)), row.response_start, *(kept.get(i) for kept in read))
+        LiveTranscript(tuple(token_texts(row.ids, tokenizer)), row.response_start, *(kept.get(i) for kept in read))
         for i, row in enumerate(encoded.rows)
     ]
     top = _top(model, encoded, request.top, stop) if request.top else ()
@@ -198,9 +199,7 @@ def compute(
 def _encoded(model: HookedRewardModel, request: LiveRequest) -> EncodedPairs:
     """One pair, whose row 0 is the chosen transcript, and row 1 the rejected one."""
     (pair,) = pairs_of_row({"prompt": request.prompt, "chosen": request.chosen, "rejected": request.rejected}, "live")
-    if model.tokenizer is None:
-        raise InputError("this model has no tokenizer; load it with one to read pairs")
-    rows = encode([pair.chosen, pair.rejected], model.tokenizer)
+    rows = encode([pair.chosen, pair.rejected], tokenizer_of(model))
     limit = min(MAX_TOKENS, model.cfg.n_ctx)
     for side, row in zip(("chosen", "rejected"), rows, strict=True):
         if len(row.ids) > limit:
