@@ -469,15 +469,16 @@ def test_the_record_holds_it_all(tiny, tmp_path):
         ("cosine/value", f32, (n, 5)),
     ):
         tensor(key, kind, shape)
-    assert entry["words_in_of"] == "gate" and len(entry["words_in"]) == n == len(entry["words_out"])
-    token, value = entry["words_out"][0]["lowered"][0]
+    out = entry["words_out"]
+    assert entry["words_in_of"] == "gate" and out is not None and len(entry["words_in"]) == n == len(out)
+    token, value = out[0]["lowered"][0]
     assert (
         found.words_out is not None
         and isinstance(token, str)
         and value == pytest.approx(float(found.words_out.lowered.value[0, 0]))
         and value < 0
     )
-    assert len(entry["words_in"][0]) == len(entry["words_out"][0]["raised"]) == 10
+    assert len(entry["words_in"][0]) == len(out[0]["raised"]) == 10
     json.dumps(loaded.sections)
 
 
@@ -521,7 +522,9 @@ def test_neurons_to_show(tiny):
 def test_the_command(tmp_path, tiny, monkeypatch, capsys):
     tiny_hf_model().save_pretrained(tmp_path / "model")
     byte_tokenizer().save_pretrained(tmp_path / "model")
-    run_with(tiny).save(tmp_path / "ranked")
+    ranked = Results()
+    record_discovery(ranked, "m", "d", discover(tiny, PAIRS))
+    ranked.save(tmp_path / "ranked")
     rows = [{"id": f"r{i}", "prompt": f"Question {i}", "chosen": "Yes!", "rejected": "No."} for i in range(4)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
 

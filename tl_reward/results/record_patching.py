@@ -12,6 +12,7 @@ from tl_reward.analyses.pair_patching import PairPatching
 from tl_reward.analyses.reward_lens import RewardLens
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.data.text import token_texts
+from tl_reward.errors import InputError
 from tl_reward.measures.json_shapes import TokenPairJson
 from tl_reward.measures.names import Method
 from tl_reward.results.found_on import tested
@@ -76,9 +77,15 @@ def record_gain(results: Results, model: str, source_model: str, dataset: str, f
 
 
 def record_lens(
-    results: Results, model: str, dataset: str, found: RewardLens, tokenizer: PreTrainedTokenizerBase, *, show: int = 3
+    results: Results, model: str, dataset: str, found: RewardLens, tokenizer: PreTrainedTokenizerBase | None, *, show: int = 3
 ) -> None:
-    """Margins as a tensor `margins` [depth, pair], float64; of the first `show` pairs also the reward at every token, with its text."""
+    """Margins as a tensor `margins` [depth, pair], float64; of the first `show` pairs also the reward at every token, with its text.
+
+    Raises:
+        InputError: `tokenizer`, the model's, is None.
+    """
+    if tokenizer is None:
+        raise InputError("a recorded lens shows tokens as text: the model needs a tokenizer")
     shown: list[ShownPair] = [
         {
             "id": pair_id,
