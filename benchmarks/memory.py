@@ -36,8 +36,8 @@ SHAPE = LlamaConfig(
     num_key_value_heads=8,
     max_position_embeddings=8192,
     pad_token_id=2,
-    num_labels=1,
 )
+SHAPE.num_labels = 1
 NEURONS = NeuronSet([(3, 1), (8, 5), (15, 7)])
 ANALYSES: dict[str, Callable[[Any, Any, Any], Any]] = {
     "score": lambda model, pairs, base: score(model, pairs),

@@ -4,6 +4,7 @@ Each function takes rows of token ids and gives what ours gives, so that the ben
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from nnsight import NNsight
@@ -12,6 +13,7 @@ from transformer_lens import HookedTransformer
 from transformers import PreTrainedModel
 
 from tl_reward.data.encoding import Row
+from tl_reward.measures.names import StatisticName
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 
@@ -57,6 +59,7 @@ def pruned(model: PreTrainedModel, rows: Rows, batch_size: int, neurons: NeuronS
 
 def gradient_times_activation(model: PreTrainedModel, chosen: Rows, rejected: Rows) -> Tensor:
     """[layer, neuron]: activation times gradient of the mean margin, summed over tokens, one transcript at a time."""
+    head: Any = model.score
     layers = [layer.mlp.down_proj for layer in model.model.layers]
     total = torch.zeros(len(layers), model.config.intermediate_size)
     for sign, rows in ((1, chosen), (-1, rejected)):
@@ -65,7 +68,7 @@ def gradient_times_activation(model: PreTrainedModel, chosen: Rows, rejected: Ro
             handles = [layer.register_forward_pre_hook(lambda _m, inputs, kept=kept: kept.append(inputs[0])) for layer in layers]
             embedded = model.get_input_embeddings()(torch.tensor([row.ids])).detach().requires_grad_()
             try:
-                reward = model.score(model.model(inputs_embeds=embedded, use_cache=False).last_hidden_state)[0, -1, 0]
+                reward = head(model.model(inputs_embeds=embedded, use_cache=False).last_hidden_state)[0, -1, 0]
             finally:
                 for handle in handles:
                     handle.remove()
@@ -87,7 +90,8 @@ def transformer_lens(model: HookedTransformer, rows: Rows, batch_size: int, hook
     """Rewards, and one site with `run_with_cache`."""
     rewards, kept = torch.zeros(len(rows)), []
     for index, tokens, mask in padded(rows, batch_size, 0):
-        logits, cache = model.run_with_cache(tokens, attention_mask=mask, names_filter=[hook_name], padding_side="right")
+        found: Any = model.run_with_cache(tokens, attention_mask=mask, names_filter=[hook_name], padding_side="right")
+        logits, cache = found
         rewards[index] = logits[torch.arange(len(index)), mask.sum(1) - 1, 0].float()
         kept.append(cache[hook_name])
     return rewards, kept
@@ -101,21 +105,22 @@ def nnsight(model: NNsight, rows: Rows, batch_size: int, layer: int) -> tuple[Te
         with model.trace(input_ids=tokens, attention_mask=mask, use_cache=False):
             activation = model.model.layers[layer].mlp.down_proj.input.save()
             logits = model.output.logits.save()
-        rewards[index] = logits[:, 0].float()
-        kept.append(activation)
+        rewards[index] = logits[:, 0].float()  # pyright: ignore[reportPossiblyUnboundVariable] - nnsight always runs the block
+        kept.append(activation)  # pyright: ignore[reportPossiblyUnboundVariable] - as above
     return rewards, kept
 
 
 @torch.inference_mode()
-def study(model: PreTrainedModel, base: PreTrainedModel, chosen: Rows, rejected: Rows, batch_size: int) -> dict[str, Tensor]:
+def study(model: PreTrainedModel, base: PreTrainedModel, chosen: Rows, rejected: Rows, batch_size: int) -> dict[StatisticName, Tensor]:
     """Neuron scores as arXiv 2606.13209 describes them: a pass for each score, every transcript padded to 1,024 tokens.
 
     Magnitude (mean), probability and change (root mean square against the base model), of the activation module's output, over the real
     tokens of chosen and of rejected transcripts, averaged. Each layer's activations are taken by a forward hook.
     """
     layers = len(model.model.layers)
-    scores = {}
-    for name in ("mean", "probability", "change"):
+    scores: dict[StatisticName, Tensor] = {}
+    names: tuple[StatisticName, ...] = ("mean", "probability", "change")
+    for name in names:
         sides = []
         for rows in (chosen, rejected):
             total, count = torch.zeros(layers, model.config.intermediate_size, dtype=torch.float64), 0

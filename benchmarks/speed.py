@@ -91,7 +91,9 @@ def main(config: Config) -> None:
     source, pairs = harmless_pairs(config)
     made = {name: contestants(config, pairs, dtype) for name, dtype in PRECISIONS.items()}
     single = made["float32"]
-    peak = {name: matrix_product_peak(single.ours.cfg.d_model, single.ours.cfg.d_mlp, dtype) for name, dtype in PRECISIONS.items()}
+    peak = {
+        name: matrix_product_peak(single.ours.cfg.d_model, int(single.ours.cfg.d_mlp or 0), dtype) for name, dtype in PRECISIONS.items()
+    }
     report: dict[str, Any] = {
         "machine": {"architecture": platform.machine(), "threads": torch.get_num_threads(), "torch": torch.__version__},
         "data": {"source": source, "pairs": len(single.pairs.pairs), **tokens_of(single.pairs)},

@@ -15,11 +15,12 @@ from tl_reward.model.tiny import byte_tokenizer, tiny_reward_model
 
 @pytest.fixture(scope="module", autouse=True)
 def threads(request) -> None:
-    """As many as there are for a file that runs the real models. Else one: handing the small products of tiny models to several costs more
+    """As many as there are for a file that runs the real models, shared among pytest's workers. Else one: handing the small products of tiny models to several costs more
     than it saves, and what is compared to the bit with another process must not depend on the files that ran before."""
     here = [item for item in request.session.items if item.path == request.path]
     real = any("real_base" in getattr(item, "fixturenames", ()) for item in here)
-    torch.set_num_threads((os.cpu_count() or 1) if real else 1)
+    cores = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    torch.set_num_threads(cores if real else 1)
 
 
 _SHAPE = {

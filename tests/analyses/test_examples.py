@@ -469,16 +469,16 @@ def test_the_record_holds_it_all(tiny, tmp_path):
         ("cosine/value", f32, (n, 5)),
     ):
         tensor(key, kind, shape)
-    out = entry["words_out"]
-    assert entry["words_in_of"] == "gate" and out is not None and len(entry["words_in"]) == n == len(out)
-    token, value = out[0]["lowered"][0]
+    words = entry["words_out"]
+    assert words is not None and entry["words_in_of"] == "gate" and len(entry["words_in"]) == n == len(words)
+    token, value = words[0]["lowered"][0]
     assert (
         found.words_out is not None
         and isinstance(token, str)
         and value == pytest.approx(float(found.words_out.lowered.value[0, 0]))
         and value < 0
     )
-    assert len(entry["words_in"][0]) == len(out[0]["raised"]) == 10
+    assert len(entry["words_in"][0]) == len(words[0]["raised"]) == 10
     json.dumps(loaded.sections)
 
 

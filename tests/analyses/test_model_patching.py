@@ -103,8 +103,8 @@ def test_gain_is_exact_on_a_linear_model():
     for parameter in other.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter) if not any(parameter is b.attn.W_Q for b in other.blocks) else 0
     for block in other.blocks:
-        for weight in (block.attn.W_Q, block.attn.W_K, block.attn.b_Q, block.attn.b_K):
-            weight.data.zero_()
+        for name in ("W_Q", "W_K", "b_Q", "b_K"):
+            block.attn.get_parameter(name).data.zero_()
     found = gain(model, other, PAIRS, max_length=512)
     neurons = NeuronSet((layer, neuron) for layer in range(3) for neuron in range(0, 48, 12))
     edit = patch_edit(model, other)

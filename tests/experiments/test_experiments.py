@@ -78,7 +78,7 @@ def test_the_commands_from_data_to_page(folders, capsys):
 
     scores = Results.load(at["scores"])
     entry = next(iter(scores.section("scores").values()))
-    assert entry["pairs"] == 8 and entry["best_of_n"] is not None and entry["best_of_n"]["n"] == 4 and set(entry["subsets"]) == {"a", "b"}
+    assert entry["pairs"] == 8 and entry["best_of_n"] and entry["best_of_n"]["n"] == 4 and set(entry["subsets"]) == {"a", "b"}
     chosen = scores.tensor("scores", f"helpful · {entry['dataset']}", "chosen")
     model = HookedRewardModel.from_pretrained(models[0], device="cpu")
     torch.testing.assert_close(chosen[0].float(), model("\n\nHuman: Question 0\n\nAssistant: Yes!")[0], atol=1e-4, rtol=0)

@@ -115,10 +115,9 @@ def test_compare():
     ]
     assert found["pairs"][1]["jaccard"] == pytest.approx(2 / 4)
     assert found["depth"]["harmless"] == (0.5, 0.0, 0.5)
-    assert "regions" in found and "single_in_mixed" in found
-    assert found["regions"] == {"helpful-only": 2, "harmless-only": 1, "shared": 1}
+    assert found.get("regions") == {"helpful-only": 2, "harmless-only": 1, "shared": 1}
     # Helpful or harmless are (0,0) (0,1) (1,0) (2,2), and mixed has two of them and (2,1).
-    assert found["single_in_mixed"] == pytest.approx(2 / 5)
+    assert found.get("single_in_mixed") == pytest.approx(2 / 5)
 
 
 def test_compare_of_other_names_has_no_regions():
@@ -131,7 +130,6 @@ def test_compare_of_models_with_names_of_ones_own():
     usual = compare({"helpful": helpful, "harmless": harmless, "mixed": mixed}, n_layers=3, d_mlp=4)
     own = {"kind": helpful, "safe": harmless, "all": mixed}
     found = compare(own, n_layers=3, d_mlp=4, single=("kind", "safe"), mixed="all")
-    assert "regions" in found and "single_in_mixed" in found and "single_in_mixed" in usual
-    assert found["regions"] == {"kind-only": 1, "safe-only": 1, "shared": 1}
-    assert found["single_in_mixed"] == usual["single_in_mixed"] == pytest.approx(1 / 4)
+    assert found.get("regions") == {"kind-only": 1, "safe-only": 1, "shared": 1}
+    assert found.get("single_in_mixed") == usual.get("single_in_mixed") == pytest.approx(1 / 4)
     assert set(compare(own, n_layers=3, d_mlp=4, single=("kind", "safe"))) == {"neurons", "depth", "pairs", "regions"}

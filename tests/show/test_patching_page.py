@@ -111,7 +111,7 @@ def test_lens_curves_and_token_curves(results):
 
 def test_a_lens_without_a_tokenizer_is_not_recorded():
     model = tiny_reward_model()
-    with pytest.raises(InputError, match="the model needs a tokenizer"):
+    with pytest.raises(InputError, match="mixed has no tokenizer to write tokens as text"):
         record_lens(Results(), "mixed", "pairs", reward_lens(model, PAIRS[:1]), None)
 
 

@@ -36,7 +36,7 @@ class HookedRewardModel(HookedTransformer):
     """
 
     hf_config: Any
-    blocks: TypedModuleList[Block]  # pyright: ignore[reportIncompatibleVariableOverride] - `__init__` makes all of them ours
+    blocks: TypedModuleList[Block]  # pyright: ignore[reportIncompatibleVariableOverride] - all of them are made ours by `__init__`
 
     def __init__(self, cfg: HookedTransformerConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         with warnings.catch_warnings():

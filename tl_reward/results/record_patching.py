@@ -81,11 +81,14 @@ def record_lens(
 ) -> None:
     """Margins as a tensor `margins` [depth, pair], float64; of the first `show` pairs also the reward at every token, with its text.
 
+    Args:
+        tokenizer: the model's own (`model.tokenizer`).
+
     Raises:
-        InputError: `tokenizer`, the model's, is None.
+        InputError: the model has none.
     """
     if tokenizer is None:
-        raise InputError("a recorded lens shows tokens as text: the model needs a tokenizer")
+        raise InputError(f"{model} has no tokenizer to write tokens as text; load it with one")
     shown: list[ShownPair] = [
         {
             "id": pair_id,

@@ -24,7 +24,7 @@ from tl_reward.running.scoring import sweep
 from tl_reward.sites import Site, unit_shape
 
 EditKind = Literal["zero", "mean", "scale", "patch"]
-MAX_TOKENS = 1024  # the default of `run.score`
+MAX_TOKENS = 1024  # the default of `scoring.score`
 
 
 class Cancelled(BaseException):

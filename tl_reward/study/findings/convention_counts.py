@@ -1,7 +1,7 @@
 """How many neurons does each of the study's own conventions, behind `conventions = "study"`, change, beside what we do?
 
 Where its published code does something else than its text says, or than it should, a reproduction can do as the code does. Our own
-definitions are `NeuronSet.top`, `overlap.regions` and `statistics.NeuronStatistics`.
+definitions are `NeuronSet.top`, `overlap.regions` and `neuron_statistics.NeuronStatistics`.
 """
 
 from typing import NamedTuple

@@ -2,7 +2,7 @@
 files.
 
 The same matrix gives the same files, but for what `about` says of time and machine. The page needs no network: its figures are in
-blocks as the dashboard's are (`page.blocks`), and all text is text.
+blocks as the dashboard's are (`show.page.blocks`), and all text is text.
 """
 
 import html
