@@ -522,7 +522,9 @@ def test_neurons_to_show(tiny):
 def test_the_command(tmp_path, tiny, monkeypatch, capsys):
     tiny_hf_model().save_pretrained(tmp_path / "model")
     byte_tokenizer().save_pretrained(tmp_path / "model")
-    run_with(tiny).save(tmp_path / "ranked")
+    ranked = Results()
+    record_discovery(ranked, "m", "d", discover(tiny, PAIRS))
+    ranked.save(tmp_path / "ranked")
     rows = [{"id": f"r{i}", "prompt": f"Question {i}", "chosen": "Yes!", "rejected": "No."} for i in range(4)]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
 

@@ -46,7 +46,6 @@ def results():
         results, "mixed", "helpful", "pairs", found, ranking="estimated gain", site="mlp_post", where="all",
         source=found_on("found", PAIRS[:1]), pairs=PAIRS,
     )  # fmt: skip
-    assert model.tokenizer is not None
     record_lens(results, "mixed", "pairs", reward_lens(model, [*PAIRS, HOSTILE]), model.tokenizer, show=5)
     return results
 
@@ -108,6 +107,12 @@ def test_lens_curves_and_token_curves(results):
         plots.patch_heads(results, "mixed · pair hostile")
     with pytest.raises(InputError, match="is not token by token"):
         plots.patch_tokens(results, "mixed · pairs")
+
+
+def test_a_lens_without_a_tokenizer_is_not_recorded():
+    model = tiny_reward_model()
+    with pytest.raises(InputError, match="mixed has no tokenizer to write tokens as text"):
+        record_lens(Results(), "mixed", "pairs", reward_lens(model, PAIRS[:1]), None)
 
 
 def test_the_page_shows_them_all_and_hostile_tokens_stay_text(results):
