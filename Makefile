@@ -14,8 +14,9 @@ install: .venv/installed
 demo: install
 	$(BIN)/tl-reward demo --overwrite
 
+# Two files at a time: on two cores that takes little more than half of the time.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # PAIRS: a file, a hub id, or "embedded". docs/performance.md has the figures for HH-RLHF's harmless-base test split.
 bench: install
@@ -26,7 +27,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # How fast the page of the demo's run is; needs Chromium.
 bench-page: install
