@@ -96,7 +96,7 @@ def ablation_curve(
         draws: layer-matched random sets at each share, disjoint from the ranked one.
         site: "attn_z" where the ranking is of heads; zeroing either reading of a neuron is the same.
         edit: what is done to each set instead, such as a patch: from a `NeuronSet` to an intervention.
-        options: how the model is run (`options.RunOptions`).
+        options: how the model is run (`running.options.RunOptions`).
 
     Raises:
         InputError: a fraction outside (0, 1], or a ranking of another shape than the model.

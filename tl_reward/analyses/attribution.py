@@ -81,7 +81,7 @@ def attribute(
             what they are. Against zero, effects then add up to the margin minus that of the model without any neuron, as steps grow
             (but not where a norm follows the MLP, as in Gemma-2 and OLMo-2: it undoes the growth).
         where: the tokens at which the neuron is what it is beyond the baseline; at all others it stays.
-        options: how the model is run (`options.RunOptions`).
+        options: how the model is run (`running.options.RunOptions`).
 
     Raises:
         InputError: an activation or a gradient is not finite; a budget is too small; less than 1 step; a baseline of another shape; a pair

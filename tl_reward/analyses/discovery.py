@@ -92,7 +92,7 @@ def discover(
         sites: "mlp_post" and "mlp_gate" for neurons, "attn_z" for heads.
         where: what of a transcript enters the contrasts: "readout", "response" or "all" tokens.
         sums_dtype: of the running sums over batches; those of arXiv 2606.13209 are bfloat16, which drift.
-        options: how the model is run (`options.RunOptions`).
+        options: how the model is run (`running.options.RunOptions`).
     """
     check_where(where)
     sites = tuple(dict.fromkeys(sites))

@@ -118,7 +118,7 @@ def set_effects(
             from (`activations.sample_activations`); "halve". With `edit`, whatever that should be called.
         edit: what is done to each set instead, such as a patch: from a `NeuronSet` to an intervention.
         site: "mlp_post" or "mlp_gate" for neurons, "attn_z" for heads.
-        options: how the model is run (`options.RunOptions`).
+        options: how the model is run (`running.options.RunOptions`).
 
     Raises:
         InputError: an unknown kind; a kind without what it needs; no set, or an empty one; a neuron that the model does not have.

@@ -137,7 +137,7 @@ def patch_pairs(
         kinds: which sites, in every layer; of "attn_z" each head by itself.
         where: which tokens; "all" are those after the shared prefix that have a counterpart.
         neurons: with some, a last cell for each `where` that patches them together (at "mlp_post").
-        options: how the model is run (`options.RunOptions`).
+        options: how the model is run (`running.options.RunOptions`).
 
     Raises:
         InputError: a pair that shares no prefix; a place outside a transcript; no cell.

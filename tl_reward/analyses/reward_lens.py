@@ -93,7 +93,7 @@ def reward_lens(model: HookedRewardModel, pairs: Pairs, *, progress: str | None 
     """Reads the reward from the residual stream before the first layer and after every one, with the folded final norm.
 
     Args:
-        options: how the model is run (`options.RunOptions`).
+        options: how the model is run (`running.options.RunOptions`).
     """
     encoded = encode_for(model, pairs, **options)
     read = _Read(model, encoded)

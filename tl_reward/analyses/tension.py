@@ -102,7 +102,7 @@ def tension(
         pairs: of two objectives; each pair names its own.
         site: "mlp_post" or "mlp_gate" for neurons, "attn_z" for heads.
         method: one of `names.METHODS` but "direct", which has no standard error.
-        options: how the model is run (`options.RunOptions`).
+        options: how the model is run (`running.options.RunOptions`).
 
     Raises:
         InputError: the pairs name less or more than two objectives; an unsuitable method.

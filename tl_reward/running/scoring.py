@@ -32,7 +32,7 @@ def score(model: HookedRewardModel, pairs: Pairs, *, progress: str | None = None
 
     Args:
         progress: the label of a progress bar; None shows none.
-        options: how the model is run (`options.RunOptions`).
+        options: how the model is run (`running.options.RunOptions`).
 
     Raises:
         InputError: a reward is not finite (with the pairs), an edit names a place that the model does not have, a budget is too small.

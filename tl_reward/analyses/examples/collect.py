@@ -122,7 +122,7 @@ def collect_examples(
         checkpoint: a file to keep the state in, after every `CHUNK` pairs. A call that was cut short goes on from there, with the same
             result; the file is deleted at the end.
         seed: of the transcripts drawn at random.
-        options: how the model is run (`options.RunOptions`).
+        options: how the model is run (`running.options.RunOptions`).
 
     Raises:
         InputError: another site; a neuron that the model does not have; a saved state of something else; several processes; as
