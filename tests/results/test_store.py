@@ -17,7 +17,7 @@ import torch
 from tl_reward.data.pairs import PreferencePair, data_hash, parse_transcript
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
-from tl_reward.measures.json_shapes import EstimateJson
+from tl_reward.measures.json_types import EstimateJson
 from tl_reward.results import store
 from tl_reward.results.provenance import provenance
 from tl_reward.results.sections import SECTIONS, DiscoveryEntry, ScoresEntry, Sections

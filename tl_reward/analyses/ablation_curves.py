@@ -11,7 +11,7 @@ from torch import Tensor
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation, random_like
 from tl_reward.interventions.protocol import Edit
-from tl_reward.measures.json_shapes import AblationCurveJson, AblationPointJson, SetAblationsJson
+from tl_reward.measures.json_types import AblationCurveJson, AblationPointJson, SetAblationsJson
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet, check_fraction, tied_at_cut

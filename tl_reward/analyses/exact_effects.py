@@ -14,7 +14,7 @@ from tl_reward.interventions.ablations import ablation
 from tl_reward.interventions.protocol import Edit
 from tl_reward.measures.agreement import Agreement, measure_agreement, sample_neurons
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
-from tl_reward.measures.json_shapes import EffectJson
+from tl_reward.measures.json_types import EffectJson
 from tl_reward.measures.scores import Scores, right
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet

@@ -16,7 +16,7 @@ from tl_reward.errors import InputError
 from tl_reward.interventions.patches import Patch, patch_between
 from tl_reward.interventions.protocol import Edit
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
-from tl_reward.measures.json_shapes import ModelPatchingJson
+from tl_reward.measures.json_types import ModelPatchingJson
 from tl_reward.measures.scores import Scores, right
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batching import Pairs, encode_for

@@ -19,7 +19,7 @@ from tl_reward.errors import InputError
 from tl_reward.interventions.patches import Patch, Source, pair_tokens
 from tl_reward.measures.agreement import Agreement, measure_agreement
 from tl_reward.measures.intervals import Estimate, bootstrap_ratio
-from tl_reward.measures.json_shapes import PairPatchingJson, TokenPairJson
+from tl_reward.measures.json_types import PairPatchingJson, TokenPairJson
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet

@@ -12,7 +12,7 @@ from tl_reward import parallel
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch, shared_prefix
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
-from tl_reward.measures.json_shapes import RewardLensJson
+from tl_reward.measures.json_types import RewardLensJson
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import rewards_at, stream

@@ -12,7 +12,7 @@ from tl_reward.analyses.attribution import Attribution, estimate
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.measures.contrast import FALSE_DISCOVERY_RATE
-from tl_reward.measures.json_shapes import ConflictJson, TensionJson
+from tl_reward.measures.json_types import ConflictJson, TensionJson
 from tl_reward.measures.names import Method
 from tl_reward.measures.overlap import regions
 from tl_reward.model.reward_model import HookedRewardModel

@@ -137,7 +137,7 @@ class Patch:
         names = self._names()
         if not names:
             return []
-        value, mask = read(self.source, names, batch, self.where, self.within_pair)
+        value, mask = read_source(self.source, names, batch, self.where, self.within_pair)
         if not isinstance(self.places, NeuronSet):
 
             def replace(activation: Tensor, hook: Any) -> Tensor:
@@ -200,7 +200,7 @@ def check_tokens(where: Where | int, within_pair: bool) -> None:
         raise InputError(f"a place in the transcript is for patches within a pair; where must be readout, response or all, got {where}")
 
 
-def read(source: Source, names: Sequence[str], batch: Batch, where: Where | int, within_pair: bool) -> Reading:
+def read_source(source: Source, names: Sequence[str], batch: Batch, where: Where | int, within_pair: bool) -> Reading:
     """The source's activations at some hook points, and the tokens of the batch that they are for."""
     kept = source.activations(batch, names)
     tokens = source.within_pair(batch, where) if within_pair else None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tl_reward.data.packing import Batch
 from tl_reward.errors import InputError
-from tl_reward.interventions.patches import Source, check_source, check_tokens, read, spread
+from tl_reward.interventions.patches import Source, check_source, check_tokens, read_source, spread
 from tl_reward.interventions.protocol import Hooks
 from tl_reward.model.layer_by_layer import run_layers
 from tl_reward.model.reward_model import HookedRewardModel
@@ -75,7 +75,7 @@ class PathPatch:
     def hooks(self, batch: Batch) -> Hooks:
         at = self._at()
         clean = self._clean.activations(batch, [at.hook_name, *self._on_path()])
-        value, mask = read(self.source, [at.hook_name], batch, self.where, self.within_pair)
+        value, mask = read_source(self.source, [at.hook_name], batch, self.where, self.within_pair)
         change = self._written(value(at.hook_name).to(clean[at.hook_name]) - clean[at.hook_name], at)
         change = change * spread(mask, change)
         if self.through is not None:

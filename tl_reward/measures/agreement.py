@@ -9,7 +9,7 @@ from scipy import stats
 
 from tl_reward.errors import InputError
 from tl_reward.measures.intervals import Estimate
-from tl_reward.measures.json_shapes import AgreementJson
+from tl_reward.measures.json_types import AgreementJson
 from tl_reward.neurons import NeuronSet
 
 

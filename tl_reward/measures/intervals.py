@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tl_reward.errors import InputError
-from tl_reward.measures.json_shapes import EstimateJson, MaybeEstimateJson
+from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson
 
 
 class Estimate(NamedTuple):

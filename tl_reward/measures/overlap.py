@@ -10,7 +10,7 @@ from scipy.stats import hypergeom
 from torch import Tensor
 
 from tl_reward.errors import InputError
-from tl_reward.measures.json_shapes import OverlapsJson, PairOverlapJson
+from tl_reward.measures.json_types import OverlapsJson, PairOverlapJson
 from tl_reward.neurons import NeuronSet
 
 # What the models are called that most comparisons are of: those of arXiv 2606.13209, which are the embedded ones.

@@ -9,7 +9,7 @@ import numpy as np
 
 from tl_reward.data.pairs import PreferencePair, Transcript
 from tl_reward.measures.intervals import Estimate, _places, bootstrap_mean, bootstrap_ratio
-from tl_reward.measures.json_shapes import ScoresJson, ScoreSummaryJson
+from tl_reward.measures.json_types import ScoresJson, ScoreSummaryJson
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_reward.measures.json_shapes import EffectJson, EstimateJson
+from tl_reward.measures.json_types import EffectJson, EstimateJson
 from tl_reward.results.sections import AttributionEntry, EffectsEntry, TensionEntry
 from tl_reward.results.store import Results
 
@@ -43,9 +43,9 @@ class Column(NamedTuple):
 def columns_of(results: Results) -> list[Column]:
     """Effects first, then what was found without an edit. Attention heads have none: a map of heads is a figure of its own. An attribution
     that checked the very effects of a tension is no second column."""
-    pulls = [*_tension(results)]
-    known = [column for column in _attribution(results) if not any(_same(column, pull) for pull in pulls)]
-    return [*pulls, *known, *_statistics(results)]
+    pulls = [*_tension_columns(results)]
+    known = [column for column in _attribution_columns(results) if not any(_same(column, pull) for pull in pulls)]
+    return [*pulls, *known, *_statistics_columns(results)]
 
 
 def shape_of(results: Results, model: str) -> tuple[int, int] | None:
@@ -102,7 +102,7 @@ def _negative(estimate: EstimateJson) -> EstimateJson:
     return {"value": -estimate["value"], "low": -estimate["high"], "high": -estimate["low"], "n": estimate["n"]}
 
 
-def _tension(results: Results) -> Iterator[Column]:
+def _tension_columns(results: Results) -> Iterator[Column]:
     for name, entry in _of_neurons(results.sections.get("tension", {})).items():
         for objective in entry["objectives"]:
             yield Column(
@@ -122,7 +122,7 @@ def tension_key(results: Results, entry: TensionEntry, objective: str) -> str:
     return f"effect on {objective} margin{_beside_others(results.sections.get('tension', {}), entry)}"
 
 
-def _attribution(results: Results) -> Iterator[Column]:
+def _attribution_columns(results: Results) -> Iterator[Column]:
     for name, entry in _of_neurons(results.sections.get("attribution", {})).items():
         patched = entry["kind"] == "patch"
         beside = _beside_others(results.sections.get("attribution", {}), entry)
@@ -144,7 +144,7 @@ def _same(one: Column, other: Column) -> bool:
     return one.model == other.model and np.array_equal(one.values, other.values)
 
 
-def _statistics(results: Results) -> Iterator[Column]:
+def _statistics_columns(results: Results) -> Iterator[Column]:
     for model, entry in results.sections.get("discovery", {}).items():
         for site in (site for site in _MLP_SITES if any(key.startswith(f"{site}/") for key in entry["computed"])):
             found = f"of {site}, {entry['pairs']} pairs of {entry['dataset']}"

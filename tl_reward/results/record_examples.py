@@ -11,7 +11,7 @@ from torch import Tensor
 from tl_reward.analyses.examples.collect import KINDS, Examples, ExampleTranscript, Split
 from tl_reward.analyses.examples.words import Words
 from tl_reward.errors import InputError
-from tl_reward.measures.json_shapes import EffectJson
+from tl_reward.measures.json_types import EffectJson
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.sections import AttributionEntry, EffectsEntry, ExamplesEntry, SplitJson, TensionEntry, TranscriptJson, WordsJson
 from tl_reward.results.store import Results

@@ -13,7 +13,7 @@ from tl_reward.analyses.reward_lens import RewardLens
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.data.text import token_texts
 from tl_reward.errors import InputError
-from tl_reward.measures.json_shapes import TokenPairJson
+from tl_reward.measures.json_types import TokenPairJson
 from tl_reward.measures.names import Method
 from tl_reward.results.found_on import tested
 from tl_reward.results.record_neurons import record_attribution

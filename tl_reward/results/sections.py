@@ -9,7 +9,7 @@ from typing import Any, Literal, NotRequired
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
-from tl_reward.measures.json_shapes import (
+from tl_reward.measures.json_types import (
     AblationCurveJson,
     AgreementJson,
     EffectJson,

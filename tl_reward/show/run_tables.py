@@ -6,7 +6,7 @@ from typing import TypeVar
 from rich.console import Console
 from rich.table import Column, Table
 
-from tl_reward.measures.json_shapes import EstimateJson, MaybeEstimateJson, ScoresJson
+from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson, ScoresJson
 from tl_reward.results.sections import (
     AblationEntry,
     AttributionEntry,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int8, Int64
 
-from tl_reward.measures.json_shapes import NeuronsJson
+from tl_reward.measures.json_types import NeuronsJson
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.neuron_columns import tension_key
 from tl_reward.results.sections import TranscriptJson, WordsJson

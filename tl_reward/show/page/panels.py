@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
-from tl_reward.measures.json_shapes import ConflictJson, MaybeEstimateJson
+from tl_reward.measures.json_types import ConflictJson, MaybeEstimateJson
 from tl_reward.results.sections import (
     AblationEntry,
     AttributionEntry,

@@ -4,7 +4,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from tl_reward.measures.json_shapes import ScoresJson, ScoreSummaryJson
+from tl_reward.measures.json_types import ScoresJson, ScoreSummaryJson
 from tl_reward.results.store import Results
 from tl_reward.show.plots.style import COLORS, DOTTED, LAYOUT, SYMBOLS, color_of, defined, error_bars
 

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from tl_reward.errors import InputError
-from tl_reward.measures.json_shapes import EstimateJson, MaybeEstimateJson, ModelPatchingPointJson, PatchedCellJson
+from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson, ModelPatchingPointJson, PatchedCellJson
 from tl_reward.results.sections import ModelPatchingEntry
 from tl_reward.results.store import Results
 from tl_reward.show.plots.style import DOTTED, LAYOUT, color_of, defined, error_bars, layer_ticks, plain

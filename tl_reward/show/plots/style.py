@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from typing import Any
 
-from tl_reward.measures.json_shapes import EstimateJson, MaybeEstimateJson
+from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson
 
 # Okabe and Ito's colours, told apart by colour-blind readers; each objective has a dash and a marker of its own beside its colour.
 COLORS = {"helpful": "#0072B2", "harmless": "#D55E00", "mixed": "#009E73"}
