@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ARCHITECTURES, hf_model
-from test_attribution import linear_model
+from helpers.linear_models import linear_model
 
 from tl_reward.analyses.ablation_curves import AblationCurve, AblationPoint
 from tl_reward.analyses.exact_effects import neuron_effects

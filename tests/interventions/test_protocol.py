@@ -55,6 +55,7 @@ def test_a_name_that_is_nearly_that_of_a_trait_is_refused_wherever_a_model_is_as
 
 def test_other_names_and_private_ones_are_the_users(tiny):
     own = {"pair": 1, "pairs": (), "token": 3, "tokens": (), "factor": 2.0, "repair": 0, "_per_tokens": True, "within_pair": True}
+    own |= {"unpaired": 2, "repaired": 0}
     assert traits_of(with_attributes(**own)) == Traits()
     assert traits_of(with_attributes(per_token=True, per_tokens=4)) == Traits(per_token=True)
 

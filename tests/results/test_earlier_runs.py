@@ -3,12 +3,15 @@
 Runs are kept for years; what reads them has to go on reading them.
 """
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 from helpers.page_runs import document
 from rich.console import Console
 
+from tl_reward.errors import InputError
 from tl_reward.results.neuron_columns import mean_of, shape_of
 from tl_reward.results.record_edits import sets_of
 from tl_reward.results.record_examples import neurons_to_show
@@ -70,3 +73,24 @@ def test_it_is_seen_in_a_terminal_and_on_a_page(run: Results):
     assert len(manifest["panels"]) == len(document(page, "panels")) == 23
     assert len(manifest["details"]) == 2 and manifest["missing"] == []
     assert document(page, "examples-1")["words_out"][0]["raised"]
+
+
+@pytest.mark.parametrize("key", ["ids", "tasks", "dropped"])
+def test_a_study_entry_that_lacks_something_is_not_taken_for_one_without_edits(key: str, tmp_path: Path):
+    shutil.copytree(FOLDER, tmp_path / "run")
+    path = tmp_path / "run" / "results.json"
+    document = json.loads(path.read_text())
+    (name, *_) = [name for name, entry in document["sections"]["study"].items() if entry["edits"]]
+    del document["sections"]["study"][name][key]
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=rf"study of '{name}'.*(missing|wrong)"):
+        Results.load(tmp_path / "run")
+
+
+@pytest.mark.parametrize("provenance", [None, {"versions": None}])
+def test_a_newer_format_is_refused_in_a_line_whatever_its_provenance(provenance: object, tmp_path: Path):
+    shutil.copytree(FOLDER, tmp_path / "run")
+    path = tmp_path / "run" / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 99, "provenance": provenance}))
+    with pytest.raises(InputError, match="run has format 99, this version reads 2"):
+        Results.load(tmp_path / "run")

@@ -1,5 +1,6 @@
 """Consumers of activations and of gradients: what they are told, in which order, and functions in their place."""
 
+import inspect
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.running.activations import stream
 from tl_reward.running.baselines import AtTokens, Constant
+from tl_reward.running.consumers import consumer_of
 from tl_reward.running.gradients import backpropagate
 from tl_reward.running.options import RunOptions
 from tl_reward.sites import Site
@@ -105,3 +107,28 @@ def test_a_baseline_at_some_tokens_leaves_no_excess_at_the_others(tiny):
     for (others, meant), (_, whole) in zip(found[:half], found[half:], strict=True):
         assert not others.any() and meant.any()
         assert torch.equal(meant, whole)
+
+
+class NoMerge:
+    def begin(self, batch: Batch) -> None: ...
+
+    def layer(self, site: Site, activation: Tensor, other: Tensor | None, /) -> None: ...
+
+    def end(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("given", "says"), [(NoMerge(), "NoMerge lacks merge"), (Listener, "got the class Listener itself"), (3, "int lacks begin, layer")]
+)
+def test_what_is_no_consumer_is_refused_before_a_pass(tiny, given: Any, says: str):
+    # Unwrapped, as users have them: the tests' checker of types would say no first.
+    with pytest.raises(InputError, match=says):
+        inspect.unwrap(consumer_of)(given, None)
+    with pytest.raises(InputError, match=says):
+        inspect.unwrap(backpropagate)(tiny, PAIRS[:1], SITES[:1], given)
+
+
+def test_a_site_that_is_asked_for_twice_has_the_base_models_activations_twice(tiny):
+    seen: list[bool] = []
+    stream(tiny, PAIRS[:1], [SITES[0], SITES[0]], lambda site, x, batch, base: seen.append(base is not None), base=tiny, merge=lambda: None)
+    assert len(seen) >= 2 and all(seen)

@@ -99,3 +99,9 @@ def test_data_stands_for_the_folder():
     assert located(source, "/data").source == "/data/rmb/helpful-test.jsonl.gz"
     with pytest.raises(InputError, match="--data"):
         located(source, None)
+
+
+def test_a_date_is_no_text():
+    table = tomllib.loads('rankings = ["mean"]\n[[bases]]\nname = 2020-01-01\nsource = "smollm2-135m-instruct"')
+    with pytest.raises(InputError, match="no key takes a date, got 2020-01-01; text stands in quotes"):
+        parse_config(table)

@@ -39,7 +39,7 @@ class Intervention(Protocol):
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks: ...
 
 
-_NEARLY = 0.82  # difflib's similarity: "per_tok" is 0.88 like "per_token", and "pair" 0.80 like "paired", but a word of its own
+_NEARLY = 0.87  # difflib's similarity: "per_tok" is 0.875 like "per_token"; "unpaired" is 0.86 like "paired", but a word of its own
 
 # What is done to a set of neurons.
 Edit = Callable[[NeuronSet], Intervention]
@@ -71,6 +71,8 @@ def traits_of(intervention: Any) -> Traits:
             raise InputError(f"{kind}.{name} must be True or False, got {value!r}")
     missing = [name for name in Traits._fields if name not in stated]
     for name in dir(intervention):
+        if name in missing:
+            getattr(intervention, name)  # a property that fails: its own error says why
         near = difflib.get_close_matches(name.lower(), missing, n=1, cutoff=_NEARLY) if not name.startswith("_") else []
         if near:
             raise InputError(f"{kind} has {name!r}, which states nothing; it should be {near[0]!r}, or have a name less like it")

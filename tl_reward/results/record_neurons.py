@@ -1,4 +1,4 @@
-"""How each analysis enters a run: the one place that says what a section of `Results` holds."""
+"""How scores, and what was found of neurons without an edit, enter a run."""
 
 from collections.abc import Mapping, Sequence
 from itertools import product

@@ -4,9 +4,9 @@ A run is read and written as these types say. `record_…` makes entries, `Resul
 """
 
 from functools import cache
-from typing import Any, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from tl_reward.measures.json_types import (
@@ -211,12 +211,14 @@ class UneditedStudyEntry(TypedDict):
     """A model of the study that no edit of a kind can be made of: `edits` is empty."""
 
     model: list[Any]
-    edits: list[list[Any]]
+    edits: Annotated[list[list[Any]], Field(max_length=0)]
 
 
-class EditedStudyEntry(UneditedStudyEntry):
+class EditedStudyEntry(TypedDict):
     """One model of the study under several edits. Lists are one a pair."""
 
+    model: list[Any]
+    edits: list[list[Any]]
     dropped: int
     ids: list[str]
     groups: list[str]

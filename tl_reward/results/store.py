@@ -253,7 +253,8 @@ def _steps_from(number: int) -> list[Callable[[Stored], Stored]] | None:
 
 
 def _refusal(document: Mapping[str, Any]) -> str:
-    writer = document["provenance"].get("versions", {}).get("tl_reward")
+    versions = document["provenance"].get("versions") if isinstance(document["provenance"], Mapping) else None
+    writer = versions.get("tl_reward") if isinstance(versions, Mapping) else None
     reads = ", ".join(str(number) for number in (*_MIGRATIONS, FORMAT))
     return f"run has format {document['format']}{f' (of tl_reward {writer})' if writer else ''}, this version reads {reads}"
 

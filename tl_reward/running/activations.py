@@ -150,7 +150,7 @@ def _feed(site: Site, consumer: Consumer, batch: Batch, kept: dict[str, Tensor],
     def fn(activation: Tensor, hook: Any) -> None:
         tokens = batch.flat(activation)
         _check_finite(tokens, hook.name, batch, encoded)
-        other = kept.pop(hook.name, None)
+        other = kept.get(hook.name)
         consumer.layer(site, tokens, batch.flat(other) if other is not None else None)
 
     return fn

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -64,12 +64,27 @@ Function = Callable[[Site, Tensor, Batch, Tensor | None], None]
 Merge = Callable[[], None]
 
 
+def check_consumer(given: Any) -> None:
+    """Says no before a pass to what would fail within it.
+
+    Raises:
+        InputError: a method is missing; a class stands in the place of an object of it.
+    """
+    if isinstance(given, type):
+        raise InputError(f"a consumer must be an object, got the class {given.__name__} itself: call it")
+    lacks = [name for name in ("begin", "layer", "end", "merge") if not callable(getattr(given, name, None))]
+    if lacks:
+        raise InputError(f"a consumer must have begin, layer, end and merge; {type(given).__name__} lacks {', '.join(lacks)}")
+
+
 def consumer_of(given: Consumer | Function, merge: Merge | None) -> Consumer:
     """A function as a consumer; a consumer as it is.
 
     Raises:
         InputError: a function without `merge` where several processes run; `merge` beside a consumer, which has its own.
     """
+    if not callable(given) or isinstance(given, type):
+        check_consumer(given)
     if isinstance(given, Consumer):
         if merge is not None:
             raise InputError(f"merge goes with a function; {type(given).__name__} has its own")

@@ -16,7 +16,7 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import _all_per_token, _check_finite, _keep
 from tl_reward.running.baselines import Baseline
 from tl_reward.running.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of
-from tl_reward.running.consumers import GradientConsumer
+from tl_reward.running.consumers import GradientConsumer, check_consumer
 from tl_reward.running.options import RunOptions
 from tl_reward.sites import Site
 
@@ -57,6 +57,7 @@ def backpropagate(
 
     Errors as in `stream`.
     """
+    check_consumer(consumer)
     if steps is not None and steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")
     encoded = encode_for(model, pairs, **options)

@@ -1,6 +1,7 @@
 """What does a reproduction run? A TOML file says it, which is read strictly into frozen classes that pydantic checks."""
 
 import dataclasses
+import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic_core import ErrorDetails, PydanticCustomError, to_json
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from tl_reward.data.readers import EMBEDDED, looks_local
 from tl_reward.errors import InputError
@@ -246,11 +247,15 @@ def load_config(path: str | Path) -> StudyConfig:
         raise InputError(f"{path}: {error}") from None
 
 
+def _no_value(value: Any) -> Any:
+    raise InputError(f"no key takes a {type(value).__name__}, got {value}; text stands in quotes")
+
+
 def parse_config(table: Mapping[str, Any]) -> StudyConfig:
     """A config from TOML's tables; errors as in `load_config`."""
     try:
         # As JSON: pydantic's strict reading of Python's own objects would want tuples and classes where a file has lists and tables.
-        return TypeAdapter(StudyConfig).validate_json(to_json(table))
+        return TypeAdapter(StudyConfig).validate_json(json.dumps(table, default=_no_value))
     except ValidationError as error:
         raise InputError(_in_one_line(error.errors())) from None
 

@@ -25,11 +25,11 @@ from tl_reward.running.scoring import sweep
 from tl_reward.sites import Site, unit_shape
 
 EditKind = Literal["zero", "mean", "scale", "patch"]
-MAX_TOKENS = 1024  # the default of `scoring.score`
+MAX_TOKENS = 1024  # of a transcript: the default of `max_length`
 
 
 class Cancelled(BaseException):
-    """Nobody waits for the answer any more. No `Exception`: `guard` makes an `InputError` of each that a hook raises."""
+    """Nobody waits for the answer any more. No `Exception`: `user_code` makes an `InputError` of each that a hook raises."""
 
 
 @dataclass(frozen=True)

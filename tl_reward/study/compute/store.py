@@ -177,7 +177,7 @@ def edited_of(results: Results, name: str, tasks: Mapping[str, str]) -> tuple[Mo
     entry = cast(EditedEntry, results.entry("study", name))
     model, edits = Model(*entry["model"]), [ModelEdit(*edit) for edit in entry["edits"]]
     found: dict[ModelEdit, dict[str, Scores]] = {edit: {} for edit in edits}
-    if "ids" not in entry:  # no edit could be made
+    if not edits:  # none could be made
         return model, found
     chosen, rejected = (results.tensor("study", name, side).numpy() for side in ("chosen", "rejected"))
     everything = Scores(
