@@ -20,7 +20,6 @@ test: install
 
 # PAIRS: a file, a hub id, or "embedded". docs/performance.md has the figures for HH-RLHF's harmless-base test split.
 bench: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/speed.py $(if $(PAIRS),--pairs $(PAIRS))
 
 check: install

@@ -19,8 +19,8 @@ import plotly.graph_objects as go
 import tyro
 from playwright.sync_api import sync_playwright
 
-from tl_reward.results.neuron_columns import columns_of
 from tl_reward.results.store import Results
+from tl_reward.show.neuron_columns import columns_of
 from tl_reward.show.page import write_page
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))

@@ -12,11 +12,11 @@ from helpers.page_runs import document
 from rich.console import Console
 
 from tl_reward.errors import InputError
-from tl_reward.results.neuron_columns import mean_of, shape_of
 from tl_reward.results.record_edits import sets_of
 from tl_reward.results.record_examples import neurons_to_show
 from tl_reward.results.record_neurons import discovery_of, ranking_of
 from tl_reward.results.store import SECTIONS, Results
+from tl_reward.show.neuron_columns import mean_of, shape_of
 from tl_reward.show.page import build_page
 from tl_reward.show.run_tables import summary
 

@@ -12,7 +12,7 @@ from tl_reward.data.packing import Batch
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.running.activations import stream
-from tl_reward.running.baselines import AtTokens, Constant
+from tl_reward.running.baselines import BaselineAtTokens, ConstantBaseline
 from tl_reward.running.consumers import consumer_of
 from tl_reward.running.gradients import backpropagate
 from tl_reward.running.options import RunOptions
@@ -101,8 +101,8 @@ def test_a_baseline_at_some_tokens_leaves_no_excess_at_the_others(tiny):
             found.append((activation[~self.meant], activation[self.meant]))
 
     ones = torch.ones(tiny.cfg.n_layers, tiny.cfg.d_mlp)
-    backpropagate(tiny, PAIRS, SITES[:1], Excess(), baseline=AtTokens("readout", Constant(ones)), **SMALL)
-    backpropagate(tiny, PAIRS, SITES[:1], Excess(), baseline=Constant(ones), **SMALL)
+    backpropagate(tiny, PAIRS, SITES[:1], Excess(), baseline=BaselineAtTokens("readout", ConstantBaseline(ones)), **SMALL)
+    backpropagate(tiny, PAIRS, SITES[:1], Excess(), baseline=ConstantBaseline(ones), **SMALL)
     half = len(found) // 2
     for (others, meant), (_, whole) in zip(found[:half], found[half:], strict=True):
         assert not others.any() and meant.any()

@@ -9,7 +9,7 @@ import torch
 from helpers.browser import browser, click_at, opened, scroll_through
 from helpers.page_runs import NAMES, TEXTS, random_run, tiny_run
 
-from tl_reward.results.neuron_columns import columns_of
+from tl_reward.show.neuron_columns import columns_of
 from tl_reward.show.page import document as page_module
 from tl_reward.show.page import write_page
 from tl_reward.show.page.blocks import halves

@@ -11,9 +11,9 @@ from tl_reward.analyses.discovery import Discovery
 from tl_reward.errors import InputError
 from tl_reward.measures.names import StatisticName
 from tl_reward.neurons import NeuronSet
-from tl_reward.results.neuron_columns import columns_of, exact_effects
 from tl_reward.results.record_neurons import record_discovery, record_overlap
 from tl_reward.results.store import Results
+from tl_reward.show.neuron_columns import columns_of, exact_effects
 from tl_reward.sites import UnitSite
 
 

@@ -31,7 +31,6 @@ from tl_reward.measures.names import StatisticName
 from tl_reward.model import embedded
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
-from tl_reward.results.neuron_columns import mean_of
 from tl_reward.results.record_neurons import record_discovery
 from tl_reward.results.store import Results
 from tl_reward.running.batching import encode_for
@@ -40,6 +39,7 @@ from tl_reward.show.live import server
 from tl_reward.show.live.answers import Cancelled, EditKind, LiveAnswer, LiveEdit, LiveRequest, compute
 from tl_reward.show.live.guard import MAX_BODY
 from tl_reward.show.live.turns import Turns
+from tl_reward.show.neuron_columns import mean_of
 from tl_reward.sites import Site, UnitSite
 
 PROMPT, CHOSEN, REJECTED = "May I?", "Yes, with pleasure.", "No é."

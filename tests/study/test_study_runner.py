@@ -25,7 +25,7 @@ from tl_reward.running.scoring import score
 from tl_reward.study.compute import plan, store, work
 from tl_reward.study.compute.cells import cells
 from tl_reward.study.compute.inputs import Inputs
-from tl_reward.study.compute.plan import print_plan
+from tl_reward.study.compute.plan import print_reproduction_plan
 from tl_reward.study.compute.store import load_matrix
 from tl_reward.study.config import parse_config
 from tl_reward.study.matrix import Model, ModelEdit
@@ -223,7 +223,7 @@ def planned(config, data, out) -> str:
     printed = StringIO()
     console = Console(file=printed, markup=False, width=200)
     with suppress(InputError):
-        print_plan(Inputs(config, data), out, console)
+        print_reproduction_plan(Inputs(config, data), out, console)
     return printed.getvalue()
 
 
@@ -253,7 +253,7 @@ def test_the_plan_says_what_is_done_and_what_is_missing(data, whole, tmp_path, m
     ):
         assert line in text
     with pytest.raises(InputError, match=r"5 problems \(above\); none of the 76 cells runs before they are solved"):
-        print_plan(Inputs(lacking, tmp_path), tmp_path / "out", Console(file=StringIO()))
+        print_reproduction_plan(Inputs(lacking, tmp_path), tmp_path / "out", Console(file=StringIO()))
     # A path with a mistake in it is no hub id.
     typo = parse_config(table(data) | {"benchmarks": {"RMB": ["rmb/helpful-tset.jsonl"]}})
     assert "Problem: data rmb/helpful-tset.jsonl: no such file" in planned(typo, data, tmp_path / "out")

@@ -21,7 +21,7 @@ from tl_reward.interventions.patches import patch_between
 from tl_reward.measures.names import Method, check_method
 from tl_reward.measures.neuron_statistics import CHUNK
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.baselines import AtTokens, Baseline, Constant, Counterpart, OtherModel
+from tl_reward.running.baselines import Baseline, BaselineAtTokens, ConstantBaseline, CounterpartBaseline, OtherModelBaseline
 from tl_reward.running.batching import Grouping, Pairs, encode_for
 from tl_reward.running.gradients import backpropagate
 from tl_reward.running.options import RunOptions
@@ -99,7 +99,7 @@ def attribute(
     sites = [Site(layer, site) for layer in range(shape.layers)]
     check_where(where)
     against = _baseline(baseline, sites, model)
-    against = against if where == "all" else AtTokens(where, against)
+    against = against if where == "all" else BaselineAtTokens(where, against)
     backpropagate(model, encoded, sites, sums, steps=steps, baseline=against, grouping=grouping, progress=progress, **options)
     hashes = tuple(pair_hash(pair) for pair in encoded.pairs)
     return Attribution(sums.mean().float(), sums.standard_error().float(), hashes, sums.prompts)
@@ -181,16 +181,16 @@ def _baseline(baseline: str | Tensor | HookedRewardModel, sites: list[Site], mod
         shape = [*unit_shape(model.cfg, sites[0].kind), *([model.cfg.d_head] if sites[0].kind == "attn_z" else [])]
         if list(baseline.shape) != shape:
             raise InputError(f"baseline must have the model's shape {shape}, got {list(baseline.shape)}")
-        return Constant(baseline)
+        return ConstantBaseline(baseline)
     if isinstance(baseline, HookedRewardModel):
         if baseline is model:
             raise InputError("the baseline must be another model than the one whose neurons are attributed")
         source = patch_between(model, baseline)
         source.expect([site.hook_name for site in sites])
-        return OtherModel(source)
+        return OtherModelBaseline(source)
     if baseline not in ("zero", "pair"):
         raise InputError(f"baseline must be zero, pair, a model or a tensor, got {baseline!r}")
-    return Counterpart() if baseline == "pair" else None
+    return CounterpartBaseline() if baseline == "pair" else None
 
 
 STEPS = 8

@@ -23,7 +23,7 @@ from tl_reward.measures.json_types import PairPatchingJson, TokenPairJson
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
-from tl_reward.running.baselines import Counterpart
+from tl_reward.running.baselines import CounterpartBaseline
 from tl_reward.running.batching import Grouping, Pairs, encode_for, tokenizer_of
 from tl_reward.running.gradients import backpropagate
 from tl_reward.running.options import RunOptions
@@ -208,7 +208,7 @@ def _estimate(
     apart = encoded.apart()
     sums = _Sums(apart, [*cells, *sets], neurons or NeuronSet())
     grouping = Grouping(apart.pair_of_row, whole=True)
-    backpropagate(model, apart, sums.sites, sums, baseline=Counterpart(), grouping=grouping, progress=progress, **options)
+    backpropagate(model, apart, sums.sites, sums, baseline=CounterpartBaseline(), grouping=grouping, progress=progress, **options)
     sides = [list(apart.chosen), list(apart.rejected)]
     counts = np.stack([[sums.tokens[cell.where][rows].sum() for rows in sides] for cell in sums.cells])
     return _Estimate(np.stack([sums.moved[:, rows].numpy() for rows in sides], axis=1), counts)

@@ -40,7 +40,7 @@ class ServeCommand:
             from tl_reward.show.live.server import serve
         except ModuleNotFoundError as error:
             raise InputError(f"the live page needs {error.name}: pip install 'tl_reward[serve]'") from None
-        from tl_reward.results.neuron_columns import mean_of, shape_of
+        from tl_reward.show.neuron_columns import mean_of, shape_of
         from tl_reward.show.page import build_page
 
         results = merged(self.runs)

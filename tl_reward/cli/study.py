@@ -23,14 +23,14 @@ class ReproduceCommand:
 
     def run(self) -> None:
         from tl_reward.study.compute.inputs import Inputs
-        from tl_reward.study.compute.plan import print_plan
+        from tl_reward.study.compute.plan import print_reproduction_plan
         from tl_reward.study.config import load_config
         from tl_reward.study.report.runner import reproduce
 
         quiet()
         config = load_config(self.config)
         if self.plan:
-            print_plan(Inputs(config, self.data), self.out, console)
+            print_reproduction_plan(Inputs(config, self.data), self.out, console)
             return
         try:
             report = reproduce(config, self.out, data=self.data, jobs=self.jobs)

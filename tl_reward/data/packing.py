@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tl_reward.data.encoding import Row
-from tl_reward.data.padding import TokenBatch, moved
+from tl_reward.data.padding import TokenBatch, batch_tensor_on
 from tl_reward.sites import Where
 
 
@@ -53,11 +53,11 @@ class PackedBatch:
 
     def to(self, device: torch.device | str) -> "PackedBatch":
         return PackedBatch(
-            tokens=moved(self.tokens, device),
-            position=moved(self.position, device),
-            response=moved(self.response, device),
-            row=moved(self.row, device),
-            readout=moved(self.readout, device),
+            tokens=batch_tensor_on(self.tokens, device),
+            position=batch_tensor_on(self.position, device),
+            response=batch_tensor_on(self.response, device),
+            row=batch_tensor_on(self.row, device),
+            readout=batch_tensor_on(self.readout, device),
             spans=self.spans,
         )
 

@@ -26,7 +26,7 @@ class TokenBatch:
     row: Int[Tensor, " batch"]
 
     def to(self, device: torch.device | str) -> "TokenBatch":
-        return TokenBatch(*(moved(getattr(self, name), device) for name in self.__dataclass_fields__))
+        return TokenBatch(*(batch_tensor_on(getattr(self, name), device) for name in self.__dataclass_fields__))
 
     @property
     def position(self) -> Int[Tensor, "1 pos"]:
@@ -53,7 +53,7 @@ class TokenBatch:
         return weight[:, :, None].expand(-1, -1, self.tokens.shape[1])[:, self.attention_mask]
 
 
-def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+def batch_tensor_on(tensor: Tensor, device: torch.device | str) -> Tensor:
     """The tensor on a device; from pinned memory to a GPU, so that the copy does not hold up what runs there."""
     if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)

@@ -29,17 +29,17 @@ def record_examples(results: Results, model: str, dataset: str, found: Examples)
         "pairs": len(found.pairs),
         "pair_hashes": list(found.pairs),
         "tokens": found.tokens,
-        "splits": [_split(split) for split in found.splits],
+        "splits": [_split_json(split) for split in found.splits],
         "neurons": found.neurons.to_json(),
         "kinds": list(KINDS),
-        "transcripts": [_transcript(transcript) for transcript in found.transcripts],
+        "transcripts": [_transcript_json(transcript) for transcript in found.transcripts],
         "words_in_of": found.words_in_of,
-        "words_in": _words(found.words_in),
+        "words_in": _words_json(found.words_in),
         "words_out": None
         if found.words_out is None
         else [
             {"raised": raised, "lowered": lowered}
-            for raised, lowered in zip(_words(found.words_out.raised), _words(found.words_out.lowered), strict=True)
+            for raised, lowered in zip(_words_json(found.words_out.raised), _words_json(found.words_out.lowered), strict=True)
         ],
     }
     tensors = {
@@ -63,11 +63,11 @@ def record_examples(results: Results, model: str, dataset: str, found: Examples)
     results.add("examples", f"{model} · {dataset}, {found.where} tokens at {found.site}: {shown}", entry, tensors)
 
 
-def _split(split: Split) -> SplitJson:
+def _split_json(split: Split) -> SplitJson:
     return {"objective": split.objective, "side": split.side, "transcripts": split.transcripts}
 
 
-def _transcript(transcript: ExampleTranscript) -> TranscriptJson:
+def _transcript_json(transcript: ExampleTranscript) -> TranscriptJson:
     return {
         "pairs": list(transcript.pairs),
         "sides": list(transcript.sides),
@@ -78,7 +78,7 @@ def _transcript(transcript: ExampleTranscript) -> TranscriptJson:
     }
 
 
-def _words(words: Words) -> list[WordsJson]:
+def _words_json(words: Words) -> list[WordsJson]:
     return [[list(pair) for pair in zip(*row, strict=True)] for row in zip(words.text, words.value.tolist(), strict=True)]
 
 

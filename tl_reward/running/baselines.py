@@ -25,7 +25,7 @@ class Baseline(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Constant:
+class ConstantBaseline:
     """A number for each neuron, or a vector for each head: `value` is [layer, neuron, …]."""
 
     value: Float[Tensor, "layer neuron ..."]
@@ -38,7 +38,7 @@ class Constant:
 
 
 @dataclass(eq=False)
-class Counterpart:
+class CounterpartBaseline:
     """The activation at the token's counterpart in the other transcript of its pair (`alignment.align`); its own where it has none."""
 
     _partner: Int[Tensor, " token"] = field(init=False, repr=False)
@@ -51,7 +51,7 @@ class Counterpart:
 
 
 @dataclass(eq=False)
-class OtherModel:
+class OtherModelBaseline:
     """What a source computes on the same tokens. It expects the sites that will be asked for."""
 
     source: Source
@@ -65,7 +65,7 @@ class OtherModel:
 
 
 @dataclass(eq=False)
-class AtTokens:
+class BaselineAtTokens:
     """Another baseline at the tokens of `where` (None: 0), and the activation itself at all others."""
 
     where: Where

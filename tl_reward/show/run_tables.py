@@ -28,29 +28,29 @@ def summary(results: Results, console: Console) -> None:
     """Prints a run's sections as tables."""
     have = results.sections
     if "scores" in have:
-        _scores(have["scores"], console)
+        _print_scores(have["scores"], console)
     if "discovery" in have:
-        _discovery(have["discovery"], console)
-    _each(have.get("overlap"), _overlap, console)
-    _each(have.get("attribution"), _attribution, console)
-    _each(have.get("effects"), _effects, console)
-    _each(have.get("tension"), _tension, console)
-    _each(have.get("sets"), _sets, console)
-    _each(have.get("patching"), _patching, console)
-    _each(have.get("model_patching"), _model_patching, console)
-    _each(have.get("lens"), _lens, console)
-    _each(have.get("ablation"), _ablation, console)
+        _print_discovery(have["discovery"], console)
+    _print_each(have.get("overlap"), _print_overlap, console)
+    _print_each(have.get("attribution"), _print_attribution, console)
+    _print_each(have.get("effects"), _print_effects, console)
+    _print_each(have.get("tension"), _print_tension, console)
+    _print_each(have.get("sets"), _print_sets, console)
+    _print_each(have.get("patching"), _print_patching, console)
+    _print_each(have.get("model_patching"), _print_model_patching, console)
+    _print_each(have.get("lens"), _print_lens, console)
+    _print_each(have.get("ablation"), _print_ablation, console)
 
 
 Entry = TypeVar("Entry")
 
 
-def _each(entries: Mapping[str, Entry] | None, show: Callable[[str, Entry, Console], None], console: Console) -> None:
+def _print_each(entries: Mapping[str, Entry] | None, show: Callable[[str, Entry, Console], None], console: Console) -> None:
     for name, entry in (entries or {}).items():
         show(name, entry, console)
 
 
-def _scores(entries: Mapping[str, ScoresEntry], console: Console) -> None:
+def _print_scores(entries: Mapping[str, ScoresEntry], console: Console) -> None:
     table = Table("model", "data set", "pairs", Column("accuracy [95 %]", no_wrap=True), "best of n", "margin", title="Scores")
     for entry in entries.values():
         best = f"{entry['best_of_n']['value']:.3f}" if entry["best_of_n"] else "–"
@@ -60,7 +60,7 @@ def _scores(entries: Mapping[str, ScoresEntry], console: Console) -> None:
     console.print(table)
 
 
-def _discovery(entries: Mapping[str, DiscoveryEntry], console: Console) -> None:
+def _print_discovery(entries: Mapping[str, DiscoveryEntry], console: Console) -> None:
     table = Table("model", "found on", "pairs", "tokens", "at", "scores", title="Neurons")
     for name, entry in entries.items():
         sites, scores = (sorted(set(part)) for part in zip(*(key.split("/") for key in entry["computed"]), strict=True))
@@ -69,7 +69,7 @@ def _discovery(entries: Mapping[str, DiscoveryEntry], console: Console) -> None:
     console.print(table)
 
 
-def _overlap(name: str, entry: OverlapEntry, console: Console) -> None:
+def _print_overlap(name: str, entry: OverlapEntry, console: Console) -> None:
     table = Table("models", "shared", "Jaccard", "chance", "chance, layers matched", "p", title=f"Overlap: {name}")
     for pair in entry["pairs"]:
         numbers = (f"{number:.3f}" for number in (pair["jaccard"], pair["chance"], pair["chance_by_layer"]))
@@ -85,20 +85,20 @@ def _overlap(name: str, entry: OverlapEntry, console: Console) -> None:
         console.print(", ".join(f"{region}: {count}" for region, count in entry["regions"].items()))
 
 
-def _ablation(name: str, entry: AblationEntry, console: Console) -> None:
+def _print_ablation(name: str, entry: AblationEntry, console: Console) -> None:
     table = Table("zeroed", "neurons", Column("accuracy [95 %]", no_wrap=True), "random draws", title=f"Ablation: {name}")
     table.add_row("none", "0", _estimate(entry["clean"]["accuracy"]), "")
     for point in entry["points"]:
         drawn = ", ".join(f"{v:.3f}" for v in point["random_accuracy"]) or "none: a layer is over half full"
         table.add_row(f"top {point['fraction']:.0%}", str(point["neurons"]), _estimate(point["ranked"]["accuracy"]), drawn)
     console.print(table)
-    _caution(entry, console)
+    _print_caution(entry, console)
     ties = [f"{p['fraction']:.0%}: {p['ties_at_cut']}" for p in entry["points"] if p["ties_at_cut"]]
     if ties:
         console.print(f"ties across the cut (the choice among them is arbitrary): {', '.join(ties)}")
 
 
-def _attribution(name: str, entry: AttributionEntry, console: Console) -> None:
+def _print_attribution(name: str, entry: AttributionEntry, console: Console) -> None:
     table = Table(
         "neuron", "sample", *entry["methods"], Column("exact [95 %]", no_wrap=True),
         title=f"Effect of one neuron on the margin: {name}",
@@ -126,7 +126,7 @@ def _attribution(name: str, entry: AttributionEntry, console: Console) -> None:
         console.print(table)
 
 
-def _effects(name: str, entry: EffectsEntry, console: Console) -> None:
+def _print_effects(name: str, entry: EffectsEntry, console: Console) -> None:
     objectives = list(entry["effects"][0]["by_objective"])
     table = Table(
         "neurons", Column("margin lost [95 %]", no_wrap=True), *(f"{objective} margin" for objective in objectives), "accuracy lost",
@@ -139,7 +139,7 @@ def _effects(name: str, entry: EffectsEntry, console: Console) -> None:
     console.print(f"{entry['pairs']} pairs, at {entry['site']}. Positive: ablating lowers the margin, in reward units.")
 
 
-def _tension(name: str, entry: TensionEntry, console: Console) -> None:
+def _print_tension(name: str, entry: TensionEntry, console: Console) -> None:
     table = Table("neurons that raise the margin of", "count", title=f"Tension: {name}")
     for label, coords in entry["quadrants"].items():
         table.add_row(label, f"{len(coords):,}")
@@ -153,7 +153,7 @@ def _tension(name: str, entry: TensionEntry, console: Console) -> None:
         console.print(f"in conflict, of {value['neurons']:,} {label}: {value['share']:.3f} ({chance})")
 
 
-def _sets(name: str, entry: SetsEntry, console: Console) -> None:
+def _print_sets(name: str, entry: SetsEntry, console: Console) -> None:
     objectives = list(entry["clean"]["objectives"])
     heads = [f"{objective} accuracy" for objective in objectives] or ["accuracy"]
     table = Table("zeroed", "neurons", *heads, "random sets", "share of accuracy lost", title=f"Sets zeroed: {name}")
@@ -171,15 +171,15 @@ def _sets(name: str, entry: SetsEntry, console: Console) -> None:
         "Random sets: the accuracy of each draw of as many neurons of the same layers, objective by objective. Share lost: of the clean "
         "accuracy over all pairs; negative where zeroing raises it."
     )
-    _caution(entry, console)
+    _print_caution(entry, console)
 
 
-def _caution(entry: Tested, console: Console) -> None:
+def _print_caution(entry: Tested, console: Console) -> None:
     if entry["tested_pairs_that_found"]:
         console.print(f"CAUTION: {entry['tested_pairs_that_found']} of the tested pairs were used to find the neurons")
 
 
-def _patching(name: str, entry: PatchingEntry, console: Console) -> None:
+def _print_patching(name: str, entry: PatchingEntry, console: Console) -> None:
     cells = sorted(entry["cells"], key=lambda cell: -cell["noising"]["value"] - cell["denoising"]["value"])[:12]
     table = Table(
         "site", "layer", "tokens", Column("noising [95 %]", no_wrap=True), Column("denoising [95 %]", no_wrap=True),
@@ -201,7 +201,7 @@ def _patching(name: str, entry: PatchingEntry, console: Console) -> None:
         console.print(f"Attribution patching against these: Spearman {_short(entry['agreement']['spearman'])}.")
 
 
-def _model_patching(name: str, entry: ModelPatchingEntry, console: Console) -> None:
+def _print_model_patching(name: str, entry: ModelPatchingEntry, console: Console) -> None:
     table = Table("patched", "accuracy", "recovered", "kept", title=f"Patched from another model: {name}")
     table.add_row("none", _short(entry["clean"]["accuracy"]), "", "")
     for point in entry["points"]:
@@ -217,10 +217,10 @@ def _model_patching(name: str, entry: ModelPatchingEntry, console: Console) -> N
         f"right when patched. Kept: the same of the pairs that {entry['model']} by itself has right. Random: each draw of as many neurons "
         "of the same layers."
     )
-    _caution(entry, console)
+    _print_caution(entry, console)
 
 
-def _lens(name: str, entry: LensEntry, console: Console) -> None:
+def _print_lens(name: str, entry: LensEntry, console: Console) -> None:
     table = Table("layers run", Column("accuracy [95 %]", no_wrap=True), "margin", "pairs decided", title=f"Reward lens: {name}")
     last = len(entry["accuracy"]) - 1
     for depth in sorted({round(last * i / 6) for i in range(7)}):

@@ -13,8 +13,8 @@ from typing import Any
 from plotly.utils import PlotlyJSONEncoder
 
 from tl_reward.errors import InputError
-from tl_reward.results.neuron_columns import Column, columns_of, exact_effects
 from tl_reward.results.store import Results
+from tl_reward.show.neuron_columns import Column, columns_of, exact_effects
 from tl_reward.show.page import neuron_details
 from tl_reward.show.page.blocks import array_block, elements, filled, front, halves, json_block, plotly_block, policy
 from tl_reward.show.page.panels import panels_of
@@ -98,7 +98,7 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
         "overlaps": neuron_details.overlaps(results),
         "exact": exact_effects(results),
         "details": [each.entry for each in found],
-        "missing": _missing(results, next(iter(shapes), None)),
+        "missing": _missing_on_page(results, next(iter(shapes), None)),
         "panels": [{"title": panel.title, "caption": panel.caption, "height": panel.height} for panel in panels],
     }
     for each in found:
@@ -135,7 +135,7 @@ def _provenance(results: Results) -> str:
     return f"{source.get('command', '')} · {source.get('created', '')} · {seed}commit {commit[:10]}{dirty} · {listed}"
 
 
-def _missing(results: Results, model: str | None) -> list[dict[str, str]]:
+def _missing_on_page(results: Results, model: str | None) -> list[dict[str, str]]:
     """What the page would show of that model (or of one that was scored) and the run has not, with the command that computes it."""
     have = results.sections
     model = shlex.quote(model or next((entry["model"] for entry in have.get("scores", {}).values()), "MODEL"))

@@ -8,9 +8,9 @@ from jaxtyping import Float64, Int8, Int64
 
 from tl_reward.measures.json_types import NeuronsJson
 from tl_reward.neurons import NeuronSet
-from tl_reward.results.neuron_columns import tension_key
 from tl_reward.results.sections import TranscriptJson, WordsJson
 from tl_reward.results.store import Results
+from tl_reward.show.neuron_columns import tension_key
 from tl_reward.show.page.blocks import array_block, json_block
 from tl_reward.show.page.panels import in_conflict
 from tl_reward.sites import Where

@@ -32,22 +32,22 @@ class Panel(NamedTuple):
 def panels_of(results: Results) -> Iterator[Panel]:
     have = results.sections
     if "scores" in have:
-        yield from _of_scores(results)
-    yield from _of_overlap(results, have.get("overlap", {}))
+        yield from _panel_of_scores(results)
+    yield from _panel_of_overlap(results, have.get("overlap", {}))
     if "ablation" in have:
-        yield from _of_ablation(results, have["ablation"])
-    yield from _of_attribution(results, have.get("attribution", {}))
-    yield from _of_effects(results, have.get("effects", {}))
-    yield from _of_tension(results, have.get("tension", {}))
-    yield from _of_sets(results, have.get("sets", {}))
-    yield from _of_patching(results, have.get("patching", {}))
-    yield from _of_model_patching(results, have.get("model_patching", {}))
+        yield from _panel_of_ablation(results, have["ablation"])
+    yield from _panel_of_attribution(results, have.get("attribution", {}))
+    yield from _panel_of_effects(results, have.get("effects", {}))
+    yield from _panel_of_tension(results, have.get("tension", {}))
+    yield from _panel_of_sets(results, have.get("sets", {}))
+    yield from _panel_of_patching(results, have.get("patching", {}))
+    yield from _panel_of_model_patching(results, have.get("model_patching", {}))
     if "lens" in have:
-        yield from _of_lens(results, have["lens"])
-    yield from _of_heads(results, have.get("discovery", {}))
+        yield from _panel_of_lens(results, have["lens"])
+    yield from _panel_of_heads(results, have.get("discovery", {}))
 
 
-def _of_scores(results: Results) -> Iterator[Panel]:
+def _panel_of_scores(results: Results) -> Iterator[Panel]:
     yield Panel(
         "Does each reward model prefer the chosen response?",
         "Share of pairs in which the chosen response gets the higher reward (a tie counts half), with 95 % bootstrap intervals. "
@@ -62,7 +62,7 @@ def _of_scores(results: Results) -> Iterator[Panel]:
     )
 
 
-def _of_overlap(results: Results, entries: Mapping[str, OverlapEntry]) -> Iterator[Panel]:
+def _panel_of_overlap(results: Results, entries: Mapping[str, OverlapEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         what = f"the {entry['fraction']:.0%} of neurons with the highest {entry['score']} at {entry['site']}"
         yield Panel(
@@ -78,7 +78,7 @@ def _of_overlap(results: Results, entries: Mapping[str, OverlapEntry]) -> Iterat
         )
 
 
-def _of_ablation(results: Results, entries: Mapping[str, AblationEntry]) -> Iterator[Panel]:
+def _panel_of_ablation(results: Results, entries: Mapping[str, AblationEntry]) -> Iterator[Panel]:
     what = "; ".join(_tested(name, entry) for name, entry in entries.items())
     yield Panel(
         "What breaks when they are zeroed?",
@@ -93,7 +93,7 @@ def _of_ablation(results: Results, entries: Mapping[str, AblationEntry]) -> Iter
     )
 
 
-def _of_attribution(results: Results, entries: Mapping[str, AttributionEntry]) -> Iterator[Panel]:
+def _panel_of_attribution(results: Results, entries: Mapping[str, AttributionEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         best = entry["methods"][entry["best"]]
         sample = f"{best['agreement']['neurons']} neurons, {best['agreement_drawn']['neurons']} of them drawn at random"
@@ -116,7 +116,7 @@ def _of_attribution(results: Results, entries: Mapping[str, AttributionEntry]) -
         )
 
 
-def _of_effects(results: Results, entries: Mapping[str, EffectsEntry]) -> Iterator[Panel]:
+def _panel_of_effects(results: Results, entries: Mapping[str, EffectsEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         yield Panel(
             f"What does each neuron do? {name}",
@@ -127,7 +127,7 @@ def _of_effects(results: Results, entries: Mapping[str, EffectsEntry]) -> Iterat
         )
 
 
-def _of_tension(results: Results, entries: Mapping[str, TensionEntry]) -> Iterator[Panel]:
+def _panel_of_tension(results: Results, entries: Mapping[str, TensionEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         if entry["site"] == "attn_z":  # neurons have a plot that answers to clicks
             yield Panel(
@@ -139,7 +139,7 @@ def _of_tension(results: Results, entries: Mapping[str, TensionEntry]) -> Iterat
             )
 
 
-def _of_sets(results: Results, entries: Mapping[str, SetsEntry]) -> Iterator[Panel]:
+def _panel_of_sets(results: Results, entries: Mapping[str, SetsEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         yield Panel(
             f"What breaks when each set is zeroed? {name}",
@@ -150,7 +150,7 @@ def _of_sets(results: Results, entries: Mapping[str, SetsEntry]) -> Iterator[Pan
         )
 
 
-def _of_patching(results: Results, entries: Mapping[str, PatchingEntry]) -> Iterator[Panel]:
+def _panel_of_patching(results: Results, entries: Mapping[str, PatchingEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         cells = entry["cells"]
         if any(cell["unit"] is None and isinstance(cell["where"], str) and cell["layer"] is not None for cell in cells):
@@ -179,7 +179,7 @@ def _of_patching(results: Results, entries: Mapping[str, PatchingEntry]) -> Iter
             )
 
 
-def _of_model_patching(results: Results, entries: Mapping[str, ModelPatchingEntry]) -> Iterator[Panel]:
+def _panel_of_model_patching(results: Results, entries: Mapping[str, ModelPatchingEntry]) -> Iterator[Panel]:
     for model, source in dict.fromkeys((entry["model"], entry["source_model"]) for entry in entries.values()):
         yield Panel(
             f"What does {source} restore in {model}, and what does it cost?",
@@ -200,7 +200,7 @@ def _of_model_patching(results: Results, entries: Mapping[str, ModelPatchingEntr
         )
 
 
-def _of_lens(results: Results, entries: Mapping[str, LensEntry]) -> Iterator[Panel]:
+def _panel_of_lens(results: Results, entries: Mapping[str, LensEntry]) -> Iterator[Panel]:
     yield Panel(
         "At which layer is a preference decided?",
         "The reward head, read from the residual stream before the first layer (depth 0) and after each one. Left: pair accuracy. "
@@ -219,7 +219,7 @@ def _of_lens(results: Results, entries: Mapping[str, LensEntry]) -> Iterator[Pan
             )
 
 
-def _of_heads(results: Results, entries: Mapping[str, DiscoveryEntry]) -> Iterator[Panel]:
+def _panel_of_heads(results: Results, entries: Mapping[str, DiscoveryEntry]) -> Iterator[Panel]:
     for model, entry in entries.items():
         if "attn_z/norm" in entry["computed"]:
             yield Panel(

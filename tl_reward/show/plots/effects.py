@@ -106,7 +106,7 @@ def tension_scatter(results: Results, name: str, *, most: int = 2000) -> go.Figu
     groups = {"not clear on both": ([place for place in largest if place not in clear], ("#BBBBBB", "circle-open"))}
     for label, coords in entry["quadrants"].items():
         own = {tuple(place) for place in coords}
-        groups[label] = ([place for place in largest if place in own], _look(label, x_name, y_name))
+        groups[label] = ([place for place in largest if place in own], _marker_style(label, x_name, y_name))
     for label, (places, (color, symbol)) in groups.items():
         figure.add_scatter(
             x=np.array([x[place] for place in places]), y=np.array([y[place] for place in places]), mode="markers",
@@ -151,7 +151,7 @@ def set_bars(results: Results, name: str) -> go.Figure:
     return figure
 
 
-def _look(label: str, first: str, second: str) -> tuple[str, str]:
+def _marker_style(label: str, first: str, second: str) -> tuple[str, str]:
     if label in ("both", "neither"):
         return _BOTH if label == "both" else _NEITHER
     gains = first if label.startswith(f"{first} at ") else second

@@ -6,8 +6,8 @@ import plotly.graph_objects as go
 from tl_reward.errors import InputError
 from tl_reward.measures.overlap import independent_regions
 from tl_reward.neurons import NeuronSet
-from tl_reward.results.neuron_columns import Column, columns_of, exact_effects
 from tl_reward.results.store import Results
+from tl_reward.show.neuron_columns import Column, columns_of, exact_effects
 from tl_reward.show.plots.style import DOTTED, LAYOUT, SYMBOLS, color_of, dash_of, layer_ticks, plain
 
 

@@ -120,7 +120,7 @@ def plan(sizes: Sizes) -> list[Planned]:
     return planned
 
 
-def print_plan(inputs: Inputs, out: Path, console: Console) -> None:
+def print_reproduction_plan(inputs: Inputs, out: Path, console: Console) -> None:
     """Prints every cell, done or not, and what all takes. Raises InputError where something is missing: it is printed, with how many cells
     wait for it."""
     missing = problems(inputs)

@@ -45,7 +45,7 @@ def make(cell: Cell, out: Path, inputs: Inputs, *, tokens: int = 0) -> None:
     scratch = start(out, cell, inputs)
     fresh = not (scratch / MODEL).exists()
     if cell.kind in ("train", "retrain"):
-        _train(cell, out, inputs, scratch)
+        _train_cell(cell, out, inputs, scratch)
     else:
         results = Results(provenance=provenance(seed=cell.seed))
         _KINDS[cell.kind](cell, out, inputs, results)
@@ -53,7 +53,7 @@ def make(cell: Cell, out: Path, inputs: Inputs, *, tokens: int = 0) -> None:
     finish(out, cell, inputs, seconds=time.monotonic() - begin, tokens=tokens if fresh else 0)
 
 
-def _train(cell: Cell, out: Path, inputs: Inputs, scratch: Path) -> None:
+def _train_cell(cell: Cell, out: Path, inputs: Inputs, scratch: Path) -> None:
     folder = scratch / MODEL
     if (folder / RECORD_FILE).exists():  # it was trained to its end, and cut short right after
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
@@ -70,7 +70,7 @@ def _train(cell: Cell, out: Path, inputs: Inputs, scratch: Path) -> None:
     train(source, pairs, folder, config, without=without, how="pruned" if cell.edit.kind == "pruned" else "masked", resume=resume)
 
 
-def _score(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+def _score_cell(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     pairs, tasks, _ = inputs.tested(*cell.tested)
     without = _without(cell, out, inputs) if cell.edit.kind == "masked" else None
     options = _options(inputs)
@@ -79,7 +79,7 @@ def _score(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     record_edited(results, cell, {cell.edit: score(_model(cell, out, inputs), pairs, **options)}, tasks)
 
 
-def _discover(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+def _discover_cell(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     model, config = _model(cell, out, inputs), inputs.config
     base = _base(inputs.base(cell.base).source, config.dtype)
     found = discover(model, inputs.find(cell.objective).pairs, base=base, sites=[SITE], **_options(inputs))
@@ -89,12 +89,12 @@ def _discover(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
         record_discovery(results, cell.objective + BF16, "training pairs", rounded)
 
 
-def _firing(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+def _firing_cell(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     found = discover(_model(cell, out, inputs), inputs.find("mixed").pairs, sites=[SITE], **_options(inputs))
     record_discovery(results, cell.objective, "training pairs of both objectives", found)
 
 
-def _ablate(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+def _ablate_cell(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     config, (pairs, tasks, _) = inputs.config, inputs.tested(*cell.tested)
     *_, found_in = cell.needs
     assert cell.ranking
@@ -112,7 +112,7 @@ def _ablate(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     record_edited(results, cell, scores, tasks)
 
 
-def _compare(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+def _compare_cell(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     for ranking in inputs.config.rankings:
         if ranking == "random":
             continue
@@ -124,7 +124,7 @@ def _compare(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
             record_tops(results, rankings, tops, score=ranking, site=SITE, fraction=FRACTION)
 
 
-def _sets(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+def _sets_cell(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     config, (pairs, tasks, _) = inputs.config, inputs.tested(*cell.tested)
     helpful, harmless = (
         _tops(discover, out, inputs, config.rankings[0], config.set_fractions)
@@ -142,7 +142,7 @@ def _sets(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     record_edited(results, cell, {edit: found.sets[str(i)].ranked for i, edit in enumerate(sets)}, tasks)
 
 
-def _patch(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
+def _patch_cell(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     config, (pairs, tasks, _) = inputs.config, inputs.tested(*cell.tested)
     discover, ranking = cell.needed("discover"), config.rankings[0]
     assert discover is not None
@@ -154,7 +154,8 @@ def _patch(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
 
 
 _KINDS = {
-    "score": _score, "discover": _discover, "firing": _firing, "ablate": _ablate, "compare": _compare, "sets": _sets, "patch": _patch,
+    "score": _score_cell, "discover": _discover_cell, "firing": _firing_cell, "ablate": _ablate_cell,
+    "compare": _compare_cell, "sets": _sets_cell, "patch": _patch_cell,
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from tl_reward.measures.intervals import Estimate
+from tl_reward.show.plots.estimates import curves, dots
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, group_of
 from tl_reward.study.matrix import Matrix, ModelEdit
 from tl_reward.study.rows import (
@@ -28,7 +29,6 @@ from tl_reward.study.rows import (
 )
 from tl_reward.study.table import Table, Value, signed, table
 from tl_reward.study.table import interval as text
-from tl_reward.study.table_figures import curves, dots
 
 SHARES = (0.05, 0.1, 0.2)  # of the tables by sub-task and by set
 ALL = "mean of all models"

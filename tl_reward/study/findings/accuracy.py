@@ -5,6 +5,7 @@ from typing import Annotated, NamedTuple
 import numpy as np
 
 from tl_reward.measures.intervals import Estimate
+from tl_reward.show.plots.estimates import dots
 from tl_reward.study.benchmarks import by_pairs, group_of, style_of
 from tl_reward.study.matrix import Matrix
 from tl_reward.study.rows import (
@@ -24,7 +25,6 @@ from tl_reward.study.rows import (
 )
 from tl_reward.study.table import Table, Value, table
 from tl_reward.study.table import interval as text
-from tl_reward.study.table_figures import dots
 
 SCORES = "scores of an unedited model"
 

@@ -9,10 +9,10 @@ import numpy as np
 from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.overlap import depth_thirds, overlap
 from tl_reward.neurons import NeuronSet, tied_at_cut
+from tl_reward.show.plots.estimates import dots
 from tl_reward.study.matrix import FRACTION, Matrix, Model
 from tl_reward.study.rows import OBJECTIVES, Models, kinds, percent
 from tl_reward.study.table import NONE, Table, Value, interval, table
-from tl_reward.study.table_figures import dots
 from tl_reward.study.top_sets import cut
 
 PAIRS = (("helpful", "harmless"), ("mixed", "helpful"), ("mixed", "harmless"))

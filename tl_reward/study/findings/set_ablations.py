@@ -4,13 +4,13 @@ from functools import lru_cache
 from typing import Annotated, NamedTuple
 
 from tl_reward.measures.intervals import Estimate
+from tl_reward.show.plots.estimates import dots
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
 from tl_reward.study.findings.transfer import bases_of, mean_kept
 from tl_reward.study.matrix import Matrix, ModelEdit
 from tl_reward.study.rows import FEWEST, GROUPS, Draws, Models, draws, edits_of, group_rows, mean_of, percent
 from tl_reward.study.table import Table, Value, signed, table
 from tl_reward.study.table import interval as text
-from tl_reward.study.table_figures import dots
 
 SETS = ("helpful-only", "harmless-only", "shared")
 

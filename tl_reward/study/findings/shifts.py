@@ -7,6 +7,7 @@ import numpy as np
 
 from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.scores import Scores
+from tl_reward.show.plots.estimates import curves, distributions
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
 from tl_reward.study.findings.ablations import SHARES
 from tl_reward.study.matrix import Matrix, ModelEdit
@@ -26,7 +27,6 @@ from tl_reward.study.rows import (
 )
 from tl_reward.study.table import Table, Value, signed, table
 from tl_reward.study.table import interval as text
-from tl_reward.study.table_figures import curves, distributions
 
 
 class Shift(NamedTuple):

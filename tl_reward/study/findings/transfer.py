@@ -8,6 +8,7 @@ import numpy as np
 
 from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.scores import Scores
+from tl_reward.show.plots.estimates import distributions, dots
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, TIES, group_of
 from tl_reward.study.matrix import Matrix, ModelEdit
 from tl_reward.study.rows import (
@@ -26,7 +27,6 @@ from tl_reward.study.rows import (
 )
 from tl_reward.study.table import Table, Value, signed, table
 from tl_reward.study.table import interval as text
-from tl_reward.study.table_figures import distributions, dots
 
 TRIO = "scores of all three kinds of models on one sub-task"
 # Columns of `_sets`: rows right in either of two models, and in both.

@@ -1,4 +1,4 @@
-"""How are the study's tables drawn? In three forms: points with intervals, curves with bands, and distributions; a panel a base model."""
+"""Estimates with their intervals, drawn in three forms: points, curves, and distributions; a panel a base model."""
 
 from collections.abc import Mapping
 
