@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: install demo test check bench bench-page format clean
+.PHONY: install demo test attack check bench bench-page format clean
 
 install: .venv/installed
 
@@ -17,6 +17,10 @@ demo: install
 # Two files at a time: on two cores that takes little more than half of the time.
 test: install
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# The long form of tests/attack, about 15 minutes; `make test` runs a short one.
+attack: install
+	TL_REWARD_ATTACK=long $(BIN)/python -m pytest -n 2 --dist loadfile -m attack --durations 20
 
 # PAIRS: a file, a hub id, or "embedded". docs/performance.md has the figures for HH-RLHF's harmless-base test split.
 bench: install
