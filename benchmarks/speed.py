@@ -6,7 +6,7 @@
 TransformerLens and nnsight; (d) a sweep of 16 ablations against 16 Hugging Face passes; (e) attribution to every neuron against one
 forward pass. Every contestant runs in this process, on the same pairs, in turns, in the batch size that suits it best (the study's
 procedure one transcript at a time); before each contest its rewards, scores or effects are checked against ours. About 25 minutes on
-2 cores; needs the extra `bench`.
+2 cores.
 """
 
 import json
