@@ -145,7 +145,7 @@ class Output:
 
     def check(self) -> None:
         """Says no before data are read and models loaded, not after it."""
-        from tl_reward.results.store import check_run_folder
+        from tl_reward.results.disk.folder import check_run_folder
 
         check_run_folder(self.out, overwrite=self.overwrite)
 

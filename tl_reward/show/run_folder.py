@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tl_reward.data.pairs import PreferencePair
+from tl_reward.results.disk.folder import check_run_folder
 from tl_reward.results.provenance import provenance
-from tl_reward.results.store import Results, check_run_folder
+from tl_reward.results.store import Results
 from tl_reward.show.console import console
 from tl_reward.show.run_tables import summary
 
