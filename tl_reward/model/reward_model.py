@@ -23,7 +23,7 @@ from tl_reward.model import architectures, checkpoints
 from tl_reward.model.components import HookedTransformer, HookedTransformerConfig, HookPoint, TypedModuleList, get_device
 from tl_reward.model.layers.attention import with_class
 from tl_reward.model.layers.block import Block, RewardHead
-from tl_reward.model.origin import Origin, MadeFrom, weights_of
+from tl_reward.model.origin import MadeFrom, Origin, weights_of
 
 ReturnType = Literal["reward", "reward_tokens", "logits"] | None
 
