@@ -47,6 +47,7 @@ def main(config: Config) -> None:
     label = f"random, for {config.model}" if config.smoke else config.model
     with tl_reward.run_folder(config.out, data={"embedded, find": find, "embedded, test": test}, seed=config.seed) as results:
         model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+        tl_reward.record_model(results, label, model)
         found = tl_reward.discover(model, find, sites=[config.site], progress="find")
         tl_reward.record_discovery(results, label, "embedded, find", found)
         ranked = tl_reward.ranking_of(results, label, config.score, config.site)

@@ -46,6 +46,7 @@ def main(config: Config) -> None:
     label = f"random, for {config.model}" if config.smoke else config.model
     with tl_reward.run_folder(config.out, data={"embedded, test": pairs}, seed=config.seed) as results:
         model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+        tl_reward.record_model(results, label, model)
         found: dict[Method, tl_reward.Attribution] = {
             method: tl_reward.estimate(model, pairs, method, site=config.site, progress=method) for method in config.methods
         }

@@ -59,6 +59,9 @@ def main(config: Config) -> None:
     label = f"random, for {config.model}" if config.smoke else config.model
     with tl_reward.run_folder(config.out, data={dataset: pairs}, seed=config.seed) as results:
         model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+        tl_reward.record_model(results, label, model)
+        if ranked:
+            tl_reward.check_model(ranked, config.model, model)
         unembedding = None if config.smoke else load_unembedding(config.base)
         found = tl_reward.collect_examples(
             model, pairs, neurons, site=config.site, where=config.where, unembedding=unembedding,

@@ -48,6 +48,7 @@ def main(config: Config) -> None:
     label = f"random, for {config.model}" if config.smoke else config.model
     with tl_reward.run_folder(config.out, data={"embedded, find": find, "embedded, test": test}, seed=config.seed) as results:
         model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+        tl_reward.record_model(results, label, model)
         estimated = tl_reward.estimate(model, find, "gradient", site=config.site, progress="estimate").effect
         neurons = tl_reward.NeuronSet.top(estimated.abs(), k=config.top)
         mean = tl_reward.discover(model, find, sites=[config.site], progress="means").ranking("mean", config.site)

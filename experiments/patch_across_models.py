@@ -56,6 +56,8 @@ def main(config: Config) -> None:
     with tl_reward.run_folder(config.out, data={dataset: find, **test}, seed=config.seed) as results:
         model = tiny_reward_model(seed=0) if config.smoke else tl_reward.load(config.model)
         source = tiny_reward_model(seed=1) if config.smoke else tl_reward.load(config.source)
+        tl_reward.record_model(results, into, model)
+        tl_reward.record_model(results, out_of, source)
         gain = tl_reward.gain(model, source, find, site=site, where=where, progress="gain")
         checked = tl_reward.compare_gain_with_exact(
             model, source, find, {"gradient": gain.effect}, site=site, where=where, top=8, random=8, progress="check"

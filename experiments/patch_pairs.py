@@ -46,6 +46,7 @@ def main(config: Config) -> None:
     label = f"random, for {config.model}" if config.smoke else config.model
     with tl_reward.run_folder(config.out, data={"embedded, test": pairs}) as results:
         model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+        tl_reward.record_model(results, label, model)
         found = tl_reward.patch_pairs(model, pairs, kinds=config.kinds, where=config.where, progress="sites")
         tl_reward.record_patching(results, label, "embedded, test", found)
         if config.tokens:

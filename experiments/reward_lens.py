@@ -39,6 +39,7 @@ def main(config: Config) -> None:
         for i, name in enumerate(config.models):
             model = tiny_reward_model(seed=i) if config.smoke else tl_reward.load(name)
             label = f"random, for {name}" if config.smoke else name
+            tl_reward.record_model(results, label, model)
             for objective, pairs in data.items():
                 found = tl_reward.reward_lens(model, pairs, progress=f"{label}: {objective}")
                 tl_reward.record_lens(results, label, f"embedded, {objective}, test", found, model.tokenizer, show=config.show)

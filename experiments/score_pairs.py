@@ -41,6 +41,7 @@ def main(config: Config) -> None:
         for name in config.models:
             model = tiny_reward_model() if config.smoke else tl_reward.load(name)
             label = f"random, for {name}" if config.smoke else name
+            tl_reward.record_model(results, label, model)
             tl_reward.record_scores(results, label, dataset, tl_reward.score(model, pairs, progress=label))
 
 

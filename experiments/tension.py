@@ -48,6 +48,7 @@ def main(config: Config) -> None:
     label = f"random, for {config.model}" if config.smoke else config.model
     with tl_reward.run_folder(config.out, data={"embedded, find": find, "embedded, test": test}, seed=config.seed) as results:
         model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
+        tl_reward.record_model(results, label, model)
         found = tension(model, find, site=config.site, method=config.method, progress="effects")
         tl_reward.record_tension(results, label, "embedded, find", found, fraction=config.fraction)
         sets, entry = tl_reward.sets_of(results, label)

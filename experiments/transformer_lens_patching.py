@@ -46,6 +46,7 @@ def main(config: Config) -> None:
     if chosen.shape != rejected.shape:
         raise tl_reward.InputError(f"TransformerLens patches runs of equal length, got {chosen.shape[1]} and {rejected.shape[1]} tokens")
     with tl_reward.run_folder(config.out, data={"bleach": pairs}) as results:
+        tl_reward.record_model(results, config.model, model)
         # The model is a HookedTransformer whose forward pass returns the reward, so that the metric is a reward as it is.
         _, source = model.run_with_cache(rejected)
         rewards = patching.get_act_patch_resid_pre(model, chosen, source, lambda reward: reward[0])  # [layer, token]

@@ -26,10 +26,12 @@ from .measures.selectivity import Selectivity, selectivity
 from .model.reward_model import HookedRewardModel, load
 from .model.training import TrainingConfig, train
 from .neurons import NeuronSet
+from .results.disk.folder import check_run_folder
 from .results.found_on import found_on
 from .results.provenance import provenance
 from .results.record_edits import record_ablation, record_effects, record_sets, sets_of
 from .results.record_examples import neurons_to_show, record_examples
+from .results.record_models import check_model, record_model
 from .results.record_neurons import (
     discovery_of,
     ranking_of,
@@ -40,7 +42,7 @@ from .results.record_neurons import (
     record_tension,
 )
 from .results.record_patching import record_gain, record_lens, record_model_patching, record_patching
-from .results.store import Results, check_run_folder
+from .results.store import Results
 from .running.activations import stream
 from .running.scoring import score, sweep
 from .show.run_folder import run_folder
@@ -87,6 +89,7 @@ __all__ = [
     "ablation_curve",
     "align",
     "attribute",
+    "check_model",
     "check_run_folder",
     "collect_examples",
     "compare",
@@ -118,6 +121,7 @@ __all__ = [
     "record_examples",
     "record_gain",
     "record_lens",
+    "record_model",
     "record_model_patching",
     "record_overlap",
     "record_patching",

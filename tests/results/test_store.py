@@ -19,9 +19,10 @@ from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.measures.json_types import EstimateJson
 from tl_reward.results import store
+from tl_reward.results.disk.folder import check_run_folder
 from tl_reward.results.provenance import provenance
 from tl_reward.results.sections import SECTIONS, DiscoveryEntry, ScoresEntry, Sections
-from tl_reward.results.store import Results, check_run_folder
+from tl_reward.results.store import Results
 
 ESTIMATE: EstimateJson = {"value": 0.5, "low": 0.25, "high": 1.0, "n": 2}
 SCORES: ScoresEntry = {
@@ -34,10 +35,14 @@ DISCOVERY: DiscoveryEntry = {
 }  # fmt: skip
 
 
+REWARDS = {"chosen": torch.tensor([1.0, 2.0], dtype=torch.float64), "rejected": torch.tensor([0.0, 3.0], dtype=torch.float64)}
+MEAN = {"mlp_gate/mean": torch.arange(12.0).reshape(2, 2, 3)}
+
+
 def results() -> Results:
     made = Results(provenance={"seed": 3, "command": "test"})
-    made.add("scores", "helpful · rmb/test", SCORES, {"chosen": torch.tensor([1.0, 2.0], dtype=torch.float64)})
-    made.add("discovery", "mixed", DISCOVERY, {"mlp_gate/mean": torch.arange(12.0).reshape(2, 2, 3)})
+    made.add("scores", "helpful · rmb/test", SCORES, REWARDS)
+    made.add("discovery", "mixed", DISCOVERY, MEAN)
     return made
 
 
@@ -68,15 +73,16 @@ def test_save_and_load_of_nothing(tmp_path: Path):
 
 def test_text_of_any_script_survives(tmp_path: Path):
     made = Results()
-    made.add("scores", "模型 · \u2028 </script>", {**SCORES, "ids": ["é", "🐍"]})
+    made.add("scores", "模型 · \u2028 </script>", {**SCORES, "ids": ["é", "🐍"]}, REWARDS)
     assert same(Results.load(made.save(str(tmp_path / "run"))), made)
 
 
 def test_parts_of_a_tensor_and_the_same_one_twice(tmp_path: Path):
     whole = torch.arange(6.0).reshape(2, 3)
     made = Results()
-    made.add("scores", "a", SCORES, {"row": whole[0], "column": whole[:, 1], "graph": (whole[1].clone().requires_grad_() * 2)})
-    made.add("scores", "b", SCORES, {"row": whole[0]})
+    graph = whole[1].clone().requires_grad_() * 2
+    made.add("scores", "a", SCORES, {**REWARDS, "row": whole[0], "column": whole[:, 1], "graph": graph})
+    made.add("scores", "b", SCORES, {**REWARDS, "row": whole[0]})
     loaded = Results.load(made.save(tmp_path / "run"))
     assert loaded.tensor("scores", "a", "column").tolist() == [1, 4]
     assert loaded.tensor("scores", "a", "graph").tolist() == [6, 8, 10]
@@ -88,18 +94,17 @@ def test_parts_of_a_tensor_and_the_same_one_twice(tmp_path: Path):
 
 def test_save_that_fails_leaves_nothing(tmp_path: Path):
     made = results()
-    made.add("ablation", "bad", {"value": float("nan")})  # JSON has no NaN
-    with pytest.raises(ValueError, match="JSON compliant"):
-        made.save(tmp_path / "run")
+    made.provenance["value"] = float("nan")  # JSON has no NaN
+    with pytest.raises(InputError, match=r"run is not written: provenance\.value is nan"):
+        made.save(tmp_path / "deep" / "run")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_save_that_fails_keeps_the_run_it_would_replace(tmp_path: Path):
     folder = results().save(tmp_path / "run")
     before = contents(tmp_path)
-    bad = Results()
-    bad.add("scores", "bad", {"value": {1, 2}})  # nor sets
-    with pytest.raises(TypeError):
+    bad = Results(provenance={"value": {1, 2}})  # nor sets
+    with pytest.raises(InputError, match=r"provenance\.value is set, which JSON does not have"):
         bad.save(folder, overwrite=True)
     assert contents(tmp_path) == before
 
@@ -112,8 +117,7 @@ def test_save_that_fails_at_the_last_step_keeps_the_run_it_would_replace(tmp_pat
 
     def failing(name: str):
         def move(source: Path, target: Path, **kwargs) -> None:
-            # Once only: moving the old run back has to work.
-            if Path(target) == folder and not failed:
+            if Path(target).parent == folder and not failed:
                 failed.append(target)
                 raise OSError("disk is gone")
             whole_os[name](source, target, **kwargs)
@@ -122,9 +126,9 @@ def test_save_that_fails_at_the_last_step_keeps_the_run_it_would_replace(tmp_pat
 
     for name in whole_os:
         monkeypatch.setattr(os, name, failing(name))
-    with pytest.raises(OSError, match="disk is gone"):
+    with pytest.raises(InputError, match="run cannot be written: disk is gone"):
         Results().save(folder, overwrite=True)
-    assert contents(tmp_path) == before
+    assert failed and contents(tmp_path) == before
 
 
 # What is not overwritten
@@ -221,7 +225,7 @@ def test_what_an_entry_lacks_is_named_by_section_entry_and_key(tmp_path: Path):
 
 def test_a_key_that_this_version_does_not_know_is_kept(tmp_path: Path):
     made = Results()
-    made.add("scores", "a", {**SCORES, "new": 1})
+    made.add("scores", "a", {**SCORES, "new": 1}, REWARDS)
     again = Results.load(made.save(tmp_path / "run"))
     assert dict(again.entry("scores", "a"))["new"] == 1
 
@@ -318,26 +322,28 @@ def test_what_is_not_there_is_named():
 
 def test_merge():
     one, two = Results(provenance={"seed": 1}), Results(provenance={"seed": 2})
-    one.add("scores", "a", {"n": 1}, {"x": torch.tensor([1.0])})
-    two.add("scores", "b", {"n": 2}, {"x": torch.tensor([2.0])})
-    two.add("overlap", "a", {"n": 3})
+    one.add("scores", "a", SCORES, {**REWARDS, "x": torch.tensor([1.0])})
+    two.add("scores", "b", SCORES, {**REWARDS, "x": torch.tensor([2.0])})
+    two.add("discovery", "a", DISCOVERY, MEAN)
     merged = Results.merge([one, two])
-    assert merged.sections == {"scores": {"a": {"n": 1}, "b": {"n": 2}}, "overlap": {"a": {"n": 3}}}
+    assert merged.sections == {"scores": {"a": SCORES, "b": SCORES}, "discovery": {"a": DISCOVERY}}
     assert [merged.tensor("scores", name, "x").item() for name in "ab"] == [1, 2]
     assert merged.provenance == {"seed": 1}
-    assert one.sections == {"scores": {"a": {"n": 1}}}
+    assert one.sections == {"scores": {"a": SCORES}}
 
 
-def test_merge_of_two_that_hold_the_same_entry():
+def test_merge_of_two_that_hold_the_same_entry_and_of_none():
     other = Results()
-    other.add("discovery", "mixed", {})
+    other.add("discovery", "mixed", DISCOVERY, MEAN)
     with pytest.raises(InputError, match="two runs hold discovery of mixed"):
         Results.merge([results(), other])
+    with pytest.raises(InputError, match="at least one run is needed, got none"):
+        Results.merge([])
 
 
 def test_html_shows_names_as_text():
     made = Results()
-    made.add("scores", "<script>", {})
+    made.add("scores", "<script>", SCORES, REWARDS)
     assert "&lt;script&gt;" in made._repr_html_()
     assert "<script>" not in made._repr_html_()
 

@@ -11,7 +11,8 @@ import pytest
 from helpers.page_runs import TEXTS, block, document, random_run, tiny_run
 
 from tl_reward.errors import InputError
-from tl_reward.results.store import Results, check_run_folder
+from tl_reward.results.disk.folder import check_run_folder
+from tl_reward.results.store import Results
 from tl_reward.show.neuron_columns import columns_of
 from tl_reward.show.page import build_page, write_page
 from tl_reward.show.page.blocks import ASSETS, halves

@@ -15,6 +15,7 @@ from tl_reward.model.checkpoints import load_unembedding
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.results.record_edits import record_ablation
 from tl_reward.results.record_examples import neurons_to_show, record_examples
+from tl_reward.results.record_models import record_model
 from tl_reward.results.record_neurons import record_attribution, record_discovery, record_overlap, record_scores, record_tension
 from tl_reward.show.page import write_page
 from tl_reward.show.run_folder import run_folder
@@ -42,6 +43,7 @@ def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
         base, unembedding = HookedRewardModel.from_base(embedded.BASE), load_unembedding(embedded.BASE)
         for name in embedded.REWARD_MODELS:
             model = HookedRewardModel.from_pretrained(embedded.ADAPTERS / name)  # not a folder of that name that happens to be here
+            record_model(results, name, model)
             own = OBJECTIVES if name == "mixed" else (name,)
             found = discover(model, [p for o in own for p in find[o]], base=base, progress=f"{name}: neurons")
             record_discovery(results, name, f"embedded {' and '.join(own)}, find", found)

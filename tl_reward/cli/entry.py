@@ -97,7 +97,7 @@ class ScoreCommand:
         self.output.check()
         data = self.data.load(split="test", embedded="test")
         with self.output.run(data) as results:
-            for name, model in self.running.models(self.models):
+            for name, model in self.running.models(self.models, results):
                 for dataset, pairs in data.items():
                     scores = score(model, pairs, progress=f"{name}: {dataset}", **self.running.options)
                     record_scores(results, name, dataset, scores)

@@ -29,6 +29,8 @@ class ExamplesCommand:
     """Neurons to show in detail, as layer.number, such as 20.131."""
     ranking: Path | None = None
     """Instead: a run folder of tension, attribute, effects or discover, whose top neurons to show."""
+    other_model: bool = False
+    """Take the run's neurons even if it found them in another model of that name."""
     most: int = 500
     """Of these, this many."""
     base: str | None = None
@@ -52,15 +54,15 @@ class ExamplesCommand:
             raise InputError("give either --neurons or --ranking")
         (plain,), (name,) = named((self.model,)), self.running.named((self.model,))
         neurons = NeuronSet.parse(self.neurons)
-        if self.ranking is not None:
-            run = Results.load(self.ranking)
+        run = Results.load(self.ranking) if self.ranking is not None else None
+        if run is not None:
             neurons = neurons_to_show(run, self.running.recorded(run, plain), most=self.most)
         data = self.data.load(split="test", embedded="test")
         pairs = [pair for part in data.values() for pair in part]
         shipped = self.model in embedded.REWARD_MODELS and embedded.resolve(self.model) != self.model
         base = self.base or (embedded.BASE if shipped else None)
         with self.output.run(data, seed=self.seed) as results:
-            model = self.running.load(self.model)
+            model = self.running.model(self.model, results, run, other_model=self.other_model)
             found = collect_examples(
                 model, pairs, neurons, site=self.site, where=self.where, unembedding=load_unembedding(base) if base else None,
                 checkpoint=self.output.out.with_name(f"{self.output.out.name}.partial"), seed=self.seed, progress=name,

@@ -44,7 +44,7 @@ class DiscoverCommand:
         pairs = [pair for part in data.values() for pair in part]
         with self.output.run(data) as results:
             base = HookedRewardModel.from_base(self.base, **self.running.precision) if self.base else None
-            for name, model in self.running.models(self.models):
+            for name, model in self.running.models(self.models, results):
                 found = discover(model, pairs, base=base, sites=self.sites, progress=f"{name}: neurons", **self.running.options)
                 record_discovery(results, name, " + ".join(data), found)
 
@@ -81,7 +81,7 @@ class AttributeCommand:
         data = self.data.load(split="test", embedded="test")
         options = self.running.options
         with self.output.run(data, seed=self.seed) as results:
-            for name, model in self.running.models(self.models):
+            for name, model in self.running.models(self.models, results):
                 for dataset, pairs in data.items():
                     label = f"{name}: {dataset}"
                     found: dict[Method, Attribution] = {
@@ -117,6 +117,8 @@ class EffectsCommand:
     """Of these, keep pairs of this objective."""
     site: UnitSite = "mlp_post"
     """What the numbers count: neurons (mlp_post, mlp_gate) or attention heads (attn_z)."""
+    other_model: bool = False
+    """Take the run's neurons even if it found them in another model of that name."""
     draws: int = 3
     """Layer-matched random sets beside each set."""
     seed: int = 0
@@ -143,7 +145,7 @@ class EffectsCommand:
         drawn = [pair for part in source.values() for pair in part]
         options = self.running.options
         with self.output.run(data | source, seed=self.seed) as results:
-            model = self.running.load(self.model)
+            model = self.running.model(self.model, results, source_run, other_model=self.other_model)
             for dataset, pairs in data.items():
                 label = f"{name}: {dataset}"
                 if found is not None:
@@ -198,7 +200,7 @@ class TensionCommand:
         data = self.data.load(split="test", embedded="find")
         pairs = [pair for part in data.values() for pair in part]
         with self.output.run(data) as results:
-            for name, model in self.running.models(self.models):
+            for name, model in self.running.models(self.models, results):
                 found = tension(model, pairs, site=self.site, method=self.method, progress=name, **self.running.options)
                 record_tension(results, name, " + ".join(data), found, fraction=self.fraction)
 
@@ -214,6 +216,8 @@ class AblateCommand:
     output: tyro.conf.OmitArgPrefixes[Output]
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+    other_model: bool = False
+    """Take the run's neurons even if it found them in another model of that name."""
     score: RankingName | Literal["attribution"] = "mean"
     """What ranks: a statistic, a contrast of chosen and rejected, entropy over objectives, random, or the attribution of a run. The
     study's magnitude is the mean at mlp_gate."""
@@ -241,7 +245,7 @@ class AblateCommand:
         found = ranking_of(run, self.running.recorded(run, plain), self.score, self.site)
         data = self.data.load(split="test", embedded="test")
         with self.output.run(data, seed=self.seed) as results:
-            model = self.running.load(self.model)
+            model = self.running.model(self.model, results, run, other_model=self.other_model)
             for dataset, pairs in data.items():
                 curve = ablation_curve(
                     model, pairs, found.ranking, fractions=self.fractions, draws=self.draws, seed=self.seed, site=self.site,

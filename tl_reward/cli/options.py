@@ -110,10 +110,24 @@ class Running:
         load_interventions(self.intervention)
         return {self.label(name): source for name, source in named(models).items()}
 
-    def models(self, sources: Sequence[str]) -> "Iterator[tuple[str, HookedRewardModel]]":
-        """Loads one model after another, each with its label."""
+    def models(self, sources: Sequence[str], results: "Results") -> "Iterator[tuple[str, HookedRewardModel]]":
+        """Loads one model after another, each with its label, and records them."""
+        from tl_reward.results.record_models import record_model
+
         for name, source in self.named(sources).items():
-            yield name, self.load(source)
+            model = self.load(source)
+            record_model(results, name, model)
+            yield name, model
+
+    def model(self, source: str, results: "Results", found: "Results | None" = None, *, other_model: bool = False) -> "HookedRewardModel":
+        """Loads one model, and records it. Says no where `found`, a run whose neurons are to be used, has them of another model."""
+        from tl_reward.results.record_models import check_model
+
+        ((_, model),) = self.models((source,), results)
+        if found is not None:
+            (plain,) = named((source,))
+            check_model(found, self.recorded(found, plain), model, other_model=other_model)
+        return model
 
     def recorded(self, run: "Results", model: str) -> str:
         """What a run calls this model: edited as it is now, or else unedited."""
@@ -145,7 +159,7 @@ class Output:
 
     def check(self) -> None:
         """Says no before data are read and models loaded, not after it."""
-        from tl_reward.results.store import check_run_folder
+        from tl_reward.results.disk.folder import check_run_folder
 
         check_run_folder(self.out, overwrite=self.overwrite)
 

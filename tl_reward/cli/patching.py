@@ -42,7 +42,7 @@ class PatchCommand:
         data = self._one_pair(self.data.load(split="test", embedded="test"))
         options = self.running.options
         with self.output.run(data) as results:
-            for name, model in self.running.models(self.models):
+            for name, model in self.running.models(self.models, results):
                 for dataset, pairs in data.items():
                     label = f"{name}: {dataset}"
                     if self.tokens is None:
@@ -100,6 +100,7 @@ class PatchModelsCommand:
         from tl_reward.analyses.model_patching import compare_gain_with_exact, gain, patch_models
         from tl_reward.neurons import check_fraction
         from tl_reward.results.found_on import found_on
+        from tl_reward.results.record_models import record_model
         from tl_reward.results.record_patching import record_gain, record_model_patching
 
         self.output.check()
@@ -114,7 +115,8 @@ class PatchModelsCommand:
         origin = found_on(" + ".join(finders), pairs)
         options, site, where = self.running.options, self.site, self.where
         with self.output.run(tested | finders, seed=self.seed) as results:
-            both = self.running.load(self.model), self.running.load(self.source)
+            both = self.running.model(self.model, results), self.running.load(self.source)
+            record_model(results, source, both[1])
             estimate = gain(*both, pairs, site=site, where=where, progress=f"gain from {source}", **options)
             if self.top or self.random:
                 checked = compare_gain_with_exact(
@@ -151,7 +153,7 @@ class LensCommand:
         self.output.check()
         data = self.data.load(split="test", embedded="test")
         with self.output.run(data) as results:
-            for name, model in self.running.models(self.models):
+            for name, model in self.running.models(self.models, results):
                 for dataset, pairs in data.items():
                     found = reward_lens(model, pairs, progress=f"{name}: {dataset}", **self.running.options)
                     record_lens(results, name, dataset, found, model.tokenizer, show=self.show)

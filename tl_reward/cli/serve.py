@@ -26,6 +26,8 @@ class ServeCommand:
     """Run folders; several are shown on one page."""
     models: tuple[str, ...] = ()
     """Folders, hub ids, or the embedded helpful, harmless, mixed. Default: the embedded ones that the run is about."""
+    other_model: bool = False
+    """Show the run's numbers even if it has them of another model of that name."""
     port: int = 0
     """The port of 127.0.0.1. Default: any that is free."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -40,6 +42,7 @@ class ServeCommand:
             from tl_reward.show.live.server import serve
         except ModuleNotFoundError as error:
             raise InputError(f"the live page needs {error.name}: pip install 'tl_reward[serve]'") from None
+        from tl_reward.results.record_models import check_model
         from tl_reward.show.neuron_columns import mean_of, shape_of
         from tl_reward.show.page import build_page
 
@@ -49,6 +52,7 @@ class ServeCommand:
         running = Running(dtype=self.dtype, device=self.device)
         models = {name: running.load(source) for name, source in sources.items()}
         for name, model in models.items():
+            check_model(results, name, model, other_model=self.other_model)
             shape, told = (model.cfg.n_layers, model.cfg.d_mlp), shape_of(results, name)
             if told not in (None, shape):
                 raise InputError(f"the run's {name} has {told} layers and neurons, the one at {sources[name]} has {shape}; give --models")

@@ -3,6 +3,8 @@
 A hub id is first made a local folder, so that both are read the same way. Weights come from safetensors only; no remote code runs.
 """
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,14 +24,16 @@ from transformers import (
 
 from tl_reward.errors import InputError, first_line
 from tl_reward.model import architectures, embedded
+from tl_reward.model.origin import MadeFrom, Stamp
 
 
 class Checkpoint(NamedTuple):
-    """`name` is what the caller called it: errors and reports should too."""
+    """`name` is what the caller called it: errors and reports should too. `source`: the files that its weights are made from."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     name: str
+    source: MadeFrom
 
 
 def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = None, dtype: torch.dtype, hub: dict[str, Any]) -> Checkpoint:
@@ -47,31 +51,34 @@ def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = Non
     if adapter is None:
         hf_config = _hf_config(folder, name)
         check_reward_head(hf_config, name)
-        return Checkpoint(_hf_model(folder, hf_config, dtype, name), _tokenizer(folder, name), name)
+        source = _source(name, folder)
+        return Checkpoint(_hf_model(folder, hf_config, dtype, name), _tokenizer(folder, name), name, source)
     if adapter.task_type != "SEQ_CLS":
         raise InputError(f"{name}: adapter has no reward head (task type {adapter.task_type}, expected SEQ_CLS)")
     base_name = str(base or adapter.base_model_name_or_path)
     # The revision is the adapter's; its base has revisions of its own.
     base_folder = _local_folder(base_name, {key: value for key, value in hub.items() if key != "revision"})
+    source = _source(name, folder, base_folder, also=_scale_of(adapter))
     hf_model = _merge_adapter(_with_one_output(base_folder, dtype, base_name), folder, f"{name}: adapter does not fit base {base_name}")
     if (folder / "tokenizer_config.json").exists():
         tokenizer = _tokenizer(folder, name)
         hf_model.config.pad_token_id = tokenizer.pad_token_id  # the one that the adapter was trained with
-        return Checkpoint(hf_model, tokenizer, name)
+        return Checkpoint(hf_model, tokenizer, name, source)
     tokenizer = _tokenizer(base_folder, base_name)
     if folder.parent == embedded.ADAPTERS:
         tokenizer.chat_template = None  # embedded adapters ship without a tokenizer, and read HH-RLHF turns
-    return Checkpoint(hf_model, tokenizer, name)
+    return Checkpoint(hf_model, tokenizer, name, source)
 
 
 def load_with_fresh_head(name_or_path: str | Path, *, seed: int, dtype: torch.dtype, hub: dict[str, Any]) -> Checkpoint:
     """A causal language model with a new head of one output, drawn from normal(0, 0.02). A head that is there is replaced."""
     name = str(name_or_path)
     folder = _local_folder(name, hub)
+    source = replace(_source(name, folder, also=f"a fresh head, seed {seed}"), path=None, revision=None)
     hf_model = _with_one_output(folder, dtype, name)
     head = torch.empty(hf_model.score.weight.shape).normal_(0, 0.02, generator=torch.Generator().manual_seed(seed))
     hf_model.score.weight.data = head.to(hf_model.score.weight)
-    return Checkpoint(hf_model, _tokenizer(folder, name), name)
+    return Checkpoint(hf_model, _tokenizer(folder, name), name, source)
 
 
 def load_unembedding(
@@ -123,6 +130,20 @@ def _local_folder(name: str, hub: dict[str, Any]) -> Path:
     except Exception as error:  # huggingface_hub raises many kinds for "not there" and "no network"
         names = ", ".join(embedded.REWARD_MODELS)
         raise InputError(f"{name}: no such folder, not embedded ({names}), and the hub did not give it ({first_line(error)})") from None
+
+
+def _source(name: str, *folders: Path, also: str = "") -> MadeFrom:
+    """What a model called `name` is made from: the weights in its folder, and in its base's."""
+    files = [Stamp.of(path.resolve()) for folder in folders for path in sorted(folder.glob("*.safetensors"))]
+    commit = folders[0].name if folders[0].parent.name == "snapshots" else None  # so huggingface_hub lays out its cache
+    here = Path(name).exists()
+    return MadeFrom(str(Path(name).resolve()) if here else name, None if here else commit, tuple(files), also)
+
+
+def _scale_of(adapter: Any) -> str:
+    """What scales an adapter's weights, and is not in their file."""
+    names = ("peft_type", "lora_alpha", "alpha_pattern", "rank_pattern", "use_rslora", "fan_in_fan_out")
+    return json.dumps({name: getattr(adapter, name, None) for name in names}, sort_keys=True, default=str)
 
 
 def _hf_config(folder: Path, name: str) -> Any:

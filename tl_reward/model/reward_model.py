@@ -7,6 +7,7 @@ are folded into it, so that the residual stream, divided by the final norm's sca
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from tl_reward.model import architectures, checkpoints
 from tl_reward.model.components import HookedTransformer, HookedTransformerConfig, HookPoint, TypedModuleList, get_device
 from tl_reward.model.layers.attention import with_class
 from tl_reward.model.layers.block import Block, RewardHead
+from tl_reward.model.origin import MadeFrom, Origin, weights_of
 
 ReturnType = Literal["reward", "reward_tokens", "logits"] | None
 
@@ -36,6 +38,7 @@ class HookedRewardModel(HookedTransformer):
     """
 
     hf_config: Any
+    _made_from: MadeFrom = MadeFrom()
     blocks: TypedModuleList[Block]  # pyright: ignore[reportIncompatibleVariableOverride] - all of them are made ours by `__init__`
 
     def __init__(self, cfg: HookedTransformerConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
@@ -51,6 +54,15 @@ class HookedRewardModel(HookedTransformer):
         self.hook_reward_tokens = HookPoint()  # [batch, pos]
         self.hook_reward = HookPoint()  # [batch]
         self.setup()
+
+    @cached_property
+    def origin(self) -> Origin:
+        """What tells this model from others. At its first use the weight files are read once, 1 to 2 GB a second."""
+        cfg, weights = self.cfg, weights_of(self._made_from, self.named_parameters())
+        d_mlp = cfg.d_mlp or 0  # every supported architecture has one
+        sizes = {"layers": cfg.n_layers, "d_model": cfg.d_model, "d_mlp": d_mlp, "heads": cfg.n_heads}
+        path, revision = self._made_from.path, self._made_from.revision
+        return Origin(path, self.hf_config.model_type, **sizes, weights=weights, revision=revision)
 
     def set_tokenizer(self, tokenizer: PreTrainedTokenizerBase, default_padding_side: str | None = None) -> None:
         """Keeps the tokenizer as it is: whether a beginning-of-sequence token comes first is its own affair.
@@ -197,7 +209,7 @@ class HookedRewardModel(HookedTransformer):
                 that does not fit its base.
         """
         checkpoint = checkpoints.load_reward_model(name_or_path, base=base, dtype=dtype, hub=hub)
-        return cls._converted(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name, copy=False)
+        return cls._converted(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name, source=checkpoint.source)
 
     @classmethod
     def from_base(
@@ -211,7 +223,7 @@ class HookedRewardModel(HookedTransformer):
     ) -> "HookedRewardModel":
         """Loads a causal language model (`embedded.BASE` is embedded) and gives it a fresh head, drawn from normal(0, 0.02) with `seed`."""
         checkpoint = checkpoints.load_with_fresh_head(name_or_path, seed=seed, dtype=dtype, hub=hub)
-        return cls._converted(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name, copy=False)
+        return cls._converted(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name, source=checkpoint.source)
 
     @classmethod
     def from_hf(
@@ -223,7 +235,7 @@ class HookedRewardModel(HookedTransformer):
         name: str | None = None,
     ) -> "HookedRewardModel":
         """Converts a Hugging Face `*ForSequenceClassification` model of one output. dtype is the model's own; it is left unchanged."""
-        return cls._converted(hf_model, tokenizer, device=device, name=name, copy=True)
+        return cls._converted(hf_model, tokenizer, device=device, name=name)
 
     @classmethod
     def _converted(
@@ -233,7 +245,7 @@ class HookedRewardModel(HookedTransformer):
         *,
         device: str | torch.device | None,
         name: str | None,
-        copy: bool,
+        source: MadeFrom | None = None,
     ) -> "HookedRewardModel":
         hf_config = deepcopy(hf_model.config)
         checkpoints.check_reward_head(hf_config, type(hf_model).__name__, type(hf_model).__name__)
@@ -248,7 +260,7 @@ class HookedRewardModel(HookedTransformer):
             }
         )
         model = cls(cfg, tokenizer)
-        state = architectures.to_lens(hf_model.state_dict(), hf_config, dtype, copy=copy)
+        state = architectures.to_lens(hf_model.state_dict(), hf_config, dtype, copy=source is None)  # nobody else holds what was loaded
         _fold_final_norm(state)
         state = {key: value.to(cfg.device) for key, value in state.items()}
         # assign: the weights keep Hugging Face's memory layout, which TransformerLens' components transpose to without a copy.
@@ -257,6 +269,7 @@ class HookedRewardModel(HookedTransformer):
         left = [key for key in missing if key.split(".")[-1].lstrip("_") not in _KEEP]
         assert not left and not unexpected, (left, unexpected)
         model.hf_config = hf_config
+        model._made_from = source or MadeFrom()
         return model.eval().requires_grad_(False)
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -23,6 +23,7 @@ from tl_reward.measures.json_types import (
     TensionJson,
     TokenPairJson,
 )
+from tl_reward.results.disk.plain import short
 from tl_reward.sites import UnitSite, Where
 
 
@@ -258,10 +259,10 @@ _adapter = cache(lambda: TypeAdapter(Sections))  # made at the first run that is
 def fault_of(sections: Any) -> str | None:
     """The first thing that the sections of a run lack, or that is of another type than theirs, and where; None where there is none."""
     try:
-        _adapter().validate_python(sections)
+        _adapter().validate_python(sections, strict=True)  # as JSON has it: "6" is no number
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        place = [str(part) for part in first["loc"]]
+        place = [short(part) for part in first["loc"]]
         entry = " of ".join([place[0], repr(place[1])] if len(place) > 1 else place) or "sections"
         said = "is missing" if first["type"] == "missing" else f"is wrong: {first['msg'][0].lower()}{first['msg'][1:]}"
         return f"{entry}: {' '.join(['.'.join(place[2:]), said]).strip()}"

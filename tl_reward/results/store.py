@@ -12,8 +12,6 @@ leads from is refused: it is never read in part.
 
 import html
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +24,10 @@ from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.errors import InputError, first_line
+from tl_reward.results.disk.folder import JSON, TENSORS, named, read_run, write_run
+from tl_reward.results.disk.plain import LARGEST_FILE, MOST_ENTRIES, json_fault, read_json, short
+from tl_reward.results.disk.tensors import tensor_fault
+from tl_reward.results.record_models import both_models
 from tl_reward.results.sections import (
     SECTIONS,
     AblationEntry,
@@ -46,7 +48,6 @@ from tl_reward.results.sections import (
 )
 
 FORMAT = 2
-_JSON, _TENSORS = "results.json", "tensors.safetensors"
 
 
 class Stored(NamedTuple):
@@ -76,16 +77,27 @@ class Results:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def add(self, section: str, name: str, value: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
-        """Adds one entry. Tensors are stored under `section/name/`."""
+        """Adds one entry. Tensors are stored under `section/name/`.
+
+        Raises:
+            InputError: there is one of that name; or `load` would refuse a run that holds it, so that nothing is lost hours later.
+        """
         if section not in SECTIONS:
-            raise InputError(f"section must be one of {', '.join(SECTIONS)}, got {section!r}")
-        entries = self._untyped.setdefault(section, {})
-        if name in entries:
-            raise InputError(f"this run has {section} of {name} already")
-        entries[name] = dict(value)
-        for key, tensor in (tensors or {}).items():
-            # A copy: what the caller edits later is not part of the result, and no two entries share memory.
-            self.tensors[f"{section}/{name}/{key}"] = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            raise InputError(f"section must be one of {', '.join(SECTIONS)}, got {short(section)!r}")
+        if name in self._untyped.get(section, {}):
+            raise InputError(f"this run has {section} of {short(name)} already")
+        # Copies: what the caller edits later is not part of the result, and no two entries share memory.
+        kept = {key: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for key, tensor in (tensors or {}).items()}
+        full = {f"{section}/{name}/{key}": tensor for key, tensor in kept.items()}
+        if said := json_fault({name: value}):
+            raise InputError(f"{section}: {said}, so it cannot be part of a run")
+        entry = json.loads(json.dumps(value))
+        twice = next((f"its tensor {short(key)} is there already" for key in full if key in self.tensors), None)  # names may hold a "/"
+        said = fault_of({section: {name: entry}}) or _named(section, name, tensor_fault(section, entry, kept.get) or twice)
+        if said:
+            raise InputError(f"{said}, so it cannot be part of a run")
+        self._untyped.setdefault(section, {})[name] = entry
+        self.tensors |= full
 
     @overload
     def section(self, name: Literal["scores"]) -> dict[str, ScoresEntry]: ...
@@ -180,52 +192,74 @@ class Results:
         """Writes the run folder, all of it or nothing. Of several processes the first one writes, and the others wait for it.
 
         Raises:
-            InputError: the folder exists and `overwrite` is off, or it holds something else than a run.
+            InputError: as `check_run_folder`; the disk is full; or `load` would refuse what was put in past `add`. The results are kept
+                in memory: `save` may be called again, with another folder.
         """
         folder = Path(folder)
         parallel.on_first(lambda: self._write(folder, overwrite))
         return folder
 
     def _write(self, folder: Path, overwrite: bool) -> None:
-        check_run_folder(folder, overwrite=overwrite)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        document = {"format": FORMAT, "provenance": self.provenance, "sections": self.sections}
+        if fault := json_fault(document) or _fault_of(self._untyped, self.tensors):
+            raise InputError(f"{named(folder)} is not written: {fault}")
+        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+        if len(text) > LARGEST_FILE:
+            raise InputError(f"{named(folder)} is not written: {JSON} has {len(text):,} bytes, at most {LARGEST_FILE:,} are read")
+
+        def write(scratch: Path) -> None:
+            (scratch / JSON).write_text(text, encoding="utf-8")
+            save_file(self.tensors, scratch / TENSORS)
+            (scratch / TENSORS).chmod((scratch / JSON).stat().st_mode & 0o777)  # safetensors lets the owner alone read it
+
         try:
-            document = {"format": FORMAT, "provenance": self.provenance, "sections": self.sections}
-            (scratch / _JSON).write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            save_file(self.tensors, scratch / _TENSORS)
-            scratch.chmod(0o755)
-            _swap(scratch, folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            write_run(folder, write, overwrite=overwrite)
+        except SafetensorError as error:  # a full disk among others
+            raise InputError(f"{named(folder)} cannot be written: {first_line(error)}") from None
 
     @classmethod
     def load(cls, folder: str | Path) -> "Results":
-        """Raises InputError where the folder is no run, a damaged one, or one of a format that this version does not read."""
+        """Raises InputError where the folder is no run, a damaged one, one of a format that this version does not read, or a larger one
+        than it reads: more than 512 MB of JSON, 10,000 entries, or a text of more than a million characters."""
         folder = Path(folder)
-        if not (folder / _JSON).is_file():
-            raise InputError(f"{folder}: no run folder ({_JSON} is missing)")
         try:
-            document = json.loads((folder / _JSON).read_text(encoding="utf-8"))
-            steps = _steps_from(document["format"])
-            if steps is None:
-                raise InputError(f"{folder}: {_refusal(document)}")
-            stored = Stored(document["sections"], load_file(folder / _TENSORS), document["provenance"])
-            for step in steps:
-                stored = step(stored)
-            if fault := fault_of(stored.sections):
-                raise InputError(f"{folder}: run is damaged, or no run of tl_reward ({fault})")
-            return cls(cast(Sections, stored.sections), stored.tensors, stored.provenance)
+            return read_run(folder, lambda document, tensors: cls._read(folder, document, tensors))
         except KeyError as error:
-            raise InputError(f"{folder}: run is damaged ({_JSON} has no {error})") from None
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError, OSError, SafetensorError) as error:
-            raise InputError(f"{folder}: run is damaged ({first_line(error)})") from None
+            raise InputError(f"{named(folder)}: run is damaged ({JSON} has no {error})") from None
+        except (TypeError, OSError, SafetensorError) as error:
+            raise InputError(f"{named(folder)}: run is damaged ({first_line(error)})") from None
+
+    @classmethod
+    def _read(cls, folder: Path, document_path: Path, tensors_path: Path) -> "Results":
+        try:
+            document = read_json(document_path)
+        except InputError as error:
+            raise InputError(f"{named(folder)}: run is damaged ({error})") from None
+        steps = _steps_from(document["format"])
+        if steps is None:
+            raise InputError(f"{named(folder)}: {_refusal(document)}")
+        stored = Stored(document["sections"], load_file(tensors_path), document["provenance"])
+        for step in steps:
+            stored = step(stored)
+        if not isinstance(stored.provenance, dict):
+            raise InputError(f"{named(folder)}: run is damaged (provenance is {type(stored.provenance).__name__}, not a JSON object)")
+        if fault := fault_of(stored.sections) or _fault_of(stored.sections, stored.tensors):
+            raise InputError(f"{named(folder)}: run is damaged, or no run of tl_reward ({fault})")
+        return cls(cast(Sections, stored.sections), stored.tensors, stored.provenance)
 
     @classmethod
     def merge(cls, runs: Sequence["Results"]) -> "Results":
-        """Several runs as one. Raises InputError where two hold the same entry; the provenance is the first one's."""
-        merged = cls(provenance=runs[0].provenance)
+        """Several runs as one. The provenance is the first one's, and says of the models of all runs where they came from.
+
+        Raises:
+            InputError: two runs hold the same entry, or call two models by one name.
+        """
+        if not runs:
+            raise InputError("at least one run is needed, got none")
+        merged = cls(provenance=dict(runs[0].provenance))
         for run in runs:
+            if models := both_models(merged.provenance, run.provenance):
+                merged.provenance["models"] = models
             for section, entries in run._untyped.items():
                 own = merged._untyped.setdefault(section, {})
                 if both := set(entries) & set(own):
@@ -256,34 +290,28 @@ def _refusal(document: Mapping[str, Any]) -> str:
     versions = document["provenance"].get("versions") if isinstance(document["provenance"], Mapping) else None
     writer = versions.get("tl_reward") if isinstance(versions, Mapping) else None
     reads = ", ".join(str(number) for number in (*_MIGRATIONS, FORMAT))
-    return f"run has format {document['format']}{f' (of tl_reward {writer})' if writer else ''}, this version reads {reads}"
+    return f"run has format {short(document['format'])}{f' (of tl_reward {short(writer)})' if writer else ''}, this version reads {reads}"
 
 
-def _swap(new: Path, folder: Path) -> None:
-    """Puts a new folder in the place of an old one; the old one is back in its place if that fails."""
-    old = Path(f"{new}-old")
-    if folder.exists():
-        folder.rename(old)
-    try:
-        new.rename(folder)
-    except OSError:
-        if old.exists():
-            old.rename(folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+def _fault_of(sections: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with the entries of a run beside their types: there are too many, or an entry's tensors are not as it says."""
+    wrong = [section for section, entries in sections.items() if not _is_section(entries)]
+    if wrong:
+        return f"{short(wrong[0])} is no section"
+    count = sum(map(len, sections.values()))
+    if count > MOST_ENTRIES:
+        return f"it has {count:,} entries, at most {MOST_ENTRIES:,} are kept"
+    for section, entries in sections.items():
+        for name, entry in entries.items():
+            fault = tensor_fault(section, entry, lambda key, prefix=f"{section}/{name}/": tensors.get(prefix + key))
+            if fault is not None:
+                return _named(section, name, fault)
+    return None
 
 
-def check_run_folder(folder: str | Path, *, overwrite: bool = False) -> None:
-    """Says no before an hour of work, not after it: raises InputError where `save` would."""
-    folder = Path(folder)
-    parent = next(parent for parent in folder.absolute().parents if parent.exists())
-    if not parent.is_dir():
-        raise InputError(f"{folder} cannot be made: {parent} is a file")
-    if not folder.exists():
-        return
-    if not overwrite:
-        raise InputError(f"{folder} exists; choose another folder, or replace it with overwrite (--overwrite)")
-    contents = {item.name for item in folder.iterdir()} if folder.is_dir() else {folder.name}
-    foreign = sorted(contents - {_JSON, _TENSORS, "dashboard.html", "dashboard.data"})
-    if foreign:
-        raise InputError(f"{folder} is not overwritten: it holds {', '.join(foreign[:3])}, which no run does")
+def _named(section: str, name: str, fault: str | None) -> str | None:
+    return f"{section} of {short(name)!r}: {fault}" if fault else None
+
+
+def _is_section(entries: Any) -> bool:
+    return isinstance(entries, dict) and all(isinstance(entry, dict) for entry in entries.values())

@@ -1,12 +1,17 @@
 """What stands around every analysis: the run folder is checked before it, written after it, and its summary printed."""
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
+from tl_reward import parallel
 from tl_reward.data.pairs import PreferencePair
+from tl_reward.errors import InputError
+from tl_reward.results.disk.folder import check_run_folder
 from tl_reward.results.provenance import provenance
-from tl_reward.results.store import Results, check_run_folder
+from tl_reward.results.store import Results
 from tl_reward.show.console import console
 from tl_reward.show.run_tables import summary
 
@@ -35,11 +40,29 @@ def run_folder(
         overwrite: replace a run folder that exists.
 
     Raises:
-        InputError: before the block runs, where the folder exists and `overwrite` is off, or where it holds something else than a run.
+        InputError: before the block runs, as `check_run_folder`. After it, where `out` can no longer be written (the disk has become
+            full, another process was faster): the results are then in a folder beside it, or in the one for temporary files, which the
+            message names.
     """
     check_run_folder(out, overwrite=overwrite)
     results = Results(provenance=provenance(seed=seed, data=data))
     yield results
-    folder = results.save(out, overwrite=overwrite)
+    try:
+        folder = results.save(out, overwrite=overwrite)
+    except InputError as error:
+        raise InputError(f"{error}; {_rescued(results, Path(out))}") from None
     summary(results, console)
     console.print(f"Run: {folder.resolve()}", soft_wrap=True)
+
+
+def _rescued(results: Results, out: Path) -> str:
+    """Writes results to another place than the one that failed, and says where they are."""
+    if parallel.count() > 1:  # each process has the error, and the first one alone would wait for the others
+        return "the results are lost"
+    name = f"{out.absolute().name[:100]}-rescued-{datetime.now():%Y%m%d-%H%M%S}"
+    for parent in (out.absolute().parent, Path(tempfile.gettempdir())):
+        try:
+            return f"the results are in {results.save(parent / name).resolve()}"
+        except InputError:
+            continue
+    return "nor could they be written beside it, or to the folder for temporary files"

@@ -34,7 +34,7 @@ def prepare(base: str, pairs: Sequence[PreferencePair], config: TrainingConfig) 
     bf16 = has_bf16()
     # Frozen weights may be bf16: autocast would cast them at every use. Weights that are trained stay float32.
     dtype = torch.bfloat16 if config.method == "lora" and bf16 else torch.float32
-    model, tokenizer, _ = checkpoints.load_with_fresh_head(base, seed=config.seed, dtype=dtype, hub={})
+    model, tokenizer, *_ = checkpoints.load_with_fresh_head(base, seed=config.seed, dtype=dtype, hub={})
     context = architectures.lens_config(model.config)["n_ctx"]
     if config.max_length > context:
         raise InputError(f"max_length must be in [1, {context}] for {base}, got {config.max_length}")
