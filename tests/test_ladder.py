@@ -138,7 +138,7 @@ def closure(arrows: dict[str, set[str]], start: str) -> set[str]:
 def test_the_source_is_read():
     # Guards the tests of this file: they pass where nothing is found.
     assert {"tl_reward.show.neuron_columns", "tl_reward.results.store"} <= own_imports("tl_reward.show.page.document")
-    assert {"tl_reward.errors", "huggingface_hub"} <= imports("tl_reward.model.checkpoints")
+    assert {"tl_reward.errors", "huggingface_hub"} <= imports("tl_reward.model.checkpoints.folders")
     assert "tl_reward.cli.demo" in own_imports("tl_reward.cli.entry")  # inside a function
     assert {"tl_reward.errors", "tl_reward.sites"} <= reached("tl_reward.show.plots")
 

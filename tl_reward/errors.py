@@ -1,8 +1,9 @@
 """The one exception that users cause: bad input, said in one line."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 
 class InputError(ValueError):
@@ -10,6 +11,24 @@ class InputError(ValueError):
 
     The command line prints it as it is and exits with status 2.
     """
+
+
+class UnknownOption(InputError, TypeError):
+    """A keyword that a function does not take."""
+
+
+def check_keywords(given: Iterable[str], known: Collection[str], where: str) -> None:
+    """Raises UnknownOption for the first keyword that is not known, and names the nearest one that is.
+
+    >>> check_keywords(["dtyp"], ["dtype", "device"], "load")
+    Traceback (most recent call last):
+    tl_reward.errors.UnknownOption: load takes no 'dtyp'; did you mean 'dtype'? It takes dtype, device
+    """
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            raise UnknownOption(f"{where} takes no {name!r}; {meant}It takes {', '.join(known) or 'no other options'}")
 
 
 def first_line(error: BaseException) -> str:

@@ -324,11 +324,11 @@ def test_a_pickled_or_unreadable_adapter_is_refused(base, tmp_path):
 
 
 def test_an_adapter_on_the_hub_is_read_from_its_snapshot(base, tmp_path, monkeypatch):
-    from tl_reward.model import checkpoints
+    from tl_reward.model.checkpoints import folders
 
     merged = _adapter(tmp_path / "adapter", base=base)
     asked = []
-    monkeypatch.setattr(checkpoints, "snapshot_download", lambda name, **k: asked.append((name, k)) or str(tmp_path / "adapter"))
+    monkeypatch.setattr(folders, "snapshot_download", lambda name, **k: asked.append((name, k)) or str(tmp_path / "adapter"))
     ours = HookedRewardModel.from_pretrained("someone/adapter", device="cpu", revision="v2")
     torch.testing.assert_close(ours(TOKENS[:1]), merged(TOKENS[:1]).logits[:, 0], atol=1e-4, rtol=0)
     assert [(name, options["revision"]) for name, options in asked] == [("someone/adapter", "v2")]

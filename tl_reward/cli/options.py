@@ -80,6 +80,10 @@ class Running:
     """Precision of the model. The head and all sums are wider: float32 and float64."""
     device: str | None = None
     """Default: the GPU if there is one."""
+    readout: Literal["mask", "hf"] = "mask"
+    """Where the reward is read: at the last token, or where Hugging Face reads it, at the last one that is not the pad token."""
+    adapter_base: str | None = None
+    """Base model of an adapter, where the one that its config names is elsewhere."""
     intervention: tuple[str, ...] = ()
     """Edits of the model that is studied, each module:name of an intervention of your own, applied in their order."""
 
@@ -97,7 +101,7 @@ class Running:
     def load(self, source: str) -> "HookedRewardModel":
         from tl_reward.model.reward_model import HookedRewardModel
 
-        return HookedRewardModel.from_pretrained(source, **self.precision)
+        return HookedRewardModel.from_pretrained(source, base=self.adapter_base, readout=self.readout, **self.precision)
 
     def label(self, model: str) -> str:
         """What run folders and plots call a model: one that is edited is not called as the one that is not."""

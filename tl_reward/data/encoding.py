@@ -87,8 +87,13 @@ def pair_of_row(row: int) -> int:
     return row // 2
 
 
-def encode(transcripts: Sequence[Transcript], tokenizer: PreTrainedTokenizerBase) -> list[Row]:
-    """Tokenises transcripts. A chat template writes its own special tokens, so the tokenizer then adds none."""
+def encode(transcripts: Sequence[Transcript], tokenizer: PreTrainedTokenizerBase, *, unread: int | None = None) -> list[Row]:
+    """Tokenises transcripts. A chat template writes its own special tokens, so the tokenizer then adds none.
+
+    Args:
+        unread: a token that the read-out passes over at the end of a transcript (`HookedRewardModel.unread_token`): left out there, since
+            no token before it depends on it. Of a transcript of nothing else, the first stays.
+    """
     rendered = [render(transcript, tokenizer) for transcript in transcripts]
     encoded = tokenizer(
         [item.text for item in rendered],
@@ -97,6 +102,9 @@ def encode(transcripts: Sequence[Transcript], tokenizer: PreTrainedTokenizerBase
     )
     rows = []
     for item, ids, offsets in zip(rendered, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        if unread is not None:
+            ids = ids[: max([1, *(i for i, token in enumerate(ids, 1) if token != unread)])]
+            offsets = offsets[: len(ids)]
         start = next((i for i, (_, end) in enumerate(offsets) if end > item.response_start), len(ids) - 1)
         rows.append(Row(tuple(ids), start))
     return rows
@@ -108,12 +116,14 @@ def encode_pairs(
     *,
     max_length: int,
     overlong: Overlong = "drop",
+    unread: int | None = None,
 ) -> EncodedPairs:
     """Tokenises pairs, and deals with transcripts of more than `max_length` tokens.
 
     Args:
         overlong: "drop" leaves out a pair with an over-long side (with a best-of-n row, all of its pairs) and counts it; "left" cuts
             tokens off the start of the transcript, so that its end, where the reward is read, stays; "error" stops.
+        unread: see `encode`.
 
     Raises:
         InputError: no pair is left, or `overlong` is "error" and a transcript is over-long.
@@ -123,7 +133,7 @@ def encode_pairs(
     for pair in pairs:
         for transcript in (pair.chosen, pair.rejected):
             index.setdefault(transcript, len(index))
-    rows = encode(list(index), tokenizer)
+    rows = encode(list(index), tokenizer, unread=unread)
     long_rows = {i for i, row in enumerate(rows) if len(row.ids) > max_length}
     long_pairs = [p for p in pairs if {index[p.chosen], index[p.rejected]} & long_rows]
     if long_pairs and overlong == "error":

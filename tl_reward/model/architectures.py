@@ -1,7 +1,7 @@
 """Hugging Face reward models as TransformerLens configs and weights, and back.
 
-One table a family says which Hugging Face weight is which TransformerLens weight, with an einops pattern that is read in either
-direction. Checked by the parity tests against every architecture's own `*ForSequenceClassification`.
+One table a family says which Hugging Face weight is which TransformerLens weight, with an einops pattern that `conversion` reads in
+either direction. Checked by the parity tests against every architecture's own `*ForSequenceClassification`.
 """
 
 import math
@@ -9,14 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import einops
-import torch
-from torch import Tensor
 from transformers import PretrainedConfig
 
 from tl_reward.errors import InputError
 
-StateDict = Mapping[str, Tensor]
 _ACTIVATIONS = ("gelu", "gelu_new", "gelu_fast", "gelu_pytorch_tanh", "silu", "relu")
 
 
@@ -44,11 +40,19 @@ class Architecture:
     weights: Callable[[Any], list[Weight]]
 
 
-def architecture_of(hf_config: PretrainedConfig) -> Architecture:
-    """Raises InputError for a `model_type` that is not supported."""
+def architecture_of(hf_config: PretrainedConfig, name: str = "") -> Architecture:
+    """Raises InputError for a `model_type` that is not supported, and for quantised weights. `name` says which checkpoint it is."""
+    said = f"{name}: " if name else ""
     found = ARCHITECTURES.get(hf_config.model_type)
     if found is None:
-        raise InputError(f"architecture {hf_config.model_type!r} is not supported; supported: {', '.join(ARCHITECTURES)}")
+        raise InputError(f"{said}architecture {hf_config.model_type!r} is not supported; supported: {', '.join(ARCHITECTURES)}")
+    quantization: Any = getattr(hf_config, "quantization_config", None)
+    if quantization is not None:
+        method = quantization.get("quant_method") if isinstance(quantization, dict) else getattr(quantization, "quant_method", None)
+        raise InputError(
+            f"{said}the weights are quantised ({getattr(method, 'value', method)}), which is not supported: load the original checkpoint, "
+            "or one that transformers' model.dequantize() and save_pretrained() wrote"
+        )
     return found
 
 
@@ -70,80 +74,22 @@ def lens_config(hf_config: PretrainedConfig) -> dict[str, Any]:
         "d_vocab_out": 1,
         "init_weights": False,
     }
-    return shared | architecture.lens_config(hf_config)
-
-
-def to_lens(state: StateDict, hf_config: PretrainedConfig, dtype: torch.dtype, *, copy: bool = True) -> dict[str, Tensor]:
-    """TransformerLens weights from Hugging Face ones, which keep their memory layout.
-
-    Args:
-        copy: off, weights share memory with `state` where no arithmetic is needed: for a checkpoint that nobody else holds.
-
-    Raises:
-        InputError: a key that one side has and the other lacks, so that none is left out in silence.
-    """
-    table = _table(hf_config)
-    unknown = [key for key in state if key not in table and not key.endswith((".inv_freq", ".attn.bias", ".masked_bias"))]
-    missing = [key for key, weight in table.items() if key not in state and not weight.optional]
-    if unknown or missing:
-        raise InputError(f"checkpoint does not fit architecture {hf_config.model_type!r}: unknown {unknown[:3]}, missing {missing[:3]}")
-    sizes = _sizes(hf_config)
-    result = {}
-    for key, weight in table.items():
-        if key not in state:
-            continue
-        value = state[key].float() * weight.scale + weight.shift if (weight.scale, weight.shift) != (1, 0) else state[key]
-        if weight.pattern:
-            value = einops.rearrange(value, weight.pattern, **_used(sizes, weight.pattern))
-        parts = list(value.unbind(0)) if len(weight.lens) > 1 else [value]
-        result |= {name: part.to(dtype, copy=copy) for name, part in zip(weight.lens, parts, strict=True)}
+    result = shared | architecture.lens_config(hf_config)
+    sizes = {name: result[name] for name in ("n_layers", "n_heads", "d_model", "d_head", "d_mlp", "d_vocab", "n_ctx")}
+    wrong = {name: size for name, size in sizes.items() if not (isinstance(size, int) and size >= 1)}
+    if wrong:
+        raise InputError(f"sizes in a config are integers from 1, got {', '.join(f'{name} {size}' for name, size in wrong.items())}")
+    if result["n_heads"] % (result.get("n_key_value_heads") or 1):
+        raise InputError(f"{result['n_heads']} attention heads cannot share {result['n_key_value_heads']} key and value heads evenly")
     return result
 
 
-def to_hf(state: StateDict, hf_config: PretrainedConfig) -> dict[str, Tensor]:
-    """The inverse of `to_lens`."""
-    sizes = _sizes(hf_config)
-    result = {}
-    for key, weight in _table(hf_config).items():
-        if any(name not in state for name in weight.lens):
-            continue
-        parts = [state[name] for name in weight.lens]
-        value = torch.stack(parts) if len(parts) > 1 else parts[0]
-        if weight.pattern:
-            left, right = weight.pattern.split(" -> ")
-            value = einops.rearrange(value, f"{right} -> {left}", **_used(sizes, weight.pattern))
-        if (weight.scale, weight.shift) != (1, 0):
-            value = ((value.float() - weight.shift) / weight.scale).to(value.dtype)
-        result[key] = value.contiguous()
-    return result
-
-
-def _table(hf_config: Any) -> dict[str, Weight]:
-    table = {}
-    for weight in architecture_of(hf_config).weights(hf_config):
-        layers = range(hf_config.num_hidden_layers) if "{l}" in weight.hf else (0,)
-        for layer in layers:
-            names = tuple(name.replace("{l}", str(layer)) for name in weight.lens)
-            key = weight.hf.replace("{l}", str(layer))
-            table[key] = weight._replace(hf=key, lens=names)
-    return table
-
-
-def _sizes(hf_config: Any) -> dict[str, int]:
-    return {"n": hf_config.num_attention_heads, "k": _kv_heads(hf_config), "c": 3}
-
-
-def _used(sizes: dict[str, int], pattern: str) -> dict[str, int]:
-    axes = pattern.replace("(", " ").replace(")", " ").split()
-    return {axis: size for axis, size in sizes.items() if axis in axes}
-
-
-def _kv_heads(hf_config: Any) -> int:
+def kv_heads(hf_config: Any) -> int:
     return getattr(hf_config, "num_key_value_heads", None) or hf_config.num_attention_heads
 
 
 def _grouped(hf_config: Any) -> bool:
-    return _kv_heads(hf_config) != hf_config.num_attention_heads
+    return kv_heads(hf_config) != hf_config.num_attention_heads
 
 
 def _llama_config(c: Any) -> dict[str, Any]:
@@ -156,7 +102,7 @@ def _llama_config(c: Any) -> dict[str, Any]:
             "d_model": c.hidden_size,
             "d_head": d_head,
             "n_heads": c.num_attention_heads,
-            "n_key_value_heads": _kv_heads(c) if _grouped(c) else None,
+            "n_key_value_heads": kv_heads(c) if _grouped(c) else None,
             "d_mlp": c.intermediate_size,
             "n_layers": c.num_hidden_layers,
             "n_ctx": c.max_position_embeddings,
@@ -172,10 +118,13 @@ def _llama_config(c: Any) -> dict[str, Any]:
 
 def _rotary(c: Any, d_head: int) -> dict[str, Any]:
     rope = c.rope_parameters
+    rotary_dim = int(d_head * rope.get("partial_rotary_factor", 1.0))
+    if rotary_dim < 2 or rotary_dim % 2:
+        raise InputError(f"{rotary_dim} rotary dimensions a head are not supported: TransformerLens rotates pairs, so their number is even")
     result = {
         "positional_embedding_type": "rotary",
         "rotary_adjacent_pairs": False,
-        "rotary_dim": int(d_head * rope.get("partial_rotary_factor", 1.0)),
+        "rotary_dim": rotary_dim,
         "rotary_base": rope["rope_theta"],
     }
     kind = rope.get("rope_type", "default")
@@ -196,6 +145,11 @@ def _windows(c: Any) -> dict[str, Any]:
     """Which layers attend within a sliding window."""
     window = getattr(c, "sliding_window", None)
     kinds = getattr(c, "layer_types", None) or ["sliding_attention" if window else "full_attention"] * c.num_hidden_layers
+    unknown = sorted(set(kinds) - {"sliding_attention", "full_attention"})
+    if unknown or len(kinds) != c.num_hidden_layers:
+        raise InputError(
+            f"layer_types must be sliding_attention or full_attention for each of {c.num_hidden_layers} layers, got {kinds[:4]}"
+        )
     if window is None or "sliding_attention" not in kinds:
         return {}
     local = {"sliding_attention": "local", "full_attention": "global"}
@@ -203,6 +157,8 @@ def _windows(c: Any) -> dict[str, Any]:
 
 
 def _gemma2_config(c: Any) -> dict[str, Any]:
+    if getattr(c, "use_bidirectional_attention", None):
+        raise InputError("use_bidirectional_attention=true is not supported: a reward model's tokens read the tokens before them alone")
     return _llama_config(c) | {
         "attn_scale": math.sqrt(c.query_pre_attn_scalar),
         "attn_scores_soft_cap": c.attn_logit_softcapping or -1.0,

@@ -9,23 +9,29 @@ from collections.abc import Sequence
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tl_reward import parallel
 from tl_reward.data.packing import PackedBatch
-from tl_reward.errors import InputError
-from tl_reward.model import architectures, checkpoints
+from tl_reward.errors import InputError, check_keywords
+from tl_reward.model import architectures, checkpoints, conversion, inputs
+from tl_reward.model.checkpoints.folders import HubOptions
 from tl_reward.model.components import HookedTransformer, HookedTransformerConfig, HookPoint, TypedModuleList, get_device
 from tl_reward.model.layers.attention import with_class
 from tl_reward.model.layers.block import Block, RewardHead
 from tl_reward.model.origin import MadeFrom, Origin, weights_of
 
 ReturnType = Literal["reward", "reward_tokens", "logits"] | None
+Readout = Literal["mask", "hf"]
+
+
+class NoOptions(TypedDict):
+    """What a function takes besides its own arguments: nothing. So a misspelt one is refused with the nearest name."""
 
 
 class HookedRewardModel(HookedTransformer):
@@ -38,6 +44,8 @@ class HookedRewardModel(HookedTransformer):
     """
 
     hf_config: Any
+    readout: Readout = "mask"
+    """Where the reward is read: see `from_pretrained`."""
     _made_from: MadeFrom = MadeFrom()
     blocks: TypedModuleList[Block]  # pyright: ignore[reportIncompatibleVariableOverride] - all of them are made ours by `__init__`
 
@@ -64,11 +72,17 @@ class HookedRewardModel(HookedTransformer):
         path, revision = self._made_from.path, self._made_from.revision
         return Origin(path, self.hf_config.model_type, **sizes, weights=weights, revision=revision)
 
+    @property
+    def unread_token(self) -> int | None:
+        """The pad token that the read-out passes over at the end of a text, with `readout="hf"`; else None."""
+        return getattr(self.hf_config, "pad_token_id", None) if self.readout == "hf" else None
+
     def set_tokenizer(self, tokenizer: PreTrainedTokenizerBase, default_padding_side: str | None = None) -> None:
         """Keeps the tokenizer as it is: whether a beginning-of-sequence token comes first is its own affair.
 
         (`HookedTransformer` would load it again from the hub with `add_bos_token=True`, and change the reward.)
         """
+        inputs.check_tokenizer(tokenizer, self.cfg)
         self.tokenizer = deepcopy(tokenizer)
         self.tokenizer.padding_side = default_padding_side or "right"
         if self.tokenizer.pad_token is None:
@@ -93,20 +107,27 @@ class HookedRewardModel(HookedTransformer):
             attention_mask: true on real tokens; padding may be on either side. Without one, every token counts as real. In its place, a
                 `PackedBatch` whose tokens the input is: then "reward" is [row], a reward for each of its transcripts (with copies of the
                 batch as rows of the input, [copy * row]).
-            kwargs: `start_at_layer`, `stop_at_layer`, `past_kv_cache`, … of `HookedTransformer.forward`.
+            kwargs: `start_at_layer`, `stop_at_layer`, `past_kv_cache` of `HookedTransformer.forward`, and for texts `padding_side`. Those
+                without a meaning here (`loss_per_token`, another `prepend_bos` than the tokenizer's) are refused.
 
         Raises:
-            InputError: another return type (a reward has no next-token loss); tokens that look padded come without a mask.
+            InputError: another return type (a reward has no next-token loss); tokens that look padded come without a mask, are more than
+                the context, or not in the vocabulary; UnknownOption: another keyword.
         """
         if return_type not in ("reward", "reward_tokens", "logits", None):
             raise InputError(f"return_type must be reward, reward_tokens, logits or None, got {return_type!r}")
+        inner_kwargs = inputs.inner_options(kwargs, self.cfg, is_text=not isinstance(input, Tensor))
         if not isinstance(input, Tensor):
-            input, attention_mask = self._tokenize([input] if isinstance(input, str) else list(input))
+            texts = [input] if isinstance(input, str) else list(input)
+            input, attention_mask = inputs.tokenise(texts, self.tokenizer, self.cfg, kwargs.get("padding_side"))
         elif attention_mask is None and not input.is_floating_point():
             input = input[None] if input.ndim == 1 else input
-            self._refuse_hidden_padding(input)
+            inputs.refuse_hidden_padding(input, self.tokenizer)
+        kwargs = inner_kwargs
         if isinstance(attention_mask, PackedBatch):
             return self._forward_packed(input, return_type, attention_mask, **kwargs)
+        if not input.is_floating_point():
+            inputs.check_tokens(input, self.cfg)
         if attention_mask is not None:
             attention_mask = attention_mask.to(self.cfg.device).long()
         inner = None if return_type is None else "logits"
@@ -117,7 +138,8 @@ class HookedRewardModel(HookedTransformer):
         rewards = self.hook_reward_tokens(logits[..., 0])
         if return_type == "reward_tokens":
             return rewards
-        return self.hook_reward(rewards.gather(1, readout(rewards, attention_mask)[:, None])[:, 0])
+        read = None if self.unread_token is None or input.is_floating_point() else input != self.unread_token
+        return self.hook_reward(rewards.gather(1, inputs.readout(rewards, attention_mask, read)[:, None])[:, 0])
 
     def _forward_packed(
         self,
@@ -142,21 +164,12 @@ class HookedRewardModel(HookedTransformer):
         return rewards if return_type == "reward_tokens" else self.hook_reward(rewards[:, batch.readout]).flatten()
 
     def _embed_packed(self, tokens: Int[Tensor, "batch token"], batch: PackedBatch) -> Float[Tensor, "batch token d_model"]:
+        inputs.check_vocabulary(tokens, self.cfg)
         embedded = self.hook_embed(self.embed(tokens))
         if self.cfg.positional_embedding_type != "standard":
             return embedded
         # Each copy has its own: an edit of one must not reach the others.
         return embedded + self.hook_pos_embed(self.pos_embed.W_pos[batch.position].repeat(len(tokens), 1, 1))
-
-    def _tokenize(self, texts: list[str]) -> tuple[Int[Tensor, "batch pos"], Bool[Tensor, "batch pos"]]:
-        if self.tokenizer is None:
-            raise InputError("this model has no tokenizer; pass tokens instead of text")
-        if not texts or not all(texts):
-            raise InputError("text must not be empty")
-        if self.cfg.tokenizer_prepends_bos:  # a chat template may have written that token already
-            texts = [text.removeprefix(str(self.tokenizer.bos_token)) for text in texts]
-        encoded = self.tokenizer(texts, padding=True, return_tensors="pt")
-        return encoded["input_ids"].to(self.cfg.device), encoded["attention_mask"].bool()
 
     def _pads_only_on_the_right(self, mask: Int[Tensor, "batch pos"] | None, kwargs: dict[str, Any]) -> bool:
         """Causal attention never looks right, so padding there needs no mask; the layers are then spared one."""
@@ -165,16 +178,38 @@ class HookedRewardModel(HookedTransformer):
         reads_left = self.tokenizer is not None and self.tokenizer.padding_side == "left"
         return not reads_left and bool((mask[:, 1:] <= mask[:, :-1]).all())
 
-    def _refuse_hidden_padding(self, tokens: Int[Tensor, "batch pos"]) -> None:
-        """Rows that end (or begin) with different numbers of pad tokens are a padded batch: its reward would be read from padding."""
-        pad = self.tokenizer.pad_token_id if self.tokenizer is not None else None
-        if not isinstance(pad, int):
-            return
-        is_pad = tokens.eq(pad)
-        for edge in (is_pad, is_pad.flip(1)):
-            run = edge.long().cumprod(1).sum(1)
-            if run.min() != run.max():
-                raise InputError("tokens look padded (rows with different numbers of pad tokens at an edge): pass attention_mask")
+    def get_caching_hooks(
+        self,
+        names_filter: Any = None,
+        incl_bwd: bool = False,
+        device: Any = None,
+        remove_batch_dim: bool = False,
+        cache: dict[str, Any] | None = None,
+        pos_slice: Any = None,
+    ) -> Any:
+        """As TransformerLens', which takes the position for the last dimension but one: `hook_reward_tokens` has its as the last."""
+        cache, *both = super().get_caching_hooks(names_filter, incl_bwd, device, remove_batch_dim, cache, pos_slice)
+
+        def with_one_column(save: Any, key: str) -> Any:
+            def hook_fn(tensor: Tensor, hook: HookPoint) -> None:
+                save(tensor[..., None], hook=hook)
+                cache[key] = cache[key][..., 0]
+
+            return hook_fn
+
+        name = "hook_reward_tokens"
+        keys = (name, f"{name}_grad")
+        for key, hooks in zip(keys, both, strict=True):
+            hooks[:] = [(at, with_one_column(save, key) if at == name else save) for at, save in hooks]
+        return cache, *both
+
+    def generate(self, *_: Any, **__: Any) -> Any:
+        """Raises InputError: a reward model predicts no next token."""
+        raise InputError("a reward model writes no text: its head gives one number, and no next token; generate with its base model")
+
+    def generate_stream(self, *_: Any, **__: Any) -> Any:
+        """Raises InputError, as `generate`."""
+        self.generate()
 
     def load_and_process_state_dict(self, state_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> None:
         """As `HookedTransformer`'s, with `center_unembed=False`: centring a head of one column sets every reward to 0.
@@ -194,7 +229,8 @@ class HookedRewardModel(HookedTransformer):
         base: str | Path | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
-        **hub: Any,
+        readout: Readout = "mask",
+        **hub: Unpack[HubOptions],
     ) -> "HookedRewardModel":
         """Loads a reward model: a `*ForSequenceClassification` checkpoint of one output, or a PEFT adapter, which is merged.
 
@@ -202,14 +238,20 @@ class HookedRewardModel(HookedTransformer):
             name_or_path: a folder, a hub id, or an embedded model: "helpful", "harmless", "mixed".
             base: the base model of an adapter, where the one that its config names is elsewhere.
             device: None is the GPU if there is one.
+            readout: where the reward is read. "mask": at the last token of the text. "hf": where Hugging Face reads it, at the last token
+                that is not `config.pad_token_id`; the two differ where a text ends with pad tokens. A setting, no part of the checkpoint.
             hub: `revision`, `token`, `cache_dir`, `local_files_only` of the Hugging Face hub. Weights are read from safetensors only.
 
         Raises:
-            InputError: a missing file, an unsupported architecture, more than one output, a checkpoint without a reward head, an adapter
-                that does not fit its base.
+            InputError: a missing or damaged file, an unsupported architecture, more than one output, a checkpoint without a reward head,
+                weights that are missing or have no place, an adapter that does not fit its base; UnknownOption: another keyword.
         """
+        if readout not in get_args(Readout):
+            raise InputError(f"readout must be mask or hf, got {readout!r}")
         checkpoint = checkpoints.load_reward_model(name_or_path, base=base, dtype=dtype, hub=hub)
-        return cls._converted(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name, source=checkpoint.source)
+        model = cls._converted(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name, source=checkpoint.source)
+        model.readout = readout
+        return model
 
     @classmethod
     def from_base(
@@ -219,7 +261,7 @@ class HookedRewardModel(HookedTransformer):
         seed: int = 0,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
-        **hub: Any,
+        **hub: Unpack[HubOptions],
     ) -> "HookedRewardModel":
         """Loads a causal language model (`embedded.BASE` is embedded) and gives it a fresh head, drawn from normal(0, 0.02) with `seed`."""
         checkpoint = checkpoints.load_with_fresh_head(name_or_path, seed=seed, dtype=dtype, hub=hub)
@@ -233,8 +275,15 @@ class HookedRewardModel(HookedTransformer):
         *,
         device: str | torch.device | None = None,
         name: str | None = None,
+        **unknown: Unpack[NoOptions],
     ) -> "HookedRewardModel":
-        """Converts a Hugging Face `*ForSequenceClassification` model of one output. dtype is the model's own; it is left unchanged."""
+        """Converts a Hugging Face `*ForSequenceClassification` model of one output. dtype is the model's own; it is left unchanged.
+
+        Raises:
+            InputError: an unsupported architecture, weights without a place, such as an adapter's that is not merged, quantised or not
+                finite ones; UnknownOption: another keyword.
+        """
+        check_keywords(unknown, ("hf_model", "tokenizer", "device", "name"), "from_hf")
         return cls._converted(hf_model, tokenizer, device=device, name=name)
 
     @classmethod
@@ -260,8 +309,8 @@ class HookedRewardModel(HookedTransformer):
             }
         )
         model = cls(cfg, tokenizer)
-        state = architectures.to_lens(hf_model.state_dict(), hf_config, dtype, copy=source is None)  # nobody else holds what was loaded
-        _fold_final_norm(state)
+        state = conversion.to_lens(hf_model.state_dict(), hf_config, dtype, copy=source is None)  # nobody else holds what was loaded
+        conversion.fold_final_norm(state)
         state = {key: value.to(cfg.device) for key, value in state.items()}
         # assign: the weights keep Hugging Face's memory layout, which TransformerLens' components transpose to without a copy.
         missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
@@ -272,7 +321,7 @@ class HookedRewardModel(HookedTransformer):
         model._made_from = source or MadeFrom()
         return model.eval().requires_grad_(False)
 
-    def save_pretrained(self, folder: str | Path) -> None:
+    def save_pretrained(self, folder: str | Path, **unknown: Unpack[NoOptions]) -> None:
         """Writes the Hugging Face layout: safetensors, config and tokenizer, as `AutoModelForSequenceClassification` reads them.
 
         The final norm's weights stay folded into the head: the saved model computes the same rewards with a norm weight of 1.
@@ -280,25 +329,12 @@ class HookedRewardModel(HookedTransformer):
         Raises:
             InputError: the folder holds something, or a bias is not zero that the architecture cannot hold.
         """
+        check_keywords(unknown, ("folder",), "save_pretrained")
         folder = Path(folder)
         if folder.exists() and any(folder.iterdir()):
             raise InputError(f"{folder} exists and is not empty")
         state = {key: value.detach().cpu() for key, value in self.state_dict().items()}
-        bias = state.pop("unembed.b_U").float()
-        if "ln_final.b" in state:
-            # A Hugging Face head has no bias. The norm's bias may be any vector whose product with the head is that number.
-            head = state["unembed.W_U"][:, 0].float()
-            state["ln_final.b"] = (head * bias / head.dot(head)).to(self.cfg.dtype)
-        elif bias.any():
-            raise InputError(f"the head has a bias of {bias.item():g}, and {self.hf_config.model_type} has no place for one")
-        hf_config = deepcopy(self.hf_config)
-        hf_model = AutoModelForSequenceClassification.from_config(hf_config, dtype=self.cfg.dtype)
-        weights = architectures.to_hf(state, hf_config)
-        for key in weights.keys() - hf_model.state_dict().keys():
-            # TransformerLens keeps a zero bias where the architecture has none.
-            if weights.pop(key).any():
-                raise InputError(f"{key} is not zero, and this {hf_config.model_type} config has no place for it")
-        hf_model.load_state_dict(weights, strict=True)
+        hf_model = conversion.hf_model_of(state, deepcopy(self.hf_config), self.cfg.dtype)
         hf_model.save_pretrained(folder)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
@@ -307,26 +343,3 @@ class HookedRewardModel(HookedTransformer):
 load = HookedRewardModel.from_pretrained
 
 _KEEP = ("b_Q", "b_K", "b_V", "b_O", "b_in", "b_out", "b_U", "mask", "IGNORE", "rotary_sin", "rotary_cos")
-
-
-def readout(
-    rewards: Float[Tensor, "batch pos"], attention_mask: Bool[Tensor, "batch pos"] | Int[Tensor, "batch pos"] | None
-) -> Int[Tensor, " batch"]:
-    """The position at which the reward is read: the last real token, by the mask (a pad token may also be a real one)."""
-    if attention_mask is None:
-        return torch.full((len(rewards),), rewards.shape[1] - 1, device=rewards.device)
-    if not attention_mask.any(1).all():
-        raise InputError("a row has no real token")
-    mask = attention_mask[:, -rewards.shape[1] :].long()
-    return mask.shape[1] - 1 - mask.flip(1).argmax(1)
-
-
-def _fold_final_norm(state: dict[str, Tensor]) -> None:
-    """Moves the final norm's weight and bias into the head, in float32."""
-    dtype = state["unembed.W_U"].dtype
-    head = state["unembed.W_U"].float()
-    if "ln_final.b" in state:
-        state["unembed.b_U"] = (state["ln_final.b"].float() @ head).to(dtype)
-        state["ln_final.b"] = torch.zeros_like(state["ln_final.b"])
-    state["unembed.W_U"] = (state["ln_final.w"].float()[:, None] * head).to(dtype)
-    state["ln_final.w"] = torch.ones_like(state["ln_final.w"])

@@ -56,7 +56,8 @@ def encode_for(model: HookedRewardModel, pairs: Pairs, **options: Unpack[RunOpti
     limit = min(1024, model.cfg.n_ctx) if max_length is None else max_length
     if not 1 <= limit <= model.cfg.n_ctx:
         raise InputError(f"max_length must be in [1, {model.cfg.n_ctx}], got {limit}")
-    return encode_pairs(pairs, tokenizer_of(model), max_length=limit, overlong=options.get("overlong", "drop"))
+    overlong = options.get("overlong", "drop")
+    return encode_pairs(pairs, tokenizer_of(model), max_length=limit, overlong=overlong, unread=model.unread_token)
 
 
 def pairs_of(encoded: EncodedPairs, rows: Sequence[int]) -> str:

@@ -1,0 +1,15 @@
+"""Hugging Face checkpoints of reward models: whole ones, adapters merged into their base, and bases with a fresh head.
+
+A hub id is first made a local folder, so that both are read the same way. Weights come from safetensors only; no remote code runs. What a
+checkpoint says of itself is checked against its files before memory is taken for it.
+"""
+
+from tl_reward.model.checkpoints.loading import (
+    Checkpoint,
+    check_reward_head,
+    load_reward_model,
+    load_unembedding,
+    load_with_fresh_head,
+)
+
+__all__ = ["Checkpoint", "check_reward_head", "load_reward_model", "load_unembedding", "load_with_fresh_head"]

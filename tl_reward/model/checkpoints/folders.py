@@ -1,0 +1,98 @@
+"""A checkpoint's folder: where it is, what its config says, its tokenizer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypedDict
+
+from huggingface_hub import snapshot_download
+from transformers import AutoConfig, AutoTokenizer
+
+from tl_reward.errors import InputError, check_keywords, first_line
+from tl_reward.model import architectures, embedded
+from tl_reward.model.origin import MadeFrom, Stamp
+
+
+class HubOptions(TypedDict, total=False):
+    """How a checkpoint is fetched from the Hugging Face hub.
+
+    revision: a branch, tag or commit of it. A local folder has none. Of an adapter it is the adapter's; its base has revisions of its own.
+    token: for private repositories; None is the one of `hf auth login`.
+    cache_dir: where downloads are kept, in place of the hub's own folder.
+    local_files_only: never asks the hub.
+    """
+
+    revision: str | None
+    token: str | bool | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+
+
+@contextmanager
+def refused(complaint: str) -> Iterator[None]:
+    """Whatever the code that reads a checkpoint's files raises over their contents, as an InputError of one line.
+
+    The files decide what happens in there, so any error may come out: many kinds of exceptions, and the panics of the Rust libraries.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError(f"{complaint} ({first_line(error)[:300]})") from None
+
+
+def check_options(hub: HubOptions, name: str, own: tuple[str, ...]) -> None:
+    """Says no to unknown options (`own` are known besides the hub's), and to a revision of what is not on the hub."""
+    check_keywords(hub, [*own, *HubOptions.__annotations__], "loading a model")
+    if hub.get("revision") is not None and Path(embedded.resolve(name)).exists():
+        raise InputError(f"revision is an option of models on the Hugging Face hub; {name} is a folder on this machine")
+
+
+def local_folder(name: str, hub: HubOptions) -> Path:
+    folder = Path(embedded.resolve(name))
+    if folder.exists():
+        if not folder.is_dir():
+            raise InputError(f"{name}: a checkpoint is a folder with config.json and safetensors files; this is a file")
+        return folder
+    patterns = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns, **hub))
+    except Exception as error:  # huggingface_hub raises many kinds for "not there" and "no network"
+        names = ", ".join(embedded.REWARD_MODELS)
+        raise InputError(f"{name}: no such folder, not embedded ({names}), and the hub did not give it ({first_line(error)})") from None
+
+
+def made_from(name: str, *folders: Path, also: str = "") -> MadeFrom:
+    """What a model called `name` is made from: the weights in its folder, and in its base's."""
+    files = [Stamp.of(path.resolve()) for folder in folders for path in sorted(folder.glob("*.safetensors"))]
+    commit = folders[0].name if folders[0].parent.name == "snapshots" else None  # so huggingface_hub lays out its cache
+    here = Path(name).exists()
+    return MadeFrom(str(Path(name).resolve()) if here else name, None if here else commit, tuple(files), also)
+
+
+def hf_config(folder: Path, name: str) -> Any:
+    """The config of a supported architecture, with sizes that it can have.
+
+    Raises:
+        InputError: as `architectures.lens_config`, and for a config that is not there or not readable.
+    """
+    with refused(f"{name}: no model found"):
+        # Left out, it would ask on standard input whether to run Python from the folder.
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    architectures.architecture_of(config, name)
+    try:
+        with refused("config.json says what no model of its kind can be"):
+            architectures.lens_config(config)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+    if getattr(config, "transformers_weights", None) is not None:
+        raise InputError(f"{name}: config.json names a weight file of its own (transformers_weights), which is not supported")
+    return config
+
+
+def tokenizer(folder: Path, name: str) -> Any:
+    with refused(f"{name}: no tokenizer found"):
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -1,0 +1,134 @@
+"""Loads checkpoints: config, weights and tokenizer, each checked before the next is read."""
+
+from collections.abc import Set
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from tl_reward.errors import InputError
+from tl_reward.model import architectures, conversion, embedded
+from tl_reward.model.checkpoints.adapters import adapter_config, merge_adapter, scale_of
+from tl_reward.model.checkpoints.folders import HubOptions, check_options, hf_config, local_folder, made_from, refused, tokenizer
+from tl_reward.model.checkpoints.stored import check_stored
+from tl_reward.model.origin import MadeFrom
+
+
+class Checkpoint(NamedTuple):
+    """`name` is what the caller called it: errors and reports should too. `source`: the files that its weights are made from."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    name: str
+    source: MadeFrom
+
+
+def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = None, dtype: torch.dtype, hub: HubOptions) -> Checkpoint:
+    """A `*ForSequenceClassification` checkpoint of one output, or an adapter merged into its base.
+
+    Raises:
+        InputError: as `HookedRewardModel.from_pretrained`.
+    """
+    name = str(name_or_path)
+    check_options(hub, name, ("name_or_path", "base", "device", "dtype", "readout"))
+    folder = local_folder(name, hub)
+    adapter = adapter_config(folder, name)
+    if adapter is None:
+        if base is not None:
+            raise InputError(f"{name}: base is for adapters alone, and this is a whole model")
+        config = hf_config(folder, name)
+        check_reward_head(config, name)
+        source = made_from(name, folder)
+        return Checkpoint(_hf_model(folder, config, dtype, name), tokenizer(folder, name), name, source)
+    base_name = str(base or adapter.base_model_name_or_path)
+    try:
+        # The revision is the adapter's; its base has revisions of its own.
+        base_folder = local_folder(base_name, cast(HubOptions, {key: value for key, value in hub.items() if key != "revision"}))
+    except InputError as error:
+        here = "" if base else " Where it is elsewhere, say so with base= (on the command line --adapter-base)."
+        raise InputError(f"{name} is an adapter, and its base was not found: {error}.{here}") from None
+    source = made_from(name, folder, base_folder, also=scale_of(adapter))
+    hf_model = merge_adapter(_with_one_output(base_folder, dtype, base_name), adapter, folder, name, base_name)
+    if (folder / "tokenizer_config.json").exists():
+        own = tokenizer(folder, name)
+        hf_model.config.pad_token_id = own.pad_token_id  # the one that the adapter was trained with
+        return Checkpoint(hf_model, own, name, source)
+    of_base = tokenizer(base_folder, base_name)
+    if folder.parent == embedded.ADAPTERS:
+        of_base.chat_template = None  # embedded adapters ship without a tokenizer, and read HH-RLHF turns
+    return Checkpoint(hf_model, of_base, name, source)
+
+
+def load_with_fresh_head(name_or_path: str | Path, *, seed: int, dtype: torch.dtype, hub: HubOptions) -> Checkpoint:
+    """A causal language model with a new head of one output, drawn from normal(0, 0.02). A head that is there is replaced."""
+    name = str(name_or_path)
+    check_options(hub, name, ("name_or_path", "seed", "device", "dtype"))
+    folder = local_folder(name, hub)
+    source = replace(made_from(name, folder, also=f"a fresh head, seed {seed}"), path=None, revision=None)
+    hf_model = _with_one_output(folder, dtype, name)
+    head = torch.empty(hf_model.score.weight.shape).normal_(0, 0.02, generator=torch.Generator().manual_seed(seed))
+    hf_model.score.weight.data = head.to(hf_model.score.weight)
+    return Checkpoint(hf_model, tokenizer(folder, name), name, source)
+
+
+def load_unembedding(
+    name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, hub: HubOptions | None = None
+) -> Float[Tensor, "d_model vocab"]:
+    """The output embedding of a causal language model with its final norm's weight folded in, and a layer norm's centring: logits are the
+    residual stream over the norm's scale, times this. (Left out: the norm's bias, and Gemma-2's cap of logits, which keeps their order.)
+
+    Raises:
+        InputError: no model there, an unsupported architecture, weights in other files than safetensors, or missing ones.
+    """
+    name = str(name_or_path)
+    folder = local_folder(name, hub or {})
+    config = hf_config(folder, name)
+    # Where it is tied to the input embedding, only that is in the file.
+    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    hf_model = _hf_model(folder, config, dtype, name, tied, kind=AutoModelForCausalLM)
+    # In the place of the reward head, so that the table of the architecture knows all of it.
+    inside = {key: value for key, value in hf_model.state_dict().items() if key.startswith(f"{hf_model.base_model_prefix}.")}
+    head = hf_model.get_output_embeddings().weight.detach()
+    state = conversion.to_lens(inside | {"score.weight": head}, config, dtype, copy=False)
+    folded = state["ln_final.w"].float()[:, None] * state["unembed.W_U"].float()
+    return (folded - folded.mean(0) if "ln_final.b" in state else folded).to(dtype)
+
+
+def check_reward_head(config: Any, name: str, class_name: str | None = None) -> None:
+    """Raises InputError for an unsupported architecture, another head than a sequence classifier's, or more than one output."""
+    architectures.architecture_of(config, name)
+    kind = class_name or (config.architectures or ["a checkpoint that names no architecture"])[0]
+    if not kind.endswith("ForSequenceClassification"):
+        raise InputError(f"{name}: found {kind}; a reward model is a *ForSequenceClassification (from_base adds a fresh head)")
+    if config.num_labels != 1:
+        raise InputError(f"{name}: found {config.num_labels} outputs; a reward model has 1")
+
+
+def _with_one_output(folder: Path, dtype: torch.dtype, name: str) -> Any:
+    config = hf_config(folder, name)
+    config.num_labels = 1
+    return _hf_model(folder, config, dtype, name, {"score.weight"})
+
+
+def _hf_model(
+    folder: Path,
+    config: Any,
+    dtype: torch.dtype,
+    name: str,
+    may_lack: Set[str] = frozenset(),
+    kind: Any = AutoModelForSequenceClassification,
+) -> Any:
+    check_stored(folder, config, name, kind, may_lack)
+    with refused(f"{name}: weights could not be loaded"):
+        model, info = kind.from_pretrained(
+            folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=False
+        )
+    # Hugging Face fills what a file lacks with random numbers.
+    missing = sorted((set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}) - may_lack)
+    if missing:
+        raise InputError(f"{name}: the file lacks {len(missing)} weights of this architecture ({', '.join(missing[:3])})")
+    return model

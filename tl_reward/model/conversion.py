@@ -1,0 +1,142 @@
+"""Weights from Hugging Face's names and layouts to TransformerLens', and back, by the tables in `architectures`."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import einops
+import torch
+from torch import Tensor
+from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
+
+from tl_reward.errors import InputError
+from tl_reward.model import architectures
+
+StateDict = Mapping[str, Tensor]
+
+# What old files hold besides weights, and no reward depends on: tables of rotary angles, masks of GPT-2 and GPT-NeoX, and the output
+# embedding of a language model, in whose place the reward head is.
+_LEFTOVERS = (".inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
+_OUTPUT_EMBEDDINGS = ("lm_head.weight", "embed_out.weight")
+
+
+def is_leftover(key: str) -> bool:
+    """Whether a weight of this name may be left out without a word."""
+    return key.endswith(_LEFTOVERS) or key in _OUTPUT_EMBEDDINGS
+
+
+def hint_for(unknown: Iterable[str]) -> str:
+    """What helps where weights have no place, as the end of a message."""
+    if any(".lora_" in key or ".base_layer." in key for key in unknown):
+        return "; an adapter is not merged yet: call merge_and_unload() first, and save the result"
+    return ""
+
+
+def is_finite(value: Tensor) -> bool:
+    """Whether all numbers are there, and finite. Without a copy of them."""
+    if value.is_meta:
+        return True  # a model of shapes alone
+    return value.is_floating_point() and value.numel() > 0 and bool(torch.stack(value.aminmax()).isfinite().all())
+
+
+def to_lens(state: StateDict, hf_config: PretrainedConfig, dtype: torch.dtype, *, copy: bool = True) -> dict[str, Tensor]:
+    """TransformerLens weights from Hugging Face ones, which keep their memory layout.
+
+    Args:
+        copy: off, weights share memory with `state` where no arithmetic is needed: for a checkpoint that nobody else holds.
+
+    Raises:
+        InputError: a key that one side has and the other lacks, so that none is left out in silence.
+    """
+    table = _table(hf_config)
+    unknown = [key for key in state if key not in table and not is_leftover(key)]
+    missing = [key for key, weight in table.items() if key not in state and not weight.optional]
+    if unknown or missing:
+        raise InputError(
+            f"the model does not fit architecture {hf_config.model_type!r}: unknown {unknown[:3]}, missing {missing[:3]}{hint_for(unknown)}"
+        )
+    for key, value in state.items():
+        if key in table and not is_finite(value):
+            raise InputError(f"{key} holds numbers that are not finite, or none at all: every reward would be wrong")
+    sizes = _sizes(hf_config)
+    result = {}
+    for key, weight in table.items():
+        if key not in state:
+            continue
+        value = state[key].float() * weight.scale + weight.shift if (weight.scale, weight.shift) != (1, 0) else state[key]
+        if weight.pattern:
+            value = einops.rearrange(value, weight.pattern, **_used(sizes, weight.pattern))
+        parts = list(value.unbind(0)) if len(weight.lens) > 1 else [value]
+        result |= {name: part.to(dtype, copy=copy) for name, part in zip(weight.lens, parts, strict=True)}
+    return result
+
+
+def to_hf(state: StateDict, hf_config: PretrainedConfig) -> dict[str, Tensor]:
+    """The inverse of `to_lens`."""
+    sizes = _sizes(hf_config)
+    result = {}
+    for key, weight in _table(hf_config).items():
+        if any(name not in state for name in weight.lens):
+            continue
+        parts = [state[name] for name in weight.lens]
+        value = torch.stack(parts) if len(parts) > 1 else parts[0]
+        if weight.pattern:
+            left, right = weight.pattern.split(" -> ")
+            value = einops.rearrange(value, f"{right} -> {left}", **_used(sizes, weight.pattern))
+        if (weight.scale, weight.shift) != (1, 0):
+            value = ((value.float() - weight.shift) / weight.scale).to(value.dtype)
+        result[key] = value.contiguous()
+    return result
+
+
+def _table(hf_config: Any) -> dict[str, architectures.Weight]:
+    table = {}
+    for weight in architectures.architecture_of(hf_config).weights(hf_config):
+        layers = range(hf_config.num_hidden_layers) if "{l}" in weight.hf else (0,)
+        for layer in layers:
+            names = tuple(name.replace("{l}", str(layer)) for name in weight.lens)
+            key = weight.hf.replace("{l}", str(layer))
+            table[key] = weight._replace(hf=key, lens=names)
+    return table
+
+
+def _sizes(hf_config: Any) -> dict[str, int]:
+    return {"n": hf_config.num_attention_heads, "k": architectures.kv_heads(hf_config), "c": 3}
+
+
+def _used(sizes: dict[str, int], pattern: str) -> dict[str, int]:
+    axes = pattern.replace("(", " ").replace(")", " ").split()
+    return {axis: size for axis, size in sizes.items() if axis in axes}
+
+
+def fold_final_norm(state: dict[str, Tensor]) -> None:
+    """Moves the final norm's weight and bias into the head, in float32."""
+    dtype = state["unembed.W_U"].dtype
+    head = state["unembed.W_U"].float()
+    if "ln_final.b" in state:
+        state["unembed.b_U"] = (state["ln_final.b"].float() @ head).to(dtype)
+        state["ln_final.b"] = torch.zeros_like(state["ln_final.b"])
+    state["unembed.W_U"] = (state["ln_final.w"].float()[:, None] * head).to(dtype)
+    state["ln_final.w"] = torch.ones_like(state["ln_final.w"])
+
+
+def hf_model_of(state: dict[str, Tensor], hf_config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """A Hugging Face model with these TransformerLens weights, whose final norm is folded into the head.
+
+    Raises:
+        InputError: a bias is not zero that the architecture cannot hold.
+    """
+    bias = state.pop("unembed.b_U").float()
+    if "ln_final.b" in state:
+        # A Hugging Face head has no bias. The norm's bias may be any vector whose product with the head is that number.
+        head = state["unembed.W_U"][:, 0].float()
+        state["ln_final.b"] = (head * bias / head.dot(head)).to(dtype)
+    elif bias.any():
+        raise InputError(f"the head has a bias of {bias.item():g}, and {hf_config.model_type} has no place for one")
+    hf_model = AutoModelForSequenceClassification.from_config(hf_config, dtype=dtype, trust_remote_code=False)
+    weights = to_hf(state, hf_config)
+    for key in weights.keys() - hf_model.state_dict().keys():
+        # TransformerLens keeps a zero bias where the architecture has none.
+        if weights.pop(key).any():
+            raise InputError(f"{key} is not zero, and this {hf_config.model_type} config has no place for it")
+    hf_model.load_state_dict(weights, strict=True)
+    return hf_model
