@@ -1,15 +1,21 @@
-"""The one exception that users cause: bad input, said in one line."""
+"""What users cause: bad input, said in one line."""
 
+import difflib
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 
 class InputError(ValueError):
     """Bad input. The message is one line: what was got, and what is allowed.
 
-    The command line prints it as it is and exits with status 2.
+    The command line prints it as it is, with its options in the place of keywords, and exits with status 2.
     """
+
+
+class OptionError(InputError, TypeError):
+    """A keyword that a function does not have. It is a `TypeError` too, as Python's own is for such a call."""
 
 
 def first_line(error: BaseException) -> str:
@@ -21,11 +27,49 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known name that is most like it, or nothing.
+
+    >>> did_you_mean("batch_tokens", ["max_tokens", "overlong"]), did_you_mean("x", ["overlong"])
+    ('; did you mean max_tokens?', '')
+    """
+    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: its type, and what it is where that is short.
+
+    >>> shown("long"), shown([1] * 50), shown(None)
+    ("'long'", 'list', 'None')
+    """
+    if isinstance(value, (str, bytes, int, float, type(None))):
+        text = repr(value)
+        return text if len(text) <= 60 else f"{text[:57]}…"
+    return type(value).__name__
+
+
+# Keywords of functions, as options of commands: names with an underscore, but not within a path, and two settings of a keyword.
+_KEYWORD = re.compile(r"(?<![\w/\\.-])(max_tokens|max_memory_gb|max_length|data_dir|drop_bad)(?![\w/\\(.-])")
+_SETTINGS = {'on_bad="drop"': "--drop-bad", "overwrite=True": "--overwrite"}
+
+
+def as_options(message: str) -> str:
+    """A message as a command says it: with its options in the place of keywords.
+
+    >>> as_options("max_length must be at least 1; see runs/max_length")
+    '--max-length must be at least 1; see runs/max_length'
+    """
+    for setting, option in _SETTINGS.items():
+        message = message.replace(setting, option)
+    return _KEYWORD.sub(lambda found: f"--{found[1].replace('_', '-')}", message)
+
+
 @contextmanager
 def one_line_errors(program: str) -> Iterator[None]:
     """Ends a program that meets an `InputError` with that line on standard error and status 2, instead of a traceback."""
     try:
         yield
     except InputError as error:
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{program}: {as_options(' '.join(str(error).split()))}", file=sys.stderr)
         raise SystemExit(2) from None

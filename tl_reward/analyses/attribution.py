@@ -24,7 +24,7 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.baselines import Baseline, BaselineAtTokens, ConstantBaseline, CounterpartBaseline, OtherModelBaseline
 from tl_reward.running.batching import Grouping, Pairs, encode_for
 from tl_reward.running.gradients import backpropagate
-from tl_reward.running.options import RunOptions
+from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import Site, UnitShape, UnitSite, Where, check_where, unit_shape
 
 
@@ -54,6 +54,7 @@ class Attribution:
         return torch.from_numpy(stats.false_discovery_control(p.ravel()).reshape(p.shape)).float()
 
 
+@checked
 @torch.inference_mode(False)  # else, called from inference mode, the sums could not be added to in a backward pass
 def attribute(
     model: HookedRewardModel,
@@ -196,6 +197,7 @@ def _baseline(baseline: str | Tensor | HookedRewardModel, sites: list[Site], mod
 STEPS = 8
 
 
+@checked
 def estimate(
     model: HookedRewardModel,
     pairs: Pairs,

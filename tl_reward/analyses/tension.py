@@ -17,7 +17,7 @@ from tl_reward.measures.names import Method
 from tl_reward.measures.overlap import regions
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
-from tl_reward.running.options import RunOptions
+from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import UnitSite
 
 
@@ -70,8 +70,15 @@ class Tension:
     conflict_clear: Conflict
 
     def top(self, fraction: float) -> dict[str, NeuronSet]:
-        """The neurons with the largest supporting effect on each objective, as those of one alone, of the other alone, and shared."""
-        (first, one), (second, other) = ((name, NeuronSet.top(found.effect, fraction=fraction)) for name, found in self.effects.items())
+        """The neurons with the largest supporting effect on each objective, as those of one alone, of the other alone, and shared.
+
+        A neuron whose effect on an objective is 0 or negative does not support it: where fewer do than `fraction` of all neurons, the set
+        is these alone.
+        """
+        (first, one), (second, other) = (
+            (name, NeuronSet.top(found.effect, fraction=fraction) & NeuronSet.from_mask(found.effect > 0))
+            for name, found in self.effects.items()
+        )
         return regions(one, other, names=(first, second))
 
     def to_json(self) -> TensionJson:
@@ -87,6 +94,7 @@ class Tension:
         }
 
 
+@checked
 def tension(
     model: HookedRewardModel,
     pairs: list[PreferencePair],

@@ -63,7 +63,7 @@ class ExamplesCommand:
             model = self.running.load(self.model)
             found = collect_examples(
                 model, pairs, neurons, site=self.site, where=self.where, unembedding=load_unembedding(base) if base else None,
-                checkpoint=self.output.out.with_name(f"{self.output.out.name}.partial"), seed=self.seed, progress=name,
+                saved=self.output.out.with_name(f"{self.output.out.name}.partial"), seed=self.seed, progress=name,
                 **self.running.options,
             )  # fmt: skip
             record_examples(results, name, " + ".join(data), found)
