@@ -30,11 +30,12 @@ def first_line(error: BaseException) -> str:
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the known name that is most like it, or nothing.
 
-    >>> did_you_mean("batch_tokens", ["max_tokens", "overlong"]), did_you_mean("x", ["overlong"])
+    >>> did_you_mean("maxtoken", ["max_tokens", "overlong"]), did_you_mean("x", ["overlong"])
     ('; did you mean max_tokens?', '')
     """
-    near = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else ""
+    bare = {each.lstrip("-"): each for each in known}  # dashes are alike in all options
+    near = difflib.get_close_matches(given.lstrip("-"), list(bare), n=1)
+    return f"; did you mean {bare[near[0]]}?" if near else ""
 
 
 def shown(value: object) -> str:

@@ -94,14 +94,11 @@ class NeuronSet:
         """
         check_argument("score", score, Tensor)
         check_argument("k", k, int | None)
-        check_argument("fraction", fraction, float | None)
         flat = score.flatten()
         if (k is None) == (fraction is None):
             raise InputError("give either k or fraction")
         if fraction is not None:
-            k = round(fraction * len(flat))
-            if k == 0:
-                raise InputError(f"fraction {fraction} of {len(flat)} neurons is less than one neuron")
+            k = count_of(fraction, len(flat))
         assert k is not None
         if not 0 <= k <= len(flat):
             raise InputError(f"k must be in [0, {len(flat)}], got {k}")
@@ -154,6 +151,20 @@ class NeuronSet:
     @classmethod
     def from_json(cls, value: Any) -> "NeuronSet":
         return cls((layer, neuron) for layer, neuron in value)
+
+
+def check_fraction(fraction: float) -> None:
+    """Raises InputError for what is no number in (0, 1]."""
+    check_argument("fraction", fraction, float)
+
+
+def count_of(fraction: float, units: int) -> int:
+    """How many neurons a share of all of them is. Raises InputError for a share outside (0, 1], or of less than one neuron."""
+    check_fraction(fraction)
+    count = round(fraction * units)
+    if count == 0:
+        raise InputError(f"fraction {fraction} of {units} neurons is less than one neuron")
+    return count
 
 
 def _whole(coords: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

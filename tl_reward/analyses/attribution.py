@@ -197,6 +197,13 @@ def _baseline(baseline: str | Tensor | HookedRewardModel, sites: list[Site], mod
 STEPS = 8
 
 
+def check_estimate(method: str, site: str) -> None:
+    """Says no before an hour of work: raises InputError for an unknown method, or one that is not for what is at this site."""
+    check_method(method)
+    if method == "mean" and site == "attn_z":
+        raise InputError("method mean is for neurons; for heads choose gradient, integrated, pair or direct")
+
+
 @checked
 def estimate(
     model: HookedRewardModel,
@@ -217,7 +224,7 @@ def estimate(
     Raises:
         InputError: an unknown method; "mean" for heads, whose mean is a vector (`attribute` takes it as its baseline).
     """
-    check_method(method)
+    check_estimate(method, site)
     encoded = encode_for(model, pairs, **options)
     if method == "gradient":
         return attribute(model, encoded, site=site, progress=progress, **options)
@@ -226,8 +233,6 @@ def estimate(
     if method == "pair":
         return attribute(model, encoded, site=site, baseline="pair", progress=progress, **options)
     if method == "mean":
-        if site == "attn_z":
-            raise InputError("method mean is for neurons; for heads choose gradient, integrated, pair or direct")
         mean = discover(model, encoded, sites=(site,), **options).ranking("mean", site)
         return attribute(model, encoded, site=site, baseline=mean, progress=progress, **options)
     found = direct_attribution(model, encoded, progress=progress, **options)

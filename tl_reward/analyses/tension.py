@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tl_reward.analyses.attribution import Attribution, estimate
+from tl_reward.analyses.attribution import Attribution, check_estimate, estimate
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.measures.contrast import FALSE_DISCOVERY_RATE
@@ -121,8 +121,7 @@ def tension(
     if len(by_objective) != 2 or "none" in by_objective:
         got = ", ".join(f"{len(part)} pairs of {name}" for name, part in sorted(by_objective.items())) or "no pairs"
         raise InputError(f"tension needs pairs of exactly two objectives, each naming its own, got {got} (a limit keeps the first rows)")
-    if method == "direct":
-        raise InputError("method direct has no standard error; choose gradient, integrated, mean or pair")
+    check_with_error(method, site)
     effects = {
         name: estimate(model, part, method, site=site, progress=f"{progress}: {name}" if progress else None, **options)
         for name, part in sorted(by_objective.items())
@@ -137,6 +136,13 @@ def tension(
         conflict=conflict(one.effect, other.effect),
         conflict_clear=conflict(one.effect * clear, other.effect * clear),
     )
+
+
+def check_with_error(method: str, site: str) -> None:
+    """Raises InputError where a method gives no standard error, or is not for what is at this site."""
+    check_estimate(method, site)
+    if method == "direct":
+        raise InputError("method direct has no standard error; choose gradient, integrated, mean or pair")
 
 
 def quadrants(

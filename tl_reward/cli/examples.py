@@ -7,7 +7,7 @@ from typing import Literal
 import tyro
 from tyro.conf import Positional
 
-from tl_reward.cli.options import Data, Output, Running, named
+from tl_reward.cli.options import Data, Output, Running, named, reading
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
 from tl_reward.sites import Where
@@ -54,7 +54,8 @@ class ExamplesCommand:
         neurons = NeuronSet.parse(self.neurons)
         if self.ranking is not None:
             run = Results.load(self.ranking)
-            neurons = neurons_to_show(run, self.running.recorded(run, plain), most=self.most)
+            with reading(self.ranking):
+                neurons = neurons_to_show(run, self.running.recorded(run, plain), most=self.most)
         data = self.data.load(split="test", embedded="test")
         pairs = [pair for part in data.values() for pair in part]
         shipped = self.model in embedded.REWARD_MODELS and embedded.resolve(self.model) != self.model

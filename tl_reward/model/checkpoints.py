@@ -22,6 +22,7 @@ from transformers import (
 
 from tl_reward.errors import InputError, first_line
 from tl_reward.model import architectures, embedded
+from tl_reward.model.quiet import quietly
 
 
 class Checkpoint(NamedTuple):
@@ -32,6 +33,7 @@ class Checkpoint(NamedTuple):
     name: str
 
 
+@quietly()
 def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = None, dtype: torch.dtype, hub: dict[str, Any]) -> Checkpoint:
     """A `*ForSequenceClassification` checkpoint of one output, or an adapter merged into its base.
 
@@ -64,6 +66,7 @@ def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = Non
     return Checkpoint(hf_model, tokenizer, name)
 
 
+@quietly()
 def load_with_fresh_head(name_or_path: str | Path, *, seed: int, dtype: torch.dtype, hub: dict[str, Any]) -> Checkpoint:
     """A causal language model with a new head of one output, drawn from normal(0, 0.02). A head that is there is replaced."""
     name = str(name_or_path)
@@ -74,6 +77,7 @@ def load_with_fresh_head(name_or_path: str | Path, *, seed: int, dtype: torch.dt
     return Checkpoint(hf_model, _tokenizer(folder, name), name)
 
 
+@quietly()
 def load_unembedding(
     name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, hub: dict[str, Any] | None = None
 ) -> Float[Tensor, "d_model vocab"]:
@@ -94,6 +98,22 @@ def load_unembedding(
     state = architectures.to_lens(inside | {"score.weight": head}, hf_config, dtype, copy=False)
     folded = state["ln_final.w"].float()[:, None] * state["unembed.W_U"].float()
     return (folded - folded.mean(0) if "ln_final.b" in state else folded).to(dtype)
+
+
+@quietly()
+def check_reward_model(name_or_path: str | Path) -> None:
+    """Says no before another model is run for an hour: raises InputError where `load_reward_model` would, but for what only the weights
+    tell. It reads configs alone."""
+    name = str(name_or_path)
+    folder = _local_folder(name, {})
+    adapter = _adapter_config(folder, name)
+    if adapter is None:
+        check_reward_head(_hf_config(folder, name), name)
+    elif adapter.task_type != "SEQ_CLS":
+        raise InputError(f"{name}: adapter has no reward head (task type {adapter.task_type}, expected SEQ_CLS)")
+    else:
+        base = str(adapter.base_model_name_or_path)
+        architectures.architecture_of(_hf_config(_local_folder(base, {}), base))
 
 
 def check_reward_head(hf_config: Any, name: str, class_name: str | None = None) -> None:

@@ -20,6 +20,7 @@ from tl_reward.data.packing import PackedBatch
 from tl_reward.errors import InputError
 from tl_reward.model import architectures, checkpoints
 from tl_reward.model.components import HookedTransformer, HookedTransformerConfig, HookPoint, TypedModuleList, get_device
+from tl_reward.model.devices import check_device
 from tl_reward.model.layers.attention import with_class
 from tl_reward.model.layers.block import Block, RewardHead
 
@@ -196,6 +197,7 @@ class HookedRewardModel(HookedTransformer):
             InputError: a missing file, an unsupported architecture, more than one output, a checkpoint without a reward head, an adapter
                 that does not fit its base.
         """
+        check_device(device, dtype)
         checkpoint = checkpoints.load_reward_model(name_or_path, base=base, dtype=dtype, hub=hub)
         return cls._converted(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name, copy=False)
 
@@ -210,6 +212,7 @@ class HookedRewardModel(HookedTransformer):
         **hub: Any,
     ) -> "HookedRewardModel":
         """Loads a causal language model (`embedded.BASE` is embedded) and gives it a fresh head, drawn from normal(0, 0.02) with `seed`."""
+        check_device(device, dtype)
         checkpoint = checkpoints.load_with_fresh_head(name_or_path, seed=seed, dtype=dtype, hub=hub)
         return cls._converted(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name, copy=False)
 
@@ -223,6 +226,7 @@ class HookedRewardModel(HookedTransformer):
         name: str | None = None,
     ) -> "HookedRewardModel":
         """Converts a Hugging Face `*ForSequenceClassification` model of one output. dtype is the model's own; it is left unchanged."""
+        check_device(device, hf_model.dtype)
         return cls._converted(hf_model, tokenizer, device=device, name=name, copy=True)
 
     @classmethod
