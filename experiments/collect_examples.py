@@ -65,7 +65,7 @@ def main(config: Config) -> None:
         unembedding = None if config.smoke else load_unembedding(config.base)
         found = tl_reward.collect_examples(
             model, pairs, neurons, site=config.site, where=config.where, unembedding=unembedding,
-            checkpoint=config.out.with_name(f"{config.out.name}.partial"), seed=config.seed, progress=label,
+            saved=config.out.with_name(f"{config.out.name}.partial"), seed=config.seed, progress=label,
         )  # fmt: skip
         tl_reward.record_examples(results, label, dataset, found)
     for (layer, neuron), words in zip(neurons, found.words_in.text, strict=True):

@@ -1,20 +1,21 @@
-"""The one exception that users cause: bad input, said in one line."""
+"""What users cause: bad input, said in one line."""
 
+import difflib
+import re
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 
 
 class InputError(ValueError):
     """Bad input. The message is one line: what was got, and what is allowed.
 
-    The command line prints it as it is and exits with status 2.
+    The command line prints it as it is, with its options in the place of keywords, and exits with status 2.
     """
 
 
 class UnknownOption(InputError, TypeError):
-    """A keyword that a function does not take."""
+    """A keyword that a function does not take. It is a `TypeError` too, as Python's own is for such a call."""
 
 
 def check_keywords(given: Iterable[str], known: Collection[str], where: str) -> None:
@@ -22,13 +23,11 @@ def check_keywords(given: Iterable[str], known: Collection[str], where: str) -> 
 
     >>> check_keywords(["dtyp"], ["dtype", "device"], "load")
     Traceback (most recent call last):
-    tl_reward.errors.UnknownOption: load takes no 'dtyp'; did you mean 'dtype'? It takes dtype, device
+    tl_reward.errors.UnknownOption: load() has no option 'dtyp'; did you mean dtype? (known: dtype, device)
     """
     for name in given:
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            meant = f"did you mean {near[0]!r}? " if near else ""
-            raise UnknownOption(f"{where} takes no {name!r}; {meant}It takes {', '.join(known) or 'no other options'}")
+            raise UnknownOption(f"{where}() has no option {name!r}{did_you_mean(name, known)} (known: {', '.join(known) or 'none'})")
 
 
 def first_line(error: BaseException) -> str:
@@ -40,11 +39,50 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the known name that is most like it, or nothing.
+
+    >>> did_you_mean("maxtoken", ["max_tokens", "overlong"]), did_you_mean("x", ["overlong"])
+    ('; did you mean max_tokens?', '')
+    """
+    bare = {each.lstrip("-"): each for each in known}  # dashes are alike in all options
+    near = difflib.get_close_matches(given.lstrip("-"), list(bare), n=1)
+    return f"; did you mean {bare[near[0]]}?" if near else ""
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: its type, and what it is where that is short.
+
+    >>> shown("long"), shown([1] * 50), shown(None)
+    ("'long'", 'list', 'None')
+    """
+    if isinstance(value, (str, bytes, int, float, type(None))):
+        text = repr(value)
+        return text if len(text) <= 60 else f"{text[:57]}…"
+    return type(value).__name__
+
+
+# Keywords of functions, as options of commands: names with an underscore, but not within a path, and two settings of a keyword.
+_KEYWORD = re.compile(r"(?<![\w/\\.-])(max_tokens|max_memory_gb|max_length|data_dir|drop_bad)(?![\w/\\(.-])")
+_SETTINGS = {'on_bad="drop"': "--drop-bad", "overwrite=True": "--overwrite"}
+
+
+def as_options(message: str) -> str:
+    """A message as a command says it: with its options in the place of keywords.
+
+    >>> as_options("max_length must be at least 1; see runs/max_length")
+    '--max-length must be at least 1; see runs/max_length'
+    """
+    for setting, option in _SETTINGS.items():
+        message = message.replace(setting, option)
+    return _KEYWORD.sub(lambda found: f"--{found[1].replace('_', '-')}", message)
+
+
 @contextmanager
 def one_line_errors(program: str) -> Iterator[None]:
     """Ends a program that meets an `InputError` with that line on standard error and status 2, instead of a traceback."""
     try:
         yield
     except InputError as error:
-        print(f"{program}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{program}: {as_options(' '.join(str(error).split()))}", file=sys.stderr)
         raise SystemExit(2) from None

@@ -1,6 +1,6 @@
 """Sets of neurons: which ones, as data that can be combined, drawn at random, and written down."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tl_reward.errors import InputError
+from tl_reward.arguments import check_argument, is_whole
+from tl_reward.errors import InputError, shown
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class NeuronSet:
     coords: tuple[tuple[int, int], ...] = ()
 
     def __init__(self, coords: Iterable[tuple[int, int]] = ()) -> None:
-        unique = sorted({(int(layer), int(neuron)) for layer, neuron in coords})
+        unique = sorted({(int(layer), int(neuron)) for layer, neuron in _whole(coords)})
         negative = [coord for coord in unique if min(coord) < 0]
         if negative:
             raise InputError(f"layers and neurons must be at least 0, got {negative[0]}")
@@ -91,14 +92,13 @@ class NeuronSet:
         >>> NeuronSet.top(torch.tensor([[1.0, 3.0], [3.0, 2.0]]), k=2).coords
         ((0, 1), (1, 0))
         """
+        check_argument("score", score, Tensor)
+        check_argument("k", k, int | None)
         flat = score.flatten()
         if (k is None) == (fraction is None):
             raise InputError("give either k or fraction")
         if fraction is not None:
-            check_fraction(fraction)
-            k = round(fraction * len(flat))
-            if k == 0:
-                raise InputError(f"fraction {fraction} of {len(flat)} neurons is less than one neuron")
+            k = count_of(fraction, len(flat))
         assert k is not None
         if not 0 <= k <= len(flat):
             raise InputError(f"k must be in [0, {len(flat)}], got {k}")
@@ -137,7 +137,9 @@ class NeuronSet:
         >>> NeuronSet.parse(["20.131", "0.3"]).coords
         ((0, 3), (20, 131))
         """
-        parts = {name: name.split(".") for name in names}
+        if isinstance(names, str):
+            raise InputError(f"names of neurons must be a list, got {names!r} by itself")
+        parts = {name: str(name).split(".") for name in names}
         wrong = [name for name, part in parts.items() if len(part) != 2 or not all(number.isdecimal() for number in part)]
         if wrong:
             raise InputError(f"a neuron is named layer.neuron, such as 20.131; got {wrong[0]!r}")
@@ -152,8 +154,27 @@ class NeuronSet:
 
 
 def check_fraction(fraction: float) -> None:
-    if not 0 < fraction <= 1:
-        raise InputError(f"fraction must be in (0, 1], got {fraction}")
+    """Raises InputError for what is no number in (0, 1]."""
+    check_argument("fraction", fraction, float)
+
+
+def count_of(fraction: float, units: int) -> int:
+    """How many neurons a share of all of them is. Raises InputError for a share outside (0, 1], or of less than one neuron."""
+    check_fraction(fraction)
+    count = round(fraction * units)
+    if count == 0:
+        raise InputError(f"fraction {fraction} of {units} neurons is less than one neuron")
+    return count
+
+
+def _whole(coords: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Pairs of whole numbers as they are. Raises InputError for anything else: int(0.5) would be neuron 0."""
+    if not isinstance(coords, Iterable) or isinstance(coords, (str, bytes)):
+        raise InputError(f"neurons must be pairs (layer, neuron), got {shown(coords)}")
+    for coord in coords:
+        if not isinstance(coord, Sequence) or len(coord) != 2 or not all(type(i) is int or is_whole(i) for i in coord):
+            raise InputError(f"neurons must be pairs (layer, neuron) of whole numbers, got {coord!r}")
+        yield coord
 
 
 def tied_at_cut(score: Float[Tensor, "layer neuron"], k: int) -> int:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
+from tl_reward.arguments import check_argument
 from tl_reward.errors import InputError
 
 SiteKind = Literal["resid_pre", "resid_mid", "resid_post", "attn_z", "attn_out", "mlp_pre", "mlp_gate", "mlp_post", "mlp_out"]
@@ -75,6 +76,7 @@ class Site:
     kind: SiteKind
 
     def __post_init__(self) -> None:
+        check_argument("layer", self.layer, int)
         check_site_kind(self.kind)
         if self.layer < 0:
             raise InputError(f"layer must be at least 0, got {self.layer}")

@@ -276,13 +276,13 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tiny, tmp_path, monkeypatch,
     checkpoint = tmp_path / "runs" / "out.partial"
     monkeypatch.setattr(collect, "stream", cut)
     with pytest.raises(KeyboardInterrupt):
-        collect_examples(tiny, PAIRS, NEURONS, checkpoint=checkpoint)
+        collect_examples(tiny, PAIRS, NEURONS, saved=checkpoint)
     assert [path.name for path in checkpoint.parent.iterdir()] == ["out.partial"]
     every = 2 * [[pair.id for pair in PAIRS[start : start + 2]] for start in (0, 2, 4, 6)]
     assert ran == every[:calls]
     again = []
     monkeypatch.setattr(collect, "stream", lambda *args, **kwargs: again.append([p.id for p in args[1].pairs]) or stream(*args, **kwargs))
-    equal(whole, collect_examples(tiny_reward_model(), PAIRS, NEURONS, checkpoint=checkpoint))
+    equal(whole, collect_examples(tiny_reward_model(), PAIRS, NEURONS, saved=checkpoint))
     assert again == every[calls:] and not list(checkpoint.parent.iterdir())
 
 
@@ -298,8 +298,8 @@ def test_a_cut_within_a_chunk_leaves_the_chunk_before(tiny, tmp_path, monkeypatc
 
     monkeypatch.setattr(passes.Details, "layer", cut)
     with pytest.raises(KeyboardInterrupt):
-        collect_examples(tiny, PAIRS, NEURONS, checkpoint=tmp_path / "partial")
-    equal(whole, collect_examples(tiny, PAIRS, NEURONS, checkpoint=tmp_path / "partial"))
+        collect_examples(tiny, PAIRS, NEURONS, saved=tmp_path / "partial")
+    equal(whole, collect_examples(tiny, PAIRS, NEURONS, saved=tmp_path / "partial"))
 
 
 def test_a_checkpoint_of_something_else_is_refused(tiny, tmp_path, monkeypatch):
@@ -307,7 +307,7 @@ def test_a_checkpoint_of_something_else_is_refused(tiny, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(collect, "_examples", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            collect_examples(tiny, PAIRS, NEURONS, checkpoint=place)
+            collect_examples(tiny, PAIRS, NEURONS, saved=place)
     kept = place.read_bytes()
     zero = [ZeroAblation(NeuronSet([(0, 1)]))]
     for changed, options, model in (
@@ -326,7 +326,7 @@ def test_a_checkpoint_of_something_else_is_refused(tiny, tmp_path, monkeypatch):
     assert place.read_bytes() == kept
     place.write_text("{}")
     with pytest.raises(InputError, match="is no saved state of examples"):
-        collect_examples(tiny, PAIRS, NEURONS, checkpoint=place)
+        collect_examples(tiny, PAIRS, NEURONS, saved=place)
 
 
 def test_a_dead_neuron_has_no_correlation_and_one_bin():
@@ -355,7 +355,7 @@ def test_few_transcripts_and_one_neuron(tiny):
 
 
 def test_no_neuron_in_detail(tiny, tmp_path):
-    found = collect_examples(tiny, PAIRS, NeuronSet(), checkpoint=tmp_path / "partial", unembedding=torch.zeros(32, 50))
+    found = collect_examples(tiny, PAIRS, NeuronSet(), saved=tmp_path / "partial", unembedding=torch.zeros(32, 50))
     check(found, tiny, PAIRS, Naive(tiny, PAIRS))
     assert found.words_out is not None and found.count.shape == (0, 6, 40) and found.words_in.text == found.words_out.raised.text == []
     results = Results()

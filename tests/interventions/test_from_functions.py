@@ -16,7 +16,7 @@ from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import MeanAblation, ScaleAblation, ZeroAblation
 from tl_reward.interventions.from_functions import intervention, load_interventions
-from tl_reward.interventions.patches import HeadPatch, Patch, Source, check_source
+from tl_reward.interventions.patches import HeadPatch, Patch, Source
 from tl_reward.interventions.protocol import Intervention
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
 from tl_reward.neurons import NeuronSet
@@ -167,7 +167,7 @@ def test_a_source_forgets_a_place_that_it_does_not_have(tiny):
     patched = score(tiny, PAIRS, interventions=[Patch(source, [Site(1, "resid_post")])])
     assert patched.chosen == pytest.approx(score(tiny, PAIRS).chosen, abs=1e-5)
     with pytest.raises(InputError, match="source must be Source"):
-        check_source(tiny)
+        Patch(cast(Any, tiny), [Site(1, "resid_post")])
 
 
 class Raises:
@@ -193,7 +193,7 @@ class NoList:
         ([NoList()], "must give a list of pairs, of a hook point's name and a function, got dict"),
         ([intervention(Site(0, "mlp_out"))(lambda a, pos: a)], r"blocks.0.hook_mlp_out: TypeError at test_from_functions.py:\d+: .*pos"),
         ([lambda a: a], r"must have hooks\(batch\), got function; make one of a function with @tl_reward.intervention"),
-        (ZeroAblation(NEURONS), "interventions must be a list of them, got ZeroAblation"),
+        (ZeroAblation(NEURONS), "interventions must be a list, got ZeroAblation by itself"),
     ],
     ids=["raises", "names", "dict", "arguments", "function", "no list"],
 )

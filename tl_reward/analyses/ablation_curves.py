@@ -14,9 +14,9 @@ from tl_reward.interventions.protocol import Edit
 from tl_reward.measures.json_types import AblationCurveJson, AblationPointJson, SetAblationsJson
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.neurons import NeuronSet, check_fraction, tied_at_cut
+from tl_reward.neurons import NeuronSet, tied_at_cut
 from tl_reward.running.batching import Pairs
-from tl_reward.running.options import RunOptions
+from tl_reward.running.options import RunOptions, checked
 from tl_reward.running.scoring import sweep
 from tl_reward.sites import UnitSite, unit_shape
 
@@ -75,6 +75,7 @@ class SetAblations:
         return {"clean": self.clean.to_json(), "sets": {name: point.to_json(self.clean) for name, point in self.sets.items()}}
 
 
+@checked
 def ablation_curve(
     model: HookedRewardModel,
     pairs: Pairs,
@@ -104,8 +105,6 @@ def ablation_curve(
     shape = unit_shape(model.cfg, site)
     if tuple(ranking.shape) != shape:
         raise InputError(f"ranking must have the model's shape {list(shape)}, got {list(ranking.shape)}")
-    for fraction in fractions:
-        check_fraction(fraction)
     tops = {f"{fraction}": NeuronSet.top(ranking, fraction=fraction) for fraction in fractions}
     found = ablate_sets(model, pairs, tops, draws=draws, seed=seed, site=site, edit=edit, progress=progress, **options)
     points = zip(fractions, found.sets.values(), strict=True)
@@ -115,6 +114,7 @@ def ablation_curve(
     )
 
 
+@checked
 def ablate_sets(
     model: HookedRewardModel,
     pairs: Pairs,
@@ -131,9 +131,9 @@ def ablate_sets(
 
     Args and errors as in `ablation_curve`. A set without a neuron leaves the model as it is.
     """
-    if draws < 0:
-        raise InputError(f"draws must be at least 0, got {draws}")
     shape = unit_shape(model.cfg, site)
+    for own in sets.values():
+        own.mask(*shape)  # says which one the model does not have
     # A layer with over half of its neurons in the set has no disjoint set of that size.
     fits = {name: all(2 * len(layer) <= shape.units for layer in own.by_layer().values()) for name, own in sets.items()}
     controls = {name: random_like(own, shape.units, draws=draws, seed=seed) if fits[name] and own else [] for name, own in sets.items()}

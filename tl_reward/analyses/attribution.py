@@ -24,7 +24,7 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.baselines import Baseline, BaselineAtTokens, ConstantBaseline, CounterpartBaseline, OtherModelBaseline
 from tl_reward.running.batching import Grouping, Pairs, encode_for
 from tl_reward.running.gradients import backpropagate
-from tl_reward.running.options import RunOptions
+from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import Site, UnitShape, UnitSite, Where, check_where, unit_shape
 
 
@@ -54,6 +54,7 @@ class Attribution:
         return torch.from_numpy(stats.false_discovery_control(p.ravel()).reshape(p.shape)).float()
 
 
+@checked
 @torch.inference_mode(False)  # else, called from inference mode, the sums could not be added to in a backward pass
 def attribute(
     model: HookedRewardModel,
@@ -196,6 +197,14 @@ def _baseline(baseline: str | Tensor | HookedRewardModel, sites: list[Site], mod
 STEPS = 8
 
 
+def check_estimate(method: str, site: str) -> None:
+    """Says no before an hour of work: raises InputError for an unknown method, or one that is not for what is at this site."""
+    check_method(method)
+    if method == "mean" and site == "attn_z":
+        raise InputError("method mean is for neurons; for heads choose gradient, integrated, pair or direct")
+
+
+@checked
 def estimate(
     model: HookedRewardModel,
     pairs: Pairs,
@@ -215,7 +224,7 @@ def estimate(
     Raises:
         InputError: an unknown method; "mean" for heads, whose mean is a vector (`attribute` takes it as its baseline).
     """
-    check_method(method)
+    check_estimate(method, site)
     encoded = encode_for(model, pairs, **options)
     if method == "gradient":
         return attribute(model, encoded, site=site, progress=progress, **options)
@@ -224,8 +233,6 @@ def estimate(
     if method == "pair":
         return attribute(model, encoded, site=site, baseline="pair", progress=progress, **options)
     if method == "mean":
-        if site == "attn_z":
-            raise InputError("method mean is for neurons; for heads choose gradient, integrated, pair or direct")
         mean = discover(model, encoded, sites=(site,), **options).ranking("mean", site)
         return attribute(model, encoded, site=site, baseline=mean, progress=progress, **options)
     found = direct_attribution(model, encoded, progress=progress, **options)

@@ -11,10 +11,11 @@ from tl_reward import parallel
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch
 from tl_reward.data.pairs import pair_hash
+from tl_reward.errors import InputError
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import stream
 from tl_reward.running.batching import Pairs, encode_for
-from tl_reward.running.options import RunOptions
+from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import Site
 
 
@@ -48,6 +49,7 @@ class DirectAttribution:
         return {"attention": self.head.sum(2), "mlp": self.neuron.sum(2)}
 
 
+@checked
 def direct_attribution(
     model: HookedRewardModel, pairs: Pairs, *, progress: str | None = None, **options: Unpack[RunOptions]
 ) -> DirectAttribution:
@@ -136,10 +138,13 @@ class TokenAttribution(NamedTuple):
     reward: float
 
 
+@checked
 @torch.inference_mode()
 def token_attribution(model: HookedRewardModel, text: str) -> TokenAttribution:
     """Direct reward attribution of one transcript, by the token that each head reads from: pattern times value, along the reward
-    direction. `head.sum() + rest` is the reward."""
+    direction. `head.sum() + rest` is the reward. Raises InputError where there is no text."""
+    if not text:
+        raise InputError("text must not be empty")
     final = Site(model.cfg.n_layers - 1, "resid_post").hook_name
     first = Site(0, "resid_pre").hook_name
     names = ("hook_pattern", "hook_v", "hook_z", "mlp.hook_post", first, final)

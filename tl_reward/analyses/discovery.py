@@ -19,8 +19,8 @@ from tl_reward.measures.selectivity import Selectivity, selectivity
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import side_weights, stream
 from tl_reward.running.batching import Pairs, encode_for
-from tl_reward.running.options import RunOptions
-from tl_reward.sites import UNIT_SITES, Site, UnitShape, UnitSite, Where, check_unit_site, check_where, unit_shape
+from tl_reward.running.options import RunOptions, checked
+from tl_reward.sites import UNIT_SITES, Site, UnitShape, UnitSite, Where, check_unit_site, unit_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +74,7 @@ class Discovery:
         return selectivity({objective: value for (kind, objective), value in self.firing.items() if kind == site})
 
 
+@checked
 def discover(
     model: HookedRewardModel,
     pairs: Pairs,
@@ -93,8 +94,16 @@ def discover(
         where: what of a transcript enters the contrasts: "readout", "response" or "all" tokens.
         sums_dtype: of the running sums over batches; those of arXiv 2606.13209 are bfloat16, which drift.
         options: how the model is run (`running.options.RunOptions`).
+
+    Raises:
+        InputError: no site; the model itself as its base; sums of a type that is not floating point; as `stream`.
     """
-    check_where(where)
+    if not sites:
+        raise InputError(f"sites must not be empty; they are of {', '.join(UNIT_SITES)}")
+    if base is model:
+        raise InputError("base must be the language model that this one was trained from, got the model itself")
+    if not sums_dtype.is_floating_point:
+        raise InputError(f"sums_dtype must be a floating-point type, got {sums_dtype}")
     sites = tuple(dict.fromkeys(sites))
     encoded = encode_for(model, pairs, **options)
     places = [Site(layer, kind) for kind in sites for layer in range(model.cfg.n_layers)]

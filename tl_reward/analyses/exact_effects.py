@@ -1,5 +1,6 @@
 """What neurons do to rewards, exactly: each ablated by itself, or in sets."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +20,7 @@ from tl_reward.measures.scores import Scores, right
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.batching import Pairs, encode_for
-from tl_reward.running.options import RunOptions
+from tl_reward.running.options import RunOptions, checked
 from tl_reward.running.scoring import sweep
 from tl_reward.sites import UnitSite, unit_shape
 
@@ -98,6 +99,7 @@ class Effects:
         return sorted(entries, key=lambda entry: -abs(entry["margin"]["value"]))
 
 
+@checked
 def set_effects(
     model: HookedRewardModel,
     pairs: Pairs,
@@ -150,6 +152,7 @@ def singles(neurons: NeuronSet) -> dict[str, NeuronSet]:
     return {f"{layer}.{neuron}": NeuronSet([(layer, neuron)]) for layer, neuron in neurons}
 
 
+@checked
 def neuron_effects(model: HookedRewardModel, pairs: Pairs, neurons: NeuronSet, **options: Unpack[EffectOptions]) -> Effects:
     """Ablates each neuron of a set by itself, one run from the neuron's layer on for each. Args and errors as in `set_effects`."""
     return set_effects(model, pairs, singles(neurons), **options)
@@ -179,6 +182,15 @@ class Comparison:
         return max(self.agreement, key=lambda name: (self.agreement[name].largest_precision(), self.agreement[name].spearman.value))
 
 
+def check_sample(top: int, random: int, *, units: int | None = None) -> None:
+    """Says no before estimates are made: raises InputError where `compare_with_exact` would, for a model of as many neurons."""
+    if random < 3:
+        raise InputError(f"random must be at least 3, so that an agreement of neurons at large can be told, got {random}")
+    if units is not None and max(top, random) > units:
+        raise InputError(f"top and random must be in [0, {units}], got {top} and {random}")
+
+
+@checked
 def compare_with_exact(
     model: HookedRewardModel,
     pairs: Pairs,
@@ -196,7 +208,17 @@ def compare_with_exact(
         top: how many neurons with the largest estimates, in size; of each method, so that none is favoured.
         random: how many drawn at random from all neurons; at least 3.
         options: as in `set_effects`: kind, edit, site, mean, bank, and how the model is run.
+
+    Raises:
+        InputError: a sample that is too small or too large; estimates of another shape than the model, or not finite; as `set_effects`.
     """
+    site = options.get("site", "mlp_post")
+    check_sample(top, random, units=math.prod(unit_shape(model.cfg, site)))
+    for name, estimate in estimates.items():
+        if tuple(estimate.shape) != unit_shape(model.cfg, site):
+            raise InputError(f"estimate {name} must have the model's shape {list(unit_shape(model.cfg, site))}, got {list(estimate.shape)}")
+        if not estimate.isfinite().all():
+            raise InputError(f"estimate {name}: {int((~estimate.isfinite()).sum())} of {estimate.numel()} effects are not finite")
     values = {name: estimate.double().numpy() for name, estimate in estimates.items()}
     sample = sample_neurons(values, top=top, random=random, seed=seed)
     effects = neuron_effects(model, pairs, sample.top | sample.random, **options)

@@ -20,7 +20,7 @@ from tl_reward.measures.json_types import ModelPatchingJson
 from tl_reward.measures.scores import Scores, right
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batching import Pairs, encode_for
-from tl_reward.running.options import RunOptions
+from tl_reward.running.options import RunOptions, checked
 from tl_reward.running.scoring import score
 from tl_reward.sites import UnitSite, Where
 
@@ -71,6 +71,7 @@ class ModelPatching:
         }
 
 
+@checked
 def patch_models(
     model: HookedRewardModel,
     source: HookedRewardModel,
@@ -113,6 +114,7 @@ def patch_edit(model: HookedRewardModel, source: HookedRewardModel, *, site: Uni
     return partial(Patch, shared, site=site, where=where)
 
 
+@checked
 def gain(
     model: HookedRewardModel,
     source: HookedRewardModel,
@@ -136,6 +138,7 @@ def gain(
     return Attribution(-found.effect, found.error, found.pairs, found.prompts)
 
 
+@checked
 def compare_gain_with_exact(
     model: HookedRewardModel,
     source: HookedRewardModel,

@@ -26,7 +26,7 @@ from tl_reward.neurons import NeuronSet
 from tl_reward.running.baselines import CounterpartBaseline
 from tl_reward.running.batching import Grouping, Pairs, encode_for, tokenizer_of
 from tl_reward.running.gradients import backpropagate
-from tl_reward.running.options import RunOptions
+from tl_reward.running.options import RunOptions, checked
 from tl_reward.running.scoring import sweep
 from tl_reward.sites import Site, SiteKind, Where, check_site_kind, unit_shape
 
@@ -119,6 +119,7 @@ def gap_share(moved: Float[np.ndarray, " pair"], clean: Scores) -> Estimate:
     return bootstrap_ratio(np.sign(clean.margin) * moved, np.abs(clean.margin), clean.prompts)
 
 
+@checked
 def patch_pairs(
     model: HookedRewardModel,
     pairs: Pairs,
@@ -169,6 +170,7 @@ def patch_pairs(
     )
 
 
+@checked
 def aligned_tokens(model: HookedRewardModel, pair: PreferencePair, **options: Unpack[RunOptions]) -> list[TokenPairJson]:
     """The text of each place at which a pair's transcripts are aligned after their shared prefix, up to the read-out token."""
     encoded = encode_for(model, [pair], **options)
@@ -194,6 +196,7 @@ def _patch(source: Source, cell: PatchedPlace) -> Patch:
     return Patch(source, NeuronSet([(cell.site.layer, cell.unit)]), "attn_z", where=cell.where, within_pair=True)
 
 
+@checked
 def _estimate(
     model: HookedRewardModel,
     encoded: EncodedPairs,

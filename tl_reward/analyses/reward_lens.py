@@ -17,7 +17,7 @@ from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import rewards_at, stream
 from tl_reward.running.batching import Pairs, encode_for
-from tl_reward.running.options import RunOptions
+from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import Site
 
 
@@ -89,6 +89,7 @@ def decided(margins: Float[np.ndarray, "step pair"]) -> Int[np.ndarray, " pair"]
     return np.where(differs.any(0), len(margins) - differs[::-1].argmax(0), 0)
 
 
+@checked
 def reward_lens(model: HookedRewardModel, pairs: Pairs, *, progress: str | None = None, **options: Unpack[RunOptions]) -> RewardLens:
     """Reads the reward from the residual stream before the first layer and after every one, with the folded final norm.
 

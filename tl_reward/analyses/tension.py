@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tl_reward.analyses.attribution import Attribution, estimate
+from tl_reward.analyses.attribution import Attribution, check_estimate, estimate
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.measures.contrast import FALSE_DISCOVERY_RATE
@@ -17,7 +17,7 @@ from tl_reward.measures.names import Method
 from tl_reward.measures.overlap import regions
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
-from tl_reward.running.options import RunOptions
+from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import UnitSite
 
 
@@ -70,8 +70,15 @@ class Tension:
     conflict_clear: Conflict
 
     def top(self, fraction: float) -> dict[str, NeuronSet]:
-        """The neurons with the largest supporting effect on each objective, as those of one alone, of the other alone, and shared."""
-        (first, one), (second, other) = ((name, NeuronSet.top(found.effect, fraction=fraction)) for name, found in self.effects.items())
+        """The neurons with the largest supporting effect on each objective, as those of one alone, of the other alone, and shared.
+
+        A neuron whose effect on an objective is 0 or negative does not support it: where fewer do than `fraction` of all neurons, the set
+        is these alone.
+        """
+        (first, one), (second, other) = (
+            (name, NeuronSet.top(found.effect, fraction=fraction) & NeuronSet.from_mask(found.effect > 0))
+            for name, found in self.effects.items()
+        )
         return regions(one, other, names=(first, second))
 
     def to_json(self) -> TensionJson:
@@ -87,6 +94,7 @@ class Tension:
         }
 
 
+@checked
 def tension(
     model: HookedRewardModel,
     pairs: list[PreferencePair],
@@ -113,8 +121,7 @@ def tension(
     if len(by_objective) != 2 or "none" in by_objective:
         got = ", ".join(f"{len(part)} pairs of {name}" for name, part in sorted(by_objective.items())) or "no pairs"
         raise InputError(f"tension needs pairs of exactly two objectives, each naming its own, got {got} (a limit keeps the first rows)")
-    if method == "direct":
-        raise InputError("method direct has no standard error; choose gradient, integrated, mean or pair")
+    check_with_error(method, site)
     effects = {
         name: estimate(model, part, method, site=site, progress=f"{progress}: {name}" if progress else None, **options)
         for name, part in sorted(by_objective.items())
@@ -129,6 +136,13 @@ def tension(
         conflict=conflict(one.effect, other.effect),
         conflict_clear=conflict(one.effect * clear, other.effect * clear),
     )
+
+
+def check_with_error(method: str, site: str) -> None:
+    """Raises InputError where a method gives no standard error, or is not for what is at this site."""
+    check_estimate(method, site)
+    if method == "direct":
+        raise InputError("method direct has no standard error; choose gradient, integrated, mean or pair")
 
 
 def quadrants(

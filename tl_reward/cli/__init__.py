@@ -4,7 +4,10 @@ from collections.abc import Sequence
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs one command, and returns 0. Bad input exits with status 2, said in one line on standard error."""
-    from tl_reward.cli.entry import run
+    """Runs one command, and returns 0. Bad input exits with status 2, said in one line on standard error; Ctrl-C with 130."""
+    from tl_reward.cli.program import as_program
 
-    return run(args)
+    with as_program("tl-reward"):
+        from tl_reward.cli.entry import run
+
+        return run(args)

@@ -1,24 +1,27 @@
 """Open up reward models: score preference pairs, find neurons, ablate them, and see the result on one page."""
 
+import io
+import re
 import shlex
 import sys
 import webbrowser
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import redirect_stderr
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast, get_type_hints
 
 import tyro
-from tyro.conf import Positional
 from tyro.extras import subcommand_cli_from_dict
 
+from tl_reward.arguments import check_range
 from tl_reward.cli.examples import ExamplesCommand
 from tl_reward.cli.neurons import AblateCommand, AttributeCommand, CompareCommand, DiscoverCommand, EffectsCommand, TensionCommand
-from tl_reward.cli.options import Data, Output, Running, merged
+from tl_reward.cli.options import Data, Models, Output, Running, Runs, merged
 from tl_reward.cli.patching import LensCommand, PatchCommand, PatchModelsCommand
 from tl_reward.cli.serve import ServeCommand
 from tl_reward.cli.study import ReproduceCommand
-from tl_reward.errors import one_line_errors
+from tl_reward.errors import InputError, did_you_mean, one_line_errors
 from tl_reward.model import embedded
 from tl_reward.model.training.config import TrainingConfig
 from tl_reward.show.console import console, quiet
@@ -84,7 +87,7 @@ class TrainCommand:
 class ScoreCommand:
     """Rewards, margins and accuracies of reward models on preference pairs."""
 
-    models: Positional[tuple[str, ...]]
+    models: Models
     """Folders, hub ids, or the embedded helpful, harmless, mixed."""
     output: tyro.conf.OmitArgPrefixes[Output]
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
@@ -107,7 +110,7 @@ class ScoreCommand:
 class DashboardCommand:
     """Write one self-contained HTML page from run folders. Runs no model."""
 
-    runs: Positional[tuple[Path, ...]]
+    runs: Runs
     """Run folders; several are shown on one page."""
     out: Path | None = None
     """The file to write. Default: dashboard.html in the first run folder."""
@@ -143,8 +146,58 @@ COMMANDS: dict[str, type[Command]] = {
 
 def run(args: Sequence[str] | None = None) -> int:
     """See `tl_reward.cli.main`."""
-    command = subcommand_cli_from_dict(COMMANDS, prog="tl-reward", description=__doc__, args=args)
-    quiet()
+    given = list(sys.argv[1:] if args is None else args)
     with one_line_errors("tl-reward"):
+        _check_names(given)
+        command = _parsed(given)
+        _check_values(command)
+        quiet()
         command.run()
     return 0
+
+
+def _check_names(given: Sequence[str]) -> None:
+    """Raises InputError for a command or an option that there is not, with the one most like it."""
+    if not given or given[0].startswith("-"):
+        return
+    name, *rest = given
+    if name not in COMMANDS:
+        raise InputError(f"no command {name!r}{did_you_mean(name, COMMANDS)} (tl-reward --help lists them)")
+    known = ["--help", *_options_of(COMMANDS[name])]
+    for option in (part.partition("=")[0] for part in rest if part.startswith("--")):
+        if option.replace("_", "-") not in known:
+            raise InputError(f"{name} has no option {option}{did_you_mean(option, known)} (tl-reward {name} --help lists them)")
+
+
+def _options_of(command: type) -> Iterator[str]:
+    """The options of a command: the fields of its dataclass, and of those within it."""
+    for name, hint in get_type_hints(command).items():
+        if is_dataclass(hint):
+            yield from _options_of(cast(type, hint))
+        else:
+            yield from (f"--{name.replace('_', '-')}", *([f"--no-{name.replace('_', '-')}"] if hint is bool else []))
+
+
+def _parsed(given: Sequence[str]) -> Command:
+    """The command of some arguments. What the parser draws in a box becomes one line."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return subcommand_cli_from_dict(COMMANDS, prog="tl-reward", description=__doc__, args=given)
+    except SystemExit:
+        lines = [re.sub(r"[─-╿]", " ", line).strip() for line in said.getvalue().splitlines()[1:]]
+        text = " ".join(line for line in lines if line)
+        if text:
+            raise InputError(text.replace("For full helptext, run", "See").rstrip(".: ")) from None
+        raise
+
+
+def _check_values(command: Any) -> None:
+    """Numbers in their ranges, and no option that needs a value without one, before anything is imported that computes."""
+    for each in fields(command):
+        value = getattr(command, each.name)
+        if is_dataclass(value):
+            _check_values(value)
+        check_range(each.name, value)
+        if value == () and each.default not in ((), MISSING):
+            raise InputError(f"--{each.name.replace('_', '-')} needs at least one value")

@@ -7,7 +7,7 @@ from typing import Literal
 import tyro
 from tyro.conf import Positional
 
-from tl_reward.cli.options import Data, Output, Running, named
+from tl_reward.cli.options import Data, Output, Running, named, reading
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
 from tl_reward.sites import Where
@@ -55,8 +55,9 @@ class ExamplesCommand:
         (plain,), (name,) = named((self.model,)), self.running.named((self.model,))
         neurons = NeuronSet.parse(self.neurons)
         run = Results.load(self.ranking) if self.ranking is not None else None
-        if run is not None:
-            neurons = neurons_to_show(run, self.running.recorded(run, plain), most=self.most)
+        if self.ranking is not None and run is not None:
+            with reading(self.ranking):
+                neurons = neurons_to_show(run, self.running.recorded(run, plain), most=self.most)
         data = self.data.load(split="test", embedded="test")
         pairs = [pair for part in data.values() for pair in part]
         shipped = self.model in embedded.REWARD_MODELS and embedded.resolve(self.model) != self.model
@@ -65,7 +66,7 @@ class ExamplesCommand:
             model = self.running.model(self.model, results, run, other_model=self.other_model)
             found = collect_examples(
                 model, pairs, neurons, site=self.site, where=self.where, unembedding=load_unembedding(base) if base else None,
-                checkpoint=self.output.out.with_name(f"{self.output.out.name}.partial"), seed=self.seed, progress=name,
+                saved=self.output.out.with_name(f"{self.output.out.name}.partial"), seed=self.seed, progress=name,
                 **self.running.options,
             )  # fmt: skip
             record_examples(results, name, " + ".join(data), found)

@@ -1,5 +1,6 @@
 """The commands that look inside a reward model: neurons, effects, tension, ablation, overlap."""
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -7,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 from tyro.conf import Positional
 
-from tl_reward.cli.options import Data, Output, Running, merged, named
+from tl_reward.cli.options import Data, Models, Output, Running, Runs, merged, named, reading
 from tl_reward.data.pairs import Objective, PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.measures.names import AblationKind, Method, RankingName
-from tl_reward.sites import UNIT_SITES, UnitSite
+from tl_reward.sites import UNIT_SITES, UnitSite, unit_shape
 
 if TYPE_CHECKING:
     from tl_reward.analyses import exact_effects
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 class DiscoverCommand:
     """Per-neuron statistics: mean, abs_mean, rms, probability, change against a base model, and chosen against rejected."""
 
-    models: Positional[tuple[str, ...]]
+    models: Models
     """Folders, hub ids, or the embedded helpful, harmless, mixed."""
     output: tyro.conf.OmitArgPrefixes[Output]
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
@@ -53,7 +54,7 @@ class DiscoverCommand:
 class AttributeCommand:
     """Estimate every neuron's effect on the margin from one backward pass, and check a sample of them by zeroing each alone."""
 
-    models: Positional[tuple[str, ...]]
+    models: Models
     """Folders, hub ids, or the embedded helpful, harmless, mixed."""
     output: tyro.conf.OmitArgPrefixes[Output]
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
@@ -73,15 +74,19 @@ class AttributeCommand:
     """Seed of the random sample."""
 
     def run(self) -> None:
-        from tl_reward.analyses.attribution import estimate
-        from tl_reward.analyses.exact_effects import compare_with_exact
+        from tl_reward.analyses.attribution import check_estimate, estimate
+        from tl_reward.analyses.exact_effects import check_sample, compare_with_exact
         from tl_reward.results.record_neurons import record_attribution
 
         self.output.check()
+        check_sample(self.top, self.random)
+        for method in self.methods:
+            check_estimate(method, self.site)
         data = self.data.load(split="test", embedded="test")
         options = self.running.options
         with self.output.run(data, seed=self.seed) as results:
             for name, model in self.running.models(self.models, results):
+                check_sample(self.top, self.random, units=math.prod(unit_shape(model.cfg, self.site)))
                 for dataset, pairs in data.items():
                     label = f"{name}: {dataset}"
                     found: dict[Method, Attribution] = {
@@ -135,10 +140,13 @@ class EffectsCommand:
             raise InputError("give either --neurons or --sets")
         if self.sets is not None and self.kind != "zero":
             raise InputError(f"sets are zeroed; kind {self.kind} is for --neurons")
+        if self.kind == "mean" and self.site == "attn_z":
+            raise InputError("kind mean is for neurons; for heads choose zero, resample or halve")
         (plain,), (name,) = named((self.model,)), self.running.named((self.model,))
         given = NeuronSet.parse(self.neurons) if self.neurons else None
         source_run = Results.load(self.sets) if self.sets else None
-        found = sets_of(source_run, self.running.recorded(source_run, plain)) if source_run else None
+        with reading(*([self.sets] if self.sets else [])):
+            found = sets_of(source_run, self.running.recorded(source_run, plain)) if source_run else None
         data = self.data.load(split="test", embedded="test")
         drawn_from = replace(self.data, pairs=self.source, objective=self.source_objective, subset=None)
         source = drawn_from.load(split="test", embedded="test")
@@ -146,6 +154,8 @@ class EffectsCommand:
         options = self.running.options
         with self.output.run(data | source, seed=self.seed) as results:
             model = self.running.model(self.model, results, source_run, other_model=self.other_model)
+            if given is not None:
+                given.mask(*unit_shape(model.cfg, self.site))  # says which one the model does not have
             for dataset, pairs in data.items():
                 label = f"{name}: {dataset}"
                 if found is not None:
@@ -164,8 +174,6 @@ class EffectsCommand:
 
         options = self.running.options
         mean = bank = None
-        if self.kind == "mean" and self.site == "attn_z":
-            raise InputError("kind mean is for neurons; for heads choose zero, resample or halve")
         if self.kind == "mean":
             mean = discover(model, source, sites=(self.site,), **options).ranking("mean", self.site)
         if self.kind == "resample":
@@ -178,7 +186,7 @@ class EffectsCommand:
 class TensionCommand:
     """Each neuron's effect on the margins of two objectives: which support both, and which one at the other's cost."""
 
-    models: Positional[tuple[str, ...]]
+    models: Models
     """Folders, hub ids, or the embedded helpful, harmless, mixed."""
     output: tyro.conf.OmitArgPrefixes[Output]
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
@@ -191,16 +199,17 @@ class TensionCommand:
     """Share of all neurons that counts as the top of each objective, for the sets that `tl-reward effects --sets` zeroes."""
 
     def run(self) -> None:
-        from tl_reward.analyses.tension import tension
-        from tl_reward.neurons import check_fraction
+        from tl_reward.analyses.tension import check_with_error, tension
+        from tl_reward.neurons import count_of
         from tl_reward.results.record_neurons import record_tension
 
         self.output.check()
-        check_fraction(self.fraction)
+        check_with_error(self.method, self.site)
         data = self.data.load(split="test", embedded="find")
         pairs = [pair for part in data.values() for pair in part]
         with self.output.run(data) as results:
             for name, model in self.running.models(self.models, results):
+                count_of(self.fraction, math.prod(unit_shape(model.cfg, self.site)))
                 found = tension(model, pairs, site=self.site, method=self.method, progress=name, **self.running.options)
                 record_tension(results, name, " + ".join(data), found, fraction=self.fraction)
 
@@ -232,17 +241,18 @@ class AblateCommand:
 
     def run(self) -> None:
         from tl_reward.analyses.ablation_curves import ablation_curve
-        from tl_reward.neurons import check_fraction
+        from tl_reward.neurons import count_of
         from tl_reward.results.record_edits import record_ablation
         from tl_reward.results.record_neurons import ranking_of
         from tl_reward.results.store import Results
 
         self.output.check()
-        for fraction in self.fractions:
-            check_fraction(fraction)
         (plain,), (name,) = named((self.model,)), self.running.named((self.model,))
         run = Results.load(self.ranking)
-        found = ranking_of(run, self.running.recorded(run, plain), self.score, self.site)
+        with reading(self.ranking):
+            found = ranking_of(run, self.running.recorded(run, plain), self.score, self.site)
+        for fraction in self.fractions:
+            count_of(fraction, found.ranking.numel())
         data = self.data.load(split="test", embedded="test")
         with self.output.run(data, seed=self.seed) as results:
             model = self.running.model(self.model, results, run, other_model=self.other_model)
@@ -258,7 +268,7 @@ class AblateCommand:
 class CompareCommand:
     """Overlap of the top neurons of reward models, or by several scores or at both sites, beside chance. Runs no model."""
 
-    runs: Positional[tuple[Path, ...]]
+    runs: Runs
     """Run folders of `tl-reward discover` or `attribute`."""
     output: tyro.conf.OmitArgPrefixes[Output]
     score: tuple[RankingName | Literal["attribution"], ...] = ("mean",)
@@ -273,6 +283,13 @@ class CompareCommand:
 
         self.output.check()
         found = merged(self.runs)
-        with self.output.run() as results:
+        listed = {*found.sections.get("discovery", {}), *(each["model"] for each in found.sections.get("attribution", {}).values())}
+        if len(listed) * len(set(self.score)) * len(set(self.site)) == 1:
+            (alone,) = listed
+            raise InputError(
+                f"{', '.join(map(str, self.runs))}: it has neurons of {alone} alone; two models are compared, or several --score or --site "
+                "of one; give the run of another model too (tl-reward discover MODEL --out RUN makes it)"
+            )
+        with self.output.run() as results, reading(*self.runs):
             results.provenance = found.provenance | {"command": results.provenance["command"]}
             record_overlap(results, found, scores=self.score, sites=self.site, fraction=self.fraction)

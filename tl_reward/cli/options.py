@@ -1,14 +1,20 @@
 """What the commands share: which pairs to read, how to run the model, where to write, and what is printed then."""
 
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import tyro
+from tyro.conf import Positional
+
+from tl_reward import parallel
 from tl_reward.data.pairs import Objective, Overlong, PreferencePair
 from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
-from tl_reward.errors import InputError, first_line
+from tl_reward.errors import InputError
 from tl_reward.model import embedded
 
 if TYPE_CHECKING:
@@ -92,11 +98,7 @@ class Running:
         """How `HookedRewardModel` loads a model."""
         import torch
 
-        try:
-            device = torch.device(self.device) if self.device else None
-        except RuntimeError as error:
-            raise InputError(f"device {self.device!r} is not one of torch's ({first_line(error)})") from None
-        return {"dtype": getattr(torch, self.dtype), "device": device}
+        return {"dtype": getattr(torch, self.dtype), "device": self.device}
 
     def load(self, source: str) -> "HookedRewardModel":
         from tl_reward.model.reward_model import HookedRewardModel
@@ -108,11 +110,18 @@ class Running:
         return " + ".join([model, *(name.partition(":")[2] for name in self.intervention)])
 
     def named(self, models: Sequence[str]) -> dict[str, str]:
-        """Where each model is, by its label. Says no to interventions that do not load before any model does."""
+        """Where each model is, by its label. Says no before any model runs: to a device that is not here, to interventions that do not
+        load, to models that cannot be read."""
         from tl_reward.interventions.from_functions import load_interventions
+        from tl_reward.model.checkpoints import check_reward_model
+        from tl_reward.model.devices import check_device
 
+        found = {self.label(name): source for name, source in named(models).items()}
+        check_device(self.device)
         load_interventions(self.intervention)
-        return {self.label(name): source for name, source in named(models).items()}
+        for source in found.values():
+            check_reward_model(source)
+        return found
 
     def models(self, sources: Sequence[str], results: "Results") -> "Iterator[tuple[str, HookedRewardModel]]":
         """Loads one model after another, each with its label, and records them."""
@@ -167,13 +176,30 @@ class Output:
 
         check_run_folder(self.out, overwrite=self.overwrite)
 
-    def run(
-        self, data: Mapping[str, Sequence[PreferencePair]] | None = None, *, seed: int | None = None
-    ) -> "AbstractContextManager[Results]":
-        """See `tl_reward.run_folder`."""
+    @contextmanager
+    def run(self, data: Mapping[str, Sequence[PreferencePair]] | None = None, *, seed: int | None = None) -> "Iterator[Results]":
+        """See `tl_reward.run_folder`. Where the block is cut short, what it has recorded by then is kept beside OUT."""
         from tl_reward.show.run_folder import run_folder
 
-        return run_folder(self.out, data=data, seed=seed, overwrite=self.overwrite)
+        recorded: Results | None = None
+        finished = False
+        try:
+            with run_folder(self.out, data=data, seed=seed, overwrite=self.overwrite) as recorded:
+                yield recorded
+                finished = True
+        except BaseException:
+            if recorded is not None and recorded.sections and not finished:
+                self._keep(recorded)
+            raise
+
+    def _keep(self, recorded: "Results") -> None:
+        """Of several processes none keeps anything: they would wait for one that has failed."""
+        if parallel.count() > 1:
+            return
+        kept = self.out.with_name(f"{self.out.name}.unfinished")
+        with suppress(InputError, OSError):  # what stopped the run is what is said
+            recorded.save(kept, overwrite=True)
+            print(f"What was done by then is kept in {kept}", file=sys.stderr)
 
 
 def named(models: Sequence[str]) -> dict[str, str]:
@@ -193,3 +219,23 @@ def merged(folders: Sequence[Path]) -> "Results":
     if not folders:
         raise InputError("at least one run folder is needed, got none")
     return Results.merge([Results.load(folder) for folder in folders])
+
+
+# The command that writes a section, where its name is another.
+_WRITERS = {"scores": "score", "discovery": "discover", "attribution": "attribute", "tension": "tension"}
+
+
+@contextmanager
+def reading(*folders: Path) -> Iterator[None]:
+    """Says of what a run lacks which folder it is in, and which command writes it."""
+    try:
+        yield
+    except InputError as error:
+        lacking = re.match(r"this run has no (\w+)|one (\w+) of", str(error))
+        writer = _WRITERS.get((lacking[1] or lacking[2]) if lacking else "")
+        hint = f" (tl-reward {writer} makes one)" if writer else ""
+        raise InputError(f"{', '.join(map(str, folders))}: {error}{hint}") from None
+
+
+Models = Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="MODEL [MODEL ...]", help_behavior_hint="(required)")]
+Runs = Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")]

@@ -1,22 +1,23 @@
 """The commands that move activations: within a pair, between reward models; and the reward read from every layer."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import tyro
 from tyro.conf import Positional
 
-from tl_reward.cli.options import Data, Output, Running, named
+from tl_reward.cli.options import Data, Models, Output, Running, named
 from tl_reward.data.pairs import Objective, PreferencePair
 from tl_reward.errors import InputError
-from tl_reward.sites import SiteKind, UnitSite, Where
+from tl_reward.sites import SiteKind, UnitSite, Where, unit_shape
 
 
 @dataclass(frozen=True)
 class PatchCommand:
     """Patch each pair's chosen run from its rejected one, and back: which sites suffice to move the reward."""
 
-    models: Positional[tuple[str, ...]]
+    models: Models
     """Folders, hub ids, or the embedded helpful, harmless, mixed."""
     output: tyro.conf.OmitArgPrefixes[Output]
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
@@ -97,17 +98,19 @@ class PatchModelsCommand:
     """Seed of random sets and samples."""
 
     def run(self) -> None:
+        from tl_reward.analyses.exact_effects import check_sample
         from tl_reward.analyses.model_patching import compare_gain_with_exact, gain, patch_models
-        from tl_reward.neurons import check_fraction
+        from tl_reward.neurons import count_of
         from tl_reward.results.found_on import found_on
         from tl_reward.results.record_models import record_model
         from tl_reward.results.record_patching import record_gain, record_model_patching
 
         self.output.check()
-        for fraction in self.fractions:
-            check_fraction(fraction)
+        if self.top or self.random:
+            check_sample(self.top, self.random)
         _, source = named((self.model, self.source))
         (target,) = self.running.named((self.model,))
+        self.running.named((self.source,))
         tested = self.data.load(split="test", embedded="test")
         finding = replace(self.data, pairs=self.find, objective=self.find_objective, limit=self.find_limit, split=None, subset=None)
         finders = finding.load(split="train", embedded="find")
@@ -117,6 +120,11 @@ class PatchModelsCommand:
         with self.output.run(tested | finders, seed=self.seed) as results:
             both = self.running.model(self.model, results), self.running.load(self.source)
             record_model(results, source, both[1])
+            units = math.prod(unit_shape(both[0].cfg, site))
+            for fraction in self.fractions:
+                count_of(fraction, units)
+            if self.top or self.random:
+                check_sample(self.top, self.random, units=units)
             estimate = gain(*both, pairs, site=site, where=where, progress=f"gain from {source}", **options)
             if self.top or self.random:
                 checked = compare_gain_with_exact(
@@ -138,7 +146,7 @@ class PatchModelsCommand:
 class LensCommand:
     """Read the reward from every layer's residual stream and after every token: where a preference is decided."""
 
-    models: Positional[tuple[str, ...]]
+    models: Models
     """Folders, hub ids, or the embedded helpful, harmless, mixed."""
     output: tyro.conf.OmitArgPrefixes[Output]
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)

@@ -1,12 +1,9 @@
 """The command that serves a run's page with models behind it."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tyro.conf import Positional
-
-from tl_reward.cli.options import Running, merged, named
+from tl_reward.cli.options import Running, Runs, merged, named
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
 from tl_reward.show.console import console
@@ -22,7 +19,7 @@ class ServeCommand:
     Needs the extra: pip install 'tl_reward[serve]'.
     """
 
-    runs: Positional[tuple[Path, ...]]
+    runs: Runs
     """Run folders; several are shown on one page."""
     models: tuple[str, ...] = ()
     """Folders, hub ids, or the embedded helpful, harmless, mixed. Default: the embedded ones that the run is about."""
@@ -36,8 +33,6 @@ class ServeCommand:
     """Default: the GPU if there is one."""
 
     def run(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise InputError(f"port must be in [0, 65535], got {self.port}")
         try:
             from tl_reward.show.live.server import serve
         except ModuleNotFoundError as error:

@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from tl_reward.arguments import check_fields
 from tl_reward.data.packing import PackedBatch
 from tl_reward.data.padding import TokenBatch
 from tl_reward.errors import InputError
 from tl_reward.interventions.protocol import HookFunction, Hooks, Intervention
 from tl_reward.measures.names import AblationKind
 from tl_reward.neurons import NeuronSet
-from tl_reward.sites import Site, UnitSite, check_unit_site
+from tl_reward.sites import Site, UnitSite
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ZeroAblation:
     per_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_unit_site(self.site)
+        check_fields(self)
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
         return edits(self.neurons, self.site, lambda values, layer: torch.zeros_like(values))
@@ -46,7 +47,7 @@ class ScaleAblation:
     per_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_unit_site(self.site)
+        check_fields(self)
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
         def scale(values: Tensor, layer: int) -> Tensor:
@@ -69,8 +70,8 @@ class MeanAblation:
     per_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_unit_site(self.site)
-        self.neurons.mask(*self.mean.shape[:2])
+        check_fields(self)
+        _check_values("mean", self.mean, self.neurons, layers=0)
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
         index = self.neurons.by_layer()
@@ -78,7 +79,7 @@ class MeanAblation:
         def fill(values: Tensor, layer: int) -> Tensor:
             return self.mean[layer, index[layer]].to(values).expand_as(values)
 
-        return edits(self.neurons, self.site, fill)
+        return edits(self.neurons, self.site, fill, units=self.mean.shape[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,8 +101,8 @@ class ResampleAblation:
     per_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_unit_site(self.site)
-        self.neurons.mask(*self.bank.shape[1:3])
+        check_fields(self)
+        _check_values("bank", self.bank, self.neurons, layers=1)
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
         index = self.neurons.by_layer()
@@ -111,7 +112,17 @@ class ResampleAblation:
             bank = self.bank[:, layer].to(values.device)[:, index[layer].to(values.device)]
             return bank[drawn].to(values).expand_as(values)
 
-        return edits(self.neurons, self.site, fill)
+        return edits(self.neurons, self.site, fill, units=self.bank.shape[2])
+
+
+def _check_values(name: str, values: Tensor, neurons: NeuronSet, *, layers: int) -> None:
+    """Raises InputError where values to set, whose axes from `layers` on are layer and neuron, are none, not finite, or lack a neuron."""
+    if values.ndim < layers + 2 or 0 in values.shape:
+        raise InputError(f"{name} must have a value for every layer and neuron, got shape {list(values.shape)}")
+    mask = neurons.mask(*values.shape[layers : layers + 2]).to(values.device)
+    bad = int((~(values[:, mask] if layers else values[mask]).isfinite()).sum())
+    if bad:
+        raise InputError(f"{bad} values of {name} are not finite, of the neurons that it is set for")
 
 
 def _draw(batch: TokenBatch | PackedBatch, count: int, seed: int) -> Int[Tensor, "batch pos"]:
@@ -120,14 +131,20 @@ def _draw(batch: TokenBatch | PackedBatch, count: int, seed: int) -> Int[Tensor,
     return ((mixed ^ (mixed >> 15)) * 2246822519 % 2**31) % count
 
 
-def edits(neurons: NeuronSet, site: UnitSite, edit: Callable[[Tensor, int], Tensor]) -> Hooks:
-    """Hooks that replace a set's activations [batch, pos, neuron in the set, …] by `edit(activations, layer)`."""
+def edits(neurons: NeuronSet, site: UnitSite, edit: Callable[[Tensor, int], Tensor], *, units: int | None = None) -> Hooks:
+    """Hooks that replace a set's activations [batch, pos, neuron in the set, …] by `edit(activations, layer)`.
+
+    Args:
+        units: how many the edit knows values for, in each layer; a model with another number of them is refused.
+    """
     unit = "head" if site == "attn_z" else "neuron"
 
     def at(layer: int, index: Tensor) -> HookFunction:
         def fn(activation: Tensor, hook: Any) -> Tensor:
             if int(index.max()) >= activation.shape[2]:
                 raise InputError(f"{unit} must be in [0, {activation.shape[2]}), got {int(index.max())} at {hook.name}")
+            if units not in (None, activation.shape[2]):
+                raise InputError(f"{hook.name} has {activation.shape[2]} {unit}s, the values to set are of a model with {units}")
             here = index.to(activation.device)
             # Not in place: another hook may hold on to the clean activation.
             return activation.index_copy(2, here, edit(activation.index_select(2, here), layer))

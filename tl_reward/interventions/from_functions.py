@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tl_reward.arguments import check_argument
 from tl_reward.data.packing import PackedBatch
 from tl_reward.data.padding import TokenBatch
 from tl_reward.errors import InputError
 from tl_reward.interventions.protocol import Hooks, Intervention
 from tl_reward.interventions.user_code import defined_at, raised_at
-from tl_reward.sites import Site, Where, check_where
+from tl_reward.sites import Site, Where
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,15 @@ def intervention(*places: Any, where: Where = "all", per_token: bool = False) ->
     wrong = [place for place in places if not isinstance(place, (Site, str))]
     if wrong:
         raise InputError(f"a place must be a Site or the name of a hook point, got {type(wrong[0]).__name__} (forgot the brackets?)")
-    check_where(where)
+    check_argument("where", where, Where)
+    check_argument("per_token", per_token, bool)
     names = tuple(place.hook_name if isinstance(place, Site) else place for place in places)
-    return lambda function: FunctionIntervention(function, names, where, per_token)
+
+    def made(function: Edited) -> FunctionIntervention:
+        check_argument("what becomes an intervention", function, Callable[..., Any])
+        return FunctionIntervention(function, names, where, per_token)
+
+    return made
 
 
 def load_interventions(names: Sequence[str]) -> list[Intervention]:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tl_reward.arguments import check_argument, check_fields
 from tl_reward.data.alignment import partners
 from tl_reward.data.packing import Batch
 from tl_reward.errors import InputError
@@ -20,7 +21,7 @@ from tl_reward.interventions.protocol import Hooks
 from tl_reward.model.layer_by_layer import check_comparable, mask_of
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
-from tl_reward.sites import Site, UnitSite, Where, check_unit_site, check_where, layer_of, unit_shape
+from tl_reward.sites import Site, UnitSite, Where, check_where, layer_of, unit_shape
 
 Places = NeuronSet | Sequence[Site | str]
 
@@ -38,6 +39,9 @@ class Source:
     _kept: dict[str, Tensor] = field(default_factory=dict, repr=False)
     _state: tuple[Any, ...] = field(default=(), repr=False)
     _tokens: dict[Where | int, "PairTokens"] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        check_argument("model", self.model, HookedRewardModel)
 
     def expect(self, names: Sequence[str]) -> None:
         """Hook points that will be asked for. Raises InputError where the model lacks one."""
@@ -110,14 +114,11 @@ class Patch:
     per_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_source(self.source)
+        check_fields(self)
         check_tokens(self.where, self.within_pair)
         if isinstance(self.places, NeuronSet):
             self.places.mask(*unit_shape(self.source.model.cfg, self.site))
         else:
-            check_unit_site(self.site)
-            if isinstance(self.places, (Site, str)):
-                raise InputError(f"places must be a NeuronSet or a list of sites and hook points, got {self.places!r} by itself")
             late = [name for name in map(name_of, self.places) if name.startswith("hook_reward")]
             if late:
                 raise InputError(f"{late[0]} cannot be patched: it holds rewards, not activations of tokens")
@@ -160,6 +161,7 @@ class HeadPatch:
     per_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_folded(self.source)
 
     def hooks(self, batch: Batch) -> Hooks:
@@ -176,7 +178,11 @@ class HeadPatch:
 
 
 def patch_between(model: HookedRewardModel, other: HookedRewardModel) -> Source:
-    """Another model as the source of patches. Raises InputError where the two differ in shape, tokenizer or fold."""
+    """Another model as the source of patches. Raises InputError where the two differ in shape, tokenizer or fold, or are one."""
+    check_argument("model", model, HookedRewardModel)
+    check_argument("other", other, HookedRewardModel)
+    if model is other:
+        raise InputError("a patch between models needs two, got one twice; Source(model) is for patches within a pair")
     check_comparable(model, other)
     check_folded(model)
     check_folded(other)
@@ -186,11 +192,6 @@ def patch_between(model: HookedRewardModel, other: HookedRewardModel) -> Source:
 def check_folded(model: HookedRewardModel) -> None:
     if not (getattr(model.ln_final, "w", torch.ones(1)) == 1).all():
         raise InputError(f"the final norm of {model.cfg.model_name} is not folded into its head; load it with tl_reward.load")
-
-
-def check_source(source: Any) -> None:
-    if not isinstance(source, Source):
-        raise InputError(f"source must be Source(model) or patch_between(model, other), got {type(source).__name__}")
 
 
 def check_tokens(where: Where | int, within_pair: bool) -> None:

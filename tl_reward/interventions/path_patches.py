@@ -6,14 +6,15 @@ from typing import Any, ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_reward.arguments import check_fields
 from tl_reward.data.packing import Batch
 from tl_reward.errors import InputError
-from tl_reward.interventions.patches import Source, check_source, check_tokens, read_source, spread
+from tl_reward.interventions.patches import Source, check_tokens, read_source, spread
 from tl_reward.interventions.protocol import Hooks
 from tl_reward.model.layer_by_layer import run_layers
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
-from tl_reward.sites import Site, UnitSite, Where, check_unit_site, unit_shape
+from tl_reward.sites import Site, UnitSite, Where, unit_shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,8 +43,7 @@ class PathPatch:
     _clean: Source = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_unit_site(self.site)
-        check_source(self.source)
+        check_fields(self)
         check_tokens(self.where, self.within_pair)
         cfg, at = self.model.cfg, self._at()
         if not 0 <= at.layer < cfg.n_layers:

@@ -22,6 +22,7 @@ from tl_reward.errors import InputError, check_keywords
 from tl_reward.model import architectures, checkpoints, conversion, inputs
 from tl_reward.model.checkpoints.folders import HubOptions
 from tl_reward.model.components import HookedTransformer, HookedTransformerConfig, HookPoint, TypedModuleList, get_device
+from tl_reward.model.devices import check_device
 from tl_reward.model.layers.attention import with_class
 from tl_reward.model.layers.block import Block, RewardHead
 from tl_reward.model.origin import MadeFrom, Origin, weights_of
@@ -248,6 +249,7 @@ class HookedRewardModel(HookedTransformer):
         """
         if readout not in get_args(Readout):
             raise InputError(f"readout must be mask or hf, got {readout!r}")
+        check_device(device, dtype)
         checkpoint = checkpoints.load_reward_model(name_or_path, base=base, dtype=dtype, hub=hub)
         model = cls._converted(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name, source=checkpoint.source)
         model.readout = readout
@@ -264,6 +266,7 @@ class HookedRewardModel(HookedTransformer):
         **hub: Unpack[HubOptions],
     ) -> "HookedRewardModel":
         """Loads a causal language model (`embedded.BASE` is embedded) and gives it a fresh head, drawn from normal(0, 0.02) with `seed`."""
+        check_device(device, dtype)
         checkpoint = checkpoints.load_with_fresh_head(name_or_path, seed=seed, dtype=dtype, hub=hub)
         return cls._converted(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name, source=checkpoint.source)
 
@@ -284,6 +287,7 @@ class HookedRewardModel(HookedTransformer):
                 finite ones; UnknownOption: another keyword.
         """
         check_keywords(unknown, ("hf_model", "tokenizer", "device", "name"), "from_hf")
+        check_device(device, hf_model.dtype)
         return cls._converted(hf_model, tokenizer, device=device, name=name)
 
     @classmethod

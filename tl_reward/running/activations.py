@@ -17,10 +17,11 @@ from tl_reward.model.layer_by_layer import check_comparable, mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batching import Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
 from tl_reward.running.consumers import Consumer, Function, Merge, consumer_of
-from tl_reward.running.options import RunOptions
+from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import Site, UnitSite, layer_of, unit_shape
 
 
+@checked
 def stream(
     model: HookedRewardModel,
     pairs: Pairs,
@@ -77,6 +78,7 @@ def stream(
         consumer.merge()
 
 
+@checked
 def sample_activations(
     model: HookedRewardModel, pairs: Pairs, site: UnitSite, *, count: int = 64, seed: int = 0, **options: Unpack[RunOptions]
 ) -> Float[Tensor, "sample layer neuron ..."]:

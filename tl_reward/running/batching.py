@@ -15,7 +15,7 @@ from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.budget import tokens_per_batch
-from tl_reward.running.options import RunOptions
+from tl_reward.running.options import RunOptions, checked
 
 Pairs = Sequence[PreferencePair] | EncodedPairs
 
@@ -35,10 +35,7 @@ class Grouping(NamedTuple):
 
 
 def interventions_of(options: RunOptions) -> Sequence[Any]:
-    given: Any = options.get("interventions", ())
-    if not isinstance(given, Sequence):
-        raise InputError(f"interventions must be a list of them, got {type(given).__name__}")
-    return given
+    return options.get("interventions", ())
 
 
 def tokenizer_of(model: HookedRewardModel) -> PreTrainedTokenizerBase:
@@ -48,6 +45,7 @@ def tokenizer_of(model: HookedRewardModel) -> PreTrainedTokenizerBase:
     return model.tokenizer
 
 
+@checked
 def encode_for(model: HookedRewardModel, pairs: Pairs, **options: Unpack[RunOptions]) -> EncodedPairs:
     """Tokenises pairs for a model, by `max_length` and `overlong` of the options."""
     if isinstance(pairs, EncodedPairs):

@@ -9,7 +9,6 @@ from torch import Tensor
 from tl_reward import parallel
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch
-from tl_reward.errors import InputError
 from tl_reward.interventions.attaching import attached, edited
 from tl_reward.model.layer_by_layer import mask_of
 from tl_reward.model.reward_model import HookedRewardModel
@@ -17,7 +16,7 @@ from tl_reward.running.activations import _all_per_token, _check_finite, _keep
 from tl_reward.running.baselines import Baseline
 from tl_reward.running.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of
 from tl_reward.running.consumers import GradientConsumer, check_consumer
-from tl_reward.running.options import RunOptions
+from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import Site
 
 
@@ -29,6 +28,7 @@ class _Path(NamedTuple):
     steps: int
 
 
+@checked
 @torch.inference_mode(False)  # a notebook may have switched gradients off
 @torch.enable_grad()
 def backpropagate(
@@ -58,8 +58,6 @@ def backpropagate(
     Errors as in `stream`.
     """
     check_consumer(consumer)
-    if steps is not None and steps < 1:
-        raise InputError(f"steps must be at least 1, got {steps}")
     encoded = encode_for(model, pairs, **options)
     sign = encoded.sides[:, 0].sum(0) - encoded.sides[:, 1].sum(0)
     made = batches_for([model], encoded, options, shared=_all_per_token(options), gradients=True, grouping=grouping)

@@ -1,9 +1,14 @@
-"""How a model is run over pairs: the options that every function which does so takes."""
+"""How a model is run over pairs: the options that every function which does so takes, and the check of whatever it is called with."""
 
-from collections.abc import Sequence
-from typing import TypedDict
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, TypedDict, TypeVar, get_args, get_type_hints
 
-from tl_reward.data.pairs import Overlong
+from tl_reward.arguments import check_argument
+from tl_reward.data.encoding import EncodedPairs
+from tl_reward.data.pairs import Overlong, PreferencePair
+from tl_reward.errors import InputError, check_keywords, shown
 from tl_reward.interventions.protocol import Intervention
 
 
@@ -23,3 +28,53 @@ class RunOptions(TypedDict, total=False):
     max_memory_gb: float | None
     max_length: int | None
     overlong: Overlong
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def checked(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, with its arguments checked against its annotations: no keyword that it lacks gets in, nor anything of another kind.
+
+    Every function with `**options: Unpack[RunOptions]` has it. Of its arguments, `pairs` may be any iterable: the function gets a list.
+
+    Raises (the function that is returned):
+        UnknownOption: a keyword that neither the function nor its options have.
+        InputError: no pair; an argument of another type, such as a path in the place of a model; a number outside its range.
+    """
+    signature = inspect.signature(function)
+    hints = {name: each.annotation for name, each in signature.parameters.items()}
+    for each in signature.parameters.values():
+        if each.kind is inspect.Parameter.VAR_KEYWORD:
+            (options,) = get_args(hints.pop(each.name))
+            hints |= get_type_hints(options)
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        check_keywords(kwargs, hints, function.__name__)
+        bound = signature.bind(*args, **kwargs)
+        for name, value in {**bound.arguments, **bound.kwargs}.items():
+            if name == "pairs":
+                bound.arguments[name] = _as_pairs(value)
+            elif name in hints:
+                check_argument(name, value, hints[name])
+        return function(*bound.args, **bound.kwargs)
+
+    return call
+
+
+def _as_pairs(given: Any) -> list[PreferencePair] | EncodedPairs:
+    """Any iterable of pairs as a list. Raises InputError where it holds none, or something else."""
+    if isinstance(given, EncodedPairs):
+        return given
+    if isinstance(given, (str, bytes, PreferencePair, Mapping)) or not isinstance(given, Iterable):
+        hint = "put it in brackets" if isinstance(given, PreferencePair) else "tl_reward.load_pairs reads a file"
+        raise InputError(f"pairs must be a list of PreferencePair, got {shown(given)} ({hint})")
+    pairs = list(given)
+    if not pairs:
+        raise InputError("pairs must not be empty")
+    for i, pair in enumerate(pairs):
+        if not isinstance(pair, PreferencePair):
+            raise InputError(f"pairs[{i}] must be a PreferencePair, got {shown(pair)} (tl_reward.load_pairs reads a file)")
+    return pairs

@@ -21,12 +21,13 @@ from tl_reward.measures.scores import Scores
 from tl_reward.model.layer_by_layer import mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
-from tl_reward.running.options import RunOptions
+from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import layer_of
 
 Condition = Sequence[Intervention]
 
 
+@checked
 def score(model: HookedRewardModel, pairs: Pairs, *, progress: str | None = None, **options: Unpack[RunOptions]) -> Scores:
     """The rewards of pairs, with `interventions` of the options applied. A prefix that transcripts share is run once.
 
@@ -40,6 +41,7 @@ def score(model: HookedRewardModel, pairs: Pairs, *, progress: str | None = None
     return sweep(model, pairs, [()], progress=progress, **options)[0]
 
 
+@checked
 def sweep(
     model: HookedRewardModel,
     pairs: Pairs,

@@ -1,13 +1,28 @@
-"""What is printed for a person: one console for all commands, and libraries that keep quiet beside it."""
+"""What is printed for a person: one console for all commands, tables that any width can show, and libraries that keep quiet beside it."""
 
 import logging
 import warnings
 
 from rich.console import Console
+from rich.table import Table
 
 from tl_reward import parallel
 
 console = Console(markup=False, quiet=not parallel.is_first())  # names and paths may hold brackets
+
+
+def print_table(table: Table, console: Console) -> None:
+    """A table; where the console is too narrow for its words, each row as lines of "column: value", so that nothing is cut."""
+    if table.__rich_measure__(console, console.options.update(max_width=10_000)).minimum <= console.width:
+        console.print(table)
+        return
+    console.print(table.title or "", style="italic")
+    names = [str(column.header) for column in table.columns]
+    for row in zip(*(column.cells for column in table.columns), strict=True):
+        for name, cell in zip(names, row, strict=True):
+            if str(cell).strip():
+                console.print(f"{name}: {' '.join(str(cell).split())}")
+        console.print()
 
 
 def quiet() -> None:

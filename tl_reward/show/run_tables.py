@@ -22,6 +22,7 @@ from tl_reward.results.sections import (
     Tested,
 )
 from tl_reward.results.store import Results
+from tl_reward.show.console import print_table
 
 
 def summary(results: Results, console: Console) -> None:
@@ -57,7 +58,7 @@ def _print_scores(entries: Mapping[str, ScoresEntry], console: Console) -> None:
         pairs = f"{entry['pairs']} ({entry['dropped']} dropped)" if entry["dropped"] else str(entry["pairs"])
         cells = _estimate(entry["accuracy"]), best, f"{entry['mean_margin']['value']:+.3f}"
         table.add_row(entry["model"], entry["dataset"], pairs, *cells)
-    console.print(table)
+    print_table(table, console)
 
 
 def _print_discovery(entries: Mapping[str, DiscoveryEntry], console: Console) -> None:
@@ -66,7 +67,7 @@ def _print_discovery(entries: Mapping[str, DiscoveryEntry], console: Console) ->
         sites, scores = (sorted(set(part)) for part in zip(*(key.split("/") for key in entry["computed"]), strict=True))
         cells = str(entry["pairs"]), f"{entry['tokens']:,}", "\n".join(sites), "\n".join(scores)
         table.add_row(name, entry["dataset"], *cells)
-    console.print(table)
+    print_table(table, console)
 
 
 def _print_overlap(name: str, entry: OverlapEntry, console: Console) -> None:
@@ -75,7 +76,7 @@ def _print_overlap(name: str, entry: OverlapEntry, console: Console) -> None:
         numbers = (f"{number:.3f}" for number in (pair["jaccard"], pair["chance"], pair["chance_by_layer"]))
         p = f"{pair['p_value']:.1g}" if pair["p_value"] else "<1e-300"
         table.add_row(f"{pair['a']} – {pair['b']}", str(pair["shared"]), *numbers, p)
-    console.print(table)
+    print_table(table, console)
     for model, thirds in entry["depth"].items():
         console.print(f"{model}: early / middle / late third of the layers {' / '.join(f'{share:.2f}' for share in thirds)}")
     ties = {model: count for model, count in entry["ties_at_cut"].items() if count}
@@ -91,7 +92,7 @@ def _print_ablation(name: str, entry: AblationEntry, console: Console) -> None:
     for point in entry["points"]:
         drawn = ", ".join(f"{v:.3f}" for v in point["random_accuracy"]) or "none: a layer is over half full"
         table.add_row(f"top {point['fraction']:.0%}", str(point["neurons"]), _estimate(point["ranked"]["accuracy"]), drawn)
-    console.print(table)
+    print_table(table, console)
     _print_caution(entry, console)
     ties = [f"{p['fraction']:.0%}: {p['ties_at_cut']}" for p in entry["points"] if p["ties_at_cut"]]
     if ties:
@@ -106,7 +107,7 @@ def _print_attribution(name: str, entry: AttributionEntry, console: Console) -> 
     for row in entry["exact"][:10]:
         estimated = (f"{row['estimated'][method]:+.5f}" for method in entry["methods"])
         table.add_row(row["name"], "random" if row["drawn"] else "top", *estimated, _signed(row["margin"]))
-    console.print(table)
+    print_table(table, console)
     console.print(
         f"The {min(10, len(entry['exact']))} largest of {len(entry['exact'])} that were edited, each alone (kind: {entry['kind']}), as "
         f"layer.neuron at {entry['site']}. Positive: the edit lowers the margin, in reward units."
@@ -123,7 +124,7 @@ def _print_attribution(name: str, entry: AttributionEntry, console: Console) -> 
         for method, each in found.items():
             cells = (_short(value) for value in (each["spearman"], each["pearson"], each["sign"], *each["precision"].values()))
             table.add_row(f"{method} (best)" if method == entry["best"] and len(found) > 1 else method, *cells)
-        console.print(table)
+        print_table(table, console)
 
 
 def _print_effects(name: str, entry: EffectsEntry, console: Console) -> None:
@@ -135,7 +136,7 @@ def _print_effects(name: str, entry: EffectsEntry, console: Console) -> None:
     for row in entry["effects"]:
         parts = (_signed(row["by_objective"][objective]) for objective in objectives)
         table.add_row(row["name"], _signed(row["margin"]), *parts, _short(row["accuracy"]))
-    console.print(table)
+    print_table(table, console)
     console.print(f"{entry['pairs']} pairs, at {entry['site']}. Positive: ablating lowers the margin, in reward units.")
 
 
@@ -143,7 +144,7 @@ def _print_tension(name: str, entry: TensionEntry, console: Console) -> None:
     table = Table("neurons that raise the margin of", "count", title=f"Tension: {name}")
     for label, coords in entry["quadrants"].items():
         table.add_row(label, f"{len(coords):,}")
-    console.print(table)
+    print_table(table, console)
     pairs = ", ".join(f"{count} pairs of {objective}" for objective, count in entry["pairs"].items())
     console.print(
         f"Effects by {entry['method']} at {entry['site']} on {pairs}; counted are those clear on both (false discovery rate 5 %)."
@@ -166,7 +167,7 @@ def _print_sets(name: str, entry: SetsEntry, console: Console) -> None:
         drawn = point["random_by_objective"].values() if objectives else [point["random_accuracy"]]
         random = "; ".join(", ".join(f"{value:.2f}" for value in values) or "–" for values in drawn)
         table.add_row(label, str(point["neurons"]), *cells(point["ranked"]), random, _short(point["relative_drop"]))
-    console.print(table)
+    print_table(table, console)
     console.print(
         "Random sets: the accuracy of each draw of as many neurons of the same layers, objective by objective. Share lost: of the clean "
         "accuracy over all pairs; negative where zeroing raises it."
@@ -189,7 +190,7 @@ def _print_patching(name: str, entry: PatchingEntry, console: Console) -> None:
         site = cell["kind"] if cell["unit"] is None else f"{cell['kind']}, head {cell['unit']}"
         layer = "the set" if cell["layer"] is None else str(cell["layer"])
         table.add_row(site, layer, str(cell["where"]), _short(cell["noising"]), _short(cell["denoising"]))
-    console.print(table)
+    print_table(table, console)
     aligned = {key: sum(values) for key, values in entry["aligned"].items()}
     alone = aligned["chosen_alone"] + aligned["rejected_alone"]
     console.print(
@@ -211,7 +212,7 @@ def _print_model_patching(name: str, entry: ModelPatchingEntry, console: Console
             drawn = (point["random_accuracy"], point["random_recovered"], point["random_kept"])
             table.add_row("  random", *map(_drawn, drawn))
     table.add_row("the source itself", _short(entry["source"]["accuracy"]), "", "")
-    console.print(table)
+    print_table(table, console)
     console.print(
         f"Recovered: of the {entry['lost']} pairs that {entry['source_model']} has right and {entry['model']} by itself wrong, the share "
         f"right when patched. Kept: the same of the pairs that {entry['model']} by itself has right. Random: each draw of as many neurons "
@@ -226,7 +227,7 @@ def _print_lens(name: str, entry: LensEntry, console: Console) -> None:
     for depth in sorted({round(last * i / 6) for i in range(7)}):
         decided = sum(at <= depth for at in entry["decided_at_depth"]) / entry["pairs"]
         table.add_row(str(depth), _estimate(entry["accuracy"][depth]), f"{entry['mean_margin'][depth]['value']:+.3f}", f"{decided:.2f}")
-    console.print(table)
+    print_table(table, console)
     console.print(
         f"The reward head, read from the residual stream after some of the {last} layers. Decided: the margin keeps the sign of the last "
         "row from there on."

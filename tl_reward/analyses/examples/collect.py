@@ -23,7 +23,7 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import stream
 from tl_reward.running.batching import Pairs, encode_for, interventions_of
-from tl_reward.running.options import RunOptions
+from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import Where, check_where
 
 NeuronSite = Literal["mlp_post", "mlp_gate"]
@@ -98,6 +98,7 @@ class Examples:
     words_out: WordsOut | None
 
 
+@checked
 def collect_examples(
     model: HookedRewardModel,
     pairs: Pairs,
@@ -106,7 +107,7 @@ def collect_examples(
     site: NeuronSite = "mlp_post",
     where: Where = "response",
     unembedding: Float[Tensor, "d_model vocab"] | None = None,
-    checkpoint: Path | None = None,
+    saved: Path | None = None,
     seed: int = 0,
     progress: str | None = None,
     **options: Unpack[RunOptions],
@@ -119,7 +120,7 @@ def collect_examples(
         neurons: those to show in detail. Of all others only the top transcripts are found.
         where: "response" by default: the prompt is the same in both transcripts of a pair, and so are peaks there.
         unembedding: of the base language model (`checkpoints.load_unembedding`); without, words out are not computed.
-        checkpoint: a file to keep the state in, after every `CHUNK` pairs. A call that was cut short goes on from there, with the same
+        saved: a file to keep the state in, after every `CHUNK` pairs. A call that was cut short goes on from there, with the same
             result; the file is deleted at the end.
         seed: of the transcripts drawn at random.
         options: how the model is run (`running.options.RunOptions`).
@@ -137,7 +138,7 @@ def collect_examples(
     words_of = words_out(model, neurons, unembedding) if unembedding is not None else None  # says no before the passes
     task = Task(model, encoded, neurons, site, where, seed, state={})
     identity = identity_of(task, interventions_of(options))
-    state, done = read_state(checkpoint, identity, model.cfg.device)
+    state, done = read_state(saved, identity, model.cfg.device)
     task.state.update(state)
     chunks = range(0, len(encoded.pairs), passes.CHUNK)
 
@@ -148,14 +149,14 @@ def collect_examples(
                 last = start + len(part.encoded.pairs)
                 label = f"{progress}, pass {number + 1} of 2, pairs {start + 1}-{last} of {len(encoded.pairs)}" if progress else None
                 stream(model, part.encoded, sums.sites, sums, whole=True, progress=label, **options)
-                write_state(checkpoint, identity, task.state, i + 1)
+                write_state(saved, identity, task.state, i + 1)
 
     run(0, Peaks(task))
     details = Details(task)
     run(1, details)
     found = _examples(task, details, words_of)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
+    if saved is not None:
+        saved.unlink(missing_ok=True)
     return found
 
 

@@ -7,9 +7,10 @@ checkpoint says of itself is checked against its files before memory is taken fo
 from tl_reward.model.checkpoints.loading import (
     Checkpoint,
     check_reward_head,
+    check_reward_model,
     load_reward_model,
     load_unembedding,
     load_with_fresh_head,
 )
 
-__all__ = ["Checkpoint", "check_reward_head", "load_reward_model", "load_unembedding", "load_with_fresh_head"]
+__all__ = ["Checkpoint", "check_reward_head", "check_reward_model", "load_reward_model", "load_unembedding", "load_with_fresh_head"]

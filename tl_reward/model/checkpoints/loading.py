@@ -14,6 +14,7 @@ from tl_reward.errors import InputError
 from tl_reward.model import architectures, conversion, embedded
 from tl_reward.model.checkpoints.adapters import adapter_config, merge_adapter, scale_of
 from tl_reward.model.checkpoints.folders import HubOptions, check_options, hf_config, local_folder, made_from, refused, tokenizer
+from tl_reward.model.checkpoints.quiet import quietly
 from tl_reward.model.checkpoints.stored import check_stored
 from tl_reward.model.origin import MadeFrom
 
@@ -27,6 +28,7 @@ class Checkpoint(NamedTuple):
     source: MadeFrom
 
 
+@quietly()
 def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = None, dtype: torch.dtype, hub: HubOptions) -> Checkpoint:
     """A `*ForSequenceClassification` checkpoint of one output, or an adapter merged into its base.
 
@@ -63,6 +65,7 @@ def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = Non
     return Checkpoint(hf_model, of_base, name, source)
 
 
+@quietly()
 def load_with_fresh_head(name_or_path: str | Path, *, seed: int, dtype: torch.dtype, hub: HubOptions) -> Checkpoint:
     """A causal language model with a new head of one output, drawn from normal(0, 0.02). A head that is there is replaced."""
     name = str(name_or_path)
@@ -75,6 +78,7 @@ def load_with_fresh_head(name_or_path: str | Path, *, seed: int, dtype: torch.dt
     return Checkpoint(hf_model, tokenizer(folder, name), name, source)
 
 
+@quietly()
 def load_unembedding(
     name_or_path: str | Path, *, dtype: torch.dtype = torch.float32, hub: HubOptions | None = None
 ) -> Float[Tensor, "d_model vocab"]:
@@ -96,6 +100,20 @@ def load_unembedding(
     state = conversion.to_lens(inside | {"score.weight": head}, config, dtype, copy=False)
     folded = state["ln_final.w"].float()[:, None] * state["unembed.W_U"].float()
     return (folded - folded.mean(0) if "ln_final.b" in state else folded).to(dtype)
+
+
+@quietly()
+def check_reward_model(name_or_path: str | Path, *, base: str | Path | None = None) -> None:
+    """Says no before another model is run for an hour: raises InputError where `load_reward_model` would, but for what only the weights
+    tell. It reads configs alone."""
+    name = str(name_or_path)
+    folder = local_folder(name, {})
+    adapter = adapter_config(folder, name)
+    if adapter is None:
+        check_reward_head(hf_config(folder, name), name)
+    else:
+        base_name = str(base or adapter.base_model_name_or_path)
+        architectures.architecture_of(hf_config(local_folder(base_name, {}), base_name))
 
 
 def check_reward_head(config: Any, name: str, class_name: str | None = None) -> None:

@@ -1,0 +1,176 @@
+"""What an argument may be: of which type, by its annotation, and a number by its name, which means one thing everywhere."""
+
+import inspect
+import math
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from numbers import Integral, Real
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from tl_reward.errors import InputError, shown
+
+
+class Range(NamedTuple):
+    """From `low` to `high`, both among them unless `above`: then `low` is not."""
+
+    low: float
+    high: float = math.inf
+    above: bool = False
+
+    def holds(self, value: Any) -> bool:
+        finite = is_whole(value) or math.isfinite(value)  # a whole number may be too large for a float
+        return finite and (self.low < value if self.above else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        if math.isinf(self.low):
+            return "a finite number"
+        if math.isinf(self.high):
+            return f"{'a finite number above' if self.above else 'at least'} {self.low}"
+        return f"in {'(' if self.above else '['}{self.low}, {self.high}]"
+
+
+_FROM_0, _FROM_1 = Range(0), Range(1)
+RANGES: Mapping[str, Range] = {
+    **dict.fromkeys(("max_tokens", "max_length", "limit", "find_limit", "steps", "most", "count", "jobs"), _FROM_1),
+    **dict.fromkeys(("draws", "top", "random", "show"), _FROM_0),
+    **dict.fromkeys(("fraction", "fractions"), Range(0, 1, above=True)),
+    "max_memory_gb": Range(0, above=True),
+    "factor": Range(-math.inf),
+    "seed": Range(0, 2**63 - 1),  # what torch and numpy both take
+    "port": Range(0, 65535),
+}
+
+
+def check_range(name: str, value: Any) -> None:
+    """Checks a number, or a list of them, against the range of that name; what has no range, or is no number, passes.
+
+    Raises:
+        InputError: a number outside the range, not a number (nan) or infinite; no fraction, or one twice among several.
+    """
+    given = list(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)) else [value]
+    label = "fraction" if name == "fractions" else name
+    for each in given:
+        if name in RANGES and _is_number(each) and not RANGES[name].holds(each):
+            raise InputError(f"{label} must be {RANGES[name]}, got {each}")
+    if name == "fractions":
+        twice = [each for i, each in enumerate(given) if each in given[:i]]
+        if twice or not given:
+            raise InputError(f"fractions must differ, got {shown(twice[0])} twice" if twice else "fractions must not be empty")
+
+
+def check_argument(label: str, value: Any, hint: Any) -> None:
+    """Raises InputError where a value is not of the type of an annotation, or is a number outside the range of its name."""
+    problem = next(_problems(label, value, hint), None)
+    if problem is not None:
+        raise InputError(problem)
+    check_range(label, value)
+
+
+def check_fields(instance: Any) -> None:
+    """`check_argument` for every field of a dataclass: what it says in `__post_init__` before anything else."""
+    hints = inspect.get_annotations(type(instance))
+    for each in fields(instance):
+        if each.init and each.name in hints:
+            check_argument(each.name, getattr(instance, each.name), hints[each.name])
+
+
+def _problems(label: str, value: Any, hint: Any) -> Iterator[str]:
+    """What is wrong with a value; nothing where it is of the type, or the type is one that this does not know."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        found = [next(_problems(label, value, each), None) for each in inner]
+        if None not in found:
+            # Where a type looked into the value, its label is longer, and it says more.
+            deep = [problem for problem in found if problem and not problem.startswith(f"{label} ")]
+            alone = [problem for problem in found[:-1] if problem] if inner[-1] is type(None) else []
+            yield (deep or (alone if len(alone) == 1 else []) or [_wrong(label, hint, value)])[0]
+    elif origin is Literal:
+        if not any(type(value) is type(each) and value == each for each in inner):
+            yield _wrong(label, hint, value)
+    elif origin in (Sequence, list):
+        yield from _problems_of_list(label, value, inner[0])
+    elif origin is Mapping:
+        if not isinstance(value, Mapping):
+            yield _wrong(label, hint, value)
+        else:
+            for key, each in value.items():
+                yield from _problems(f"{label}[{shown(key)}]", each, inner[1])
+    elif not _is_of(value, hint, origin):
+        yield _wrong(label, hint, value)
+
+
+def _problems_of_list(label: str, value: Any, inner: Any) -> Iterator[str]:
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable) or isinstance(value, Iterator):
+        hint = " by itself: put it in brackets" if hasattr(value, "hooks") else ""
+        yield f"{label} must be a list, got {shown(value)}{hint}"
+    else:
+        for i, each in enumerate(value):
+            yield from _problems(f"{label}[{i}]", each, inner)
+
+
+def _is_of(value: Any, hint: Any, origin: Any) -> bool:
+    if hint is int:
+        return is_whole(value)
+    if hint is float:
+        return _is_number(value)
+    if hint is None or hint is type(None):
+        return value is None
+    if origin is Callable:
+        return callable(value)
+    if hasattr(hint, "array_type"):  # jaxtyping's; who needs a shape says itself which
+        return isinstance(value, hint.array_type)
+    if not isinstance(hint, type) or origin is not None:
+        return True
+    return isinstance(value, hint) and not (isinstance(value, type) and hint is not type)  # a class may look like what it makes
+
+
+def is_whole(value: Any) -> bool:
+    """A whole number, of numpy too; True and False are none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _wrong(label: str, hint: Any, value: Any) -> str:
+    got = f"the class {value.__name__} itself" if isinstance(value, type) else shown(value)
+    if getattr(hint, "__name__", None) == "Intervention":
+        return f"{label} must have hooks(batch), got {got}; make one of a function with @tl_reward.intervention(site)"
+    return f"{label} must be {_named(hint)}, got {got}"
+
+
+_NAMES: Mapping[str, str] = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "True or False",
+    "NoneType": "None",
+    "Callable": "a function",
+    "Mapping": "a dictionary",
+    "Sequence": "a list",
+    "list": "a list",
+    "HookedRewardModel": "a reward model (tl_reward.load gives one)",
+    "Source": "Source(model) or patch_between(model, other)",
+    "dtype": "a torch.dtype",
+}
+
+
+def _named(hint: Any) -> str:
+    """A type in words.
+
+    >>> _named(int | None), _named(Literal["a", "b", "c"]), _named(Literal["a", "b"] | float)
+    ('a whole number or None', 'a, b or c', 'a or b, or a number')
+    """
+    origin = get_origin(hint)
+    if origin is Literal:
+        *first, last = map(str, get_args(hint))
+        return f"{', '.join(first)} or {last}" if first else last
+    if origin in (Union, types.UnionType):
+        parts = [_named(each) for each in get_args(hint)]
+        return f"{', '.join(parts[:-1])}{',' if any(' or ' in each for each in parts) else ''} or {parts[-1]}"
+    if hasattr(hint, "array_type"):
+        return f"a {hint.array_type.__name__.lower()}"
+    name = getattr(origin or hint, "__name__", str(hint))
+    return _NAMES.get(name, f"a {name}")
