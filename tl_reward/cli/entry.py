@@ -99,7 +99,7 @@ class ScoreCommand:
         with self.output.run(data) as results:
             for name, model in self.running.models(self.models):
                 for dataset, pairs in data.items():
-                    scores = score(model, pairs, progress=f"{name}: {dataset}", **self.running.options)
+                    scores = score(model, pairs, progress=f"{name}: {dataset}", **self.running.options_on(self.data))
                     record_scores(results, name, dataset, scores)
 
 

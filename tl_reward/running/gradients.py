@@ -60,7 +60,7 @@ def backpropagate(
     check_consumer(consumer)
     if steps is not None and steps < 1:
         raise InputError(f"steps must be at least 1, got {steps}")
-    encoded = encode_for(model, pairs, **options)
+    encoded = encode_for(model, pairs, gradients=True, **options)
     sign = encoded.sides[:, 0].sum(0) - encoded.sides[:, 1].sum(0)
     made = batches_for([model], encoded, options, shared=_all_per_token(options), gradients=True, grouping=grouping)
     with parallel.together():

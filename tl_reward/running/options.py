@@ -1,7 +1,7 @@
 """How a model is run over pairs: the options that every function which does so takes."""
 
 from collections.abc import Sequence
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from tl_reward.data.pairs import Overlong
 from tl_reward.interventions.protocol import Intervention
@@ -14,8 +14,10 @@ class RunOptions(TypedDict, total=False):
         the edited one: its scores, its statistics, its gradients; what a function edits besides comes after them.
     max_tokens: tokens a batch; a prefix that transcripts share counts once. Default: as many as run fastest and fit.
     max_memory_gb: memory that a batch may take besides the model's weights, in GiB. Default: half of what is free.
-    max_length: longest transcript, in tokens. Default: 1,024 (the study's), or the model's context if that is shorter.
+    max_length: longest transcript, in tokens. Default: the model's context, or what fits in memory where that does not (`reading` of a
+        result says so where a pair was left out for it).
     overlong: what to do with longer ones; see `encoding.encode_pairs`.
+    on_bad: "drop" leaves out pairs that the model's chat template refuses, and counts them; by default they are an error.
     """
 
     interventions: Sequence[Intervention]
@@ -23,3 +25,4 @@ class RunOptions(TypedDict, total=False):
     max_memory_gb: float | None
     max_length: int | None
     overlong: Overlong
+    on_bad: Literal["error", "drop"]
