@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from operator import index
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, first_line
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,10 @@ class NeuronSet:
     coords: tuple[tuple[int, int], ...] = ()
 
     def __init__(self, coords: Iterable[tuple[int, int]] = ()) -> None:
-        unique = sorted({(int(layer), int(neuron)) for layer, neuron in coords})
+        try:
+            unique = sorted({(index(layer), index(neuron)) for layer, neuron in coords})
+        except (TypeError, ValueError) as error:  # numbers with a fraction, text, things that are no pairs
+            raise InputError(f"neurons must be (layer, neuron) pairs of whole numbers: {first_line(error)}") from None
         negative = [coord for coord in unique if min(coord) < 0]
         if negative:
             raise InputError(f"layers and neurons must be at least 0, got {negative[0]}")
@@ -82,15 +86,21 @@ class NeuronSet:
 
     @classmethod
     def from_mask(cls, mask: Bool[Tensor, "layer neuron"]) -> "NeuronSet":
+        """The neurons at which a mask is true."""
         return cls((layer, neuron) for layer, neuron in mask.nonzero().tolist())
 
     @classmethod
     def top(cls, score: Float[Tensor, "layer neuron"], *, k: int | None = None, fraction: float | None = None) -> "NeuronSet":
         """The neurons with the highest scores: exactly `k`, or `round(fraction * count)`. Ties go to the lower layer, then neuron.
 
+        With `k` of 0 the set is empty. Raises InputError for both or neither of `k` and `fraction`; a `k` that is no whole number or more
+        than there are; a fraction outside (0, 1], or of less than one neuron; scores that are not [layer, neuron] or not all finite.
+
         >>> NeuronSet.top(torch.tensor([[1.0, 3.0], [3.0, 2.0]]), k=2).coords
         ((0, 1), (1, 0))
         """
+        if score.ndim != 2:
+            raise InputError(f"scores must be [layer, neuron], got a tensor of shape {list(score.shape)}")
         flat = score.flatten()
         if (k is None) == (fraction is None):
             raise InputError("give either k or fraction")
@@ -100,7 +110,7 @@ class NeuronSet:
             if k == 0:
                 raise InputError(f"fraction {fraction} of {len(flat)} neurons is less than one neuron")
         assert k is not None
-        if not 0 <= k <= len(flat):
+        if isinstance(k, bool) or not isinstance(k, int) or not 0 <= k <= len(flat):
             raise InputError(f"k must be in [0, {len(flat)}], got {k}")
         if not flat.isfinite().all():
             raise InputError(f"{int((~flat.isfinite()).sum())} of {len(flat)} scores are not finite")
@@ -109,7 +119,7 @@ class NeuronSet:
         return cls((int(i) // width, int(i) % width) for i in order)
 
     def matched_random(self, d_mlp: int, *, seed: int) -> "NeuronSet":
-        """As many neurons of each layer, drawn without replacement from those outside the set.
+        """As many neurons of each layer, drawn without replacement from those outside the set; of an empty set, none.
 
         Raises:
             InputError: a layer with more than half of its neurons in the set has too few others.
@@ -148,10 +158,14 @@ class NeuronSet:
 
     @classmethod
     def from_json(cls, value: Any) -> "NeuronSet":
+        """From what `to_json` gives. Raises InputError for anything else."""
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f"neurons must be a list of [layer, neuron], got {type(value).__name__}")
         return cls((layer, neuron) for layer, neuron in value)
 
 
 def check_fraction(fraction: float) -> None:
+    """Raises InputError for a share outside (0, 1], nan among them."""
     if not 0 < fraction <= 1:
         raise InputError(f"fraction must be in (0, 1], got {fraction}")
 

@@ -257,7 +257,8 @@ def _banded(
     """A line with its intervals as a band."""
     ends = [(value["low"], value["high"]) if None not in (value["low"], value["high"]) else (value["value"],) * 2 for value in values]
     figure.add_scatter(
-        x=[*x, *reversed(x)], y=[high for _, high in ends] + [low for low, _ in reversed(ends)], mode="lines", fill="toself", fillcolor=_faint(color), line={"width": 0}, hoverinfo="skip",
+        x=[*x, *reversed(x)], y=[high for _, high in ends] + [low for low, _ in reversed(ends)], mode="lines",
+        fill="toself", fillcolor=_faint(color), line={"width": 0}, hoverinfo="skip",
         legendgroup=name, showlegend=False, name=name, **place,
     )  # fmt: skip
     figure.add_scatter(
