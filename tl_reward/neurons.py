@@ -83,17 +83,23 @@ class NeuronSet:
 
     @classmethod
     def from_mask(cls, mask: Bool[Tensor, "layer neuron"]) -> "NeuronSet":
+        """The neurons at which a mask is true."""
         return cls((layer, neuron) for layer, neuron in mask.nonzero().tolist())
 
     @classmethod
     def top(cls, score: Float[Tensor, "layer neuron"], *, k: int | None = None, fraction: float | None = None) -> "NeuronSet":
         """The neurons with the highest scores: exactly `k`, or `round(fraction * count)`. Ties go to the lower layer, then neuron.
 
+        With `k` of 0 the set is empty. Raises InputError for both or neither of `k` and `fraction`; a `k` that is no whole number or more
+        than there are; a fraction outside (0, 1], or of less than one neuron; scores that are not [layer, neuron] or not all finite.
+
         >>> NeuronSet.top(torch.tensor([[1.0, 3.0], [3.0, 2.0]]), k=2).coords
         ((0, 1), (1, 0))
         """
         check_argument("score", score, Tensor)
         check_argument("k", k, int | None)
+        if score.ndim != 2:
+            raise InputError(f"scores must be [layer, neuron], got a tensor of shape {list(score.shape)}")
         flat = score.flatten()
         if (k is None) == (fraction is None):
             raise InputError("give either k or fraction")
@@ -109,7 +115,7 @@ class NeuronSet:
         return cls((int(i) // width, int(i) % width) for i in order)
 
     def matched_random(self, d_mlp: int, *, seed: int) -> "NeuronSet":
-        """As many neurons of each layer, drawn without replacement from those outside the set.
+        """As many neurons of each layer, drawn without replacement from those outside the set; of an empty set, none.
 
         Raises:
             InputError: a layer with more than half of its neurons in the set has too few others.
@@ -150,6 +156,9 @@ class NeuronSet:
 
     @classmethod
     def from_json(cls, value: Any) -> "NeuronSet":
+        """From what `to_json` gives. Raises InputError for anything else."""
+        if not isinstance(value, (list, tuple)):
+            raise InputError(f"neurons must be a list of [layer, neuron], got {type(value).__name__}")
         return cls((layer, neuron) for layer, neuron in value)
 
 

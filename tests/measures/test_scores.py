@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tl_reward.data.pairs import Message, PreferencePair
+from tl_reward.data.reading import Reading
 from tl_reward.errors import InputError
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
 from tl_reward.measures.scores import Scores
@@ -80,7 +81,7 @@ def test_by_subset():
 def test_scores_of_pairs():
     one, two = (Message("user", "Hi"), Message("assistant", "A")), (Message("user", "Hi"), Message("assistant", "B"))
     pairs = [PreferencePair("x", one, two, "helpful", "chat", "g"), PreferencePair("y", two, one)]
-    made = Scores.of(pairs, [1.0, 2.0], [0.0, 5.0], dropped=3)
+    made = Scores.of(pairs, [1.0, 2.0], [0.0, 5.0], Reading(5, {"longer than 9 tokens": 3}))
     assert (made.ids, made.groups, made.subsets, made.dropped) == (("x", "y"), ("g", "y"), ("chat", ""), 3)
     assert made.margin.tolist() == [1, -3]
     assert len(made) == 2

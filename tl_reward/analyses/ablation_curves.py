@@ -8,6 +8,7 @@ from typing import Unpack
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_reward.data.reading import Reading
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation, random_like
 from tl_reward.interventions.protocol import Edit
@@ -60,6 +61,11 @@ class AblationCurve:
     clean: Scores
     points: tuple[AblationPoint, ...]
 
+    @property
+    def reading(self) -> Reading | None:
+        """How many pairs were given, and how many left out, by reason."""
+        return self.clean.reading
+
     def to_json(self) -> AblationCurveJson:
         return {"clean": self.clean.to_json(), "points": [point.to_json(self.clean) for point in self.points]}
 
@@ -70,6 +76,11 @@ class SetAblations:
 
     clean: Scores
     sets: Mapping[str, AblationPoint]
+
+    @property
+    def reading(self) -> Reading | None:
+        """How many pairs were given, and how many left out, by reason."""
+        return self.clean.reading
 
     def to_json(self) -> SetAblationsJson:
         return {"clean": self.clean.to_json(), "sets": {name: point.to_json(self.clean) for name, point in self.sets.items()}}

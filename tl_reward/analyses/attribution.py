@@ -16,6 +16,7 @@ from tl_reward.data.alignment import align
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch
 from tl_reward.data.pairs import pair_hash
+from tl_reward.data.reading import Reading
 from tl_reward.errors import InputError
 from tl_reward.interventions.patches import patch_between
 from tl_reward.measures.names import Method, check_method
@@ -38,12 +39,14 @@ class Attribution:
             where the method gives none.
         pairs: the hash of each pair that it comes from.
         prompts: how many different ones these have.
+        reading: how many pairs were given, and how many left out, by reason.
     """
 
     effect: Float[Tensor, "layer neuron"]
     error: Float[Tensor, "layer neuron"]
     pairs: tuple[str, ...]
     prompts: int
+    reading: Reading | None = None
 
     def q_value(self) -> Float[Tensor, "layer neuron"]:
         """The false discovery rate at which the neuron would be said to have an effect, among all of them (Benjamini and Hochberg 1995),
@@ -89,7 +92,7 @@ def attribute(
             without a shared prefix, where the baseline is the pair.
     """
     shape = unit_shape(model.cfg, site)
-    encoded = encode_for(model, pairs, **options)
+    encoded = encode_for(model, pairs, gradients=True, **options)
     if isinstance(baseline, str) and baseline == "pair":
         align(encoded)  # says which pair cannot be aligned
         encoded = encoded.apart()
@@ -103,7 +106,7 @@ def attribute(
     against = against if where == "all" else BaselineAtTokens(where, against)
     backpropagate(model, encoded, sites, sums, steps=steps, baseline=against, grouping=grouping, progress=progress, **options)
     hashes = tuple(pair_hash(pair) for pair in encoded.pairs)
-    return Attribution(sums.mean().float(), sums.standard_error().float(), hashes, sums.prompts)
+    return Attribution(sums.mean().float(), sums.standard_error().float(), hashes, sums.prompts, encoded.reading)
 
 
 class _PromptSums:
@@ -225,7 +228,7 @@ def estimate(
         InputError: an unknown method; "mean" for heads, whose mean is a vector (`attribute` takes it as its baseline).
     """
     check_estimate(method, site)
-    encoded = encode_for(model, pairs, **options)
+    encoded = encode_for(model, pairs, gradients=True, **options)
     if method == "gradient":
         return attribute(model, encoded, site=site, progress=progress, **options)
     if method == "integrated":
@@ -238,4 +241,4 @@ def estimate(
     found = direct_attribution(model, encoded, progress=progress, **options)
     by_side = found.head if site == "attn_z" else found.neuron
     effect = by_side[0] - by_side[1]
-    return Attribution(effect, torch.full_like(effect, torch.inf), found.pairs, len(set(encoded.prompts)))
+    return Attribution(effect, torch.full_like(effect, torch.inf), found.pairs, len(set(encoded.prompts)), encoded.reading)

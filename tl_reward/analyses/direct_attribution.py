@@ -11,6 +11,7 @@ from tl_reward import parallel
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch
 from tl_reward.data.pairs import pair_hash
+from tl_reward.data.reading import Reading
 from tl_reward.errors import InputError
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import stream
@@ -33,6 +34,7 @@ class DirectAttribution:
         remainder: what float error leaves, and what `interventions` of the options write into the residual stream themselves.
         largest_remainder: of a single transcript, in size.
         pairs: the hash of each pair that it comes from.
+        reading: how many pairs were given, and how many left out, by reason.
     """
 
     neuron: Float[Tensor, "side layer neuron"]
@@ -43,6 +45,7 @@ class DirectAttribution:
     reward: Float[Tensor, " side"]
     largest_remainder: float
     pairs: tuple[str, ...]
+    reading: Reading
 
     def layers(self) -> dict[str, Float[Tensor, "side layer"]]:
         """Heads and neurons, summed by layer."""
@@ -71,6 +74,7 @@ def direct_attribution(
         reward=sums.reward.float(),
         largest_remainder=sums.largest_remainder,
         pairs=tuple(pair_hash(pair) for pair in encoded.pairs),
+        reading=encoded.reading,
     )
 
 

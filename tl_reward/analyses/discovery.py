@@ -11,6 +11,7 @@ from torch import Tensor
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch
 from tl_reward.data.pairs import pair_hash
+from tl_reward.data.reading import Reading
 from tl_reward.errors import InputError
 from tl_reward.measures.contrast import Contrast, ContrastSums
 from tl_reward.measures.names import CONTRASTS, ContrastName, RankingName, StatisticName, check_ranking
@@ -34,6 +35,7 @@ class Discovery:
         contrast: by site, chosen against rejected; empty where a side has less than two transcripts.
         where: what a transcript's number is in a contrast: "readout", the activation at the last token; "response", the mean over
             the last assistant turn; "all", the mean over all tokens.
+        reading: how many pairs were given, and how many left out, by reason; None in a run that does not say.
     """
 
     by_side: Mapping[tuple[UnitSite, StatisticName], Float[Tensor, "side layer _"]]
@@ -42,6 +44,7 @@ class Discovery:
     firing: Mapping[tuple[UnitSite, str], Float[Tensor, "layer _"]] = field(default_factory=dict)
     contrast: Mapping[UnitSite, Contrast] = field(default_factory=dict)
     where: Where = "response"
+    reading: Reading | None = None
 
     def ranking(self, score: RankingName, site: UnitSite = "mlp_post", *, seed: int = 0) -> Float[Tensor, "layer neuron"]:
         """Higher ranks first. Statistics: the mean of both sides. Contrasts: their size. "entropy": `Selectivity.ranking`.
@@ -117,6 +120,7 @@ def discover(
         firing={(kind, name): value for kind, each in statistics.items() if kind != "attn_z" for name, value in each.firing().items()},
         contrast={kind: contrast.result() for kind, contrast in sums.contrasts.items()},
         where=where,
+        reading=encoded.reading,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_reward.data.reading import Reading
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ablation
 from tl_reward.interventions.protocol import Edit
@@ -57,6 +58,11 @@ class Effects:
     def margin(self) -> np.ndarray:
         """[set, pair]. Positive: ablating the set *lowers* the margin of chosen over rejected."""
         return self.chosen - self.rejected
+
+    @property
+    def reading(self) -> Reading | None:
+        """How many pairs were given, and how many left out, by reason."""
+        return self.clean.reading
 
     def mean_margin(self) -> list[Estimate]:
         """The mean effect on the margin, set by set, with its bootstrap interval over prompts."""
@@ -177,6 +183,11 @@ class Comparison:
     agreement: Mapping[str, Agreement]
     agreement_drawn: Mapping[str, Agreement]
 
+    @property
+    def reading(self) -> Reading | None:
+        """How many pairs were given, and how many left out, by reason."""
+        return self.effects.reading
+
     def best(self) -> str:
         """The method with the highest precision at the larger k; Spearman's correlation decides between equals."""
         return max(self.agreement, key=lambda name: (self.agreement[name].largest_precision(), self.agreement[name].spearman.value))
@@ -221,7 +232,12 @@ def compare_with_exact(
             raise InputError(f"estimate {name}: {int((~estimate.isfinite()).sum())} of {estimate.numel()} effects are not finite")
     values = {name: estimate.double().numpy() for name, estimate in estimates.items()}
     sample = sample_neurons(values, top=top, random=random, seed=seed)
-    effects = neuron_effects(model, pairs, sample.top | sample.random, **options)
+    # With the limit of a backward pass, so that these are the pairs that estimates come from.
+    encoded = encode_for(
+        model, pairs, gradients=True, max_memory_gb=options.get("max_memory_gb"), max_length=options.get("max_length"),
+        overlong=options.get("overlong", "drop"), on_bad=options.get("on_bad", "error"),
+    )  # fmt: skip
+    effects = neuron_effects(model, encoded, sample.top | sample.random, **options)
     coords = [place for neurons in effects.sets.values() for place in neurons]
     estimated = {name: np.array([value[place] for place in coords]) for name, value in values.items()}
     drawn = np.array([place in sample.random for place in coords])

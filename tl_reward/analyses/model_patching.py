@@ -1,7 +1,7 @@
 """What a reward model lacks and another one of the same shape has: activations of one, set in the other's run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Unpack
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from tl_reward.analyses.ablation_curves import AblationCurve, ablation_curve
 from tl_reward.analyses.attribution import Attribution, attribute
 from tl_reward.analyses.exact_effects import Comparison, compare_with_exact
+from tl_reward.data.reading import Reading
 from tl_reward.errors import InputError
 from tl_reward.interventions.patches import Patch, patch_between
 from tl_reward.interventions.protocol import Edit
@@ -52,6 +53,11 @@ class ModelPatching:
     def lost(self) -> np.ndarray:
         """[pair]: right in the source and wrong in the model."""
         return (self.source.margin > 0) & (self.curve.clean.margin <= 0)
+
+    @property
+    def reading(self) -> Reading | None:
+        """How many pairs were given, and how many left out, by reason."""
+        return self.curve.reading
 
     def to_json(self) -> ModelPatchingJson:
         return {
@@ -135,7 +141,7 @@ def gain(
         steps: with a number, the mean gradient on the path from the source's activations to the model's own (`attribute`).
     """
     found = attribute(model, pairs, site=site, baseline=source, steps=steps, where=where, progress=progress, **options)
-    return Attribution(-found.effect, found.error, found.pairs, found.prompts)
+    return replace(found, effect=-found.effect)
 
 
 @checked

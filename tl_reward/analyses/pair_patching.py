@@ -14,6 +14,7 @@ from tl_reward.data.alignment import Alignment, align
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch
 from tl_reward.data.pairs import PreferencePair
+from tl_reward.data.reading import Reading
 from tl_reward.data.text import token_texts
 from tl_reward.errors import InputError
 from tl_reward.interventions.patches import Patch, Source, pair_tokens
@@ -83,6 +84,11 @@ class PairPatching:
         exact, estimated = self.noised + self.denoised, self.noised_estimate + self.denoised_estimate
         return measure_agreement(estimated.mean(1), exact.mean(1))
 
+    @property
+    def reading(self) -> Reading | None:
+        """How many pairs were given, and how many left out, by reason."""
+        return self.clean.reading
+
     def to_json(self) -> PairPatchingJson:
         columns = zip(self.cells, self.share("noising"), self.share("denoising"), self.noised, self.denoised, self.tokens, strict=True)
         aligned = np.array(self.alignment)
@@ -143,7 +149,7 @@ def patch_pairs(
     Raises:
         InputError: a pair that shares no prefix; a place outside a transcript; no cell.
     """
-    encoded = encode_for(model, pairs, **options)
+    encoded = encode_for(model, pairs, gradients=True, **options)
     alignment = tuple(align(encoded))
     _check_places(encoded, alignment, where)
     if neurons is not None:
@@ -173,7 +179,7 @@ def patch_pairs(
 @checked
 def aligned_tokens(model: HookedRewardModel, pair: PreferencePair, **options: Unpack[RunOptions]) -> list[TokenPairJson]:
     """The text of each place at which a pair's transcripts are aligned after their shared prefix, up to the read-out token."""
-    encoded = encode_for(model, [pair], **options)
+    encoded = encode_for(model, [pair], gradients=True, **options)
     tokenizer = tokenizer_of(model)
     (found,) = align(encoded)
     sides = {"chosen": encoded.chosen[0], "rejected": encoded.rejected[0]}

@@ -11,6 +11,7 @@ from torch import Tensor
 from tl_reward import parallel
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch, shared_prefix
+from tl_reward.data.reading import Reading
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
 from tl_reward.measures.json_types import RewardLensJson
 from tl_reward.measures.scores import Scores
@@ -33,6 +34,11 @@ class RewardLens:
 
     scores: tuple[Scores, ...]
     curves: tuple["TokenCurves", ...]
+
+    @property
+    def reading(self) -> Reading | None:
+        """How many pairs were given, and how many left out, by reason."""
+        return self.scores[-1].reading
 
     def margins(self) -> Float[np.ndarray, "depth pair"]:
         return np.stack([scores.margin for scores in self.scores])
@@ -101,7 +107,7 @@ def reward_lens(model: HookedRewardModel, pairs: Pairs, *, progress: str | None 
     stream(model, encoded, read.sites, read, whole=True, progress=progress, **options)
     sides = [read.rewards[:, list(rows)].tolist() for rows in (encoded.chosen, encoded.rejected)]
     return RewardLens(
-        scores=tuple(Scores.of(encoded.pairs, a, b, encoded.dropped) for a, b in zip(*sides, strict=True)),
+        scores=tuple(Scores.of(encoded.pairs, a, b, encoded.reading) for a, b in zip(*sides, strict=True)),
         curves=tuple(
             TokenCurves(
                 read.curves[a], read.curves[b], encoded.rows[a].ids, encoded.rows[b].ids, shared_prefix(encoded.rows[a], encoded.rows[b])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tl_reward.analyses.attribution import Attribution, check_estimate, estimate
 from tl_reward.data.pairs import PreferencePair
+from tl_reward.data.reading import Reading
 from tl_reward.errors import InputError
 from tl_reward.measures.contrast import FALSE_DISCOVERY_RATE
 from tl_reward.measures.json_types import ConflictJson, TensionJson
@@ -68,6 +69,12 @@ class Tension:
     quadrants: Mapping[str, NeuronSet]
     conflict: Conflict
     conflict_clear: Conflict
+
+    @property
+    def reading(self) -> Reading | None:
+        """How many pairs were given, of both objectives together, and how many left out, by reason."""
+        one, other = (found.reading for found in self.effects.values())
+        return one + other if one and other else None
 
     def top(self, fraction: float) -> dict[str, NeuronSet]:
         """The neurons with the largest supporting effect on each objective, as those of one alone, of the other alone, and shared.

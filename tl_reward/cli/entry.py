@@ -102,7 +102,7 @@ class ScoreCommand:
         with self.output.run(data) as results:
             for name, model in self.running.models(self.models, results):
                 for dataset, pairs in data.items():
-                    scores = score(model, pairs, progress=f"{name}: {dataset}", **self.running.options)
+                    scores = score(model, pairs, progress=f"{name}: {dataset}", **self.running.options_on(self.data))
                     record_scores(results, name, dataset, scores)
 
 

@@ -67,6 +67,6 @@ class ExamplesCommand:
             found = collect_examples(
                 model, pairs, neurons, site=self.site, where=self.where, unembedding=load_unembedding(base) if base else None,
                 saved=self.output.out.with_name(f"{self.output.out.name}.partial"), seed=self.seed, progress=name,
-                **self.running.options,
+                **self.running.options_on(self.data),
             )  # fmt: skip
             record_examples(results, name, " + ".join(data), found)

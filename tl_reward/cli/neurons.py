@@ -46,7 +46,9 @@ class DiscoverCommand:
         with self.output.run(data) as results:
             base = HookedRewardModel.from_base(self.base, **self.running.precision) if self.base else None
             for name, model in self.running.models(self.models, results):
-                found = discover(model, pairs, base=base, sites=self.sites, progress=f"{name}: neurons", **self.running.options)
+                found = discover(
+                    model, pairs, base=base, sites=self.sites, progress=f"{name}: neurons", **self.running.options_on(self.data)
+                )
                 record_discovery(results, name, " + ".join(data), found)
 
 
@@ -83,7 +85,7 @@ class AttributeCommand:
         for method in self.methods:
             check_estimate(method, self.site)
         data = self.data.load(split="test", embedded="test")
-        options = self.running.options
+        options = self.running.options_on(self.data)
         with self.output.run(data, seed=self.seed) as results:
             for name, model in self.running.models(self.models, results):
                 check_sample(self.top, self.random, units=math.prod(unit_shape(model.cfg, self.site)))
@@ -151,7 +153,7 @@ class EffectsCommand:
         drawn_from = replace(self.data, pairs=self.source, objective=self.source_objective, subset=None)
         source = drawn_from.load(split="test", embedded="test")
         drawn = [pair for part in source.values() for pair in part]
-        options = self.running.options
+        options = self.running.options_on(self.data)
         with self.output.run(data | source, seed=self.seed) as results:
             model = self.running.model(self.model, results, source_run, other_model=self.other_model)
             if given is not None:
@@ -172,7 +174,7 @@ class EffectsCommand:
         from tl_reward.analyses.exact_effects import set_effects, singles
         from tl_reward.running.activations import sample_activations
 
-        options = self.running.options
+        options = self.running.options_on(self.data)
         mean = bank = None
         if self.kind == "mean":
             mean = discover(model, source, sites=(self.site,), **options).ranking("mean", self.site)
@@ -210,7 +212,7 @@ class TensionCommand:
         with self.output.run(data) as results:
             for name, model in self.running.models(self.models, results):
                 count_of(self.fraction, math.prod(unit_shape(model.cfg, self.site)))
-                found = tension(model, pairs, site=self.site, method=self.method, progress=name, **self.running.options)
+                found = tension(model, pairs, site=self.site, method=self.method, progress=name, **self.running.options_on(self.data))
                 record_tension(results, name, " + ".join(data), found, fraction=self.fraction)
 
 
@@ -259,7 +261,7 @@ class AblateCommand:
             for dataset, pairs in data.items():
                 curve = ablation_curve(
                     model, pairs, found.ranking, fractions=self.fractions, draws=self.draws, seed=self.seed, site=self.site,
-                    progress=f"{name}: {dataset}", **self.running.options,
+                    progress=f"{name}: {dataset}", **self.running.options_on(self.data),
                 )  # fmt: skip
                 record_ablation(results, name, dataset, curve, score=self.score, site=self.site, found=found.entry, pairs=pairs)
 

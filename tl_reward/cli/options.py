@@ -41,7 +41,7 @@ class Data:
     limit: int | None = None
     """Keep the first rows of each file, this many; a best-of-n row counts as one."""
     drop_bad: bool = False
-    """Leave out pairs with an empty side or two equal ones, instead of stopping."""
+    """Leave out pairs with an empty side or two equal ones, and those that the chat template refuses, instead of stopping."""
 
     def load(self, *, split: str, embedded: str) -> dict[str, list[PreferencePair]]:
         """The pairs of each source, by a name that says what was kept of it.
@@ -79,7 +79,7 @@ class Running:
     max_memory_gb: float | None = None
     """Memory that a batch may take besides the model's weights, in GiB. Default: half of what is free."""
     max_length: int | None = None
-    """Longest transcript, in tokens. Default: 1,024, or the model's context if that is shorter."""
+    """Longest transcript, in tokens. Default: the model's context, or what fits in memory."""
     overlong: Overlong = "drop"
     """What to do with longer ones: drop the pair, cut tokens off the left, or stop."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -148,8 +148,8 @@ class Running:
         label = self.label(model)
         return label if label in {*run.sections.get("discovery", {}), *listed} else model
 
-    @property
-    def options(self) -> "RunOptions":
+    def options_on(self, data: Data) -> "RunOptions":
+        """What every function that runs a model takes."""
         from tl_reward.interventions.from_functions import load_interventions
 
         return {
@@ -158,6 +158,7 @@ class Running:
             "max_memory_gb": self.max_memory_gb,
             "max_length": self.max_length,
             "overlong": self.overlong,
+            "on_bad": "drop" if data.drop_bad else "error",
         }
 
 

@@ -41,7 +41,7 @@ class PatchCommand:
         if self.tokens is not None and (not self.kinds or self.kinds[0] == "attn_z" or self.neurons):
             raise InputError("--tokens patches one kind of site whole, not heads or neurons: give it as the first of --kinds")
         data = self._one_pair(self.data.load(split="test", embedded="test"))
-        options = self.running.options
+        options = self.running.options_on(self.data)
         with self.output.run(data) as results:
             for name, model in self.running.models(self.models, results):
                 for dataset, pairs in data.items():
@@ -116,7 +116,7 @@ class PatchModelsCommand:
         finders = finding.load(split="train", embedded="find")
         pairs = [pair for part in finders.values() for pair in part]
         origin = found_on(" + ".join(finders), pairs)
-        options, site, where = self.running.options, self.site, self.where
+        options, site, where = self.running.options_on(self.data), self.site, self.where
         with self.output.run(tested | finders, seed=self.seed) as results:
             both = self.running.model(self.model, results), self.running.load(self.source)
             record_model(results, source, both[1])
@@ -163,5 +163,5 @@ class LensCommand:
         with self.output.run(data) as results:
             for name, model in self.running.models(self.models, results):
                 for dataset, pairs in data.items():
-                    found = reward_lens(model, pairs, progress=f"{name}: {dataset}", **self.running.options)
+                    found = reward_lens(model, pairs, progress=f"{name}: {dataset}", **self.running.options_on(self.data))
                     record_lens(results, name, dataset, found, model.tokenizer, show=self.show)

@@ -1,9 +1,10 @@
 """Pairs as rows of tokens: each different transcript once, cut or left out where it is over-long."""
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tl_reward.data.pairs import Overlong, PreferencePair, Transcript, check_unique_ids
-from tl_reward.data.text import render
+from tl_reward.data.reading import Reading
+from tl_reward.data.text import RenderedTranscript, render, template_date
 from tl_reward.errors import InputError
 
 
@@ -27,16 +29,28 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class EncodedPairs:
-    """Pairs as rows of token ids. Each different transcript is one row, however many pairs it is part of.
+    """Pairs as rows of token ids. Transcripts of the same tokens are one row, however many pairs they are part of.
 
-    `chosen[i]` and `rejected[i]` index `rows`. `dropped` counts the pairs left out because a side was over-long.
+    `chosen[i]` and `rejected[i]` index `rows`. They are the same row where the model reads both sides as equal: such a pair's margin is
+    exactly 0, which counts as half right (`Scores.accuracy`). `reading` counts the pairs left out, by reason.
     """
 
     pairs: tuple[PreferencePair, ...]
     rows: tuple[Row, ...]
     chosen: tuple[int, ...]
     rejected: tuple[int, ...]
-    dropped: int
+    reading: Reading = field(default_factory=lambda: Reading(0))
+
+    @property
+    def dropped(self) -> int:
+        """How many pairs were left out."""
+        return self.reading.dropped
+
+    @cached_property
+    def equal(self) -> tuple[int, ...]:
+        """The pairs whose two sides are the same tokens."""
+        sides = zip(self.chosen, self.rejected, strict=True)
+        return tuple(i for i, (a, b) in enumerate(sides) if a == b or self.rows[a].ids == self.rows[b].ids)
 
     @cached_property
     def objectives(self) -> tuple[str, ...]:
@@ -65,7 +79,7 @@ class EncodedPairs:
         """The same pairs with two rows of their own each, those of `rows_of_pair`, also where pairs have a transcript in common."""
         rows = [self.rows[row] for pair in zip(self.chosen, self.rejected, strict=True) for row in pair]
         chosen, rejected = zip(*map(rows_of_pair, range(len(self.pairs))), strict=True)
-        return EncodedPairs(self.pairs, tuple(rows), chosen, rejected, self.dropped)
+        return EncodedPairs(self.pairs, tuple(rows), chosen, rejected, self.reading)
 
     @property
     def pair_of_row(self) -> tuple[int, ...]:
@@ -94,7 +108,10 @@ def encode(transcripts: Sequence[Transcript], tokenizer: PreTrainedTokenizerBase
         unread: a token that the read-out passes over at the end of a transcript (`HookedRewardModel.unread_token`): left out there, since
             no token before it depends on it. Of a transcript of nothing else, the first stays.
     """
-    rendered = [render(transcript, tokenizer) for transcript in transcripts]
+    return _rows([render(transcript, tokenizer) for transcript in transcripts], tokenizer, unread)
+
+
+def _rows(rendered: Sequence[RenderedTranscript], tokenizer: PreTrainedTokenizerBase, unread: int | None) -> list[Row]:
     encoded = tokenizer(
         [item.text for item in rendered],
         add_special_tokens=tokenizer.chat_template is None,
@@ -102,6 +119,8 @@ def encode(transcripts: Sequence[Transcript], tokenizer: PreTrainedTokenizerBase
     )
     rows = []
     for item, ids, offsets in zip(rendered, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        if not ids:
+            raise InputError(f"the tokenizer makes no token of a transcript: {item.text[:60]!r}")
         if unread is not None:
             ids = ids[: max([1, *(i for i, token in enumerate(ids, 1) if token != unread)])]
             offsets = offsets[: len(ids)]
@@ -117,6 +136,8 @@ def encode_pairs(
     max_length: int,
     overlong: Overlong = "drop",
     unread: int | None = None,
+    on_bad: Literal["error", "drop"] = "error",
+    limited_by: str = "max_length",
 ) -> EncodedPairs:
     """Tokenises pairs, and deals with transcripts of more than `max_length` tokens.
 
@@ -124,38 +145,75 @@ def encode_pairs(
         overlong: "drop" leaves out a pair with an over-long side (with a best-of-n row, all of its pairs) and counts it; "left" cuts
             tokens off the start of the transcript, so that its end, where the reward is read, stays; "error" stops.
         unread: see `encode`.
+        on_bad: "error" stops at a pair that the tokenizer's chat template refuses, "drop" leaves it out (with a best-of-n row, all of its
+            pairs) and counts it.
+        limited_by: what the limit is, for messages.
 
     Raises:
-        InputError: no pair is left, or `overlong` is "error" and a transcript is over-long.
+        InputError: no pair is left; `overlong` is "error" and a transcript is over-long; `on_bad` is "error" and the chat template refuses
+            a transcript (with the pair and where it was read).
     """
+    pairs = list(pairs)
     check_unique_ids(pairs, "pairs")
-    index: dict[Transcript, int] = {}
-    for pair in pairs:
-        for transcript in (pair.chosen, pair.rejected):
-            index.setdefault(transcript, len(index))
-    rows = encode(list(index), tokenizer, unread=unread)
-    long_rows = {i for i, row in enumerate(rows) if len(row.ids) > max_length}
-    long_pairs = [p for p in pairs if {index[p.chosen], index[p.rejected]} & long_rows]
-    if long_pairs and overlong == "error":
-        raise InputError(f"{len(long_pairs)} pairs are longer than {max_length} tokens, the first is {long_pairs[0].id}")
-    kept = list(pairs)
-    if long_pairs and overlong == "drop":
-        gone = {p.group or p.id for p in long_pairs}
-        kept = [p for p in pairs if (p.group or p.id) not in gone]
-        if not kept:
-            raise InputError(f"every one of {len(pairs)} pairs is longer than {max_length} tokens")
+    for name, value, allowed in (("overlong", overlong, ("drop", "left", "error")), ("on_bad", on_bad, ("error", "drop"))):
+        if value not in allowed:
+            raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    if not pairs:
+        raise InputError("at least one pair is needed, got none")
+    texts, refused = _rendered(pairs, tokenizer, on_bad)
+    rows = dict(zip(texts, _rows(list(texts.values()), tokenizer, unread), strict=True))
+    limit = f"longer than {max_length:,} tokens ({limited_by})"
+    long = [pair for pair in pairs if any(side in rows and len(rows[side].ids) > max_length for side in (pair.chosen, pair.rejected))]
+    if long and overlong == "error":
+        raise InputError(f"{len(long)} pairs are longer than {max_length} tokens, the first is {long[0].id}")
+    why: dict[str, str] = {}  # by best-of-n row, or pair
+    for reason, those in (("refused by the tokenizer's chat template", refused), (limit, long if overlong == "drop" else [])):
+        for pair in those:
+            why.setdefault(pair.group or pair.id, reason)
+    kept = [pair for pair in pairs if (pair.group or pair.id) not in why]
+    left_out = Counter(why[name] for name in (pair.group or pair.id for pair in pairs) if name in why)
+    if not kept:
+        if set(left_out) == {limit}:
+            raise InputError(f"every one of {len(pairs)} pairs is longer than {max_length} tokens ({limited_by})")
+        raise InputError(f"none of {len(pairs)} pairs is left: {', '.join(f'{count} {reason}' for reason, count in left_out.items())}")
     if overlong == "left":
         bos = cast(int | None, tokenizer.bos_token_id)  # the stubs name types that it never has
-        rows = [_cut_left(row, max_length, bos) for row in rows]
-    used = sorted({index[side] for p in kept for side in (p.chosen, p.rejected)})
-    place = {old: new for new, old in enumerate(used)}
-    return EncodedPairs(
-        pairs=tuple(kept),
-        rows=tuple(rows[i] for i in used),
-        chosen=tuple(place[index[p.chosen]] for p in kept),
-        rejected=tuple(place[index[p.rejected]] for p in kept),
-        dropped=len(pairs) - len(kept),
-    )
+        rows = {side: _cut_left(row, max_length, bos) for side, row in rows.items()}
+    place: dict[Row, int] = {}
+    sides: list[tuple[int, int]] = []
+    for pair in kept:
+        one, other = rows[pair.chosen], rows[pair.rejected]
+        if one.ids == other.ids:  # the same tokens, of which it is not certain where the answer begins
+            one = other = min(one, other)
+        sides.append((place.setdefault(one, len(place)), place.setdefault(other, len(place))))
+    chosen, rejected = zip(*sides, strict=True)
+    noted = Counter(fault for pair in kept for fault in pair.faults)
+    noted["read as equal"] = sum(a == b for a, b in sides)
+    noted["there more than once"] = len(kept) - len({(pair.chosen, pair.rejected) for pair in kept})
+    reading = Reading(len(pairs), dict(left_out), dict(+noted), template_date(tokenizer))
+    return EncodedPairs(tuple(kept), tuple(place), chosen, rejected, reading)
+
+
+def _rendered(
+    pairs: Sequence[PreferencePair], tokenizer: PreTrainedTokenizerBase, on_bad: Literal["error", "drop"]
+) -> tuple[dict[Transcript, RenderedTranscript], list[PreferencePair]]:
+    """The text of each different transcript, and the pairs of which the chat template refuses a side."""
+    texts: dict[Transcript, RenderedTranscript] = {}
+    refused: list[PreferencePair] = []
+    for pair in pairs:
+        try:
+            for side in ("chosen", "rejected"):
+                transcript: Transcript = getattr(pair, side)
+                if transcript not in texts:
+                    texts[transcript] = render(transcript, tokenizer)
+        except InputError as error:
+            if on_bad == "error":
+                where = f"{pair.where}: " if pair.where else ""
+                raise InputError(
+                    f'{where}pair {pair.id}: {side}: {error} (such pairs can be left out: on_bad="drop", --drop-bad)'
+                ) from None
+            refused.append(pair)
+    return texts, refused
 
 
 def _cut_left(row: Row, max_length: int, bos: int | None) -> Row:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from tl_reward.errors import InputError
@@ -24,6 +24,7 @@ SCHEMAS = {
     "messages": "chosen, rejected: lists of {role, content}, with or without a prompt of that form (TRL)",
     "best-of-n": "prompt, chosen, rejected: a list of texts on each side (RM-Bench, RewardBench 2)",
 }
+ECHO = 20  # characters of a prompt that responses do not all begin with by chance
 _ROLES: dict[str, Role] = {
     "human": "user",
     "user": "user",
@@ -43,7 +44,11 @@ Transcript = tuple[Message, ...]
 
 
 class BadPair(InputError):
-    """A pair that says nothing: a side is empty, or both are equal. `load_pairs` can leave such pairs out."""
+    """A pair that says nothing: a side is empty, or both are equal. `load_pairs` can leave such pairs out, and counts them by `reason`."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,13 @@ class PreferencePair:
 
     `objective` is what the preference is about ("helpful" or "harmless"), `subset` the task within it. Pairs that come from one
     best-of-n row share a `group`: the row counts as right when every pair in it does. A transcript may end with an assistant turn that
-    says nothing, as some of HH-RLHF's do.
+    says nothing, as some of HH-RLHF's do. `where` is the file and row that it was read from, for messages; pairs are equal without it.
+
+    Transcripts may be given as lists, and messages as {role, content}.
+
+    Raises:
+        InputError: an id or a label that is no text, a side that is no list of messages or does not end with the assistant's, text that
+            UTF-8 cannot hold (half of a surrogate pair).
     """
 
     id: str
@@ -61,15 +72,41 @@ class PreferencePair:
     objective: str | None = None
     subset: str | None = None
     group: str | None = None
+    where: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not self.id.isprintable() or not self.id.strip():
+            raise InputError(f"a pair's id must be printable text, got {_shown(self.id)}")
+        for name in ("objective", "subset", "group"):
+            label = getattr(self, name)
+            if label is not None and not (isinstance(label, str) and _is_unicode(label)):
+                raise InputError(f"pair {self.id}: {name} must be text or None, got {_shown(label)}")
         for side in ("chosen", "rejected"):
-            transcript: Transcript = getattr(self, side)
+            try:
+                transcript = _messages(getattr(self, side))
+            except InputError as error:
+                raise InputError(f"pair {self.id}: {side}: {error}") from None
+            object.__setattr__(self, side, transcript)
             if not transcript or transcript[-1].role != "assistant":
                 last = transcript[-1].role if transcript else "nothing"
                 raise InputError(f"pair {self.id}: {side} must end with an assistant message, got {last}")
         if self.chosen == self.rejected:
-            raise BadPair(f"pair {self.id}: chosen and rejected are equal")
+            raise BadPair(f"pair {self.id}: chosen and rejected are equal", "sides are equal")
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is odd about it and yet allowed; `load_pairs` and runs say how many pairs have each."""
+        # A list of what holds, in a fixed order.
+        blank = not any(message.content.strip() for message in self.chosen[:-1])
+        return tuple(
+            name
+            for name, holds in (
+                ("with two sides of different prompts", self.chosen[:-1] != self.rejected[:-1]),
+                ("with a blank prompt", blank),
+                ("with a NUL character", any("\0" in message.content for message in (*self.chosen, *self.rejected))),
+            )
+            if holds
+        )
 
 
 def parse_transcript(text: str) -> Transcript:
@@ -91,39 +128,63 @@ def parse_transcript(text: str) -> Transcript:
 
 def check_unique_ids(pairs: Iterable[PreferencePair], source: str) -> None:
     """Raises InputError where two pairs share an id: reports, groups and intervals would mix them up."""
-    seen: set[str] = set()
+    seen: dict[str, str | None] = {}
     for pair in pairs:
+        if not isinstance(pair, PreferencePair):
+            raise InputError(f"{source} must be PreferencePairs, got {type(pair).__name__}; load_pairs and pairs_of_row make them of rows")
         if pair.id in seen:
-            raise InputError(f"{source}: two pairs have the id {pair.id!r}; ids must be unique")
-        seen.add(pair.id)
+            places = f" ({seen[pair.id]} and {pair.where})" if seen[pair.id] and pair.where else ""
+            raise InputError(f"{source}: two pairs have the id {pair.id!r}{places}; ids must be unique")
+        seen[pair.id] = pair.where
 
 
-def pairs_of_row(row: Any, default_id: str) -> list[PreferencePair]:
+def pairs_of_row(row: Any, default_id: str, where: str | None = None) -> list[PreferencePair]:
     """The pairs of one row; its schema is told by the keys and by the types of `chosen` and `rejected`.
+
+    A prompt that the sides hold too is there once in what the model reads: where they begin with it (behind a system turn, or with other
+    spaces around it), or end with it before the answer.
+
+    Args:
+        where: the file and row, which the pairs keep.
 
     Raises:
         BadPair: a side is empty, or both are equal.
-        InputError: an unknown schema, or a message of another form than {role, content}.
+        InputError: an unknown schema, a message of another form than {role, content}, or a prompt of which it is not certain whether the
+            sides hold it.
     """
     if not isinstance(row, Mapping) or not {"chosen", "rejected"} <= set(row):
-        found = ", ".join(map(str, row)) if isinstance(row, Mapping) else type(row).__name__
+        found = ", ".join(map(str, row))[:200] if isinstance(row, Mapping) else type(row).__name__
         raise InputError(f"unknown schema: found {found}; known: " + "; ".join(f"{k} ({v})" for k, v in SCHEMAS.items()))
-    name = str(row["id"]) if row.get("id") is not None else default_id
+    name = _label("id", row.get("id")) or default_id
     chosen, rejected, prompt = row["chosen"], row["rejected"], row.get("prompt")
     # RM-Bench on the hub calls it a domain.
     found = {"objective": row.get("objective"), "subset": row.get("domain") if row.get("subset") is None else row["subset"]}
-    labels = {key: None if value is None else str(value) for key, value in found.items()}
+    labels = {key: _label(key, value) for key, value in found.items()}
     for side in ("chosen", "rejected"):
         if not row[side]:
-            raise BadPair(f"pair {name}: {side} is empty")
-    if _texts(chosen) and _texts(rejected):
-        if prompt is None:
-            raise InputError("a best-of-n row needs a prompt beside its lists of responses")
-        good = [_transcript(prompt, text, f"pair {name}: chosen") for text in chosen]
-        bad = [_transcript(prompt, text, f"pair {name}: rejected") for text in rejected]
-        return [PreferencePair(f"{name}/{i}-{j}", a, b, **labels, group=name) for i, a in enumerate(good) for j, b in enumerate(bad)]
-    good, bad = (_transcript(prompt, row[side], f"pair {name}: {side}") for side in ("chosen", "rejected"))
-    return [PreferencePair(name, good, bad, **labels)]
+            raise BadPair(f"pair {name}: {side} is empty", "a side is empty")
+    listed = _texts(chosen) and _texts(rejected)
+    if listed and prompt is None:
+        raise InputError("a best-of-n row needs a prompt beside its lists of responses")
+    good, bad = (
+        [_transcript(prompt, text, f"pair {name}: {side}") for text in (row[side] if listed else [row[side]])]
+        for side in ("chosen", "rejected")
+    )
+    _refuse_echo(prompt, [*chosen, *rejected] if listed else [chosen, rejected], name)
+    if not listed:
+        return [PreferencePair(name, good[0], bad[0], **labels, where=where)]
+    return [
+        PreferencePair(f"{name}/{i}-{j}", a, b, **labels, group=name, where=where) for i, a in enumerate(good) for j, b in enumerate(bad)
+    ]
+
+
+def _label(key: str, value: Any) -> str | None:
+    """Ids and labels are text or whole numbers; what a table leaves out is None, or nan."""
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise InputError(f"{key} must be text or a number, got {_shown(value)}")
+    return str(value)
 
 
 def _texts(value: Any) -> bool:
@@ -132,25 +193,64 @@ def _texts(value: Any) -> bool:
 
 def _transcript(prompt: Any, side: Any, label: str) -> Transcript:
     """A transcript from a prompt (text, messages or none) and a side (transcript, response, or messages)."""
+    whole = True  # the side is messages, or text with turns of its own; else the text of the answer
     if isinstance(side, str):
         if not side.strip():
-            raise BadPair(f"{label} is empty")
-        if prompt is None or side.startswith("\n\nHuman:"):
-            return parse_transcript(side)
+            raise BadPair(f"{label} is empty", "a side is empty")
+        whole = prompt is None or _has_turns(side)
         if isinstance(prompt, str) and prompt.rstrip().endswith("\n\nAssistant:"):
             side = side.removeprefix(" ")  # the space after the marker
-        return (*_prompt(prompt), Message("assistant", side))
-    messages = _messages(side)
-    if not messages[-1].content.strip():
-        raise BadPair(f"{label} is empty")
-    opening = () if prompt is None else _prompt(prompt)
-    return messages if messages[: len(opening)] == opening else (*opening, *messages)
+    messages = _messages(side) if not isinstance(side, str) else parse_transcript(side) if whole else (Message("assistant", side),)
+    if not isinstance(side, str) and not messages[-1].content.strip():
+        raise BadPair(f"{label} is empty", "a side is empty")
+    blank = isinstance(prompt, str) and not prompt.strip() and messages[0].role != "assistant"
+    return messages if prompt is None or blank else _joined(_prompt(prompt), messages, label)
+
+
+def _joined(prompt: Transcript, side: Transcript, label: str) -> Transcript:
+    """The prompt before a side, or the side alone where it holds the prompt already."""
+    said, asked = ([(role, content.strip()) for role, content in messages] for messages in (side, prompt))
+    turns, question = (_without_system(messages) for messages in (said, asked))
+    if said[: len(asked)] == asked or said[-1 - len(asked) : -1] == asked:
+        return side
+    if question and turns[: len(question)] == question and (said == turns or asked == question):
+        return side if asked == question else (*prompt[: len(asked) - len(question)], *side)  # one of them has a system turn besides
+    again = next((content for role, content in said[:-1] if content and (role, content) in asked), None)
+    if again is not None:
+        raise InputError(f"{label} holds a part of the prompt ({_shown(again)}) and not the whole: leave one of the two out")
+    before, after = prompt[-1].role if prompt else "nothing", side[0].role
+    if before == after or (before != "nothing" and after == "system"):
+        raise InputError(
+            f"{label} begins with a message of the {after} that is not in the prompt, which ends with one of the {before}: put them "
+            "into one list, or leave the prompt out"
+        )
+    return (*prompt, *side)
+
+
+def _without_system(messages: list[tuple[Role, str]]) -> list[tuple[Role, str]]:
+    first = next((i for i, (role, _) in enumerate(messages) if role != "system"), len(messages))
+    return messages[first:]
+
+
+def _refuse_echo(prompt: Any, sides: Sequence[Any], name: str) -> None:
+    """Responses may repeat a few words of the prompt; where each of them begins with all of it, they may be whole transcripts."""
+    text = prompt.strip() if isinstance(prompt, str) else ""
+    if len(text) >= ECHO and all(isinstance(side, str) and not _has_turns(side) and side.lstrip().startswith(text) for side in sides):
+        raise InputError(
+            f"pair {name}: every response begins with the text of the prompt ({_shown(text)}), which the model would read twice: take it "
+            "out of the responses"
+        )
+
+
+def _has_turns(text: str) -> bool:
+    """Whether a text is a transcript: opened by a speaker's marker, that of HH-RLHF or one without its line breaks."""
+    return text.startswith(("\n\nHuman:", "\n\nAssistant:")) or (text.lstrip("\n").startswith("Human:") and "\n\nAssistant:" in text)
 
 
 def _prompt(value: Any) -> Transcript:
     if not isinstance(value, str):
         return _messages(value)
-    if not value.startswith("\n\nHuman:"):
+    if not _has_turns(value):
         return (Message("user", value),)
     messages = parse_transcript(value)
     # A prompt may open the answer's turn; the answer itself follows from the side.
@@ -162,11 +262,28 @@ def _messages(value: Any) -> Transcript:
         raise InputError(f"expected text or a list of {{role, content}}, got {type(value).__name__}")
     messages: list[Message] = []
     for item in value:
-        role, content = (item.get("role"), item.get("content")) if isinstance(item, Mapping) else (None, None)
+        if isinstance(item, Message):
+            role, content = item
+        else:
+            role, content = (item.get("role"), item.get("content")) if isinstance(item, Mapping) else (None, None)
         if not isinstance(role, str) or role not in _ROLES or not isinstance(content, str):
-            raise InputError(f"a message must hold a role ({', '.join(_ROLES)}) and text as content, got {str(item)[:60]!r}")
-        messages.append(Message(_ROLES[role], content))
+            raise InputError(f"a message must hold a role ({', '.join(_ROLES)}) and text as content, got {_shown(item)}")
+        if not _is_unicode(content):
+            raise InputError(f"a message holds half of a surrogate pair, which is no text: {_shown(content)}")
+        messages.append(item if isinstance(item, Message) and role == _ROLES[role] else Message(_ROLES[role], content))
     return tuple(messages)
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
+
+
+def _shown(value: Any) -> str:
+    """A value in a message: its first 60 characters in one line, without what a terminal cannot write."""
+    return ascii(value[:60] if isinstance(value, (str, list, tuple)) else value)[:60]
 
 
 def data_hash(pairs: Sequence[PreferencePair]) -> str:

@@ -1,15 +1,18 @@
 """Preference pairs from local files, from the Hugging Face hub, and from the package itself."""
 
+import codecs
 import gzip
 import json
 import re
+import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple, cast
 
 from tl_reward.data.pairs import OBJECTIVES, BadPair, Objective, PreferencePair, check_unique_ids, pairs_of_row
 from tl_reward.errors import InputError, first_line
@@ -18,6 +21,10 @@ from tl_reward.errors import InputError, first_line
 EMBEDDED = "embedded"
 EMBEDDED_FILE = Path(str(files("tl_reward"))) / "data" / "embedded_pairs.jsonl"
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
+# Bytes that a row of a JSON file may have, unpacked: more than any model reads, and little enough that a file made to fill memory cannot.
+MOST_BYTES = 16 * 2**20
+CHUNK = 2**16  # bytes of a .json file that are read at a time
+_DECODER = json.JSONDecoder()
 # Bai et al. 2022 publish the objectives of HH-RLHF as folders of one dataset.
 HH_DATA_DIRS = {
     "helpful": ("helpful-base", "helpful-online", "helpful-rejection-sampled"),
@@ -45,6 +52,9 @@ def load_pairs(
 ) -> list[PreferencePair]:
     """Reads preference pairs from a local file, or from a dataset on the Hugging Face hub.
 
+    Files are read row by row, and no further than `limit` asks for. One warning says how many pairs were left out, by reason, and how many
+    are odd: two sides of different prompts, a blank prompt, a pair that is there more than once.
+
     Args:
         source: a file ending in one of `SUFFIXES`, a hub id such as `Anthropic/hh-rlhf`, or "embedded".
         objective: keeps the rows of this objective, where rows name theirs, and marks the rest with it. "mixed" keeps all. For
@@ -56,50 +66,89 @@ def load_pairs(
         on_bad: "error" stops at a pair with an empty side or two equal ones, "drop" leaves such pairs out.
 
     Raises:
-        InputError: a missing or empty file, malformed JSON (with file and line), an unknown schema, objective or subset, a bad pair.
+        InputError: a missing or empty file; malformed JSON or text that is no UTF-8 (with file and row); a row of more than `MOST_BYTES`;
+            an unknown schema, objective or subset; a bad pair; two pairs with one id.
     """
     if objective is not None and objective not in OBJECTIVES:
         raise InputError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
-    if limit is not None and limit < 1:
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise InputError(f"limit must be at least 1, got {limit}")
+    if on_bad not in ("error", "drop"):
+        raise InputError(f"on_bad must be error or drop, got {on_bad!r}")
     if source == EMBEDDED:
         source = EMBEDDED_FILE
     local = looks_local(source)
     rows = _local_rows(Path(source)) if local else _hub_rows(str(source), objective, data_dir, split or "test")
+    wanted = split if local else None  # of the hub, the split was asked for
+    found = _Found(Counter(), Counter(), set(), set())
     pairs: list[PreferencePair] = []
-    for where, default_id, row in rows:
-        if local and split and isinstance(row, Mapping) and row.get("split", split) != split:
-            continue
-        try:
-            pairs.extend(pairs_of_row(row, default_id))
-        except BadPair as error:
-            if on_bad == "error":
-                raise InputError(f'{where}: {error} (such pairs can be dropped: on_bad="drop", --drop-bad)') from None
-        except InputError as error:
-            raise InputError(f"{where}: {error}") from None
+    kept: set[str] = set()
+    for row in rows:
+        for pair in _read(row, wanted, on_bad, found):
+            if objective not in (None, "mixed"):
+                if pair.objective not in (None, objective):
+                    continue
+                pair = replace(pair, objective=objective)
+            found.subsets.add(pair.subset or "")
+            if subset in (None, pair.subset):
+                pairs.append(pair)
+                kept.add(pair.group or pair.id)
+        if len(kept) == limit:  # a best-of-n row counts as one, and is kept whole
+            break
     if not pairs:
-        raise InputError(f"{source}: no pairs found in it" + (f" in split {split!r}" if split else ""))
-    pairs = _with_objective(pairs, objective, source)
-    if subset is not None:
-        known = sorted({pair.subset for pair in pairs if pair.subset})
-        pairs = [pair for pair in pairs if pair.subset == subset]
-        if not pairs:
-            raise InputError(f"{source}: no subset {subset!r}; it has {', '.join(known) or 'no subsets'}")
-    rows_kept = list(dict.fromkeys(pair.group or pair.id for pair in pairs))[:limit]
-    kept = set(rows_kept)
-    pairs = [pair for pair in pairs if (pair.group or pair.id) in kept]
+        raise InputError(f"{source}: {_nothing(found, split, objective, subset)}")
     check_unique_ids(pairs, str(source))
+    _say(str(source), pairs, found.left_out)
     return pairs
 
 
-def _with_objective(pairs: list[PreferencePair], objective: Objective | None, source: str | Path) -> list[PreferencePair]:
-    if objective in (None, "mixed"):
-        return pairs
-    kept = [replace(pair, objective=objective) for pair in pairs if pair.objective in (None, objective)]
-    if not kept:
-        found = sorted({pair.objective for pair in pairs if pair.objective})
-        raise InputError(f"{source}: no {objective} pairs; it has {', '.join(found)}")
-    return kept
+class _Found(NamedTuple):
+    """What a file holds besides the pairs that are kept."""
+
+    left_out: Counter[str]
+    read: Counter[str]
+    objectives: set[str]
+    subsets: set[str]
+
+
+def _read(source: "SourceRow", split: str | None, on_bad: Literal["error", "drop"], found: _Found) -> list[PreferencePair]:
+    """The pairs of a row; none where it is of another split, or bad and left out."""
+    row = source.row
+    if split and isinstance(row, Mapping) and row.get("split", split) != split:
+        return []
+    try:
+        pairs = pairs_of_row(row, source.default_id, source.where)
+    except BadPair as error:
+        if on_bad == "error":
+            raise InputError(f'{source.where}: {error} (such pairs can be dropped: on_bad="drop", --drop-bad)') from None
+        found.left_out[error.reason] += 1
+        return []
+    except InputError as error:
+        raise InputError(f"{source.where}: {error}") from None
+    except RecursionError:
+        raise InputError(f"{source.where}: lists in lists, too deep to read") from None
+    found.read["pairs"] += len(pairs)
+    found.objectives.update(pair.objective for pair in pairs if pair.objective)
+    return pairs
+
+
+def _nothing(found: _Found, split: str | None, objective: str | None, subset: str | None) -> str:
+    """Why no pair is left of a source."""
+    if not found.read["pairs"]:
+        bad = ", ".join(f"{count} rows whose {reason}" for reason, count in found.left_out.items())
+        return "no pairs found in it" + (f" in split {split!r}" if split else "") + (f"; left out: {bad}" if bad else "")
+    if not found.subsets:
+        return f"no {objective} pairs; it has {', '.join(sorted(found.objectives))}"
+    return f"no subset {subset!r}; it has {', '.join(sorted(found.subsets - {''})) or 'no subsets'}"
+
+
+def _say(source: str, pairs: Sequence[PreferencePair], left_out: Counter[str]) -> None:
+    odd = Counter(fault for pair in pairs for fault in pair.faults)
+    odd["there more than once"] = len(pairs) - len({(pair.chosen, pair.rejected) for pair in pairs})
+    said = [f"{count:,} rows left out whose {reason}" for reason, count in left_out.items()]
+    said += [f"{count:,} of {len(pairs):,} pairs {what}" for what, count in (+odd).items()]
+    if said:
+        warnings.warn(f"{source}: {'; '.join(said)}", stacklevel=3)
 
 
 def looks_local(source: str | Path) -> bool:
@@ -123,7 +172,8 @@ def short_name(path: str | Path) -> str:
 
 def _local_rows(path: Path) -> Iterator[SourceRow]:
     if not path.is_file():
-        raise InputError(f"{path}: {'is a folder, not a file of pairs' if path.is_dir() else 'no such file'}")
+        what = "is a folder, not a file of pairs" if path.is_dir() else "is no regular file" if path.exists() else "no such file"
+        raise InputError(f"{path}: {what}")
     if not path.name.endswith(SUFFIXES):
         raise InputError(f"{path}: file name must end in one of {', '.join(SUFFIXES)}")
     if path.stat().st_size == 0:
@@ -137,31 +187,119 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
     import pyarrow.parquet
 
     try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.lib.ArrowException, OSError) as error:
+        parts = pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1000)
+        yield from enumerate((row for part in parts for row in part.to_pylist()), 1)
+    except (pyarrow.lib.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a readable parquet file ({first_line(error)})") from None
-    yield from enumerate(table.to_pylist(), 1)
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
-    opener = gzip.open if path.suffix == ".gz" else open
+    read = _lines if path.name.removesuffix(".gz").endswith(".jsonl") else _listed
     try:
-        with opener(path, "rt", encoding="utf-8") as file:
-            text = file.read()
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise InputError(f"{path}: not readable as UTF-8 text ({first_line(error)})") from None
-    if not text.strip():
+        with cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")) as file:
+            yield from read(file, path)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: not readable ({first_line(error)})") from None
+
+
+def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, Any]]:
+    """A row a line. Lines end with a line feed alone: JSON allows Unicode's other line separators inside a string."""
+    number, empty = 0, True
+    while line := file.readline(MOST_BYTES + 1):
+        number += 1
+        if len(line) > MOST_BYTES:
+            raise InputError(f"{path}:{number}: a row may have {MOST_BYTES:,} bytes, and this one has more")
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}:{number}: not readable as UTF-8 text (byte {error.start + 1} of the line)") from None
+        if text.strip():
+            empty = False
+            yield number, _json(text, f"{path}:{number}")
+    if empty:
         raise InputError(f"{path}: file is empty")
-    if path.name.removesuffix(".gz").endswith(".jsonl"):
-        # Not splitlines(): it would also break at U+2028, which JSON allows inside a string.
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                yield number, _json(line, f"{path}:{number}")
-        return
-    rows = _json(text, str(path))
-    if not isinstance(rows, list):
-        raise InputError(f"{path}: a .json file must hold a list of rows, got {type(rows).__name__}")
-    yield from enumerate(rows, 1)
+
+
+_WHITE = re.compile(r"[ \t\n\r]*")
+
+
+def _listed(file: BinaryIO, path: Path) -> Iterator[tuple[int, Any]]:
+    """The rows of a list, without holding all of the file; or of JSON lines that are called .json: one after the other, in no list."""
+    decode = codecs.getincrementaldecoder("utf-8-sig")()
+    text, at, ended, number, comma = "", 0, False, 0, False
+    form: Literal["nothing", "list", "end of the list", "rows"] = "nothing"  # what has been read
+    first: list[Any] = []  # a row outside a list, until it is certain that more follow
+
+    def more(least: int) -> None:
+        nonlocal text, at, ended
+        chunk = file.read(max(CHUNK, least))
+        ended = not chunk
+        try:
+            text, at = text[at:] + decode.decode(chunk, final=ended), 0
+        except UnicodeDecodeError:
+            raise InputError(f"{path}:{number + 1}: not readable as UTF-8 text") from None
+
+    while True:
+        at = _end_of(_WHITE, text, at)
+        if at == len(text):
+            if not ended:
+                more(0)
+                continue
+            if form == "list":
+                raise InputError(f"{path}:{number + 1}: malformed JSON (the list has no end)")
+            if form == "nothing":
+                raise InputError(f"{path}: file is empty")
+            if first:
+                raise InputError(f"{path}: a .json file must hold a list of rows, got {type(first[0]).__name__}")
+            return
+        if form == "end of the list":
+            raise InputError(f"{path}: malformed JSON (something follows after the end of the list)")
+        if form == "nothing":
+            form = "list" if text[at] == "[" else "rows"
+            at += form == "list"
+            continue
+        if form == "list" and text[at] == "]" and not comma:
+            form, at = "end of the list", at + 1
+            continue
+        if form == "list" and number and not comma:
+            if text[at] != ",":
+                raise InputError(f"{path}:{number}: malformed JSON (no comma after this row)")
+            at, comma = at + 1, True
+            continue
+        row = _next_row(text, at, ended, f"{path}:{number + 1}")
+        if row is None:
+            if len(text) - at > MOST_BYTES:
+                raise InputError(f"{path}:{number + 1}: a row may have {MOST_BYTES:,} bytes, and this one has more")
+            more(len(text) - at)
+            continue
+        value, at = row
+        number, comma = number + 1, False
+        if form == "rows" and number == 1:
+            first.append(value)
+            continue
+        if first:
+            yield 1, first.pop()
+        yield number, value
+
+
+def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
+    found = pattern.match(text, at)
+    return found.end() if found else at
+
+
+def _next_row(text: str, at: int, ended: bool, where: str) -> tuple[Any, int] | None:
+    """The JSON value at a place of a text, and where it ends; None where more of the text is needed."""
+    try:
+        value, end = _DECODER.raw_decode(text, at)
+    except json.JSONDecodeError as error:
+        # A text that is cut fails at its end, or where the string begins that has none.
+        cut = error.pos > len(text) - 16 or error.msg.startswith("Unterminated string")
+        if cut and not ended:
+            return None
+        raise InputError(f"{where}: malformed JSON ({error.msg})") from None
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets a thousand deep
+        raise InputError(f"{where}: malformed JSON ({first_line(error)})") from None
+    return (value, end) if end < len(text) or ended else None
 
 
 def _json(text: str, where: str) -> Any:

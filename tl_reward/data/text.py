@@ -5,12 +5,18 @@ HH-RLHF (`\\n\\nHuman: … \\n\\nAssistant: …`). So a checkpoint's own tokeniz
 """
 
 from collections.abc import Sequence
+from datetime import date
+from functools import cache
 from typing import NamedTuple, cast
 
 from transformers import PreTrainedTokenizerBase
 
 from tl_reward.data.pairs import Transcript
 from tl_reward.errors import InputError
+
+# What a chat template that asks for today's date gets (`strftime_now`: Llama 3.1's and others), so that a reward is the same every day. It
+# is the date that Llama 3.1's own template falls back on.
+TEMPLATE_DATE = date(2024, 7, 26)
 
 
 class RenderedTranscript(NamedTuple):
@@ -29,15 +35,44 @@ def render(transcript: Transcript, tokenizer: PreTrainedTokenizerBase) -> Render
     messages = [message._asdict() for message in transcript]
     try:
         # Text, with tokenize=False; the annotation of transformers says what any of its options gives.
-        text = cast(str, tokenizer.apply_chat_template(messages, tokenize=False))
-        prompt = cast(str, tokenizer.apply_chat_template(messages[:-1], tokenize=False, add_generation_prompt=True))
+        template = _dated(tokenizer.get_chat_template())
+        text = cast(str, tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False))
+        # No template is for a conversation of nothing.
+        prompt = (
+            cast(str, tokenizer.apply_chat_template(messages[:-1], chat_template=template, tokenize=False, add_generation_prompt=True))
+            if messages[:-1]
+            else ""
+        )
     except Exception as error:  # jinja's TemplateError, or whatever the template's own checks raise
         raise InputError(f"the tokenizer's chat template refused a transcript: {error}") from None
-    if text.startswith(prompt):
+    if prompt and text.startswith(prompt):
         return RenderedTranscript(text, len(prompt))
     # Some templates rewrite earlier turns once an answer follows: then the answer's own text marks its start.
     shared = next((i for i, (a, b) in enumerate(zip(text, prompt, strict=False)) if a != b), min(len(text), len(prompt)))
     return RenderedTranscript(text, max(text.rfind(transcript[-1].content.strip()), shared))
+
+
+def template_date(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The date that the tokenizer's chat template gets as today's, as in "2024-07-26"; None where it asks for none."""
+    return str(TEMPLATE_DATE) if tokenizer.chat_template is not None and _ASKS in tokenizer.get_chat_template() else None
+
+
+_ASKS = "strftime_now"
+
+
+@cache
+def _dated(template: str) -> str:
+    """A template whose `strftime_now` is a macro that writes `TEMPLATE_DATE`: transformers hands templates no functions of others."""
+    if _ASKS not in template:
+        return template
+    written = "format"
+    for letter in "aAbBcdefHIjmMpSUwxXyYZ":
+        for code in (f"%{letter}", f"%-{letter}"):
+            value = TEMPLATE_DATE.strftime(code.replace("-", ""))
+            value = value.lstrip("0") or "0" if "-" in code else value
+            written += f"|replace({code!r}, {value!r})"
+    # What follows a macro's end loses its line break; what follows an expression does not.
+    return "{% macro strftime_now(format) %}{{ " + written + " }}{% endmacro %}{{ '' }}" + template
 
 
 def _hh_turn(role: str, content: str) -> str:

@@ -61,9 +61,7 @@ def measure_agreement(estimated: np.ndarray, exact: np.ndarray, *, resamples: in
     def estimate(figure: Any) -> Estimate:
         value = figure(estimated, exact)
         drawn = np.array([figure(estimated[index], exact[index]) for index in draws])
-        drawn = drawn[np.isfinite(drawn)]
-        low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) else (np.nan, np.nan)
-        return Estimate(float(value), float(low), float(high), len(exact))
+        return Estimate.of(value, drawn, len(exact))
 
     sizes = sorted({size for size in (len(exact) // 10, len(exact) // 4) if size >= 1})
     return Agreement(

@@ -8,9 +8,15 @@ import numpy as np
 from tl_reward.errors import InputError
 from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson
 
+FEW = 10  # prompts; an interval over fewer is marked, since it is rough: a bootstrap over so few is too narrow
+
 
 class Estimate(NamedTuple):
-    """A number with its 95 % bootstrap interval over `n` prompts (of which each may have several pairs)."""
+    """A number with its 95 % bootstrap interval over `n` prompts (of which each may have several pairs).
+
+    There is no interval below two prompts: `low` and `high` are nan then, and None in JSON. As text, such a number has "[–]" after it, and
+    an interval over fewer than `FEW` prompts a star.
+    """
 
     value: float
     low: float
@@ -18,21 +24,45 @@ class Estimate(NamedTuple):
     n: int
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return interval_text(*self)
 
     def to_json(self) -> EstimateJson:
-        return {"value": self.value, "low": self.low, "high": self.high, "n": self.n}
+        return {"value": self.value, "low": _or_none(self.low), "high": _or_none(self.high), "n": self.n}
 
     def to_json_or_none(self) -> MaybeEstimateJson:
         """With None for nan, which JSON has not."""
-        value, low, high = (number if np.isfinite(number) else None for number in (self.value, self.low, self.high))
-        return {"value": value, "low": low, "high": high, "n": self.n}
+        return {"value": _or_none(self.value), "low": _or_none(self.low), "high": _or_none(self.high), "n": self.n}
+
+    @classmethod
+    def of(cls, value: float, draws: np.ndarray, n: int) -> "Estimate":
+        """With the 2.5 % and 97.5 % quantiles of bootstrap draws, of which those that are nan are left out."""
+        drawn = draws[np.isfinite(draws)]
+        low, high = np.quantile(drawn, [0.025, 0.975]) if len(drawn) and n > 1 else (np.nan, np.nan)
+        return cls(float(value), float(low), float(high), n)
+
+
+def interval_text(value: float, low: float | None, high: float | None, n: int, spec: str = ".3f") -> str:
+    """A number and its interval, as `Estimate` has them.
+
+    >>> interval_text(0.5, 0.25, 0.75, 12), interval_text(0.5, 0.25, 0.75, 8, "+.2f"), interval_text(0.5, None, None, 1)
+    ('0.500 [0.250, 0.750]', '+0.50 [+0.25, +0.75]*', '0.500 [–]')
+    """
+    if low is None or high is None or not np.isfinite([low, high]).all() or n < 2:  # runs of earlier versions have one of no width
+        return f"{value:{spec}} [–]"
+    return f"{value:{spec}} [{low:{spec}}, {high:{spec}}]{'*' if n < FEW else ''}"
+
+
+def _or_none(number: float) -> float | None:
+    return number if np.isfinite(number) else None
 
 
 def bootstrap_mean(values: np.ndarray, groups: Sequence[str] | None = None, *, resamples: int = 2000, seed: int = 0) -> Estimate:
     """The mean with its 95 % percentile bootstrap interval (Efron and Tibshirani 1993).
 
-    Values of one group (the pairs of one prompt) are not independent, so whole groups are drawn.
+    Values of one group (the pairs of one prompt) are not independent, so whole groups are drawn. One group alone has no interval.
+
+    Raises:
+        InputError: no value, one that is not finite, or as many groups as there are not values.
     """
     return bootstrap_ratio(values, np.ones(len(values)), groups, resamples=resamples, seed=seed)
 
@@ -43,6 +73,10 @@ def bootstrap_ratio(
     """The sum of the values over the sum of the weights, with its interval as in `bootstrap_mean`; 0 where the weights add up to 0."""
     if len(values) == 0:
         raise InputError("no pairs to average over")
+    if not len(values) == len(weights) == len(groups or values):
+        raise InputError(f"there must be a weight and a group for each of {len(values)} values, got {len(weights)} and {len(groups or ())}")
+    if not (np.isfinite(values).all() and np.isfinite(weights).all()):
+        raise InputError(f"{int((~np.isfinite(values) | ~np.isfinite(weights)).sum())} of {len(values)} values are not finite")
     names: dict[str, int] = {}
     index = [names.setdefault(name, len(names)) for name in (groups or map(str, range(len(values))))]
     sums = np.bincount(index, weights=values)
@@ -54,9 +88,7 @@ def bootstrap_ratio(
         draws = generator.integers(0, len(sums), size=(min(at_once, resamples - start), len(sums)))
         total = counts[draws].sum(1)
         means[start : start + len(draws)] = np.divide(sums[draws].sum(1), total, out=np.zeros(len(draws)), where=total != 0)
-    low, high = np.quantile(means, [0.025, 0.975])
-    value = values.sum() / weights.sum() if weights.sum() else 0.0
-    return Estimate(float(value), float(low), float(high), len(sums))
+    return Estimate.of(values.sum() / weights.sum() if weights.sum() else 0.0, means, len(sums))
 
 
 def _places(names: Sequence[str]) -> dict[str, list[int]]:

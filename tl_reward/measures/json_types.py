@@ -16,11 +16,11 @@ NeuronsJson = list[list[int]]
 
 
 class EstimateJson(TypedDict):
-    """An `Estimate`."""
+    """An `Estimate`; there is no interval below two prompts."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
 
 

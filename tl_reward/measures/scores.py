@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tl_reward.data.pairs import PreferencePair, Transcript
+from tl_reward.data.reading import Reading
 from tl_reward.measures.intervals import Estimate, _places, bootstrap_mean, bootstrap_ratio
 from tl_reward.measures.json_types import ScoresJson, ScoreSummaryJson
 
@@ -20,10 +21,11 @@ class Scores:
         ids, chosen, rejected: one a pair.
         groups: the best-of-n row that a pair is part of; a pair that is part of none is its own.
         subsets: the task that a pair is about, or "".
-        dropped: pairs left out because they were over-long.
+        dropped: pairs left out, of which `reading` says why.
         prompts: what intervals resample, since pairs of one prompt are not independent: a name for each pair's prompt, which is the
             same in whatever data the prompt is. By default its group.
         objectives: what a pair is about, "helpful" or "harmless", or "" where it does not say.
+        reading: how many pairs were given, and how many left out, by reason; None where that is not known, as for a part.
     """
 
     ids: tuple[str, ...]
@@ -34,6 +36,7 @@ class Scores:
     dropped: int = 0
     prompts: tuple[str, ...] = ()
     objectives: tuple[str, ...] = ()
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -42,16 +45,19 @@ class Scores:
             object.__setattr__(self, "objectives", ("",) * len(self.ids))
 
     @classmethod
-    def of(cls, pairs: Sequence[PreferencePair], chosen: Sequence[float], rejected: Sequence[float], dropped: int = 0) -> "Scores":
+    def of(
+        cls, pairs: Sequence[PreferencePair], chosen: Sequence[float], rejected: Sequence[float], reading: Reading | None = None
+    ) -> "Scores":
         return cls(
             ids=tuple(pair.id for pair in pairs),
             chosen=np.asarray(chosen, dtype=np.float64),
             rejected=np.asarray(rejected, dtype=np.float64),
             groups=tuple(pair.group or pair.id for pair in pairs),
             subsets=tuple(pair.subset or "" for pair in pairs),
-            dropped=dropped,
+            dropped=reading.dropped if reading else 0,
             prompts=tuple(_prompt_name(pair.chosen[:-1]) for pair in pairs),
             objectives=tuple(pair.objective or "" for pair in pairs),
+            reading=reading,
         )
 
     def __len__(self) -> int:
@@ -63,7 +69,8 @@ class Scores:
         return self.chosen - self.rejected
 
     def accuracy(self) -> Estimate:
-        """Share of pairs with a positive margin; a tie counts half.
+        """Share of pairs with a positive margin; a tie, a margin of exactly 0, counts half. Sides that the model reads as the same tokens
+        always tie.
 
         >>> Scores(("a", "b"), np.array([2.0, 0.0]), np.array([0.0, 1.0]), ("a", "b"), ("", "")).accuracy().value
         0.5

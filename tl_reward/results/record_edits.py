@@ -11,7 +11,7 @@ from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.found_on import tested
-from tl_reward.results.sections import AblationEntry, EffectsEntry, FoundOn, SetsEntry, TensionEntry
+from tl_reward.results.sections import AblationEntry, EffectsEntry, FoundOn, SetsEntry, TensionEntry, read
 from tl_reward.results.store import Results
 
 
@@ -38,6 +38,7 @@ def record_ablation(
         "score": score,
         "site": site,
         **tested(found, pairs),
+        **read(curve.reading),
         **curve.to_json(),
     }
     results.add("ablation", f"{model} · {dataset}", entry)
@@ -55,6 +56,7 @@ def record_effects(results: Results, model: str, dataset: str, effects: Effects)
         "clean": effects.clean.to_json(),
         "sets": list(effects.sets),
         "effects": effects.to_json(),
+        **read(effects.reading),
     }
     tensors = {"chosen": torch.from_numpy(effects.chosen), "rejected": torch.from_numpy(effects.rejected)}
     results.add("effects", f"{model} · {dataset}, {effects.kind}", entry, tensors)
@@ -76,7 +78,7 @@ def record_sets(
         source: the entry that the sets come from, with the pairs that found them.
         pairs: the tested pairs.
     """
-    entry: SetsEntry = {"model": model, "dataset": dataset, "site": site, **tested(source, pairs), **found.to_json()}
+    entry: SetsEntry = {"model": model, "dataset": dataset, "site": site, **tested(source, pairs), **read(found.reading), **found.to_json()}
     results.add("sets", f"{model} · {dataset}", entry)
 
 

@@ -13,7 +13,16 @@ from tl_reward.analyses.examples.words import Words
 from tl_reward.errors import InputError
 from tl_reward.measures.json_types import EffectJson
 from tl_reward.neurons import NeuronSet
-from tl_reward.results.sections import AttributionEntry, EffectsEntry, ExamplesEntry, SplitJson, TensionEntry, TranscriptJson, WordsJson
+from tl_reward.results.sections import (
+    AttributionEntry,
+    EffectsEntry,
+    ExamplesEntry,
+    SplitJson,
+    TensionEntry,
+    TranscriptJson,
+    WordsJson,
+    read,
+)
 from tl_reward.results.store import Results
 
 
@@ -29,6 +38,7 @@ def record_examples(results: Results, model: str, dataset: str, found: Examples)
         "pairs": len(found.pairs),
         "pair_hashes": list(found.pairs),
         "tokens": found.tokens,
+        **read(found.reading),
         "splits": [_split_json(split) for split in found.splits],
         "neurons": found.neurons.to_json(),
         "kinds": list(KINDS),

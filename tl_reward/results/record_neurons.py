@@ -11,6 +11,7 @@ from tl_reward.analyses.attribution import Attribution
 from tl_reward.analyses.discovery import Discovery
 from tl_reward.analyses.exact_effects import Comparison
 from tl_reward.analyses.tension import Tension
+from tl_reward.data.reading import Reading
 from tl_reward.errors import InputError
 from tl_reward.measures.contrast import FALSE_DISCOVERY_RATE, Contrast
 from tl_reward.measures.names import METHODS, Method, RankingName
@@ -18,14 +19,14 @@ from tl_reward.measures.neuron_statistics import StatisticName
 from tl_reward.measures.overlap import compare, shape_in_common
 from tl_reward.measures.scores import Scores
 from tl_reward.neurons import NeuronSet, tied_at_cut
-from tl_reward.results.sections import AttributionEntry, CheckedEffectJson, DiscoveryEntry, OverlapEntry, ScoresEntry, TensionEntry
+from tl_reward.results.sections import AttributionEntry, CheckedEffectJson, DiscoveryEntry, OverlapEntry, ScoresEntry, TensionEntry, read
 from tl_reward.results.store import Results
 from tl_reward.sites import UnitSite
 
 
 def record_scores(results: Results, model: str, dataset: str, scores: Scores) -> None:
     """Rewards as tensors `chosen` and `rejected` [pair], float64; ids in the JSON."""
-    entry: ScoresEntry = {"model": model, "dataset": dataset, "ids": list(scores.ids), **scores.to_json()}
+    entry: ScoresEntry = {"model": model, "dataset": dataset, "ids": list(scores.ids), **read(scores.reading), **scores.to_json()}
     tensors = {"chosen": torch.from_numpy(scores.chosen), "rejected": torch.from_numpy(scores.rejected)}
     results.add("scores", f"{model} · {dataset}", entry, tensors)
 
@@ -43,6 +44,7 @@ def record_discovery(results: Results, model: str, dataset: str, discovery: Disc
         "shape": list(next(iter(tensors.values())).shape[1:]),
         "firing": sorted({objective for _, objective in discovery.firing}),
         "where": discovery.where,
+        **read(discovery.reading),
         "contrast": {
             site: {
                 "chosen": found.chosen,
@@ -86,6 +88,7 @@ def discovery_of(results: Results, model: str) -> Discovery:
             for site, found in entry["contrast"].items()
         },
         where=entry["where"],
+        reading=Reading(**entry["reading"]) if "reading" in entry else None,
     )
 
 
@@ -150,6 +153,7 @@ def record_attribution(
         "pairs": len(pairs),
         "pair_hashes": list(pairs),
         "exact": exact,
+        **read(comparison.reading),
     }
     tensors = {f"{method}/{part}": getattr(found, part) for method, found in estimates.items() for part in ("effect", "error")}
     results.add("attribution", f"{model} · {dataset}", entry, tensors)
@@ -166,6 +170,7 @@ def record_tension(results: Results, model: str, dataset: str, found: Tension, *
         "fraction": fraction,
         "top": top,
         "pair_hashes": hashes,
+        **read(found.reading),
         **found.to_json(),
     }
     tensors = {f"{name}/{part}": getattr(effect, part) for name, effect in found.effects.items() for part in ("effect", "error")}

@@ -1,6 +1,7 @@
 """How patching and the reward lens enter a run: what their sections of `Results` hold."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -17,7 +18,7 @@ from tl_reward.measures.json_types import TokenPairJson
 from tl_reward.measures.names import Method
 from tl_reward.results.found_on import tested
 from tl_reward.results.record_neurons import record_attribution
-from tl_reward.results.sections import FoundOn, LensEntry, ModelPatchingEntry, PatchingEntry, ShownPair
+from tl_reward.results.sections import FoundOn, LensEntry, ModelPatchingEntry, PatchingEntry, ShownPair, read
 from tl_reward.results.store import Results
 
 
@@ -28,7 +29,7 @@ def record_patching(results: Results, model: str, dataset: str, found: PairPatch
     Args:
         tokens: of a single pair, patched token by token, the text of each place from the first patched one on: {chosen, rejected}.
     """
-    entry: PatchingEntry = {"model": model, "dataset": dataset, **found.to_json()}
+    entry: PatchingEntry = {"model": model, "dataset": dataset, **read(found.reading), **found.to_json()}
     if tokens:
         entry["tokens"] = list(tokens)
     tensors = {"noised": torch.from_numpy(found.noised), "denoised": torch.from_numpy(found.denoised)}
@@ -63,6 +64,7 @@ def record_model_patching(
         "site": site,
         "where": where,
         **tested(source, pairs),
+        **read(found.reading),
         **found.to_json(),
     }
     results.add("model_patching", f"{source_model} into {model} · {dataset}", entry)
@@ -71,7 +73,7 @@ def record_model_patching(
 def record_gain(results: Results, model: str, source_model: str, dataset: str, found: Attribution, comparison: Comparison) -> None:
     """The estimate that ranks neurons to patch, and its agreement with exact patches, as an attribution: effects are margins that
     patching *takes away*."""
-    effect = Attribution(-found.effect, found.error, found.pairs, found.prompts)
+    effect = replace(found, effect=-found.effect)
     about: dict[Method, str] = {"gradient": f"attribution patching from {source_model}"}
     record_attribution(results, f"{source_model} into {model}", dataset, {"gradient": effect}, comparison, about=about)
 
@@ -102,5 +104,5 @@ def record_lens(
         }
         for pair_id, curve in list(zip(found.scores[0].ids, found.curves, strict=True))[:show]
     ]
-    entry: LensEntry = {"model": model, "dataset": dataset, "shown": shown, **found.to_json()}
+    entry: LensEntry = {"model": model, "dataset": dataset, "shown": shown, **read(found.reading), **found.to_json()}
     results.add("lens", f"{model} · {dataset}", entry, {"margins": torch.from_numpy(found.margins())})

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
+from tl_reward.data.reading import Reading, ReadingJson
 from tl_reward.measures.json_types import (
     AblationCurveJson,
     AgreementJson,
@@ -34,6 +35,17 @@ class About(TypedDict):
     dataset: str
 
 
+class Read(TypedDict):
+    """How many pairs were given, how many of them left out, by reason, and what is to be known of the others. Earlier runs do not say."""
+
+    reading: NotRequired[ReadingJson]
+
+
+def read(reading: Reading | None) -> Read:
+    """What an entry says of the pairs that were read; nothing where that is not known."""
+    return {"reading": reading.to_json()} if reading else {}
+
+
 class FoundOn(TypedDict):
     """What found neurons: the data set, and the hash of each of its pairs. Entries of "discovery", "attribution" and "tension" have it."""
 
@@ -48,7 +60,7 @@ class Tested(TypedDict):
     tested_pairs_that_found: int
 
 
-class ScoresEntry(About, ScoresJson):
+class ScoresEntry(About, Read, ScoresJson):
     ids: list[str]
 
 
@@ -62,7 +74,7 @@ class ContrastSummary(TypedDict):
     largest_auroc_error: float
 
 
-class DiscoveryEntry(FoundOn):
+class DiscoveryEntry(FoundOn, Read):
     """`computed` are "site/statistic", `firing` objectives; `shape` is that of the first statistic, [layer, neuron]."""
 
     pairs: int
@@ -102,7 +114,7 @@ class WordsOutJson(TypedDict):
     lowered: WordsJson
 
 
-class ExamplesEntry(About):
+class ExamplesEntry(About, Read):
     """Words are of each of `neurons`. `kinds` says of each example of a neuron how it was chosen."""
 
     site: UnitSite
@@ -134,7 +146,7 @@ class CheckedEffectJson(EffectJson):
     drawn: bool
 
 
-class AttributionEntry(About, FoundOn):
+class AttributionEntry(About, FoundOn, Read):
     site: UnitSite
     kind: str
     methods: dict[str, MethodJson]
@@ -143,7 +155,7 @@ class AttributionEntry(About, FoundOn):
     exact: list[CheckedEffectJson]
 
 
-class EffectsEntry(About):
+class EffectsEntry(About, Read):
     site: UnitSite
     kind: str
     pairs: int
@@ -152,17 +164,17 @@ class EffectsEntry(About):
     effects: list[EffectJson]
 
 
-class TensionEntry(About, FoundOn, TensionJson):
+class TensionEntry(About, FoundOn, Read, TensionJson):
     fraction: float
     top: dict[str, NeuronsJson]
 
 
-class AblationEntry(About, Tested, AblationCurveJson):
+class AblationEntry(About, Tested, Read, AblationCurveJson):
     score: str
     site: str
 
 
-class SetsEntry(About, Tested, SetAblationsJson):
+class SetsEntry(About, Tested, Read, SetAblationsJson):
     site: str
 
 
@@ -178,11 +190,11 @@ class OverlapEntry(OverlapsJson):
     top: dict[str, NeuronsJson]
 
 
-class PatchingEntry(About, PairPatchingJson):
+class PatchingEntry(About, Read, PairPatchingJson):
     tokens: NotRequired[list[TokenPairJson]]
 
 
-class ModelPatchingEntry(About, Tested, ModelPatchingJson):
+class ModelPatchingEntry(About, Tested, Read, ModelPatchingJson):
     source_model: str
     ranking: str
     site: str
@@ -204,7 +216,7 @@ class ShownPair(TypedDict):
     rejected: TokenRewards
 
 
-class LensEntry(About, RewardLensJson):
+class LensEntry(About, Read, RewardLensJson):
     shown: list[ShownPair]
 
 

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Unpack
+from weakref import WeakKeyDictionary
 
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -14,7 +15,7 @@ from tl_reward.data.padding import batches
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.budget import tokens_per_batch
+from tl_reward.running.budget import longest_that_fits, tokens_per_batch
 from tl_reward.running.options import RunOptions, checked
 
 Pairs = Sequence[PreferencePair] | EncodedPairs
@@ -46,16 +47,37 @@ def tokenizer_of(model: HookedRewardModel) -> PreTrainedTokenizerBase:
 
 
 @checked
-def encode_for(model: HookedRewardModel, pairs: Pairs, **options: Unpack[RunOptions]) -> EncodedPairs:
-    """Tokenises pairs for a model, by `max_length` and `overlong` of the options."""
+def encode_for(model: HookedRewardModel, pairs: Pairs, *, gradients: bool = False, **options: Unpack[RunOptions]) -> EncodedPairs:
+    """Tokenises pairs for a model, by `max_length`, `overlong` and `on_bad` of the options. `EncodedPairs.reading` says what was left out.
+
+    Args:
+        gradients: a backward pass follows, which takes more memory, so that long transcripts may not fit.
+    """
     if isinstance(pairs, EncodedPairs):
         return pairs
-    max_length = options.get("max_length")
-    limit = min(1024, model.cfg.n_ctx) if max_length is None else max_length
-    if not 1 <= limit <= model.cfg.n_ctx:
-        raise InputError(f"max_length must be in [1, {model.cfg.n_ctx}], got {limit}")
-    overlong = options.get("overlong", "drop")
-    return encode_pairs(pairs, tokenizer_of(model), max_length=limit, overlong=overlong, unread=model.unread_token)
+    context, limit, what = int(model.cfg.n_ctx), options.get("max_length"), "max_length"
+    if limit is None:
+        limit = _default_length(model, options.get("max_memory_gb"), gradients)
+        what = "the model's context" if limit == context else "what fits in memory: see max_memory_gb"
+    elif not 1 <= limit <= context:
+        raise InputError(f"max_length must be in [1, {context}], got {limit}")
+    overlong, on_bad = options.get("overlong", "drop"), options.get("on_bad", "error")
+    return encode_pairs(
+        pairs, tokenizer_of(model), max_length=limit, overlong=overlong, on_bad=on_bad, limited_by=what, unread=model.unread_token
+    )
+
+
+_lengths: WeakKeyDictionary[HookedRewardModel, dict[tuple[float | None, bool], int]] = WeakKeyDictionary()
+
+
+def _default_length(model: HookedRewardModel, max_memory_gb: float | None, gradients: bool) -> int:
+    """The limit where none is given. It is found once for a model, so that all that asks of it reads the same pairs: free memory varies."""
+    known = _lengths.setdefault(model, {})
+    if (max_memory_gb, gradients) not in known:
+        with parallel.together():
+            fits = longest_that_fits(model, max_memory_gb=max_memory_gb, gradients=gradients)
+        known[max_memory_gb, gradients] = min(parallel.gathered(fits))
+    return known[max_memory_gb, gradients]
 
 
 def pairs_of(encoded: EncodedPairs, rows: Sequence[int]) -> str:

@@ -1,5 +1,6 @@
 """How many tokens a batch may hold: as many as memory allows, and no more than run fastest."""
 
+from bisect import bisect_left
 from pathlib import Path
 
 import psutil
@@ -15,6 +16,7 @@ CPU_ACTIVATION_BYTES = 8 * 2**20
 CPU_TOKENS = (256, 1024)
 CPU_TOKENS_WITH_GRADIENTS = 512
 GPU_TOKENS = 16384
+LEAST_LENGTH = 1024  # tokens of a transcript; for memory's sake none is left out that is shorter
 
 
 def tokens_per_batch(
@@ -47,6 +49,23 @@ def tokens_per_batch(
         raise InputError(f"max_memory_gb must be at least {least:g}, for the longest {unit} of {longest} tokens; {got}")
     fits = int(room // each)
     return min(fits, max_tokens if max_tokens is not None else max(longest, _fastest(model, gradients)))
+
+
+def longest_that_fits(model: HookedRewardModel, *, max_memory_gb: float | None = None, gradients: bool = False) -> int:
+    """The longest transcript, in tokens, that a batch has room for: the model's context, or where that does not fit a multiple of 256.
+
+    Never less than `LEAST_LENGTH`, or the context: where such a transcript does not fit, `tokens_per_batch` says what would do.
+    """
+    context = int(model.cfg.n_ctx)
+    room = free_memory(model) / 2 if max_memory_gb is None else max_memory_gb * 2**30
+
+    def fits(length: int) -> bool:
+        return length * bytes_per_token(model, length, gradients=gradients) <= room
+
+    if fits(context):
+        return context
+    steps = range(LEAST_LENGTH, max(context, LEAST_LENGTH + 1), 256)
+    return min(context, steps[max(0, bisect_left(steps, True, key=lambda length: not fits(length)) - 1)])
 
 
 def bytes_per_token(model: HookedRewardModel, longest: int, *, gradients: bool = False, scores: bool = False) -> int:

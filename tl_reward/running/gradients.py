@@ -58,7 +58,7 @@ def backpropagate(
     Errors as in `stream`.
     """
     check_consumer(consumer)
-    encoded = encode_for(model, pairs, **options)
+    encoded = encode_for(model, pairs, gradients=True, **options)
     sign = encoded.sides[:, 0].sum(0) - encoded.sides[:, 1].sum(0)
     made = batches_for([model], encoded, options, shared=_all_per_token(options), gradients=True, grouping=grouping)
     with parallel.together():

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import wraps
-from typing import Any, ParamSpec, TypedDict, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, get_args, get_type_hints
 
 from tl_reward.arguments import check_argument
 from tl_reward.data.encoding import EncodedPairs
@@ -19,8 +19,10 @@ class RunOptions(TypedDict, total=False):
         the edited one: its scores, its statistics, its gradients; what a function edits besides comes after them.
     max_tokens: tokens a batch; a prefix that transcripts share counts once. Default: as many as run fastest and fit.
     max_memory_gb: memory that a batch may take besides the model's weights, in GiB. Default: half of what is free.
-    max_length: longest transcript, in tokens. Default: 1,024 (the study's), or the model's context if that is shorter.
+    max_length: longest transcript, in tokens. Default: the model's context, or what fits in memory where that does not (`reading` of a
+        result says so where a pair was left out for it).
     overlong: what to do with longer ones; see `encoding.encode_pairs`.
+    on_bad: "drop" leaves out pairs that the model's chat template refuses, and counts them; by default they are an error.
     """
 
     interventions: Sequence[Intervention]
@@ -28,6 +30,7 @@ class RunOptions(TypedDict, total=False):
     max_memory_gb: float | None
     max_length: int | None
     overlong: Overlong
+    on_bad: Literal["error", "drop"]
 
 
 P = ParamSpec("P")

@@ -78,8 +78,11 @@ def sweep(
     bad = (~rewards.isfinite()).any(0).nonzero()[:, 0].tolist()
     if bad:
         raise InputError(f"{model.cfg.model_name}: reward is not finite for {pairs_of(encoded, bad)}")
+    # Of one pair, where each has a row of its own: what is computed twice may differ in its last bits.
+    for i in encoded.equal:
+        rewards[:, encoded.rejected[i]] = rewards[:, encoded.chosen[i]]
     chosen, rejected = rewards[:, list(encoded.chosen)].tolist(), rewards[:, list(encoded.rejected)].tolist()
-    return [Scores.of(encoded.pairs, a, b, encoded.dropped) for a, b in zip(chosen, rejected, strict=True)]
+    return [Scores.of(encoded.pairs, a, b, encoded.reading) for a, b in zip(chosen, rejected, strict=True)]
 
 
 def _hooks(model: HookedRewardModel, condition: Condition, batch: Batch) -> Hooks:

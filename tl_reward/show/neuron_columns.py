@@ -99,7 +99,8 @@ def _exact(entry: AttributionEntry | EffectsEntry, rows: Sequence[EffectJson]) -
 
 
 def _negative(estimate: EstimateJson) -> EstimateJson:
-    return {"value": -estimate["value"], "low": -estimate["high"], "high": -estimate["low"], "n": estimate["n"]}
+    low, high = (None if end is None else -end for end in (estimate["high"], estimate["low"]))
+    return {"value": -estimate["value"], "low": low, "high": high, "n": estimate["n"]}
 
 
 def _tension_columns(results: Results) -> Iterator[Column]:

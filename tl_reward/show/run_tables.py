@@ -1,11 +1,13 @@
 """A run as tables in a terminal."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 from rich.console import Console
 from rich.table import Column, Table
 
+from tl_reward.data.reading import in_words
+from tl_reward.measures.intervals import FEW, interval_text
 from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson, ScoresJson
 from tl_reward.results.sections import (
     AblationEntry,
@@ -41,6 +43,28 @@ def summary(results: Results, console: Console) -> None:
     _print_each(have.get("model_patching"), _print_model_patching, console)
     _print_each(have.get("lens"), _print_lens, console)
     _print_each(have.get("ablation"), _print_ablation, console)
+    _print_notes(results, console)
+
+
+def _print_notes(results: Results, console: Console) -> None:
+    """Of every section: the pairs that it left out, and what its numbers rest on."""
+    names: dict[str, list[str]] = {}
+    for section, entries in cast(Mapping[str, Mapping[str, Any]], results.sections).items():
+        for name, entry in entries.items():
+            said = in_words(entry["reading"]) if "reading" in entry else ""
+            if said:
+                names.setdefault(said, []).append(f"{section} of {name}")
+    for said, those in names.items():
+        console.print(f"{'; '.join(those)}: {said}")
+    if _few(results.sections):
+        console.print(f"*: fewer than {FEW} prompts, so the interval is rough and likely too narrow. [–]: none, over one prompt.")
+
+
+def _few(part: Any) -> bool:
+    """Whether an estimate in a part of a run is over few prompts."""
+    if isinstance(part, Mapping):
+        return (part.keys() >= {"value", "low", "high", "n"} and 0 < part["n"] < FEW) or any(map(_few, part.values()))
+    return isinstance(part, (list, tuple)) and any(map(_few, part))
 
 
 Entry = TypeVar("Entry")
@@ -239,16 +263,14 @@ def _drawn(values: Sequence[float | None]) -> str:
 
 
 def _signed(value: EstimateJson) -> str:
-    return f"{value['value']:+.5f} [{value['low']:+.5f}, {value['high']:+.5f}]"
+    return interval_text(value["value"], value["low"], value["high"], value["n"], "+.5f")
 
 
 def _short(value: EstimateJson | MaybeEstimateJson) -> str:
     if value["value"] is None:
         return "undefined"
-    if value["n"] == 1:  # an interval over one prompt says nothing
-        return f"{value['value']:.2f}"
-    return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+    return interval_text(value["value"], value["low"], value["high"], value["n"], ".2f")
 
 
 def _estimate(value: EstimateJson) -> str:
-    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    return interval_text(value["value"], value["low"], value["high"], value["n"])

@@ -10,7 +10,7 @@ from typing import Annotated, NamedTuple, TypeVar, get_origin, get_type_hints
 
 import plotly.graph_objects as go
 
-from tl_reward.measures.intervals import Estimate
+from tl_reward.measures.intervals import FEW, Estimate, interval_text
 
 
 class Interval(NamedTuple):
@@ -26,7 +26,7 @@ class Interval(NamedTuple):
     def __str__(self) -> str:
         sign = "+" if self.signed else ""
         value, low, high, _ = self.estimate
-        return f"{value:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+        return interval_text(value, low, high, FEW, f"{sign}.3f")  # unmarked: what is over too few prompts is not shown at all
 
 
 Value = str | int | float | Interval

@@ -15,6 +15,7 @@ from tl_reward.analyses.examples.saved_state import identity_of, read_state, wri
 from tl_reward.analyses.examples.words import NEIGHBOURS, Words, WordsOut, cosine_neighbours, read_by, token_text, words_in, words_out
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.pairs import pair_hash
+from tl_reward.data.reading import Reading
 from tl_reward.data.text import token_texts
 from tl_reward.errors import InputError
 from tl_reward.measures.neuron_statistics import SIDES
@@ -96,6 +97,11 @@ class Examples:
     words_in_of: Literal["gate", "in"]
     words_in: Words
     words_out: WordsOut | None
+
+    @property
+    def reading(self) -> Reading | None:
+        """How many pairs were given, and how many left out, by reason."""
+        return self.scores.reading
 
 
 @checked
@@ -182,7 +188,7 @@ def _examples(task: Task, details: Details, words_of: WordsOut | None) -> Exampl
         site=task.site,
         where=task.where,
         pairs=tuple(pair_hash(pair) for pair in encoded.pairs),
-        scores=Scores.of(encoded.pairs, chosen_reward, rejected_reward, encoded.dropped),
+        scores=Scores.of(encoded.pairs, chosen_reward, rejected_reward, encoded.reading),
         tokens=tokens,
         splits=tuple(
             Split(objective, side, int(count))

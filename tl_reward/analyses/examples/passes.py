@@ -58,7 +58,7 @@ def part_of(encoded: EncodedPairs, start: int, device: Any) -> Part:
     used = sorted({*chosen, *rejected})
     place = {row: i for i, row in enumerate(used)}
     sides = (tuple(place[row] for row in side) for side in (chosen, rejected))
-    part = EncodedPairs(encoded.pairs[here], tuple(encoded.rows[row] for row in used), *sides, dropped=0)
+    part = EncodedPairs(encoded.pairs[here], tuple(encoded.rows[row] for row in used), *sides)
     return Part(part, torch.tensor(used, device=device))
 
 

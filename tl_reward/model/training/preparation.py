@@ -45,7 +45,7 @@ def prepare(base: str, pairs: Sequence[PreferencePair], config: TrainingConfig) 
     encoded = encode_pairs(pairs, tokenizer, max_length=config.max_length)
     if config.max_pairs is not None and config.max_pairs < len(encoded.pairs):
         sample = random.Random(config.seed).sample(encoded.pairs, config.max_pairs)
-        encoded = dataclasses.replace(encode_pairs(sample, tokenizer, max_length=config.max_length), dropped=encoded.dropped)
+        encoded = dataclasses.replace(encode_pairs(sample, tokenizer, max_length=config.max_length), reading=encoded.reading)
 
     _choose_pad_token(tokenizer, encoded)
     model.config.pad_token_id = tokenizer.pad_token_id

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import plotly.graph_objects as go
 
+from tl_reward.measures.intervals import interval_text
 from tl_reward.measures.json_types import ConflictJson, MaybeEstimateJson
 from tl_reward.results.sections import (
     AblationEntry,
@@ -267,7 +268,7 @@ def _p(value: float) -> str:
 def _interval(value: MaybeEstimateJson) -> str:
     if value["value"] is None:
         return "undefined (all effects are the same)"
-    return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+    return interval_text(value["value"], value["low"], value["high"], value["n"], ".2f")
 
 
 def _depth(entry: OverlapEntry) -> str:

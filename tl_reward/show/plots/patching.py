@@ -255,9 +255,10 @@ def _banded(
     **place: Any,
 ) -> None:
     """A line with its intervals as a band."""
-    band = [value["high"] for value in values] + [value["low"] for value in reversed(values)]
+    ends = [(value["low"], value["high"]) if None not in (value["low"], value["high"]) else (value["value"],) * 2 for value in values]
     figure.add_scatter(
-        x=[*x, *reversed(x)], y=band, mode="lines", fill="toself", fillcolor=_faint(color), line={"width": 0}, hoverinfo="skip",
+        x=[*x, *reversed(x)], y=[high for _, high in ends] + [low for low, _ in reversed(ends)], mode="lines",
+        fill="toself", fillcolor=_faint(color), line={"width": 0}, hoverinfo="skip",
         legendgroup=name, showlegend=False, name=name, **place,
     )  # fmt: skip
     figure.add_scatter(

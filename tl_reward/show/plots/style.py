@@ -31,18 +31,27 @@ def plain(text: str) -> str:
 
 
 def defined(value: EstimateJson | MaybeEstimateJson) -> EstimateJson | None:
-    """An estimate, or None where there was nothing to estimate from."""
-    middle, low, high = value["value"], value["low"], value["high"]
-    return None if middle is None or low is None or high is None else {"value": middle, "low": low, "high": high, "n": value["n"]}
+    """An estimate, or None where there was nothing to estimate from. Over one prompt it has no interval."""
+    middle, one = value["value"], value["n"] == 1
+    return (
+        None
+        if middle is None
+        else {"value": middle, "low": None if one else value["low"], "high": None if one else value["high"], "n": value["n"]}
+    )
 
 
 def error_bars(values: Sequence[EstimateJson | None]) -> dict[str, Any]:
     """plotly's, from estimates; none where there is no estimate."""
     return {
         "type": "data",
-        "array": [value and value["high"] - value["value"] for value in values],
-        "arrayminus": [value and value["value"] - value["low"] for value in values],
+        "array": [value and _above(value["high"], value["value"], value["n"]) for value in values],
+        "arrayminus": [value and _above(value["value"], value["low"], value["n"]) for value in values],
     }
+
+
+def _above(higher: float | None, lower: float | None, prompts: int) -> float | None:
+    """How far one is above the other; None where there is no interval, as over one prompt."""
+    return None if higher is None or lower is None or prompts == 1 else higher - lower
 
 
 def layer_ticks(n_layers: int) -> int:
