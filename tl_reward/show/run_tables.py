@@ -22,6 +22,7 @@ from tl_reward.results.sections import (
     Tested,
 )
 from tl_reward.results.store import Results
+from tl_reward.show.intervals import NOTE, any_few, bracket
 
 
 def summary(results: Results, console: Console) -> None:
@@ -40,6 +41,8 @@ def summary(results: Results, console: Console) -> None:
     _print_each(have.get("model_patching"), _print_model_patching, console)
     _print_each(have.get("lens"), _print_lens, console)
     _print_each(have.get("ablation"), _print_ablation, console)
+    if any_few(have):
+        console.print(NOTE)
 
 
 Entry = TypeVar("Entry")
@@ -238,16 +241,14 @@ def _drawn(values: Sequence[float | None]) -> str:
 
 
 def _signed(value: EstimateJson) -> str:
-    return f"{value['value']:+.5f} [{value['low']:+.5f}, {value['high']:+.5f}]"
+    return f"{value['value']:+.5f} {bracket(value, '+.5f')}"
 
 
 def _short(value: EstimateJson | MaybeEstimateJson) -> str:
     if value["value"] is None:
         return "undefined"
-    if value["n"] == 1:  # an interval over one prompt says nothing
-        return f"{value['value']:.2f}"
-    return f"{value['value']:.2f} [{value['low']:.2f}, {value['high']:.2f}]"
+    return f"{value['value']:.2f} {bracket(value)}"
 
 
 def _estimate(value: EstimateJson) -> str:
-    return f"{value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+    return f"{value['value']:.3f} {bracket(value, '.3f')}"
