@@ -122,7 +122,7 @@ def test_the_page_shows_them_all_and_hostile_tokens_stay_text(results):
     captions = " ".join(panel["title"] + panel["caption"] for panel in panels)
     assert "CAUTION: 1 of 4 tested pairs" in captions and "attribution patching from helpful" in captions
     assert "<script>" not in str(figures) and "<!--" not in str(figures)
-    assert as_label("<b> x\n") == "&lt;b&gt;·x⏎" and as_label("x" * 20_000) == "x" * 13 + "…"
+    assert as_label("<b> x\n") == "<b>·x⏎" and as_label("x" * 20_000) == "x" * 13 + "…"
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

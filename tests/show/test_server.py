@@ -17,7 +17,6 @@ from typing import Any
 import httpx
 import pytest
 import torch
-import uvicorn
 
 from tl_reward.analyses.attribution import attribute
 from tl_reward.analyses.discovery import Discovery
@@ -37,6 +36,7 @@ from tl_reward.running.batching import encode_for
 from tl_reward.running.scoring import score
 from tl_reward.show.live import server
 from tl_reward.show.live.answers import Cancelled, EditKind, LiveAnswer, LiveEdit, LiveRequest, compute
+from tl_reward.show.live.connections import make_server
 from tl_reward.show.live.guard import MAX_BODY
 from tl_reward.show.live.turns import Turns
 from tl_reward.show.neuron_columns import mean_of
@@ -198,7 +198,7 @@ def running(models: dict[str, Any]) -> Iterator[httpx.Client]:
     app = server.make_app(
         models, "<p>the page</p>", sources={name: f"from {name}" for name in models}, means={"tiny": MEAN}, token=TOKEN, port=port
     )
-    own = uvicorn.Server(uvicorn.Config(app, log_level="critical", lifespan="off", ws="none"))
+    own = make_server(app, level="critical")
     thread = threading.Thread(target=own.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
@@ -222,7 +222,7 @@ def refused(answer: httpx.Response, status: int, text: str) -> None:
 
 
 def test_the_page_wants_the_token(client):
-    page = client.get("/", params={"token": TOKEN}, headers={"Authorization": ""})
+    page = httpx.get(client.base_url, params={"token": TOKEN})
     assert page.status_code == 200 and page.text == "<p>the page</p>" and page.headers["Content-Type"].startswith("text/html")
     wanted = {
         "Cache-Control": "no-store",
@@ -231,8 +231,14 @@ def test_the_page_wants_the_token(client):
         "X-Frame-Options": "DENY",
     }
     assert {name: page.headers[name] for name in wanted} == wanted
-    for query in ({}, {"token": ""}, {"token": "wrong"}, {"token": "é"}):
-        answer = client.get("/", params=query)
+    again = client.get("/", params={"token": "wrong"})  # as a tab asks that is loaded again
+    assert again.status_code == 200 and again.text == "<p>the page</p>"
+    none = client.get("/", headers={"Authorization": ""})
+    assert none.status_code == 403
+    none = httpx.get(client.base_url)
+    assert none.status_code == 200 and "the page" not in none.text and "Open the address that" in none.text
+    for query in ({"token": ""}, {"token": "wrong"}, {"token": "é"}):
+        answer = httpx.get(client.base_url, params=query)
         assert answer.status_code == 403 and len(answer.text.splitlines()) == 1 and "page</p>" not in answer.text
         assert answer.headers["Cache-Control"] == "no-store"
 
@@ -331,7 +337,8 @@ REFUSED: dict[str, tuple[Any, int, str]] = {
     "infinity": (json.dumps(BODY | {"edits": [EDIT | {"factor": float("inf")}]}).encode(), 422, "edits.0.factor: Input should be a finite"),
     "no finite reward": (BODY | {"edits": [EDIT | {"kind": "scale", "factor": 1e300}]}, 422, "reward is not finite"),
     "out of range": (BODY | {"edits": [EDIT | {"neurons": [[0, 48]]}]}, 422, "neuron must be in [0, 48), got 48"),
-    "far out of range": (BODY | {"neuron": [10**30, 0]}, 422, "layer must be in [0, 2), got 1000"),
+    "far out of range": (BODY | {"neuron": [10**30, 0]}, 422, "neuron.0: Input should be less than 1000000000"),
+    "thousands of digits": (BODY | {"top": 10**4000}, 422, "top: Input should be less than or equal to 200"),
     "negative": (BODY | {"neuron": [-1, 0]}, 422, "must be at least 0, got (-1, 0)"),
     "an empty side": (BODY | {"chosen": " "}, 422, "chosen is empty"),
     "an over-long side": (BODY | {"chosen": "x" * 3000}, 422, "tokens, its prompt included; at most 1024 are allowed"),
@@ -545,7 +552,8 @@ def test_models_are_found_in_every_section():
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.delitem(sys.modules, "tl_reward.show.live.server")
+    for module in ("server", "connections"):
+        monkeypatch.delitem(sys.modules, f"tl_reward.show.live.{module}")
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(InputError, match=r"the live page needs uvicorn: pip install 'tl_reward\[serve\]'"):
         ServeCommand((tmp_path,)).run()

@@ -47,9 +47,19 @@ def interval_text(value: float, low: float | None, high: float | None, n: int, s
     >>> interval_text(0.5, 0.25, 0.75, 12), interval_text(0.5, 0.25, 0.75, 8, "+.2f"), interval_text(0.5, None, None, 1)
     ('0.500 [0.250, 0.750]', '+0.50 [+0.25, +0.75]*', '0.500 [–]')
     """
-    if low is None or high is None or not np.isfinite([low, high]).all() or n < 2:  # runs of earlier versions have one of no width
-        return f"{value:{spec}} [–]"
-    return f"{value:{spec}} [{low:{spec}}, {high:{spec}}]{'*' if n < FEW else ''}"
+    return f"{value:{spec}} {bracket_text(low, high, n, spec)}"
+
+
+def bracket_text(low: float | None, high: float | None, n: int, spec: str) -> str:
+    """An interval alone. Over one prompt there is none, though runs of earlier versions have one of no width."""
+    if low is None or high is None or not np.isfinite([low, high]).all() or n < 2:
+        return "[–]"
+    return f"[{low:{spec}}, {high:{spec}}]{star(n)}"
+
+
+def star(prompts: int) -> str:
+    """The mark of a number over few prompts."""
+    return "*" if prompts < FEW else ""
 
 
 def _or_none(number: float) -> float | None:

@@ -249,7 +249,8 @@ class Results:
 
     @classmethod
     def merge(cls, runs: Sequence["Results"]) -> "Results":
-        """Several runs as one. The provenance is the first one's, and says of the models of all runs where they came from.
+        """Several runs as one. The provenance is the first one's, and says of the models of all runs where they came from. Where two hold
+        an entry of one name, of two sites, the later one's name tells its site.
 
         Raises:
             InputError: two runs hold the same entry, or call two models by one name.
@@ -262,11 +263,23 @@ class Results:
                 merged.provenance["models"] = models
             for section, entries in run._untyped.items():
                 own = merged._untyped.setdefault(section, {})
-                if both := set(entries) & set(own):
-                    raise InputError(f"two runs hold {section} of {sorted(both)[0]}")
-                own.update(entries)
+                for name in sorted(set(entries) & set(own)):
+                    site = entries[name].get("site")
+                    if site is None or site == own[name].get("site") or f"{name} at {site}" in own.keys() | entries.keys():
+                        raise InputError(f"two runs hold {section} of {name}")
+                    run = run._with_name(section, name, f"{name} at {site}")
+                own.update(run._untyped[section])
             merged.tensors |= run.tensors
         return merged
+
+    def _with_name(self, section: str, name: str, new: str) -> "Results":
+        """A copy in which an entry has another name; those of other names that begin like it keep theirs."""
+        longer = tuple(f"{section}/{other}/" for other in self._untyped[section] if other.startswith(f"{name}/"))
+        old = f"{section}/{name}/"
+        own = {key for key in self.tensors if key.startswith(old) and not key.startswith(longer)}
+        tensors = {f"{section}/{new}/{key.removeprefix(old)}" if key in own else key: value for key, value in self.tensors.items()}
+        entries = {new if key == name else key: entry for key, entry in self._untyped[section].items()}
+        return Results(cast(Sections, {**self._untyped, section: entries}), tensors, self.provenance)
 
     def _repr_html_(self) -> str:
         rows = "".join(

@@ -7,9 +7,11 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_reward.measures.json_types import EffectJson, EstimateJson
-from tl_reward.results.sections import AttributionEntry, EffectsEntry, TensionEntry
+from tl_reward.errors import InputError
+from tl_reward.measures.json_types import EffectJson, EstimateJson, MaybeEstimateJson
+from tl_reward.results.sections import AttributionEntry, EffectsEntry, OverlapEntry, TensionEntry
 from tl_reward.results.store import Results
+from tl_reward.show.intervals import ends
 
 # Of a discovery, at one site: statistics, and how the sides differ. A page that held all of them would not be small.
 _STATISTICS = {
@@ -70,7 +72,7 @@ class ExactEffect(TypedDict):
     kind: str
     dataset: str
     pairs: int
-    margins: dict[str, EstimateJson]
+    margins: dict[str, MaybeEstimateJson]
 
 
 def exact_effects(results: Results) -> list[ExactEffect]:
@@ -85,9 +87,8 @@ def _exact(entry: AttributionEntry | EffectsEntry, rows: Sequence[EffectJson]) -
     for row in rows:
         if entry["site"] == "attn_z" or len(row["neurons"]) != 1:
             continue
-        margins = {"all": row["margin"]} | row["by_objective"]
-        if entry["kind"] == "patch":
-            margins = {where: _negative(margin) for where, margin in margins.items()}
+        sign = -1 if entry["kind"] == "patch" else 1
+        margins = {where: _signed(margin, sign) for where, margin in ({"all": row["margin"]} | row["by_objective"]).items()}
         yield {
             "model": entry["model"],
             "neuron": row["neurons"][0],
@@ -98,9 +99,10 @@ def _exact(entry: AttributionEntry | EffectsEntry, rows: Sequence[EffectJson]) -
         }
 
 
-def _negative(estimate: EstimateJson) -> EstimateJson:
-    low, high = (None if end is None else -end for end in (estimate["high"], estimate["low"]))
-    return {"value": -estimate["value"], "low": low, "high": high, "n": estimate["n"]}
+def _signed(estimate: EstimateJson, sign: int) -> MaybeEstimateJson:
+    """The estimate, or its negative, whose ends change places."""
+    low, high = sorted(sign * end for end in ends(estimate) or ()) or (None, None)
+    return {"value": sign * estimate["value"], "low": low, "high": high, "n": estimate["n"]}
 
 
 def _tension_columns(results: Results) -> Iterator[Column]:
@@ -174,15 +176,46 @@ def _statistics_columns(results: Results) -> Iterator[Column]:
 Entry = TypeVar("Entry", TensionEntry, AttributionEntry)
 
 
+# What a page draws of neurons; the largest model known has 6.7 million.
+MOST_NEURONS = 50_000_000
+
+
+def overlap_of(results: Results, name: str | None = None) -> OverlapEntry:
+    """The overlap of that name, or the first one.
+
+    Raises:
+        InputError: it is of models that no figure can show, or names neurons that they do not have.
+    """
+    name = name or next(iter(results.section("overlap")))
+    entry = results.entry("overlap", name)
+    layers, width = entry["n_layers"], entry["d_mlp"]
+    if not (layers > 0 and width > 0 and layers * width <= MOST_NEURONS):
+        raise InputError(f"overlap of {name!r}: {layers:,} layers of {width:,} neurons; at most {MOST_NEURONS:,} neurons are drawn")
+    for label, coords in entry["top"].items():
+        for layer, neuron in coords:
+            if not (0 <= layer < layers and 0 <= neuron < width):
+                raise InputError(f"overlap of {name!r}: {label} has neuron {layer}.{neuron}; there are {layers} layers of {width} neurons")
+    return entry
+
+
 def _of_neurons(entries: Mapping[str, Entry]) -> dict[str, Entry]:
     """Without those of attention heads."""
     return {name: entry for name, entry in entries.items() if entry["site"] in _MLP_SITES}
 
 
 def _beside_others(entries: Mapping[str, Entry], entry: Entry) -> str:
-    """The data set, where the model has been tested on several."""
-    same = [other for other in _of_neurons(entries).values() if other["model"] == entry["model"]]
-    return f" ({entry['dataset']})" if len(same) > 1 else ""
+    """What tells an entry from the others of its model: the data set, the site, how it was found; and at last its name."""
+    same = {name: other for name, other in _of_neurons(entries).items() if other["model"] == entry["model"]}
+    told = [_told(other) for other in same.values()]
+    differ = [i for i, values in enumerate(zip(*told, strict=True)) if len(set(values)) > 1]
+    parts = [_told(entry)[i] for i in differ]
+    if sum([each[i] for i in differ] == parts for each in told) > 1:
+        parts = [next(name for name, other in same.items() if other is entry)]
+    return f" ({', '.join(parts)})" if len(same) > 1 else ""
+
+
+def _told(entry: TensionEntry | AttributionEntry) -> tuple[str, str, str]:
+    return entry["dataset"], entry["site"], entry["method"] if "method" in entry else entry["kind"]
 
 
 def _finite(error: Float[np.ndarray, "layer neuron"]) -> Float[np.ndarray, "layer neuron"] | None:

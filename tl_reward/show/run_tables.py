@@ -7,7 +7,6 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from tl_reward.data.reading import in_words
-from tl_reward.measures.intervals import FEW, interval_text
 from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson, ScoresJson
 from tl_reward.results.sections import (
     AblationEntry,
@@ -25,6 +24,7 @@ from tl_reward.results.sections import (
 )
 from tl_reward.results.store import Results
 from tl_reward.show.console import print_table
+from tl_reward.show.intervals import NOTE, any_few, bracket
 
 
 def summary(results: Results, console: Console) -> None:
@@ -56,15 +56,8 @@ def _print_notes(results: Results, console: Console) -> None:
                 names.setdefault(said, []).append(f"{section} of {name}")
     for said, those in names.items():
         console.print(f"{'; '.join(those)}: {said}")
-    if _few(results.sections):
-        console.print(f"*: fewer than {FEW} prompts, so the interval is rough and likely too narrow. [–]: none, over one prompt.")
-
-
-def _few(part: Any) -> bool:
-    """Whether an estimate in a part of a run is over few prompts."""
-    if isinstance(part, Mapping):
-        return (part.keys() >= {"value", "low", "high", "n"} and 0 < part["n"] < FEW) or any(map(_few, part.values()))
-    return isinstance(part, (list, tuple)) and any(map(_few, part))
+    if any_few(results.sections):
+        console.print(NOTE)
 
 
 Entry = TypeVar("Entry")
@@ -263,14 +256,14 @@ def _drawn(values: Sequence[float | None]) -> str:
 
 
 def _signed(value: EstimateJson) -> str:
-    return interval_text(value["value"], value["low"], value["high"], value["n"], "+.5f")
+    return f"{value['value']:+.5f} {bracket(value, '+.5f')}"
 
 
 def _short(value: EstimateJson | MaybeEstimateJson) -> str:
     if value["value"] is None:
         return "undefined"
-    return interval_text(value["value"], value["low"], value["high"], value["n"], ".2f")
+    return f"{value['value']:.2f} {bracket(value)}"
 
 
 def _estimate(value: EstimateJson) -> str:
-    return interval_text(value["value"], value["low"], value["high"], value["n"])
+    return f"{value['value']:.3f} {bracket(value, '.3f')}"

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple, TypeVar, get_origin, get_type_hints
 
-import plotly.graph_objects as go
-
 from tl_reward.measures.intervals import FEW, Estimate, interval_text
+from tl_reward.show.plots.escape import EscapedFigure
 
 
 class Interval(NamedTuple):
@@ -65,7 +64,7 @@ class Table:
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Value, ...], ...]
-    figure: go.Figure | None = field(default=None, compare=False, repr=False)
+    figure: EscapedFigure | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         assert re.fullmatch(r"[a-z-]+", self.name), self.name
@@ -113,7 +112,7 @@ class Table:
         )
 
 
-def table(name: str, caption: str, row: type[Row], rows: Sequence[Row], lacks: str, figure: go.Figure | None = None) -> Table:
+def table(name: str, caption: str, row: type[Row], rows: Sequence[Row], lacks: str, figure: EscapedFigure | None = None) -> Table:
     """A table; one without rows says in its caption what the matrix lacks.
 
     Args:

@@ -11,7 +11,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Annotated
 
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,6 +22,7 @@ from tl_reward.errors import InputError
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.show.live.answers import EditKind, LiveEdit, LiveRequest, compute
+from tl_reward.show.live.connections import make_server
 from tl_reward.show.live.guard import Guard, error
 from tl_reward.show.live.turns import Turns
 
@@ -30,11 +30,12 @@ _STRICT = ConfigDict(extra="forbid", strict=True)
 
 Text = Annotated[str, Field(max_length=20_000)]
 Name = Annotated[str, Field(max_length=200)]
+Place = Annotated[int, Field(gt=-(10**9), lt=10**9)]
 
 
 class EditBody(BaseModel):
     model_config = _STRICT
-    neurons: Annotated[list[tuple[int, int]], Field(max_length=2_000)]
+    neurons: Annotated[list[tuple[Place, Place]], Field(max_length=2_000)]
     kind: EditKind
     factor: Annotated[float, Field(allow_inf_nan=False)] = 1.0
 
@@ -48,7 +49,7 @@ class ScoreBody(BaseModel):
     chosen: Text
     rejected: Text
     edits: Annotated[list[EditBody], Field(max_length=50)] = []
-    neuron: tuple[int, int] | None = None
+    neuron: tuple[Place, Place] | None = None
     top: Annotated[int, Field(ge=0, le=200)] = 20
     tab: Name
 
@@ -127,15 +128,16 @@ def serve(
     port, token = listener.getsockname()[1], secrets.token_urlsafe(24)
     app = make_app(models, page, sources=sources, means=means, token=token, port=port)
     print(f"Live page: http://127.0.0.1:{port}/?token={token}\nCtrl-C ends it.", flush=True)
-    # No access log: it would print the token.
-    config = uvicorn.Config(app, access_log=False, log_level="warning", lifespan="off", ws="none", proxy_headers=False)
     with listener, suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
+        make_server(app).run(sockets=[listener])
 
 
 def _first_of(wrong: ValidationError) -> str:
     """The first thing that is wrong with a body, and where."""
     first = wrong.errors()[0]
     place = ".".join(map(str, first["loc"]))
-    got = "" if first["type"] in ("missing", "json_invalid") else f", got {str(first['input'])[:60]!r}"
+    try:
+        got = "" if first["type"] in ("missing", "json_invalid") else f", got {str(first['input'])[:60]!r}"
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        got = ", got a number of thousands of digits"
     return f"{place + ': ' if place else ''}{first['msg']}{got}"

@@ -4,12 +4,16 @@ reads them."""
 import base64
 import gzip
 import json
+import math
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Num
+from plotly.utils import PlotlyJSONEncoder
+
+from tl_reward.show.plots.escape import EscapedFigure
 
 # Where the front end and plotly.js are: beside the Python of the page.
 ASSETS = files("tl_reward.show.page")
@@ -23,8 +27,28 @@ def packed(data: bytes) -> str:
 
 
 def json_block(value: Any) -> str:
-    """Raises ValueError for a NaN or an infinity."""
-    return packed(json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
+    """What is no finite number becomes null: the page shows a dash."""
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        text = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return packed(text.encode("utf-8", "surrogatepass"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def figure_json(figure: EscapedFigure) -> dict[str, Any]:
+    """A figure for `json_block`. None but one whose strings are escaped gets on a page."""
+    assert isinstance(figure, EscapedFigure), "a figure that has not passed tl_reward.show.plots.escape.escaped"
+    whole = json.loads(json.dumps(figure.to_plotly_json(), cls=PlotlyJSONEncoder))
+    whole["layout"].pop("template", None)  # the largest part of it; the page has its own, for light and dark
+    return {"data": whole["data"], "layout": whole["layout"]}
 
 
 def array_block(values: Num[np.ndarray, "..."]) -> str:

@@ -1,22 +1,17 @@
 """A run as one HTML file that needs no network and no model: its data in blocks (`blocks.py`), and what draws them (front/)."""
 
 import html
-import json
-import os
 import shlex
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from plotly.utils import PlotlyJSONEncoder
-
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, first_line
 from tl_reward.results.store import Results
 from tl_reward.show.neuron_columns import Column, columns_of, exact_effects
 from tl_reward.show.page import neuron_details
-from tl_reward.show.page.blocks import array_block, elements, filled, front, halves, json_block, plotly_block, policy
+from tl_reward.show.page.blocks import array_block, elements, figure_json, filled, front, halves, json_block, plotly_block, policy
+from tl_reward.show.page.files import check_page, write_blocks, writing
 from tl_reward.show.page.panels import panels_of
 
 # Says what the manifest holds, for whoever reads a page with another program.
@@ -30,33 +25,21 @@ def write_page(results: Results, path: str | Path, *, title: str = "Reward model
     """Writes the page, all of it or nothing. One of more than 30 MB keeps its data in a folder beside it, `NAME.data`.
 
     Raises:
-        InputError: the file exists and `overwrite` is off; a folder of that name holds something else; the run has nothing to show.
+        InputError: the file exists and `overwrite` is off, or cannot be written; a folder of that name holds something else; the run has
+            nothing to show, or more than a page can.
     """
     path = Path(path)
-    data = path.with_suffix(".data")
-    if path == data:
-        raise InputError(f"{path} is what a page's data folder is called; choose another name, such as {path.with_suffix('.html').name}")
-    if data.is_dir() and {item.suffix for item in data.iterdir()} - {".js"}:
-        raise InputError(f"{data} is in the way: it is no page's data folder")
-    if not overwrite and (path.exists() or data.exists()):
-        raise InputError(f"{path if path.exists() else data} exists; choose another file, or replace it with overwrite (--overwrite)")
-    blocks = _blocks(results, title)
-    whole = sum(map(len, blocks.values())) <= LARGEST_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.stem}-", dir=path.parent))
     try:
-        if not whole:
-            (scratch / "data").mkdir(mode=0o755)
-            for name, block in blocks.items():
-                (scratch / "data" / f"{name}.js").write_text(f'tlRewardBlock("{name}", "{block}");\n', encoding="ascii")
-        page = _document(blocks if whole else {}, title, live=False, folder=None if whole else data.name)
-        (scratch / "page").write_text(page, encoding="utf-8")
-        shutil.rmtree(data, ignore_errors=True)
-        if not whole:
-            os.replace(scratch / "data", data)
-        os.replace(scratch / "page", path)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        check_page(path, overwrite=overwrite)
+        blocks = _blocks(results, title)
+        whole = sum(map(len, blocks.values())) <= LARGEST_FILE
+        with writing(path) as folder:
+            if not whole:
+                write_blocks(folder, blocks)
+            page = _document(blocks if whole else {}, title, live=False, folder=None if whole else f"{folder.parent.name}/{folder.name}")
+            (folder / "page").write_bytes(page.encode("utf-8", "replace"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or first_line(error)}") from None
     return path
 
 
@@ -103,7 +86,7 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
     }
     for each in found:
         blocks |= each.blocks
-    blocks["panels"] = json_block([_figure(panel.figure) for panel in panels])
+    blocks["panels"] = json_block([figure_json(panel.figure) for panel in panels])
     return {"manifest": json_block(manifest)} | blocks
 
 
@@ -118,12 +101,6 @@ def _column(column: Column, number: int, blocks: dict[str, str]) -> dict[str, An
         entry["error"] = f"error-{number}"
         blocks[entry["error"]] = array_block(errors)
     return entry
-
-
-def _figure(figure: Any) -> dict[str, Any]:
-    whole = json.loads(json.dumps(figure.to_plotly_json(), cls=PlotlyJSONEncoder, allow_nan=False))
-    whole["layout"].pop("template", None)  # the page has its own, for light and dark
-    return {"data": whole["data"], "layout": whole["layout"]}
 
 
 def _provenance(results: Results) -> str:

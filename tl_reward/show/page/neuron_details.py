@@ -1,5 +1,6 @@
 """What a run knows of single neurons and of sets of them, as plain data for the page."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from tl_reward.measures.json_types import NeuronsJson
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.sections import TranscriptJson, WordsJson
 from tl_reward.results.store import Results
-from tl_reward.show.neuron_columns import tension_key
+from tl_reward.show.neuron_columns import overlap_of, tension_key
 from tl_reward.show.page.blocks import array_block, json_block
 from tl_reward.show.page.panels import in_conflict
 from tl_reward.sites import Where
@@ -55,8 +56,8 @@ def overlaps(results: Results) -> list[dict[str, Any]]:
             "width": entry["d_mlp"],
             "sets": {label: flat(coords, entry["d_mlp"]) for label, coords in entry["top"].items()},
         }
-        for name, entry in results.sections.get("overlap", {}).items()
-        if "attn_z" not in entry["site"]
+        for name in results.sections.get("overlap", {})
+        if "attn_z" not in (entry := overlap_of(results, name))["site"]
     ]
 
 
@@ -116,7 +117,7 @@ def _levels(flat: np.ndarray, starts: np.ndarray, shown: np.ndarray, lengths: np
     for place in np.ndindex(*shown.shape):
         which = shown[place]
         if which >= 0:
-            values = flat[starts[place] : starts[place] + lengths[which]]
+            values = np.nan_to_num(flat[starts[place] : starts[place] + lengths[which]])
             largest = np.abs(values).max()
             result.start[place], result.largest[place] = at, largest
             result.peak_at[place] = first[which] + np.abs(values[first[which] :]).argmax()
@@ -138,7 +139,7 @@ def _short(words: WordsJson) -> WordsJson:
 
 def _rounded(values: np.ndarray) -> Any:
     """Five digits of each number."""
-    return [[float(f"{value:.5g}") for value in row] for row in values.tolist()]
+    return [[float(f"{value:.5g}") if math.isfinite(value) else None for value in row] for row in values.tolist()]
 
 
 def flat(coords: NeuronsJson, width: int) -> list[int]:

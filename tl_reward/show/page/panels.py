@@ -1,11 +1,8 @@
 """What a page shows of a run, and what it says about it: a panel a figure."""
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import plotly.graph_objects as go
-
-from tl_reward.measures.intervals import interval_text
 from tl_reward.measures.json_types import ConflictJson, MaybeEstimateJson
 from tl_reward.results.sections import (
     AblationEntry,
@@ -21,31 +18,43 @@ from tl_reward.results.sections import (
 )
 from tl_reward.results.store import Results
 from tl_reward.show import plots
+from tl_reward.show.intervals import NOTE, any_few, bracket
+from tl_reward.show.plots.escape import EscapedFigure
 
 
 class Panel(NamedTuple):
     title: str
     caption: str
-    figure: go.Figure
+    figure: EscapedFigure
     height: int = 420
 
 
 def panels_of(results: Results) -> Iterator[Panel]:
     have = results.sections
     if "scores" in have:
-        yield from _panel_of_scores(results)
+        yield from _marked(_panel_of_scores(results), have["scores"])
     yield from _panel_of_overlap(results, have.get("overlap", {}))
     if "ablation" in have:
-        yield from _panel_of_ablation(results, have["ablation"])
-    yield from _panel_of_attribution(results, have.get("attribution", {}))
-    yield from _panel_of_effects(results, have.get("effects", {}))
+        yield from _marked(_panel_of_ablation(results, have["ablation"]), have["ablation"])
+    for name, entry in have.get("attribution", {}).items():
+        yield from _marked(_panel_of_attribution(results, {name: entry}), entry)
+    for name, entry in have.get("effects", {}).items():
+        yield from _marked(_panel_of_effects(results, {name: entry}), entry)
     yield from _panel_of_tension(results, have.get("tension", {}))
-    yield from _panel_of_sets(results, have.get("sets", {}))
-    yield from _panel_of_patching(results, have.get("patching", {}))
-    yield from _panel_of_model_patching(results, have.get("model_patching", {}))
+    for name, entry in have.get("sets", {}).items():
+        yield from _marked(_panel_of_sets(results, {name: entry}), entry)
+    for name, entry in have.get("patching", {}).items():
+        yield from _marked(_panel_of_patching(results, {name: entry}), entry)
+    yield from _marked(_panel_of_model_patching(results, have.get("model_patching", {})), have.get("model_patching"))
     if "lens" in have:
-        yield from _panel_of_lens(results, have["lens"])
+        yield from _marked(_panel_of_lens(results, have["lens"]), have["lens"])
     yield from _panel_of_heads(results, have.get("discovery", {}))
+
+
+def _marked(panels: Iterator[Panel], shown: Any) -> Iterator[Panel]:
+    """Panels that say so where an interval is over few prompts."""
+    for panel in panels:
+        yield panel._replace(caption=f"{panel.caption} {NOTE}.") if any_few(shown) else panel
 
 
 def _panel_of_scores(results: Results) -> Iterator[Panel]:
@@ -268,7 +277,7 @@ def _p(value: float) -> str:
 def _interval(value: MaybeEstimateJson) -> str:
     if value["value"] is None:
         return "undefined (all effects are the same)"
-    return interval_text(value["value"], value["low"], value["high"], value["n"], ".2f")
+    return f"{value['value']:.2f} {bracket(value)}"
 
 
 def _depth(entry: OverlapEntry) -> str:

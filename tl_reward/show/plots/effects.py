@@ -6,13 +6,14 @@ from plotly.subplots import make_subplots
 
 from tl_reward.measures.json_types import ScoresJson, ScoreSummaryJson
 from tl_reward.results.store import Results
-from tl_reward.show.plots.style import COLORS, DOTTED, LAYOUT, SYMBOLS, color_of, defined, error_bars
+from tl_reward.show.plots.escape import BREAK, EscapedFigure, escaped, markup
+from tl_reward.show.plots.style import COLORS, DOTTED, LAYOUT, SYMBOLS, color_of, error_bars
 
 # A colour, a marker, and where the name says "{0} at {1}'s cost", the objective that gains.
 _BOTH, _NEITHER = ("#009E73", "circle"), ("#999999", "x")
 
 
-def attribution_scatter(results: Results, name: str, method: str | None = None) -> go.Figure:
+def attribution_scatter(results: Results, name: str, method: str | None = None) -> EscapedFigure:
     """Estimated against exact effects of zeroing one neuron, with exact 95 % intervals; on the dotted line the two are equal.
 
     Args:
@@ -28,7 +29,7 @@ def attribution_scatter(results: Results, name: str, method: str | None = None) 
             x=[row["estimated"][method] for row in rows], y=[value["value"] for value in exact], mode="markers", name=label,
             error_y=error_bars(exact) | {"thickness": 1}, marker={"color": color, "symbol": symbol, "size": 7},
             text=[f"neuron {row['name']}" for row in rows],
-            hovertemplate="%{text}<br>estimated %{x:.5f}, exact %{y:.5f}<extra></extra>",
+            hovertemplate=markup("%{text}<br>estimated %{x:.5f}, exact %{y:.5f}<extra></extra>"),
         )  # fmt: skip
     ends = [row["estimated"][method] for row in entry["exact"]]
     figure.add_scatter(
@@ -37,10 +38,10 @@ def attribution_scatter(results: Results, name: str, method: str | None = None) 
     figure.update_layout(**LAYOUT)
     figure.update_xaxes(title="estimated effect on the margin (reward units)")
     figure.update_yaxes(title="exact effect on the margin (reward units)")
-    return figure
+    return escaped(figure)
 
 
-def agreement_bars(results: Results, name: str) -> go.Figure:
+def agreement_bars(results: Results, name: str) -> EscapedFigure:
     """Each method's agreement with exact ablation, with 95 % intervals over neurons: over the whole sample, and over random neurons."""
     entry = results.entry("attribution", name)
     methods = list(entry["methods"])
@@ -56,7 +57,6 @@ def agreement_bars(results: Results, name: str) -> go.Figure:
                 values = [each["precision"][max(each["precision"], key=int)] if each["precision"] else None for each in found]
             else:
                 values = [each[figure_of] for each in found]
-            values = [value and defined(value) for value in values]
             figure.add_bar(
                 x=methods, y=[value and value["value"] for value in values], name=label, legendgroup=label, showlegend=column == 1,
                 error_y=error_bars(values), row=1, col=column,
@@ -64,10 +64,10 @@ def agreement_bars(results: Results, name: str) -> go.Figure:
             )  # fmt: skip
     figure.update_layout(**LAYOUT | {"margin": LAYOUT["margin"] | {"t": 70}, "legend": LAYOUT["legend"] | {"y": 1.12}}, barmode="group")
     figure.update_yaxes(title="agreement with exact effects", col=1)
-    return figure
+    return escaped(figure)
 
 
-def effect_intervals(results: Results, name: str, *, k: int = 30) -> go.Figure:
+def effect_intervals(results: Results, name: str, *, k: int = 30) -> EscapedFigure:
     """The exact effect of ablating each neuron (or set) on the margin, with 95 % intervals over prompts; by objective where pairs name
     theirs. The k largest."""
     entry = results.entry("effects", name)
@@ -81,16 +81,16 @@ def effect_intervals(results: Results, name: str, *, k: int = 30) -> go.Figure:
             x=[value["value"] for value in values], y=names, mode="markers", name=label,
             error_x=error_bars(values) | {"thickness": 1},
             marker={"color": COLORS.get(label, "#000000"), "symbol": SYMBOLS.get(label, "line-ns-open"), "size": 7 if i else 10},
-            hovertemplate="%{y}: %{x:.5f}<extra>" + label + "</extra>",
+            hovertemplate=markup("%{y}: %{x:.5f}<extra>") + label + markup("</extra>"),
         )  # fmt: skip
     figure.add_vline(x=0, **DOTTED)
     figure.update_layout(**LAYOUT)
     figure.update_xaxes(title="margin lost by ablating it (reward units)")
     figure.update_yaxes(title="layer.neuron", type="category")
-    return figure
+    return escaped(figure)
 
 
-def tension_scatter(results: Results, name: str, *, most: int = 2000) -> go.Figure:
+def tension_scatter(results: Results, name: str, *, most: int = 2000) -> EscapedFigure:
     """Each neuron's effect on one objective's margin against that on the other's: the clear ones by quadrant, and the rest in grey.
 
     Args:
@@ -113,20 +113,20 @@ def tension_scatter(results: Results, name: str, *, most: int = 2000) -> go.Figu
             name=f"{label} ({len(entry['quadrants'][label]):,})" if label in entry["quadrants"] else label,
             marker={"color": color, "symbol": symbol, "size": 6 if label in entry["quadrants"] else 4},
             text=[f"neuron {layer}.{neuron}" for layer, neuron in places],
-            hovertemplate="%{text}<br>%{x:.5f}, %{y:.5f}<extra></extra>",
+            hovertemplate=markup("%{text}<br>%{x:.5f}, %{y:.5f}<extra></extra>"),
         )  # fmt: skip
     figure.add_vline(x=0, **DOTTED)
     figure.add_hline(y=0, **DOTTED)
     figure.update_layout(**LAYOUT)
     figure.update_xaxes(title=f"effect on the {x_name} margin (reward units)")
     figure.update_yaxes(title=f"effect on the {y_name} margin (reward units)")
-    return figure
+    return escaped(figure)
 
 
-def set_bars(results: Results, name: str) -> go.Figure:
+def set_bars(results: Results, name: str) -> EscapedFigure:
     """Accuracy after each set is zeroed, by objective where pairs name theirs, and that of layer-matched random sets as crosses."""
     entry = results.entry("sets", name)
-    sets = {f"{label}<br>({point['neurons']})": point for label, point in entry["sets"].items()}
+    sets = {f"{label}{BREAK}({point['neurons']})": point for label, point in entry["sets"].items()}
     objectives = list(entry["clean"]["objectives"]) or [""]
     figure = go.Figure()
     for i, objective in enumerate(objectives):
@@ -148,7 +148,7 @@ def set_bars(results: Results, name: str) -> go.Figure:
     figure.update_layout(**LAYOUT, barmode="group", scattermode="group")
     figure.update_yaxes(title="pair accuracy", range=[0, 1])
     figure.update_xaxes(title="set zeroed (neurons)")
-    return figure
+    return escaped(figure)
 
 
 def _marker_style(label: str, first: str, second: str) -> tuple[str, str]:

@@ -11,7 +11,10 @@ from tl_reward.errors import InputError
 from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson, ModelPatchingPointJson, PatchedCellJson
 from tl_reward.results.sections import ModelPatchingEntry
 from tl_reward.results.store import Results
-from tl_reward.show.plots.style import DOTTED, LAYOUT, color_of, defined, error_bars, layer_ticks, plain
+from tl_reward.show.intervals import ends
+from tl_reward.show.neuron_columns import MOST_NEURONS
+from tl_reward.show.plots.escape import BREAK, EscapedFigure, escaped, markup
+from tl_reward.show.plots.style import DOTTED, LAYOUT, color_of, error_bars, layer_ticks, scale_of
 
 DIRECTIONS: Mapping[Literal["noising", "denoising"], str] = {
     "noising": "noising: chosen run patched",
@@ -29,7 +32,7 @@ _LOOKS = (
 _TOP: dict[str, Any] = LAYOUT | {"margin": LAYOUT["margin"] | {"t": 90}, "legend": LAYOUT["legend"] | {"y": 1.14}}
 
 
-def patch_profile(results: Results, name: str) -> go.Figure:
+def patch_profile(results: Results, name: str) -> EscapedFigure:
     """The share of the reward gap that each layer's sites move, a line a site, with 95 % intervals; a panel a direction."""
     cells = [cell for cell in results.entry("patching", name)["cells"] if cell["unit"] is None and isinstance(cell["where"], str)]
     lines: dict[str, list[PatchedCellJson]] = {}
@@ -52,29 +55,30 @@ def patch_profile(results: Results, name: str) -> go.Figure:
     figure.update_layout(**_TOP)
     figure.update_xaxes(title="layer", dtick=layer_ticks(1 + max((cell["layer"] or 0 for cell in cells), default=0)))
     figure.update_yaxes(title="share of the reward gap moved", col=1)
-    return figure
+    return escaped(figure)
 
 
-def patch_heads(results: Results, name: str, where: str | int = "all") -> go.Figure:
+def patch_heads(results: Results, name: str, where: str | int = "all") -> EscapedFigure:
     """The share of the reward gap that each attention head moves, at some tokens; a panel a direction."""
     cells = [cell for cell in results.entry("patching", name)["cells"] if cell["unit"] is not None and cell["where"] == where]
     if not cells:
         raise InputError(f"patching of {name!r} has no heads at {where} tokens; patch attn_z")
     shape = (max(cell["layer"] or 0 for cell in cells) + 1, max(cell["unit"] or 0 for cell in cells) + 1)
+    _check_shape(name, shape)
     values = {direction: np.zeros(shape) for direction in DIRECTIONS}
     for cell in cells:
         for direction in DIRECTIONS:
             values[direction][cell["layer"], cell["unit"]] = cell[direction]["value"]
     figure = make_subplots(rows=1, cols=2, subplot_titles=list(DIRECTIONS.values()), shared_yaxes=True, horizontal_spacing=0.04)
     for column, value in enumerate(values.values(), start=1):
-        figure.add_trace(_heat(value, hover="layer %{y}, head %{x}: %{z:.3f}<extra></extra>"), row=1, col=column)
+        figure.add_trace(_heat(value, hover=markup("layer %{y}, head %{x}: %{z:.3f}<extra></extra>")), row=1, col=column)
     _shared_scale(figure, list(values.values()), "share moved")
     figure.update_xaxes(title=f"head ({where} tokens)", dtick=1)
     figure.update_yaxes(title="layer", col=1, dtick=layer_ticks(shape[0]))
-    return figure
+    return escaped(figure)
 
 
-def patch_tokens(results: Results, name: str) -> go.Figure:
+def patch_tokens(results: Results, name: str) -> EscapedFigure:
     """One pair, patched one token and layer at a time: the share of its reward gap that moves; a panel a direction."""
     entry = results.entry("patching", name)
     cells = [cell for cell in entry["cells"] if isinstance(cell["where"], int) and cell["unit"] is None and cell["layer"] is not None]
@@ -82,15 +86,16 @@ def patch_tokens(results: Results, name: str) -> go.Figure:
         raise InputError(f"patching of {name!r} is not token by token; patch one pair with tokens")
     places = sorted({cell["where"] for cell in cells})
     layers = max(cell["layer"] or 0 for cell in cells) + 1
+    _check_shape(name, (layers, len(places)))
     values = {direction: np.zeros((layers, len(places))) for direction in DIRECTIONS}
     for cell in cells:
         for direction in DIRECTIONS:
             values[direction][cell["layer"], places.index(cell["where"])] = cell[direction]["value"]
-    labels = [f"{as_label(token['chosen'])}<br>{as_label(token['rejected'])}" for token in entry["tokens"]]
+    labels = [f"{as_label(token['chosen'])}{BREAK}{as_label(token['rejected'])}" for token in entry["tokens"]]
     figure = make_subplots(rows=2, cols=1, subplot_titles=list(DIRECTIONS.values()), shared_xaxes=True, vertical_spacing=0.08)
     for row, value in enumerate(values.values(), start=1):
-        heat = _heat(value, hover="layer %{y}, %{customdata}: %{z:.3f}<extra></extra>")
-        heat.customdata = np.tile(np.array([f"token {at}<br>{label}" for at, label in zip(places, labels, strict=True)]), (layers, 1))
+        heat = _heat(value, hover=markup("layer %{y}, %{customdata}: %{z:.3f}<extra></extra>"))
+        heat.customdata = np.tile(np.array([f"token {at}{BREAK}{label}" for at, label in zip(places, labels, strict=True)]), (layers, 1))
         figure.add_trace(heat, row=row, col=1)
     _shared_scale(figure, list(values.values()), "share moved")
     shown = list(range(len(places)))[:: -(-len(places) // 60)]  # more labels would overlap; the hover has them all
@@ -99,10 +104,10 @@ def patch_tokens(results: Results, name: str) -> go.Figure:
     )
     figure.update_xaxes(title="token: chosen, and below it rejected", row=2)
     figure.update_yaxes(title=f"layer ({cells[0]['kind']})", dtick=layer_ticks(layers))
-    return figure
+    return escaped(figure)
 
 
-def patched_accuracy(results: Results, model: str, source_model: str) -> go.Figure:
+def patched_accuracy(results: Results, model: str, source_model: str) -> EscapedFigure:
     """Pair accuracy over the share of neurons patched from a source, a panel a data set: what is restored on one, and costs on another."""
     section = results.section("model_patching")
     entries = [entry for entry in section.values() if (entry["model"], entry["source_model"]) == (model, source_model)]
@@ -110,20 +115,20 @@ def patched_accuracy(results: Results, model: str, source_model: str) -> go.Figu
         raise InputError(f"nothing is patched from {source_model!r} into {model!r}; the run has {', '.join(section)}")
     figure = make_subplots(
         rows=1, cols=len(entries), shared_yaxes=True, horizontal_spacing=0.03,
-        subplot_titles=[plain(entry["dataset"]).replace(", ", "<br>") for entry in entries],
+        subplot_titles=[entry["dataset"].replace(", ", BREAK) for entry in entries],
     )  # fmt: skip
     for column, entry in enumerate(entries, start=1):
         _patched_curve(figure, entry, "accuracy", entry["clean"]["accuracy"], column)
         place: dict[str, Any] = {"row": 1, "col": column}
         accuracy, look = entry["source"]["accuracy"]["value"], {"dash": "dash", "color": "#555"}
-        figure.add_hline(y=accuracy, line=look, annotation_text=plain(source_model), **place)
+        figure.add_hline(y=accuracy, line=look, annotation_text=source_model, **place)
     figure.update_layout(**_TOP)
     figure.update_xaxes(title="neurons patched (%)")
     figure.update_yaxes(title="pair accuracy", range=[-0.02, 1.02], col=1)
-    return figure
+    return escaped(figure)
 
 
-def model_patching_curves(results: Results, name: str) -> go.Figure:
+def model_patching_curves(results: Results, name: str) -> EscapedFigure:
     """The share of lost pairs recovered, and that of right pairs kept, over the share of neurons patched; with random bands."""
     entry = results.entry("model_patching", name)
     titles = [f"lost pairs recovered (of {entry['lost']})", "right pairs kept"]
@@ -134,7 +139,7 @@ def model_patching_curves(results: Results, name: str) -> go.Figure:
     figure.update_layout(**_TOP)
     figure.update_xaxes(title="neurons patched (%)")
     figure.update_yaxes(title="share of pairs", range=[-0.02, 1.02], col=1)
-    return figure
+    return escaped(figure)
 
 
 class _Found(NamedTuple):
@@ -174,7 +179,7 @@ def _patched_curve(
             x=xs, y=means, mode="lines+markers", line={"color": "#777777", "dash": "dot"}, marker={"symbol": "x-thin-open", "size": 7},
             name="mean of the random draws", showlegend=column == 1, **place,
         )  # fmt: skip
-    shown = [(step, value) for step, each in enumerate(found, start=1) if (value := defined(each.top)) is not None]
+    shown = [(step, value) for step, each in enumerate(found, start=1) if (value := each.top)["value"] is not None]
     values = [start, *(value for _, value in shown)]
     figure.add_scatter(
         x=[0, *(x for x, _ in shown)], y=[value["value"] for value in values], mode="lines+markers", name="top neurons patched",
@@ -182,7 +187,7 @@ def _patched_curve(
     )  # fmt: skip
 
 
-def lens_curves(results: Results) -> go.Figure:
+def lens_curves(results: Results) -> EscapedFigure:
     """By depth: the accuracy of the reward read there, and the share of pairs whose preference is decided.
 
     A colour is a model, a dash a data set."""
@@ -202,10 +207,10 @@ def lens_curves(results: Results) -> go.Figure:
         title="depth (layers that have run)", dtick=layer_ticks(max(len(e["accuracy"]) for e in results.section("lens").values()))
     )
     figure.update_yaxes(title="share of pairs", range=[0, 1.02], col=1)
-    return figure
+    return escaped(figure)
 
 
-def token_curves(results: Results, name: str, pair_id: str) -> go.Figure:
+def token_curves(results: Results, name: str, pair_id: str) -> EscapedFigure:
     """The reward at each token of a pair's two transcripts, from where they part."""
     shown = {pair["id"]: pair for pair in results.entry("lens", name)["shown"]}
     if pair_id not in shown:
@@ -216,19 +221,24 @@ def token_curves(results: Results, name: str, pair_id: str) -> go.Figure:
         rewards, tokens = pair[side]["reward"], [as_label(token) for token in pair[side]["tokens"]]
         figure.add_scatter(
             x=list(range(len(rewards))), y=rewards, mode="lines+markers", name=side, line={"color": color, "dash": dash},
-            marker={"size": 4}, text=tokens, hovertemplate="%{text}: %{y:.3f}<extra>" + side + "</extra>",
+            marker={"size": 4}, text=tokens, hovertemplate=markup("%{text}: %{y:.3f}<extra>") + side + markup("</extra>"),
         )  # fmt: skip
     figure.add_vline(x=pair["decided_at_token"], **DOTTED, annotation_text="decided")
     figure.update_layout(**LAYOUT)
     figure.update_xaxes(title="token after the shared prefix (hover for its text)")
     figure.update_yaxes(title="reward so far (reward units)")
-    return figure
+    return escaped(figure)
 
 
 def as_label(token: str) -> str:
-    """A token as plotly shows it: plotly reads markup, and drops spaces and line ends."""
+    """A token in a figure: plotly drops spaces and line ends."""
     text = token.replace("\n", "⏎").replace("\r", "␍").replace("\t", "⇥").replace(" ", "·")
-    return plain(text if len(text) <= 14 else text[:13] + "…") or "∅"
+    return (text if len(text) <= 14 else text[:13] + "…") or "∅"
+
+
+def _check_shape(name: str, shape: tuple[int, int]) -> None:
+    if shape[0] * shape[1] > MOST_NEURONS:
+        raise InputError(f"patching of {name!r}: a map of {shape[0]:,} × {shape[1]:,} cells; at most {MOST_NEURONS:,} are drawn")
 
 
 def _heat(value: np.ndarray, *, hover: str) -> go.Heatmap:
@@ -236,7 +246,7 @@ def _heat(value: np.ndarray, *, hover: str) -> go.Heatmap:
 
 
 def _shared_scale(figure: go.Figure, values: list[np.ndarray], title: str) -> None:
-    reach = float(np.quantile(np.abs(np.stack(values)), 0.999)) or 1.0
+    reach = scale_of(np.stack(values))
     figure.update_layout(**LAYOUT | {"margin": LAYOUT["margin"] | {"t": 50}})
     figure.update_layout(
         coloraxis={"colorscale": _SCALE, "cmin": -reach, "cmax": reach, "colorbar": {"title": {"text": title, "side": "right"}}}
@@ -255,10 +265,10 @@ def _banded(
     **place: Any,
 ) -> None:
     """A line with its intervals as a band."""
-    ends = [(value["low"], value["high"]) if None not in (value["low"], value["high"]) else (value["value"],) * 2 for value in values]
+    both = [ends(value) or (value["value"], value["value"]) for value in values]  # no width where there is no interval
+    band = [high for _, high in both] + [low for low, _ in reversed(both)]
     figure.add_scatter(
-        x=[*x, *reversed(x)], y=[high for _, high in ends] + [low for low, _ in reversed(ends)], mode="lines",
-        fill="toself", fillcolor=_faint(color), line={"width": 0}, hoverinfo="skip",
+        x=[*x, *reversed(x)], y=band, mode="lines", fill="toself", fillcolor=_faint(color), line={"width": 0}, hoverinfo="skip",
         legendgroup=name, showlegend=False, name=name, **place,
     )  # fmt: skip
     figure.add_scatter(

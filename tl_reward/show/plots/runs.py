@@ -8,12 +8,14 @@ from plotly.subplots import make_subplots
 
 from tl_reward.errors import InputError
 from tl_reward.neurons import NeuronSet
-from tl_reward.results.sections import OverlapEntry, ScoresEntry
+from tl_reward.results.sections import ScoresEntry
 from tl_reward.results.store import Results
-from tl_reward.show.plots.style import DOTTED, LAYOUT, SYMBOLS, color_of, dash_of, error_bars, layer_ticks, plain
+from tl_reward.show.neuron_columns import overlap_of
+from tl_reward.show.plots.escape import EscapedFigure, escaped, markup
+from tl_reward.show.plots.style import DOTTED, LAYOUT, SYMBOLS, color_of, dash_of, error_bars, layer_ticks, scale_of
 
 
-def accuracy_bars(results: Results) -> go.Figure:
+def accuracy_bars(results: Results) -> EscapedFigure:
     """Pair accuracy of each reward model on each data set, with 95 % bootstrap intervals; 0.5 is chance."""
     entries = _scored(results)
     datasets = list(dict.fromkeys(dataset for _, dataset in entries))
@@ -21,8 +23,8 @@ def accuracy_bars(results: Results) -> go.Figure:
     for i, model in enumerate(dict.fromkeys(model for model, _ in entries)):
         values = [entries[model, d]["accuracy"] if (model, d) in entries else None for d in datasets]
         figure.add_bar(
-            name=plain(model),
-            x=[plain(dataset) for dataset in datasets],
+            name=model,
+            x=[dataset for dataset in datasets],
             y=[v and v["value"] for v in values],
             error_y=error_bars(values),
             marker={"color": color_of(model, i), "pattern": {"shape": ["", "/", "."][i % 3], "solidity": 0.15, "fillmode": "overlay"}},
@@ -34,20 +36,20 @@ def accuracy_bars(results: Results) -> go.Figure:
     figure.update_layout(**LAYOUT, barmode="group")
     figure.update_yaxes(title="pair accuracy", range=[0, 1])
     figure.update_xaxes(title="data set")
-    return figure
+    return escaped(figure)
 
 
-def margin_histogram(results: Results) -> go.Figure:
+def margin_histogram(results: Results) -> EscapedFigure:
     """Margins (reward of chosen minus reward of rejected), a panel a data set; right of 0 the model agrees with the preference."""
     entries = _scored(results)
     datasets = list(dict.fromkeys(dataset for _, dataset in entries))
     models = list(dict.fromkeys(model for model, _ in entries))
-    figure = make_subplots(rows=1, cols=len(datasets), subplot_titles=[*map(plain, datasets)], shared_yaxes=True, horizontal_spacing=0.04)
+    figure = make_subplots(rows=1, cols=len(datasets), subplot_titles=[*datasets], shared_yaxes=True, horizontal_spacing=0.04)
     margins = {
         (m, d): (results.tensor("scores", f"{m} · {d}", "chosen") - results.tensor("scores", f"{m} · {d}", "rejected")).numpy()
         for m, d in entries
     }
-    reach = float(max(np.abs(values).max() for values in margins.values())) or 1.0
+    reach = scale_of(np.concatenate([*margins.values()]), share=1.0)
     edges = np.linspace(-reach, reach, 31)
     for i, model in enumerate(models):
         for j, dataset in enumerate(datasets):
@@ -56,26 +58,26 @@ def margin_histogram(results: Results) -> go.Figure:
             share = np.histogram(margins[model, dataset], edges)[0] / len(margins[model, dataset])
             line = {"color": color_of(model, i), "dash": dash_of(model), "shape": "hvh", "width": 2}
             figure.add_scatter(
-                x=(edges[1:] + edges[:-1]) / 2, y=share, name=plain(model), legendgroup=model, showlegend=j == 0, mode="lines",
+                x=(edges[1:] + edges[:-1]) / 2, y=share, name=model, legendgroup=model, showlegend=j == 0, mode="lines",
                 line=line, row=1, col=j + 1,
             )  # fmt: skip
     figure.add_vline(x=0, **DOTTED)
     figure.update_layout(**LAYOUT | {"margin": LAYOUT["margin"] | {"t": 70}, "legend": LAYOUT["legend"] | {"y": 1.12}})
     figure.update_xaxes(title="margin (reward units)")
     figure.update_yaxes(title="share of pairs", col=1)
-    return figure
+    return escaped(figure)
 
 
-def neuron_map(results: Results, model: str, score: str = "mean", site: str = "mlp_post") -> go.Figure:
+def neuron_map(results: Results, model: str, score: str = "mean", site: str = "mlp_post") -> EscapedFigure:
     """Every neuron's score as a heatmap: layers up, neurons sorted within their layer from the highest to the lowest score."""
     value = results.tensor("discovery", model, f"{site}/{score}").mean(0)
     ordered, index = value.sort(1, descending=True)
-    reach = float(np.quantile(np.abs(ordered.numpy()), 0.999)) or 1.0
+    reach = scale_of(ordered.numpy())
     figure = go.Figure(
         go.Heatmap(
             z=ordered.numpy(),
             customdata=index.numpy(),
-            hovertemplate="layer %{y}, neuron %{customdata}<br>" + score + " %{z:.4g}<extra></extra>",
+            hovertemplate=markup("layer %{y}, neuron %{customdata}<br>") + score + markup(" %{z:.4g}<extra></extra>"),
             colorscale=[[0, "#B2182B"], [0.5, "#FFFFFF"], [1, "#2166AC"]],
             zmin=-reach,
             zmax=reach,
@@ -85,18 +87,18 @@ def neuron_map(results: Results, model: str, score: str = "mean", site: str = "m
     figure.update_layout(**LAYOUT)
     figure.update_xaxes(title=f"rank of the {'head' if site == 'attn_z' else 'neuron'} in its layer")
     figure.update_yaxes(title="layer", dtick=layer_ticks(len(ordered)))
-    return figure
+    return escaped(figure)
 
 
-def layer_profile(results: Results, name: str | None = None) -> go.Figure:
+def layer_profile(results: Results, name: str | None = None) -> EscapedFigure:
     """How many of the top neurons lie in each layer, a line a reward model."""
-    entry = _overlap(results, name)
+    entry = overlap_of(results, name)
     figure = go.Figure()
     for i, (model, coords) in enumerate(entry["top"].items()):
         counts = np.bincount([layer for layer, _ in coords], minlength=entry["n_layers"])
         style = {"color": color_of(model, i), "dash": dash_of(model)}
         figure.add_scatter(
-            x=np.arange(entry["n_layers"]), y=counts, name=plain(model), mode="lines+markers", line=style,
+            x=np.arange(entry["n_layers"]), y=counts, name=model, mode="lines+markers", line=style,
             marker={"symbol": SYMBOLS.get(model, "cross")},
         )  # fmt: skip
     even = sum(map(len, entry["top"].values())) / len(entry["top"]) / entry["n_layers"]
@@ -104,13 +106,13 @@ def layer_profile(results: Results, name: str | None = None) -> go.Figure:
     figure.update_layout(**LAYOUT)
     figure.update_xaxes(title="layer", dtick=layer_ticks(entry["n_layers"]))
     figure.update_yaxes(title=f"neurons in the top {entry['fraction']:.0%}", rangemode="tozero")
-    return figure
+    return escaped(figure)
 
 
-def overlap_bars(results: Results, name: str | None = None) -> go.Figure:
+def overlap_bars(results: Results, name: str | None = None) -> EscapedFigure:
     """Jaccard index of the top neurons of each pair of reward models, beside chance."""
-    entry = _overlap(results, name)
-    names = [plain(f"{pair['a']} – {pair['b']}") for pair in entry["pairs"]]
+    entry = overlap_of(results, name)
+    names = [f"{pair['a']} – {pair['b']}" for pair in entry["pairs"]]
     figure = go.Figure()
     for key, label, color, shape in (
         ("jaccard", "observed", "#0072B2", ""),
@@ -125,15 +127,15 @@ def overlap_bars(results: Results, name: str | None = None) -> go.Figure:
     figure.update_layout(**LAYOUT, barmode="group")
     figure.update_yaxes(title="Jaccard index", range=[0, 1.08])
     figure.update_xaxes(title="reward models")
-    return figure
+    return escaped(figure)
 
 
-def ablation_curves(results: Results, quantity: str = "accuracy") -> go.Figure:
+def ablation_curves(results: Results, quantity: str = "accuracy") -> EscapedFigure:
     """Accuracy (or "mean_margin") against the share of neurons zeroed: ranked neurons, and the range of the random draws."""
     if quantity not in ("accuracy", "mean_margin"):
         raise InputError(f"quantity must be accuracy or mean_margin, got {quantity!r}")
     entries = results.section("ablation")
-    figure = make_subplots(rows=1, cols=len(entries), subplot_titles=[*map(plain, entries)], shared_yaxes=True, horizontal_spacing=0.04)
+    figure = make_subplots(rows=1, cols=len(entries), subplot_titles=[*entries], shared_yaxes=True, horizontal_spacing=0.04)
     drawn = "random_accuracy" if quantity == "accuracy" else "random_margin"
     for i, (name, entry) in enumerate(entries.items()):
         clean = entry["clean"][quantity]
@@ -154,14 +156,14 @@ def ablation_curves(results: Results, quantity: str = "accuracy") -> go.Figure:
         figure.add_scatter(
             x=shares, y=[v["value"] for v in ranked], mode="lines+markers", line={"color": color},
             error_y=error_bars(ranked),
-            name=f"top neurons zeroed: {plain(name)}", showlegend=False, **place,
+            name=f"top neurons zeroed: {name}", showlegend=False, **place,
         )  # fmt: skip
     if quantity == "accuracy":
         figure.add_hline(y=0.5, **DOTTED)
     figure.update_layout(**LAYOUT | {"margin": LAYOUT["margin"] | {"t": 70}, "legend": LAYOUT["legend"] | {"y": 1.12}})
     figure.update_xaxes(title="neurons zeroed (%)")
     figure.update_yaxes(title="pair accuracy" if quantity == "accuracy" else "mean margin (reward units)", col=1)
-    return figure
+    return escaped(figure)
 
 
 def top_neurons(results: Results, *, k: int = 20, score: str = "mean", site: str = "mlp_post") -> list[dict[str, Any]]:
@@ -186,9 +188,3 @@ def top_neurons(results: Results, *, k: int = 20, score: str = "mean", site: str
 
 def _scored(results: Results) -> dict[tuple[str, str], ScoresEntry]:
     return {(entry["model"], entry["dataset"]): entry for entry in results.section("scores").values()}
-
-
-def _overlap(results: Results, name: str | None) -> OverlapEntry:
-    """The overlap entry of that name, or the first one."""
-    entries = results.section("overlap")
-    return entries[name] if name else next(iter(entries.values()))

@@ -1,10 +1,12 @@
-"""What all figures share: colours, dashes and markers by objective, the layout, and names as plain text."""
+"""What all figures share: colours, dashes and markers by objective, the layout, and intervals."""
 
-import html
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson
+from tl_reward.show.intervals import ends
 
 # Okabe and Ito's colours, told apart by colour-blind readers; each objective has a dash and a marker of its own beside its colour.
 COLORS = {"helpful": "#0072B2", "harmless": "#D55E00", "mixed": "#009E73"}
@@ -25,33 +27,22 @@ LAYOUT: dict[str, Any] = {
 DOTTED: dict[str, Any] = {"line": {"dash": "dot", "color": "#555"}}
 
 
-def plain(text: str) -> str:
-    """A name from a run, for a figure: plotly reads some tags in its labels, links among them, and looks for MathJax where $ are."""
-    return html.escape(text, quote=False).replace("$", "&#36;")
+def error_bars(values: Sequence[EstimateJson | MaybeEstimateJson | None]) -> dict[str, Any]:
+    """plotly's, from estimates; none where there is no estimate, or no interval."""
+    sizes = [_sizes(value) if value else None for value in values]
+    return {"type": "data", "array": [size and size[1] for size in sizes], "arrayminus": [size and size[0] for size in sizes]}
 
 
-def defined(value: EstimateJson | MaybeEstimateJson) -> EstimateJson | None:
-    """An estimate, or None where there was nothing to estimate from. Over one prompt it has no interval."""
-    middle, one = value["value"], value["n"] == 1
-    return (
-        None
-        if middle is None
-        else {"value": middle, "low": None if one else value["low"], "high": None if one else value["high"], "n": value["n"]}
-    )
+def _sizes(value: EstimateJson | MaybeEstimateJson) -> tuple[float, float] | None:
+    """How far the interval reaches below the value and above it."""
+    found, middle = ends(value), value["value"]
+    return None if found is None or middle is None else (middle - found[0], found[1] - middle)
 
 
-def error_bars(values: Sequence[EstimateJson | None]) -> dict[str, Any]:
-    """plotly's, from estimates; none where there is no estimate."""
-    return {
-        "type": "data",
-        "array": [value and _above(value["high"], value["value"], value["n"]) for value in values],
-        "arrayminus": [value and _above(value["value"], value["low"], value["n"]) for value in values],
-    }
-
-
-def _above(higher: float | None, lower: float | None, prompts: int) -> float | None:
-    """How far one is above the other; None where there is no interval, as over one prompt."""
-    return None if higher is None or lower is None or prompts == 1 else higher - lower
+def scale_of(values: np.ndarray, *, share: float = 0.999) -> float:
+    """The size that a scale ends at: a quantile of the finite ones; 1 where all are 0, or there is none."""
+    sizes = np.abs(values[np.isfinite(values)])
+    return (float(np.quantile(sizes, share)) if sizes.size else 0.0) or 1.0
 
 
 def layer_ticks(n_layers: int) -> int:

@@ -6,15 +6,12 @@ blocks as the dashboard's are (`show.page.blocks`), and all text is text.
 """
 
 import html
-import json
 import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from plotly.utils import PlotlyJSONEncoder
-
-from tl_reward.show.page.blocks import elements, filled, front, json_block, plotly_block, policy
+from tl_reward.show.page.blocks import elements, figure_json, filled, front, json_block, plotly_block, policy
 from tl_reward.study.findings.claims import Verdict, claims_table
 from tl_reward.study.matrix import Matrix, ModelEdit
 from tl_reward.study.table import Table, Value, markdown, shown
@@ -87,9 +84,7 @@ def _text(matrix: Matrix, tables: Sequence[Table], about: Mapping[str, str]) -> 
 
 
 def _page(matrix: Matrix, tables: Sequence[Table], about: Mapping[str, str]) -> str:
-    figures = {table.name: json.loads(json.dumps(table.figure.to_plotly_json(), cls=PlotlyJSONEncoder)) for table in tables if table.figure}
-    for figure in figures.values():
-        figure["layout"].pop("template", None)  # the largest part of it, and white is white without it
+    figures = {table.name: figure_json(table.figure) for table in tables if table.figure}
     said = "\n".join(f"<dt>{_html(name)}</dt><dd><pre>{_html(value)}</pre></dd>" for name, value in about.items())
     blocks = {"plotly": plotly_block(), "figures": json_block(figures)}
     parts = {

@@ -11,7 +11,7 @@ function blockText(name) {
   return new Promise((resolve, reject) => {
     waiting.set(name, resolve);
     const script = document.createElement("script");
-    script.src = `${encodeURIComponent(folder)}/${name}.js`;
+    script.src = `${folder.split("/").map(encodeURIComponent).join("/")}/${name}.js`;
     script.onerror = () => reject(new Error(`${folder}/${name}.js is missing: the page and this folder belong together`));
     document.head.append(script);
   });
@@ -97,17 +97,18 @@ class Column {
   // The distance from the neutral value that a share of the neurons exceeds.
   exceededBy(share) {
     const used = [];
-    this.counts.forEach((count, bits) => count && used.push(bits));
+    this.counts.forEach((count, bits) => count && Number.isFinite(HALF[bits]) && used.push(bits));
     used.sort((a, b) => this.distance(b) - this.distance(a));
     let left = share * this.length;
     for (const bits of used) if ((left -= this.counts[bits]) <= 0) return this.distance(bits);
     return 0;
   }
-  // 1 for the largest; equal ones share a place.
+  // 1 for the largest; equal ones share a place. null where there is no number.
   rank(i) {
+    if (Number.isNaN(HALF[this.bits[i]])) return null;
     const mine = ordered(this.bits[i]);
     let above = 0;
-    this.counts.forEach((count, bits) => (above += ordered(bits) > mine ? count : 0));
+    this.counts.forEach((count, bits) => (above += count && ordered(bits) > mine && !Number.isNaN(HALF[bits]) ? count : 0));
     return above + 1;
   }
   async errorAt(i) {
@@ -116,12 +117,12 @@ class Column {
   }
 }
 
-// Some neurons by a column, the largest first (or the smallest). Equal ones by layer, then neuron.
+// Some neurons by a column, the largest first (or the smallest), and last those without a number. Equal ones by layer, then neuron.
 function sorted(column, indices, descending) {
   const keys = new Float64Array(indices.length);
   for (let j = 0; j < keys.length; j++) {
-    const value = ordered(column.bits[indices[j]]);
-    keys[j] = (descending ? 0xffff - value : value) * 2 ** 32 + indices[j];
+    const bits = column.bits[indices[j]], value = ordered(bits);
+    keys[j] = (Number.isNaN(HALF[bits]) ? 0x10000 : descending ? 0xffff - value : value) * 2 ** 32 + indices[j];
   }
   keys.sort();
   return Uint32Array.from(keys, (key) => key % 2 ** 32);

@@ -1,4 +1,5 @@
-// Elements and figures. Text of the run becomes text of the page, and never markup: not in elements, and not in plotly's labels.
+// Elements and figures. Text of the run becomes text of the page, and never markup: not in elements, and not in plotly's labels. This file
+// alone calls plotly.
 
 const CONFIG = { responsive: true, displaylogo: false, showSendToCloud: false };
 const COLORS = { helpful: "#0072B2", harmless: "#D55E00", mixed: "#009E73" };
@@ -25,14 +26,29 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-// plotly reads some tags and entities in its labels, and looks for MathJax where $ are: what comes from the run is escaped.
-const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("$", "&#36;");
+// plotly reads some tags and entities in its labels, templates after %, and looks for MathJax where $ are. So every string of a figure is
+// escaped, but for what this page's own code writes as markup`…`: there, what is put in is escaped.
+const plain = (text) => String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;").replaceAll("$", "&#36;").replaceAll("%{", "&#37;{");
+class Markup {
+  constructor(text) {
+    this.text = text;
+  }
+}
+const markup = (parts, ...values) => new Markup(parts.map((part, i) => part + (i < values.length ? plain(values[i]) : "")).join(""));
+function escaped(value) {
+  if (typeof value === "string") return plain(value);
+  if (value instanceof Markup) return value.text;
+  if (Array.isArray(value)) return value.map(escaped);
+  return value && Object.getPrototypeOf(value) === Object.prototype ? Object.fromEntries(Object.entries(value).map(([key, each]) => [key, escaped(each)])) : value;
+}
 const short = (text, most = 40) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 const count = (number) => number.toLocaleString("en-US");
 
+const noNumber = (value) => value === null || value === undefined || Number.isNaN(value);
+
 // Three significant digits.
 function figure(value) {
-  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (noNumber(value)) return "–";
   if (value === 0) return "0";
   const size = Math.abs(value);
   return (size >= 1e-4 && size < 1e6 ? Number(value.toPrecision(3)).toString() : value.toExponential(2)).replace("-", "−");
@@ -40,7 +56,12 @@ function figure(value) {
 
 const drawn = new Map();
 
-async function plot(box, traces, layout = {}) {
+const plot = (box, traces, layout = {}) => plotEscaped(box, escaped(traces), escaped(layout));
+const replot = (box, changes) => Plotly.restyle(box, escaped(changes));
+const unplot = (box) => Plotly.purge(box);
+
+// A figure that was escaped already, as those of the run's panels were when the page was written.
+async function plotEscaped(box, traces, layout) {
   const colors = theme();
   const whole = structuredClone(layout);
   const own = {

@@ -1,6 +1,14 @@
-// A pair of one's own, and edits of neurons, sent to the model behind the page. The page's address holds the token that it asks with.
+// A pair of one's own, and edits of neurons, sent to the model behind the page, with the token that the page's first address holds. It is
+// taken out of there, so that no history, screenshot or copied link has it; the tab keeps it, to be loaded again.
 
-const token = new URLSearchParams(location.search).get("token") ?? "";
+const TOKEN = "tl_reward token";
+const given = new URLSearchParams(location.search).get("token");
+let token = given ?? "";
+try { // a browser may forbid the store; then the page works, and cannot be loaded again
+  if (given !== null) sessionStorage.setItem(TOKEN, given);
+  else if (location.protocol !== "file:") token = sessionStorage.getItem(TOKEN) ?? "";
+} catch {}
+if (given !== null) history.replaceState(null, "", location.pathname + location.hash);
 const tab = String(Math.random()).slice(2);
 let edits = [];
 let asking = null;

@@ -69,12 +69,12 @@ function fillOverview(root) {
     whenVisible(box, async () => {
       const { data, layout } = (await jsonBlock("panels"))[i];
       // Black and dark grey are colours of a light page.
-      const colors = { "#000000": theme().text, "#555": theme().guide, "#444": theme().guide };
-      if (isDark()) for (const [name, color] of Object.entries(COLORS)) colors[color] = DARK_COLORS[name];
-      const themed = (value) => JSON.parse(JSON.stringify(value), (_, each) => colors[each] ?? each);
+      const colors = new Map([["#000000", theme().text], ["#555", theme().guide], ["#444", theme().guide]]);
+      if (isDark()) for (const [name, color] of Object.entries(COLORS)) colors.set(color, DARK_COLORS[name]);
+      const themed = (value) => JSON.parse(JSON.stringify(value), (_, each) => colors.get(each) ?? each);
       const traces = themed(data);
       for (const trace of traces) if (trace.type === "bar" && trace.error_y) trace.error_y.color ??= theme().text;
-      await plot(box, traces, themed(layout));
+      await plotEscaped(box, traces, themed(layout));
     });
     root.append(section);
   });

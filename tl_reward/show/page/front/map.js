@@ -23,16 +23,16 @@ async function drawMap(box, text) {
     `${column.about} Colour: blue is above ${figure(column.neutral)}, red below; the scale ends at the 99.9th percentile of sizes, ` +
     `${figure(reach)} ${column.unit}. Each pixel shows the neuron of its place that is farthest from ${figure(column.neutral)}. Click to open it; drag to zoom.`;
   // What the reader has zoomed to stays, also for another quantity of the same model.
-  const view = `${state.model} ${byRank}`;
+  const view = `${manifest.models.indexOf(shapeOf(state.model))} ${byRank}`;
   const inView = () => {
     const [low, high] = box.layout?.uirevision === view ? box.layout.xaxis.range : [-0.5, width - 0.5];
     return [Math.max(0, Math.floor(low + 0.5)), Math.min(width, Math.ceil(high + 0.5))];
   };
   let pixels = pool(column, layers, width, order, ...inView());
   const trace = (pooled) => ({
-    type: "heatmap", z: pooled.z, x: pooled.x, customdata: pooled.text, hovertemplate: "%{customdata}<extra></extra>",
+    type: "heatmap", z: pooled.z, x: pooled.x, customdata: pooled.text, hovertemplate: markup`%{customdata}<extra></extra>`,
     colorscale: divergent(), zmin: column.neutral - reach, zmax: column.neutral + reach, zmid: column.neutral,
-    colorbar: { title: { text: plain(column.unit), side: "top" }, thickness: 14 },
+    colorbar: { title: { text: column.unit, side: "top" }, thickness: 14 },
   });
   await plot(box, [trace(pixels)], {
     xaxis: { title: { text: byRank ? "rank of the neuron in its layer" : "neuron" }, range: [-0.5, width - 0.5], zeroline: false },
@@ -50,7 +50,7 @@ async function drawMap(box, text) {
     if (to <= from || (from === pixels.from && to === pixels.to)) return;
     pixels = pool(column, layers, width, order, from, to);
     const { z, x, customdata } = trace(pixels);
-    Plotly.restyle(box, { z: [z], x: [x], customdata: [customdata] });
+    replot(box, { z: [z], x: [x], customdata: [customdata] });
   });
 }
 
@@ -73,16 +73,16 @@ function pool(column, layers, width, order, from, to) {
   for (let layer = 0; layer < layers; layer++) {
     const values = new Float32Array(bins), winners = new Uint32Array(bins), labels = new Array(bins);
     for (let bin = 0; bin < bins; bin++) {
-      let best = -1, farthest = -1;
+      let best = -1, farthest = -Infinity;
       for (let at = edges[bin]; at < edges[bin + 1]; at++) {
         const i = order ? order[layer * width + at] : layer * width + at;
         const distance = column.distance(column.bits[i]);
-        if (distance > farthest) [best, farthest] = [i, distance];
+        if (best < 0 || distance > farthest || (Number.isNaN(farthest) && !Number.isNaN(distance))) [best, farthest] = [i, distance]; // any number before none
       }
       winners[bin] = best;
       values[bin] = column.at(best);
       const many = edges[bin + 1] - edges[bin];
-      labels[bin] = `neuron ${layer}.${best - layer * width}<br>${figure(values[bin])} ${column.unit}${many > 1 ? ` (farthest of ${many})` : ""}`;
+      labels[bin] = markup`neuron ${layer}.${best - layer * width}<br>${figure(values[bin])} ${column.unit}${many > 1 ? ` (farthest of ${many})` : ""}`;
     }
     z.push(values);
     text.push(labels);

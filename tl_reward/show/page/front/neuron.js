@@ -34,7 +34,7 @@ async function drawNeuron(root) {
   if (effects) parts.push(effects);
   parts.push(...(await detailSections(neuron)));
   if (!still()) return;
-  for (const box of root.querySelectorAll(".plot")) { drawn.delete(box); Plotly.purge(box); }
+  for (const box of root.querySelectorAll(".plot")) { drawn.delete(box); unplot(box); }
   root.replaceChildren(...parts.filter(Boolean));
   root.dataset.shown = name;
   say(`Neuron ${name} of the ${model} model`);
@@ -50,7 +50,8 @@ async function numbersSection(index) {
       const entry = columnEntry(name, key);
       if (!entry) return element("td", {}, "–");
       const column = await columnOf(entry);
-      return element("td", {}, `${figure(column.at(index))} (${count(column.rank(index))})`);
+      const rank = column.rank(index);
+      return element("td", {}, rank === null ? "–" : `${figure(column.at(index))} (${count(rank)})`);
     }));
     return element("tr", {}, element("th", { class: "text", scope: "row", title: manifest.columns.find((each) => each.key === key).about }, key), ...cells);
   }));
@@ -60,22 +61,27 @@ async function numbersSection(index) {
   return element("section", {}, element("h2", {}, "In numbers"), element("p", {}, `In brackets, its rank among all ${count(layers * width)} neurons of that model by these numbers, which are kept to three digits; 1 is the largest.`), element("div", { class: "wide" }, table));
 }
 
+// Few prompts behind an interval say little.
+const FEW = 10;
+const starred = (prompts) => `${prompts ?? "unknown"}${prompts < FEW ? "*" : ""}`;
+
 async function effectsSection(index, name) {
   const rows = [];
   for (const model of sameShape(state.model)) {
     for (const entry of columnsOf(model).filter((each) => each.unit === "reward units")) {
       const column = await columnOf(entry), error = await column.errorAt(index), value = column.at(index);
-      const label = `${entry.key}, estimated${error === null ? ", no interval" : `, n ${entry.prompts}`}`;
-      rows.push({ model, label, value, low: error === null ? null : value - 1.96 * error, high: error === null ? null : value + 1.96 * error, exact: false });
+      const label = `${entry.key}, estimated${noNumber(error) ? ", no interval" : `, n ${starred(entry.prompts)}`}`;
+      rows.push({ model, label, value, low: noNumber(error) ? null : value - 1.96 * error, high: noNumber(error) ? null : value + 1.96 * error, exact: false });
     }
     for (const found of manifest.exact.filter((each) => each.model === model && nameOf(each.neuron) === name))
       for (const [objective, margin] of Object.entries(found.margins))
-        rows.push({ model, label: `${found.kind === "patch" ? "patched" : found.kind}, exact, n ${margin.n}: ${objective === "all" ? `all ${found.pairs} pairs` : `${objective} pairs`} of ${found.dataset}`, ...margin, exact: true });
+        rows.push({ model, label: `${found.kind === "patch" ? "patched" : found.kind}, exact, n ${starred(margin.n)}: ${objective === "all" ? `all ${found.pairs} pairs` : `${objective} pairs`} of ${found.dataset}`, ...margin, exact: true });
   }
   if (!rows.length) return null;
   const caption =
     "What it adds to the mean margin (chosen minus rejected reward), with 95 % intervals over n prompts. Right of 0, the margin falls when the neuron is " +
-    "ablated; rows of patching say what the patch adds. Filled marks are exact: the neuron was edited alone and every pair scored again. Open ones are estimates.";
+    "ablated; rows of patching say what the patch adds. Filled marks are exact: the neuron was edited alone and every pair scored again. Open ones are estimates. No interval: of one prompt, or unknown." +
+    (rows.some((row) => row.label.includes("*")) ? ` * over fewer than ${FEW} prompts: read the interval with care.` : "");
   const { section, box } = panel("What does it do to the reward?", caption, { height: 130 + 26 * rows.length });
   whenVisible(box, () => drawEffects(box, rows));
   return section;
@@ -86,16 +92,16 @@ async function drawEffects(box, rows) {
   const traces = names.flatMap((name, i) => [true, false].map((exact) => {
     const own = rows.map((row, at) => ({ ...row, at })).filter((row) => row.model === name && row.exact === exact);
     return {
-      type: "scatter", mode: "markers", name: plain(`${name}, ${exact ? "exact" : "estimated"}`), x: own.map((row) => row.value), y: own.map((row) => row.at),
-      error_x: { type: "data", symmetric: false, array: own.map((row) => row.high === null ? null : row.high - row.value), arrayminus: own.map((row) => row.low === null ? null : row.value - row.low), thickness: 1.5, color: colorOf(name, i) },
+      type: "scatter", mode: "markers", name: `${name}, ${exact ? "exact" : "estimated"}`, x: own.map((row) => row.value), y: own.map((row) => row.at),
+      error_x: { type: "data", symmetric: false, array: own.map((row) => noNumber(row.high) || noNumber(row.value) ? null : row.high - row.value), arrayminus: own.map((row) => noNumber(row.low) || noNumber(row.value) ? null : row.value - row.low), thickness: 1.5, color: colorOf(name, i) },
       marker: { color: colorOf(name, i), size: 9, symbol: SYMBOLS[i % SYMBOLS.length] + (exact ? "" : "-open") },
-      text: own.map((row) => plain(row.label)), hovertemplate: "%{text}<br>%{x:.4g}<extra></extra>", showlegend: own.length > 0,
+      text: own.map((row) => row.label), hovertemplate: markup`%{text}<br>%{x:.4g}<extra></extra>`, showlegend: own.length > 0,
     };
   }));
   await plot(box, traces, {
     margin: { l: 360, r: 20, t: 40, b: 55 },
     xaxis: { title: { text: "effect on the margin (reward units)" }, zeroline: true, zerolinewidth: 2 },
-    yaxis: { tickvals: rows.map((_, i) => i), ticktext: rows.map((row) => plain(short(`${row.model}: ${row.label}`, 72))), range: [rows.length - 0.5, -0.5], zeroline: false, tickfont: { size: 11 } },
+    yaxis: { tickvals: rows.map((_, i) => i), ticktext: rows.map((row) => short(`${row.model}: ${row.label}`, 72)), range: [rows.length - 0.5, -0.5], zeroline: false, tickfont: { size: 11 } },
   });
 }
 
@@ -134,7 +140,7 @@ async function drawHistogram(box, found, at) {
   const traces = found.splits.map((split, i) => {
     const total = counts[i].reduce((sum, each) => sum + each, 0) || 1;
     return {
-      type: "scatter", mode: "lines", name: plain(`${split.side}${split.objective ? ` · ${split.objective}` : ""}`), x: counts[i].map((_, bin) => low + (bin + 0.5) * step),
+      type: "scatter", mode: "lines", name: `${split.side}${split.objective ? ` · ${split.objective}` : ""}`, x: counts[i].map((_, bin) => low + (bin + 0.5) * step),
       y: counts[i].map((each) => (logCounts && !each ? null : each / total)),
       line: { shape: "hvh", color: colorOf(split.objective, objectives.indexOf(split.objective)), dash: split.side === "chosen" ? "solid" : "dot", width: 2 },
     };

@@ -24,7 +24,7 @@ async function drawProfile(box, text) {
       if (least > 0 && column.distance(column.bits[j]) >= least) counts[layer]++;
     }
     const look = {
-      mode: "lines+markers", x: Array.from({ length: layers }, (_, layer) => layer), name: plain(names[i]), legendgroup: names[i],
+      mode: "lines+markers", x: Array.from({ length: layers }, (_, layer) => layer), name: names[i], legendgroup: names[i],
       line: { color: colorOf(names[i], i), dash: DASHES[i % DASHES.length] }, marker: { symbol: SYMBOLS[i % SYMBOLS.length], size: 5 },
     };
     traces.push({ ...look, y: Array.from(sums) }, { ...look, y: Array.from(counts), xaxis: "x2", yaxis: "y2", showlegend: false });
@@ -36,7 +36,7 @@ async function drawProfile(box, text) {
   const axis = { title: { text: "layer" }, dtick: Math.max(1, Math.floor(layers / 10)) };
   await plot(box, traces, {
     xaxis: { ...axis, domain: [0, 0.46] }, xaxis2: { ...axis, domain: [0.56, 1], anchor: "y2" },
-    yaxis: { title: { text: `sum (${plain(columns[0].unit)})` } }, yaxis2: { title: { text: "neurons" }, anchor: "x2", rangemode: "tozero" },
+    yaxis: { title: { text: `sum (${columns[0].unit})` } }, yaxis2: { title: { text: "neurons" }, anchor: "x2", rangemode: "tozero" },
   });
   box.removeAllListeners?.("plotly_click");
   box.on("plotly_click", (event) => showInTable({ layer: event.points[0].x, set: "" }));
@@ -93,7 +93,7 @@ async function drawOverlap(box, entry, number) {
     for (let mask = 1; mask < regions; mask++) expected[mask] += shares.reduce((product, share, k) => product * (mask & (1 << k) ? share : 1 - share), entry.width);
   }
   const order = Array.from({ length: regions - 1 }, (_, i) => i + 1).filter((mask) => observed[mask] || expected[mask] >= 0.5).sort((a, b) => observed[b] - observed[a]).slice(0, MOST_REGIONS);
-  const x = order.map((_, i) => i), labels = order.map((mask) => plain(regionName(names, mask)));
+  const x = order.map((_, i) => i), labels = order.map((mask) => regionName(names, mask));
   const bars = (values, look) => ({ type: "bar", x, y: values, text: values.map((value) => count(Math.round(value))), textposition: "outside", cliponaxis: false, ...look });
   const dots = (inside) => ({
     type: "scatter", mode: "markers", xaxis: "x", yaxis: "y2", showlegend: false, hoverinfo: "skip",
@@ -102,14 +102,14 @@ async function drawOverlap(box, entry, number) {
     marker: { size: 11, color: inside ? theme().text : theme().faint, symbol: inside ? "circle" : "circle-open" },
   });
   await plot(box, [
-    bars(order.map((mask) => observed[mask]), { name: "observed", marker: { color: colorOf("helpful") }, customdata: labels, hovertemplate: "%{customdata}: %{y}<extra>observed</extra>" }),
-    bars(order.map((mask) => expected[mask]), { name: "expected by chance, layers matched", marker: { color: theme().faint, pattern: { shape: "/", solidity: 0.3, fillmode: "overlay" } }, customdata: labels, hovertemplate: "%{customdata}: %{y:.1f}<extra>expected</extra>" }),
+    bars(order.map((mask) => observed[mask]), { name: "observed", marker: { color: colorOf("helpful") }, customdata: labels, hovertemplate: markup`%{customdata}: %{y}<extra>observed</extra>` }),
+    bars(order.map((mask) => expected[mask]), { name: "expected by chance, layers matched", marker: { color: theme().faint, pattern: { shape: "/", solidity: 0.3, fillmode: "overlay" } }, customdata: labels, hovertemplate: markup`%{customdata}: %{y:.1f}<extra>expected</extra>` }),
     dots(true), dots(false),
   ], {
     barmode: "group", margin: { l: 110, r: 20, t: 40, b: 20 },
     xaxis: { showticklabels: false, anchor: "y2", zeroline: false, showgrid: false },
     yaxis: { title: { text: "neurons" }, domain: [0.12 + 0.07 * names.length, 1] },
-    yaxis2: { tickvals: names.map((_, k) => k), ticktext: names.map((name) => plain(short(name, 24))), domain: [0, 0.08 + 0.07 * names.length], range: [names.length - 0.5, -0.5], zeroline: false, showgrid: false },
+    yaxis2: { tickvals: names.map((_, k) => k), ticktext: names.map((name) => short(name, 24)), domain: [0, 0.08 + 0.07 * names.length], range: [names.length - 0.5, -0.5], zeroline: false, showgrid: false },
   });
   box.removeAllListeners?.("plotly_click");
   box.on("plotly_click", (event) => {

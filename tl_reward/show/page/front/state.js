@@ -1,7 +1,7 @@
 // Where the reader is. The address after # is the only place that says so: links, the back button and reloading follow from that.
 
 let manifest;
-const state = { view: null, model: "", metric: "", neuron: null, layer: null, set: "", sort: "", page: 0, ranges: {} };
+const state = { view: null, model: "", metric: "", neuron: null, layer: null, set: "", sort: "", page: 0, ranges: Object.create(null) };
 const usualHelp = document.getElementById("search-help").textContent;
 const subscribers = [];
 const subscribe = (keys, redraw) => subscribers.push({ keys, redraw });
@@ -46,7 +46,7 @@ function readAddress(hash) {
   const model = names.includes(query.get("rm")) ? query.get("rm") : state.model || names[0] || "";
   const keys = model ? columnsOf(model).map((each) => each.key) : [];
   const metric = [query.get("metric"), state.metric].find((key) => keys.includes(key)) ?? keys.find((key) => key.startsWith(`effect on ${model} `)) ?? keys[0] ?? "";
-  const wanted = { view: "overview", model, metric, neuron: null, layer: null, set: "", sort: "", page: 0, ranges: {} };
+  const wanted = { view: "overview", model, metric, neuron: null, layer: null, set: "", sort: "", page: 0, ranges: Object.create(null) };
   const neuron = /^L(\d+)N(\d+)$/.exec(place);
   const shape = model && shapeOf(model);
   if (neuron && shape && +neuron[1] < shape.layers && +neuron[2] < shape.width) {

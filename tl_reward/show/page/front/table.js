@@ -58,7 +58,7 @@ function drawHead(table) {
     go({ sort: `${now.key === key && now.descending ? "+" : "-"}${key}`, page: 0 }, { quiet: true });
   } }, label));
   const filter = (key) => element("td", {}, element("input", { type: "text", "aria-label": `filter of ${key}`, placeholder: "filter", value: state.ranges[key] ?? "", "data-key": key, oninput: (event) => {
-    const ranges = { ...state.ranges, [key]: event.target.value.trim() };
+    const ranges = Object.assign(Object.create(null), state.ranges, { [key]: event.target.value.trim() });
     if (!ranges[key]) delete ranges[key];
     const wrong = Boolean(ranges[key]) && !parseRange(ranges[key]);
     event.target.setAttribute("aria-invalid", wrong);
@@ -122,7 +122,7 @@ async function exportCsv() {
   const indices = await tableIndices(), columns = await Promise.all(columnsOf(state.model).map(columnOf));
   const quote = (text) => `"${text.replaceAll('"', '""')}"`;
   const lines = [["layer", "neuron", ...columns.map((each) => quote(`${each.key} (${each.unit})`))].join(",")];
-  for (const i of indices) lines.push([...placeOf(i, state.model), ...columns.map((column) => column.at(i).toPrecision(4))].join(","));
+  for (const i of indices) lines.push([...placeOf(i, state.model), ...columns.map((column) => (Number.isNaN(column.at(i)) ? "" : column.at(i).toPrecision(4)))].join(","));
   const link = element("a", { href: URL.createObjectURL(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" })), download: "neurons.csv" });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);

@@ -27,7 +27,7 @@ class Stretched {
     for (let power = Math.ceil(Math.log10(this.unit)); this.place(10 ** power) <= this.reach; power++) values.push(10 ** power, -(10 ** power));
     return {
       title: { text: title }, range: [-this.reach, this.reach], tickvals: values.map((value) => this.place(value)),
-      ticktext: values.map((value) => (value ? `${value < 0 ? "−" : ""}10<sup>${Math.round(Math.log10(Math.abs(value)))}</sup>` : "0")),
+      ticktext: values.map((value) => (value ? markup`${value < 0 ? "−" : ""}10<sup>${Math.round(Math.log10(Math.abs(value)))}</sup>` : "0")),
     };
   }
 }
@@ -38,17 +38,23 @@ async function drawTension(box, text, entry) {
   const across = new Stretched(x), up = new Stretched(y), total = x.length;
   const counts = Array.from({ length: CELLS }, () => new Float32Array(CELLS));
   const sizes = new Float64Array(total);
+  let absent = 0; // neurons without a number on one of the margins
   const [xUnit, yUnit] = [x, y].map((column) => column.exceededBy(0.3) || 1);
   const cell = (axis, value) => Math.min(CELLS - 1, Math.max(0, Math.floor(((axis.place(value) + axis.reach) / (2 * axis.reach)) * CELLS)));
   for (let i = 0; i < total; i++) {
     const a = x.at(i), b = y.at(i);
+    if (Number.isNaN(a + b)) {
+      sizes[i] = -1;
+      absent++;
+      continue;
+    }
     counts[cell(up, b)][cell(across, a)]++;
     sizes[i] = Math.hypot(a / xUnit, b / yUnit);
   }
   const order = Float64Array.from(sizes).sort();
   const least = order[Math.max(0, total - POINTS)];
   const largest = [];
-  for (let i = 0; i < total && largest.length < POINTS; i++) if (sizes[i] >= least) largest.push(i);
+  for (let i = 0; i < total && largest.length < POINTS; i++) if (sizes[i] >= Math.max(0, least)) largest.push(i);
   const left = new Set(largest);
   const groups = Object.entries(entry.sets).map(([label, members]) => [label, members.filter((i) => left.delete(i)), members.length]);
   groups.unshift(["in neither top set", [...left], total - Object.values(entry.sets).reduce((sum, members) => sum + members.length, 0)]);
@@ -56,26 +62,27 @@ async function drawTension(box, text, entry) {
   const grey = isDark() ? [[0, "rgba(120,130,140,0)"], [1, "rgba(190,200,210,0.75)"]] : [[0, "rgba(120,130,140,0)"], [1, "rgba(70,80,90,0.75)"]];
   const traces = [{
     type: "heatmap", x: centre(across), y: centre(up), z: counts.map((row) => Array.from(row, (n) => (n ? Math.log10(1 + n) : null))),
-    customdata: counts.map((row) => Array.from(row)), hovertemplate: "%{customdata} neurons<extra></extra>", colorscale: grey, showscale: false,
+    customdata: counts.map((row) => Array.from(row)), hovertemplate: markup`%{customdata} neurons<extra></extra>`, colorscale: grey, showscale: false,
   }];
   groups.forEach(([label, members, all], i) => {
     const name = label.replace(/-only$/, "");
     traces.push({
-      type: "scatter", mode: "markers", name: plain(`${label} (${count(all)})`), x: members.map((j) => across.place(x.at(j))),
+      type: "scatter", mode: "markers", name: `${label} (${count(all)})`, x: members.map((j) => across.place(x.at(j))),
       y: members.map((j) => up.place(y.at(j))), customdata: members,
-      text: members.map((j) => `neuron ${nameOf(placeOf(j, model))}<br>${plain(entry.objectives[0])} ${figure(x.at(j))}<br>${plain(entry.objectives[1])} ${figure(y.at(j))}`),
-      hovertemplate: "%{text}<extra></extra>",
+      text: members.map((j) => markup`neuron ${nameOf(placeOf(j, model))}<br>${entry.objectives[0]} ${figure(x.at(j))}<br>${entry.objectives[1]} ${figure(y.at(j))}`),
+      hovertemplate: markup`%{text}<extra></extra>`,
       marker: { size: i ? 7 : 4, symbol: i ? SYMBOLS[i - 1] : "circle-open", color: i ? (label === "shared" ? colorOf("mixed") : colorOf(name, i)) : theme().faint },
     });
   });
   text.textContent =
+    (absent ? `${count(absent)} neurons have no number on one of the margins, and are not shown. ` : "") +
     `Each neuron's estimated effect on both mean margins of the ${model} model (${entry.about}). Right: it raises the ${entry.objectives[0]} margin; up: the ` +
-    `${entry.objectives[1]} margin; lower right and upper left it serves one at the other's cost. Grey cells count all ${count(total)} neurons (darker: more, on a ` +
-    `logarithmic scale); the ${count(Math.min(POINTS, total))} farthest out are points, coloured and shaped by whether they are among the top ${Math.round(entry.fraction * 1000) / 10} % of ` +
+    `${entry.objectives[1]} margin; lower right and upper left it serves one at the other's cost. Grey cells count all ${count(total - absent)} neurons (darker: more, on a ` +
+    `logarithmic scale); the ${count(largest.length)} farthest out are points, coloured and shaped by whether they are among the top ${Math.round(entry.fraction * 1000) / 10} % of ` +
     `each margin's supporters, or of both (shared). ${entry.conflict} Axes are linear near 0 and logarithmic beyond. Click a point to open its neuron.`;
   await plot(box, traces, {
-    xaxis: across.axis(`effect on the ${plain(entry.objectives[0])} margin (reward units)`),
-    yaxis: up.axis(`effect on the ${plain(entry.objectives[1])} margin (reward units)`),
+    xaxis: across.axis(`effect on the ${entry.objectives[0]} margin (reward units)`),
+    yaxis: up.axis(`effect on the ${entry.objectives[1]} margin (reward units)`),
     legend: { y: 1.02 },
   });
   box.removeAllListeners?.("plotly_click");
