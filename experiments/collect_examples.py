@@ -56,6 +56,7 @@ def main(config: Config) -> None:
     neurons = tl_reward.neurons_to_show(ranked, config.model, most=config.most) if ranked else some
     pairs = tl_reward.load_pairs(config.pairs, split=config.split, limit=8 if config.smoke else None)
     dataset = f"{tl_reward.short_name(config.pairs)}, {config.split}"
+    state = config.out.with_name(f"{config.out.name}.partial")
     label = f"random, for {config.model}" if config.smoke else config.model
     with tl_reward.run_folder(config.out, data={dataset: pairs}, seed=config.seed) as results:
         model = tiny_reward_model() if config.smoke else tl_reward.load(config.model)
@@ -65,9 +66,10 @@ def main(config: Config) -> None:
         unembedding = None if config.smoke else load_unembedding(config.base)
         found = tl_reward.collect_examples(
             model, pairs, neurons, site=config.site, where=config.where, unembedding=unembedding,
-            saved=config.out.with_name(f"{config.out.name}.partial"), seed=config.seed, progress=label,
+            saved=state, seed=config.seed, progress=label,
         )  # fmt: skip
         tl_reward.record_examples(results, label, dataset, found)
+    state.unlink(missing_ok=True)  # the run is on disk
     for (layer, neuron), words in zip(neurons, found.words_in.text, strict=True):
         print(f"{layer}.{neuron}: reads {', '.join(map(repr, words[:5]))}")
 

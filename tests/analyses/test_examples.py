@@ -25,6 +25,7 @@ from tl_reward.model.checkpoints import load_unembedding
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
 from tl_reward.neurons import NeuronSet
+from tl_reward.results import store
 from tl_reward.results.record_examples import neurons_to_show, record_examples
 from tl_reward.results.record_neurons import record_discovery
 from tl_reward.results.store import Results
@@ -283,7 +284,9 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tiny, tmp_path, monkeypatch,
     again = []
     monkeypatch.setattr(collect, "stream", lambda *args, **kwargs: again.append([p.id for p in args[1].pairs]) or stream(*args, **kwargs))
     equal(whole, collect_examples(tiny_reward_model(), PAIRS, NEURONS, saved=checkpoint))
-    assert again == every[calls:] and not list(checkpoint.parent.iterdir())
+    assert again == every[calls:] and [path.name for path in checkpoint.parent.iterdir()] == ["out.partial"]
+    equal(whole, collect_examples(tiny, PAIRS, NEURONS, saved=checkpoint))  # until it is deleted
+    assert again == every[calls:]
 
 
 def test_a_cut_within_a_chunk_leaves_the_chunk_before(tiny, tmp_path, monkeypatch):
@@ -302,6 +305,12 @@ def test_a_cut_within_a_chunk_leaves_the_chunk_before(tiny, tmp_path, monkeypatc
     equal(whole, collect_examples(tiny, PAIRS, NEURONS, saved=tmp_path / "partial"))
 
 
+def with_one_other_weight():
+    model = tiny_reward_model()
+    model.blocks[1].mlp.W_out.data[5, 7] += 1
+    return model
+
+
 def test_a_checkpoint_of_something_else_is_refused(tiny, tmp_path, monkeypatch):
     place = tmp_path / "partial"
     with monkeypatch.context() as patch:
@@ -317,6 +326,7 @@ def test_a_checkpoint_of_something_else_is_refused(tiny, tmp_path, monkeypatch):
         ("where", {"where": "all"}, tiny),
         ("seed", {"seed": 1}, tiny),
         ("weights", {}, tiny_reward_model(seed=1)),
+        ("weights", {}, with_one_other_weight()),
         ("interventions", {"interventions": zero}, tiny),
     ):
         given: dict[str, Any] = {"pairs": PAIRS, "neurons": NEURONS, "checkpoint": place, **options}
@@ -538,10 +548,13 @@ def test_the_command(tmp_path, tiny, monkeypatch, capsys):
             command("none", **given).run()
     with pytest.raises(InputError, match="holds no MLP neurons of 'model'"):
         command("none", ranking=tmp_path / "ranked").run()
-    with monkeypatch.context() as patch:
-        patch.setattr(passes.Details, "end", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            command("out", neurons=("0.3", "1.7")).run()
+    # Cut in the last pass, and then while the run is written: the state stays.
+    for owner, name in ((passes.Details, "end"), (store, "save_file")):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                command("out", neurons=("0.3", "1.7")).run()
+        assert (tmp_path / "out.partial").is_file() and not (tmp_path / "out").exists()
     assert (tmp_path / "out.partial").is_file() and not (tmp_path / "out").exists()
     capsys.readouterr()
     command("out", neurons=("0.3", "1.7")).run()

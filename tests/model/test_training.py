@@ -1,8 +1,12 @@
 """Training, on a tiny model: it learns, resumes, and its folder loads here and in Hugging Face."""
 
+import dataclasses
 import json
+import math
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +17,8 @@ from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
-from tl_reward.model.training import TrainingConfig, train
+from tl_reward.model.training import TrainingConfig, begun, bradley_terry, train, trainer
+from tl_reward.model.training.finite import check_finite
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.scoring import score
 
@@ -64,11 +69,28 @@ def test_full_fine_tuning_of_a_causal_language_model(tmp_path):
     assert score(model, PAIRS).accuracy().value > 0.5
 
 
+def other_base(folder) -> dict:
+    tiny_hf_model(seed=1).save_pretrained(folder / "other")
+    byte_tokenizer().save_pretrained(folder / "other")
+    return {"base": str(folder / "other")}
+
+
+# What a training may have been begun with that is another.
+OTHERS = {
+    "base's weights": other_base,
+    r"pairs \(or": lambda _: {"pairs": PAIRS[::-1]},
+    "base's weights; another seed 0, now 1": lambda _: {"config": dataclasses.replace(LORA, seed=1)},
+    "learning_rate 0.03, now 0.01": lambda _: {"config": dataclasses.replace(LORA, learning_rate=1e-2)},
+    "without": lambda _: {"without": LEFT_OUT},
+}
+LEFT_OUT = NeuronSet([(0, 3), (0, 40), (1, 7)])
+
+
 def test_a_killed_training_resumes_from_its_checkpoint_and_ends_like_one_that_was_not(base, trained, tmp_path):
     script = f"""
 import os, sys
 from tl_reward.data.readers import load_pairs
-from tl_reward.model.training import TrainingConfig, train
+from tl_reward.model.training import TrainingConfig, begun, bradley_terry, train, trainer
 from transformers import TrainerCallback, Trainer
 class Kill(TrainerCallback):
     def on_step_begin(self, args, state, control, **kwargs):
@@ -86,10 +108,107 @@ train({base!r}, pairs, {str(tmp_path / "out")!r}, {LORA!r})
     assert not (tmp_path / "out" / "training.json").exists()
     with pytest.raises(InputError, match="exists"):
         train(base, PAIRS, tmp_path / "out", LORA)
+    kept = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    for other, change in OTHERS.items():
+        given = {"base": base, "pairs": PAIRS, "config": LORA, **change(tmp_path)}
+        with pytest.raises(InputError, match=f"begun with another {other}") as caught:
+            train(output=tmp_path / "out", resume=True, **given)
+        assert len(str(caught.value).splitlines()) == 1
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == kept
     record = train(base, PAIRS, tmp_path / "out", LORA, resume=True)
     assert record.steps == 12
     resumed, whole = (score(HookedRewardModel.from_pretrained(f, device="cpu"), PAIRS) for f in (tmp_path / "out", trained[0]))
-    assert resumed.margin == pytest.approx(whole.margin, abs=2e-2)  # weights are stored as bf16
+    assert resumed.margin.tolist() == whole.margin.tolist()
+    assert record.mean_loss == trained[1].mean_loss
+
+
+class Cut(BaseException):
+    pass
+
+
+SHORT = dataclasses.replace(LORA, epochs=1, save_every=1)
+
+
+@pytest.fixture(scope="module")
+def short(base, tmp_path_factory):
+    train(base, PAIRS, tmp_path_factory.mktemp("short") / "lora", SHORT)
+    return tmp_path_factory.getbasetemp() / "short0" / "lora"
+
+
+@pytest.mark.parametrize(("place", "resume"), [("begin", True), ("_save_checkpoint", False)])
+def test_cut_short_before_its_first_save_it_starts_anew(base, short, tmp_path, monkeypatch, place, resume):
+    def cut(self_or_output, *args, **kwargs):
+        if place == "_save_checkpoint":  # in the middle of it
+            (tmp_path / "out" / "checkpoints" / "checkpoint-1").mkdir()
+        raise Cut
+
+    owner, name = {"begin": (begun.os, "replace"), "_save_checkpoint": (trainer.PairTrainer, "_save_checkpoint")}[place]
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, cut)
+        with pytest.raises(Cut):
+            train(base, PAIRS, tmp_path / "out", SHORT)
+    with pytest.raises(InputError):
+        HookedRewardModel.from_pretrained(tmp_path / "out")
+    train(base, PAIRS, tmp_path / "out", SHORT, resume=resume)
+    assert (tmp_path / "out" / WEIGHTS).read_bytes() == (short / WEIGHTS).read_bytes()
+
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+def test_cut_short_while_it_is_put_in_place_it_is_no_model_and_goes_on(base, short, tmp_path, monkeypatch):
+    """Its files are moved one by one, and the folder is a model with the last but one, and a finished training with the last."""
+    put, left = bradley_terry.os.replace, [4]
+
+    def cut(source, target):
+        if Path(target).parent == tmp_path / "out":
+            left[0] -= 1
+            if left[0] < 0:
+                raise Cut
+        put(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bradley_terry.os, "replace", cut)
+        with pytest.raises(Cut):
+            train(base, PAIRS, tmp_path / "out", SHORT)
+    names = {path.name for path in (tmp_path / "out").iterdir()} - {"checkpoints"}
+    assert not {"training.json", "adapter_config.json"} & names and len(names) == 4
+    with pytest.raises(InputError):
+        HookedRewardModel.from_pretrained(tmp_path / "out")
+    train(base, PAIRS, tmp_path / "out", SHORT, resume=True)
+    assert (tmp_path / "out" / WEIGHTS).read_bytes() == (short / WEIGHTS).read_bytes()
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in short.iterdir()}
+
+
+def test_cut_short_after_its_end_it_is_cleaned_up(base, short, tmp_path):
+    shutil.copytree(short, tmp_path / "out")
+    (tmp_path / "out" / "checkpoints" / "checkpoint-2").mkdir(parents=True)
+    (tmp_path / "out" / "checkpoints" / "begun.json").touch()
+    with pytest.raises(InputError, match="exists, with a finished training"):
+        train(base, PAIRS, tmp_path / "out", SHORT, resume=True)
+    assert not (tmp_path / "out" / "checkpoints").exists()
+
+
+def test_a_folder_of_something_else_is_left_alone(base, tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "mine").touch()
+    for resume in (True, False):
+        with pytest.raises(InputError, match="exists, with no checkpoint to resume from"):
+            train(base, PAIRS, tmp_path, LORA, resume=resume)
+    assert (tmp_path / "checkpoints" / "mine").exists()
+
+
+def test_a_training_that_diverged_saves_nothing(base, tmp_path, monkeypatch):
+    full = TrainingConfig(method="full", learning_rate=1e30, epochs=6, batch_size=6, max_length=1000, max_pairs=6)
+    with pytest.raises(InputError, match=r"the training diverged by step 5: its loss is nan; a lower learning_rate may help") as caught:
+        train(base, PAIRS, tmp_path / "a", full)
+    assert len(str(caught.value).splitlines()) == 1
+    # Where only the weights tell, after the last step.
+    monkeypatch.setattr(trainer, "check_finite", lambda *args: None)
+    monkeypatch.setattr(bradley_terry, "check_finite", lambda step, losses, model: check_finite(step, [0.5], model))
+    with pytest.raises(InputError, match=r"the training diverged by step 6: \S+ is not finite"):
+        train(base, PAIRS, tmp_path / "b", full)
+    assert not list(tmp_path.rglob("training.json")) and not list(tmp_path.glob("*/*.safetensors"))
 
 
 def test_training_pads_with_a_token_that_no_row_ends_with(tmp_path):
@@ -108,9 +227,6 @@ def test_training_pads_with_a_token_that_no_row_ends_with(tmp_path):
     assert model.tokenizer is not None and model.tokenizer.pad_token == "\u0100" and model.tokenizer.chat_template
     theirs = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
     assert model.hf_config.pad_token_id == model.tokenizer.pad_token_id != theirs.config.pad_token_id
-
-
-LEFT_OUT = NeuronSet([(0, 3), (0, 40), (1, 7)])
 
 
 def neuron_weights(folder, layer, neurons):
@@ -172,7 +288,10 @@ def test_neurons_of_gpt2_are_left_out_too(tmp_path):
         train(str(tmp_path / "base"), PAIRS, tmp_path / "nope", full, without=LEFT_OUT, how="frozen")  # pyright: ignore[reportArgumentType] - what is refused
 
 
-@pytest.mark.parametrize("change", [{"max_pairs": 0}, {"epochs": -1.0}, {"lora_rank": 0}, {"learning_rate": 0.0}, {"method": "qlora"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"max_pairs": 0}, {"epochs": -1.0}, {"lora_rank": 0}, {"learning_rate": 0.0}, {"learning_rate": math.inf}, {"method": "qlora"}],
+)
 def test_configs_that_train_nothing_are_refused(change):
     with pytest.raises(InputError, match=next(iter(change))):
         TrainingConfig(**change)

@@ -3,10 +3,12 @@
 import json
 import shutil
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 import torch
 from helpers.study_runs import make_data, table
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 from tl_reward.analyses.discovery import discover
@@ -21,6 +23,7 @@ from tl_reward.study.compute import inputs as inputs_module
 from tl_reward.study.compute import store, work
 from tl_reward.study.compute.cells import cells
 from tl_reward.study.compute.inputs import Inputs
+from tl_reward.study.compute.plan import print_reproduction_plan
 from tl_reward.study.compute.store import is_done, load_matrix
 from tl_reward.study.config import parse_config
 from tl_reward.study.matrix import Model, ModelEdit
@@ -148,6 +151,50 @@ def test_over_long_pairs_are_counted_and_a_benchmark_of_nothing_else_is_refused_
     assert not list((tmp_path / "none").glob("cells/*"))
     with pytest.raises(InputError, match=r"benchmarks\.RMB must list one or more sources of pairs, got none"):
         parse_config(config | {"benchmarks": {"RMB": []}})
+
+
+def flip_a_sign(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 0x80
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "damage", "remade"),
+    [
+        ("score", "run/tensors.safetensors", flip_a_sign, ["score"]),
+        ("score", "run/results.json", lambda path: path.write_text(path.read_text().replace('"dropped": 0', '"dropped": 1')), ["score"]),
+        ("score", "cell.json", cut, ["score"]),
+        ("score", "run/results.json", lambda path: path.unlink(), ["score"]),
+        # With the same weights again: what was made from it stays.
+        ("train", "model/adapter_model.safetensors", flip_a_sign, ["train"]),
+        ("train", "model/adapter_config.json", lambda path: path.write_text(path.read_text().replace("16", "32", 1)), ["train"]),
+    ],
+)  # fmt: skip
+def test_a_cell_with_other_files_than_were_written_is_made_again(data, done, tmp_path, monkeypatch, capsys, kind, name, damage, remade):
+    out, config = tmp_path / "out", parse_config(small(data))
+    shutil.copytree(done, out)
+    (path,) = [path for path in (out / "cells" / kind).glob(f"*/{name}") if "RMB" not in str(path)]
+    before = path.read_bytes()
+    damage(path)
+    assert not path.exists() or path.read_bytes() != before
+    printed = StringIO()
+    print_reproduction_plan(Inputs(config, data), out, Console(file=printed, width=200))
+    assert printed.getvalue().count("  damaged ") == 1
+    made: list[str] = []
+    monkeypatch.setattr(
+        runner,
+        "make",
+        lambda cell, *args, **kwargs: is_done(*(out, cell, args[1])) or made.append(cell.kind) or work.make(cell, *args, **kwargs),
+    )
+    reproduce(config, out, data=data)
+    assert made == remade and (out / "report.md").read_bytes() == (done / "report.md").read_bytes()
+    assert "of 1 the files are not those that were written" in " ".join(capsys.readouterr().err.split())
+    assert undone(small(data), data, out) == []
 
 
 def test_cells_of_an_earlier_format_are_made_again(data, done, monkeypatch):

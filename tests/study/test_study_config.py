@@ -57,6 +57,15 @@ BAD = {
     "limits must be a table, got 3": {"limits": 3},
     "benchmarks.RMB must be a list, got 'x.jsonl'": {"benchmarks": {"RMB": "x.jsonl"}},
     "benchmarks: a name may hold letters": {"benchmarks": {"../RMB": []}},
+    "benchmarks: a name may hold .* not at its ends, got 'RMB.'": {"benchmarks": {"RMB.": ["x"]}},
+    "benchmarks: a name may hold .* not at its ends, got ' RMB'": {"benchmarks": {" RMB": ["x"]}},
+    "bases.name: a name may not be one that Windows keeps for a device, got 'nul.2'": {"bases": [{"name": "nul.2", "source": "a/b"}]},
+    "benchmarks: a name may have 80 bytes, got 82": {"benchmarks": {"é" * 41: ["x"]}},
+    "names of bases must differ in more than capital letters, got 'Tiny' and 'tiny'": {
+        "bases": [{"name": name, "source": "a/b"} for name in ("Tiny", "tiny")]
+    },
+    "names of benchmarks must differ in more than capital letters": {"benchmarks": {"\u00e9": ["x"], "E\u0301": ["x"]}},
+    "benchmarks: 'objective test' is what the test pairs": {"benchmarks": {"Objective test": ["x"]}},
     "data must be one of helpful, harmless, got 'honest'": {"data": {"honest": {"train": [], "test": []}}},
     "data.helpful lacks test": {"data": {"helpful": {"train": []}}},
     "data.harmless is missing; objectives are helpful, harmless, mixed": {"data": {"helpful": {"train": [], "test": []}}},

@@ -62,11 +62,13 @@ class ExamplesCommand:
         pairs = [pair for part in data.values() for pair in part]
         shipped = self.model in embedded.REWARD_MODELS and embedded.resolve(self.model) != self.model
         base = self.base or (embedded.BASE if shipped else None)
+        state = self.output.out.absolute()
+        state = state.with_name(f"{state.name}.partial")
         with self.output.run(data, seed=self.seed) as results:
             model = self.running.model(self.model, results, run, other_model=self.other_model)
             found = collect_examples(
                 model, pairs, neurons, site=self.site, where=self.where, unembedding=load_unembedding(base) if base else None,
-                saved=self.output.out.with_name(f"{self.output.out.name}.partial"), seed=self.seed, progress=name,
-                **self.running.options_on(self.data),
+                saved=state, seed=self.seed, progress=name, **self.running.options_on(self.data),
             )  # fmt: skip
             record_examples(results, name, " + ".join(data), found)
+        state.unlink(missing_ok=True)  # the run is on disk

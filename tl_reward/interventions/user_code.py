@@ -23,6 +23,11 @@ def is_ours(intervention: Any) -> bool:
     return type(intervention).__module__.partition(".")[0] == _PACKAGE
 
 
+def is_theirs(path: str | Path) -> bool:
+    """Whether the code of a file is the user's, typed into a session included."""
+    return not str(path).startswith("<frozen") and not any(folder in Path(path).parents for folder in _NOT_THEIRS)
+
+
 def guarded(hook_name: str, fn: Callable[..., Any], *, copy: bool = True) -> Callable[..., Tensor | None]:
     """The hook, with its result checked.
 
@@ -60,7 +65,7 @@ def raised_at(error: BaseException, fn: Any = None) -> str:
     while trace is not None:
         path = Path(trace.tb_frame.f_code.co_filename)
         place = f"{path.name}:{trace.tb_lineno}"
-        if not str(path).startswith("<frozen") and not any(folder in path.parents for folder in _NOT_THEIRS):
+        if is_theirs(path):
             return place
         trace = trace.tb_next
     return defined_at(fn) if fn is not None else place

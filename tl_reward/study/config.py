@@ -4,7 +4,8 @@ import dataclasses
 import json
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from difflib import get_close_matches
 from pathlib import Path
@@ -30,9 +31,29 @@ STRICT = ConfigDict(strict=True, extra="forbid")
 
 
 def _folder_name(name: str) -> str:
-    if not name or not all(c.isalnum() or c in "-_. " for c in name) or name.startswith("."):
-        raise InputError(f"a name may hold letters, digits, spaces, '-', '_' and '.', got {name!r}")
+    if not name or not all(c.isalnum() or c in "-_. " for c in name) or name[0] in ". " or name[-1] in ". ":
+        raise InputError(f"a name may hold letters, digits, spaces, '-', '_' and '.', the last two not at its ends, got {name!r}")
+    if name.partition(".")[0].rstrip().upper() in _DEVICES:
+        raise InputError(f"a name may not be one that Windows keeps for a device, got {name!r}")
+    if len(name.encode()) > LONGEST_NAME:
+        raise InputError(f"a name may have {LONGEST_NAME} bytes, got {len(name.encode())} ({name[:20]}…)")
     return name
+
+
+LONGEST_NAME = 80  # two of them, and what else is in a cell's name, make a file's name of at most 255
+_DEVICES = ("CON", "PRN", "AUX", "NUL", *(f"{kind}{i}" for kind in ("COM", "LPT") for i in range(10)))
+
+
+def _as_files(name: str) -> str:
+    """Equal where Windows and macOS would take two names for one file's."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _check_apart(key: str, names: Iterable[str]) -> None:
+    first: dict[str, str] = {}
+    for name in names:
+        if name != first.setdefault(_as_files(name), name):
+            raise InputError(f"{key} must differ in more than capital letters, got {first[_as_files(name)]!r} and {name!r}")
 
 
 def _share(value: float) -> float:
@@ -182,6 +203,10 @@ class StudyConfig:
         for key, values in named.items():
             if not values or len(set(values)) < len(values):
                 raise InputError(f"{key} must name one or more, each once, got {', '.join(map(str, values)) or 'none'}")
+        _check_apart("names of bases", (base.name for base in self.bases))
+        _check_apart("names of benchmarks", self.benchmarks)
+        if OBJECTIVE_TEST in map(_as_files, self.benchmarks):
+            raise InputError(f"benchmarks: {OBJECTIVE_TEST!r} is what the test pairs of an objective are called; choose another name")
         self._check_data()
         self._check_sets()
         self._check_retrain()

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.analyses.examples import passes
+from tl_reward.analyses.examples.identity import identity_of
 from tl_reward.analyses.examples.passes import DRAWN, NONE, QUANTILES, TOP, Chosen, Details, Peaks, Task
-from tl_reward.analyses.examples.saved_state import identity_of, read_state, write_state
+from tl_reward.analyses.examples.saved_state import read_state, write_state
 from tl_reward.analyses.examples.words import NEIGHBOURS, Words, WordsOut, cosine_neighbours, read_by, token_text, words_in, words_out
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.pairs import pair_hash
@@ -127,7 +128,8 @@ def collect_examples(
         where: "response" by default: the prompt is the same in both transcripts of a pair, and so are peaks there.
         unembedding: of the base language model (`checkpoints.load_unembedding`); without, words out are not computed.
         saved: a file to keep the state in, after every `CHUNK` pairs. A call that was cut short goes on from there, with the same
-            result; the file is deleted at the end.
+            result. Delete the file once the result is saved: until then a call gives it again without a pass. What a state has to be of
+            to be gone on from: `identity.content_hash` says what it sees of the code of edits.
         seed: of the transcripts drawn at random.
         options: how the model is run (`running.options.RunOptions`).
 
@@ -160,10 +162,7 @@ def collect_examples(
     run(0, Peaks(task))
     details = Details(task)
     run(1, details)
-    found = _examples(task, details, words_of)
-    if saved is not None:
-        saved.unlink(missing_ok=True)
-    return found
+    return _examples(task, details, words_of)
 
 
 def _examples(task: Task, details: Details, words_of: WordsOut | None) -> Examples:

@@ -1,7 +1,5 @@
 """The sums of a collection of examples on disk, so that one that was cut short goes on where it was."""
 
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,33 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from tl_reward.analyses.examples import passes
-from tl_reward.analyses.examples.passes import Task
 from tl_reward.errors import InputError, first_line
-
-
-def identity_of(task: Task, interventions: Any) -> dict[str, str]:
-    """What a saved state has to be of to be gone on from; interventions by their names alone, weights by the first row of each."""
-    model, encoded = task.model, task.encoded
-    rows = [(row.ids, row.response_start) for row in encoded.rows]
-    weights = hashlib.sha256()
-    for parameter in model.parameters():
-        weights.update(parameter[(0,) * (parameter.ndim - 1)].detach().float().cpu().numpy().tobytes())
-    return {
-        "pairs": _hash([rows, encoded.chosen, encoded.rejected, [pair.objective for pair in encoded.pairs]]),
-        "neurons": _hash(task.neurons.to_json()),
-        "site": task.site,
-        "where": task.where,
-        "seed": str(task.seed),
-        "model": str(model.cfg.model_name),
-        "weights": weights.hexdigest(),
-        "interventions": _hash([getattr(getattr(each, "function", type(each)), "__qualname__", "") for each in interventions]),
-        "chunk": str(passes.CHUNK),
-    }
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 class Saved(NamedTuple):

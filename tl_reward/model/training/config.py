@@ -1,5 +1,6 @@
 """How to train: free of torch, since the command line lists these options."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,5 +44,5 @@ class TrainingConfig:
                 raise InputError(f"{name} must be at least 1, got {value}")
         for name in ("epochs", "learning_rate"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name} must be above 0, got {value}")
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"{name} must be above 0 and finite, got {value}")

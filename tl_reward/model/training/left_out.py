@@ -13,6 +13,11 @@ _INTO = ("gate_proj", "up_proj", "c_fc", "dense_h_to_4h")
 _OUT_OF = ("down_proj", "c_proj", "dense_4h_to_h")
 
 
+def check_neurons(model: Any, neurons: NeuronSet) -> None:
+    """Raises InputError, naming it, where the model has no such neuron."""
+    neurons.mask(model.config.num_hidden_layers, architectures.lens_config(model.config)["d_mlp"])
+
+
 def _parts(model: Any, neurons: NeuronSet) -> list[tuple[str, Any, torch.Tensor]]:
     """The linear layers, wrapped by PEFT or not, that read and write a set's neurons: name of the layer, layer, neurons."""
     by_layer = neurons.by_layer()
@@ -21,8 +26,6 @@ def _parts(model: Any, neurons: NeuronSet) -> list[tuple[str, Any, torch.Tensor]
         match = re.search(r"\.(\d+)\.mlp\.(\w+)$", name)
         if match and match[2] in _INTO + _OUT_OF and int(match[1]) in by_layer:
             found.append((match[2], module, by_layer[int(match[1])]))
-    layers, width = model.config.num_hidden_layers, architectures.lens_config(model.config)["d_mlp"]
-    neurons.mask(layers, width)  # says which neuron there is not
     assert len(found) >= 2 * len(by_layer), [name for name, *_ in found]
     return found
 

@@ -1,5 +1,6 @@
 """TRL's `RewardTrainer` as a training is set up with it. Importing this needs the packages of `tl_reward[train]`."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from trl.trainer.reward_trainer import RewardTrainer
 
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.model.training.config import TrainingConfig
+from tl_reward.model.training.finite import check_finite
 from tl_reward.model.training.preparation import Prepared
 
 
@@ -21,7 +23,7 @@ class PairTrainer(RewardTrainer):
 
     def __init__(self, *args: Any, sampler: DistributedLengthGroupedSampler, **kwargs: Any) -> None:
         self.sampler = sampler
-        super().__init__(*args, callbacks=[InOrder(sampler)], **kwargs)
+        super().__init__(*args, callbacks=[InOrder(sampler), Watch()], **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self.sampler
@@ -35,6 +37,31 @@ class InOrder(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.sampler.set_epoch(int((state.epoch or 0) + 1e-6))
+
+
+class Watch(TrainerCallback):
+    """Logs the loss with every save, so that no step's loss is lost where a training goes on; and stops one that diverged, instead of going
+    on for hours. All processes log the same loss."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        control.should_log |= control.should_save
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        check_finite(state.global_step, [logs["loss"]] if logs and "loss" in logs else [])
+
+
+def losses_of(log: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The loss of each step, as it is logged: a mean over the steps since the log before.
+
+    >>> losses_of([{"step": 2, "loss": 0.75}, {"step": 3, "loss": 0.5}, {"step": 3, "train_runtime": 9.0}])
+    [0.75, 0.75, 0.5]
+    """
+    losses, before = [], 0
+    for entry in log:
+        if "loss" in entry:
+            losses += [entry["loss"]] * (entry["step"] - before)
+            before = entry["step"]
+    return losses
 
 
 def make_trainer(prepared: Prepared, config: TrainingConfig, learning_rate: float, saves: Path) -> PairTrainer:
@@ -85,6 +112,7 @@ def _arguments(config: TrainingConfig, learning_rate: float, saves: Path, bf16: 
         save_steps=config.save_every,
         save_total_limit=1,
         logging_steps=5,
+        logging_nan_inf_filter=False,  # else a loss that is not finite is logged as the one before
         report_to="none",
         seed=config.seed,
     )

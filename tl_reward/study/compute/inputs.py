@@ -136,10 +136,10 @@ def _identity(source: str) -> str:
     return source if source == embedded.BASE else f"{source} {AutoConfig.from_pretrained(source)._commit_hash}"
 
 
-def files_hash(paths: Iterable[Path]) -> str:
-    """sha256 over the names and bytes of files, in the order of their names; a model's card is no part of it."""
+def files_hash(paths: Iterable[Path], *, cards: bool = False) -> str:
+    """sha256 over the names and bytes of files, in the order of their paths; a model's card is no part of it, unless asked for."""
     digest = hashlib.sha256()
-    for path in sorted(path for path in paths if path.suffix != ".md"):
+    for path in sorted(path for path in paths if cards or path.suffix != ".md"):
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

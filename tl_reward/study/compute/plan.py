@@ -22,7 +22,7 @@ from tl_reward.errors import InputError, first_line
 from tl_reward.model import embedded
 from tl_reward.study.compute.cells import Cell, cells, draws_of
 from tl_reward.study.compute.inputs import Inputs
-from tl_reward.study.compute.store import is_done, note_of, notes
+from tl_reward.study.compute.store import State, notes, state_of
 from tl_reward.study.config import DATA, SingleObjective, Source, data_needed, is_hub, located
 
 # Tokens a second and core that SmolLM2-135M ran in bfloat16; other models in proportion to their size.
@@ -38,9 +38,13 @@ class Planned:
     """A cell, and what it takes. `tokens`: of all its passes. `seconds`: None where nothing is known of the base."""
 
     cell: Cell
-    done: bool
+    state: State
     tokens: int
     seconds: float | None
+
+    @property
+    def done(self) -> bool:
+        return self.state == "done"
 
 
 class Sizes:
@@ -116,7 +120,7 @@ def plan(sizes: Sizes) -> list[Planned]:
     for cell in cells(sizes.inputs.config):
         rate, _ = sizes.rate(cell.base, cell.kind)
         tokens = sizes.tokens(cell)
-        planned.append(Planned(cell, is_done(sizes.out, cell, sizes.inputs), tokens, tokens / rate if rate else None))
+        planned.append(Planned(cell, state_of(sizes.out, cell, sizes.inputs), tokens, tokens / rate if rate else None))
     return planned
 
 
@@ -136,9 +140,8 @@ def print_reproduction_plan(inputs: Inputs, out: Path, console: Console) -> None
     sizes = Sizes(inputs, out)
     found = plan(sizes)
     for each in found:
-        state = "done" if each.done else "changed" if note_of(out, each.cell) else "to do"
         amount = f"{each.tokens:,} tokens, {duration(each.seconds)}"
-        console.print(f"  {state:8}{each.cell.kind:9}{each.cell.name}  ({amount})", soft_wrap=True)
+        console.print(f"  {each.state:8}{each.cell.kind:9}{each.cell.name}  ({amount})", soft_wrap=True)
     left = [each for each in found if not each.done]
     seconds = [each.seconds for each in left]
     total = duration(None if None in seconds else sum(each for each in seconds if each is not None))

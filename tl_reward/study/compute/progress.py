@@ -19,6 +19,8 @@ class Display:
         # A cell costs something even where it runs no token: a model is loaded, files are written.
         self.weight = {each.cell: each.tokens + 1000 for each in planned if not each.done}
         self.before, self.all, self.done = sum(each.done for each in planned), len(planned), 0
+        damaged = sum(each.state == "damaged" for each in planned)
+        self.damaged = f"; of {damaged} the files are not those that were written, and they are made again" if damaged else ""
         self.ran = 0
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.fields[left]}"), TimeElapsedColumn())
         self.bar = Progress(*columns, console=self.console) if self.console.is_terminal else None
@@ -28,7 +30,7 @@ class Display:
     def __enter__(self) -> "Display":
         if self.bar:
             self.bar.start()
-        self._say(f"{self.before} of {self.all} cells are done", "")
+        self._say(f"{self.before} of {self.all} cells are done{self.damaged}", "")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -5,15 +5,19 @@ import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, Literal, NotRequired, cast
 
 import torch
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from tl_reward.measures.names import RankingName
 from tl_reward.measures.scores import Scores
 from tl_reward.results.provenance import provenance
 from tl_reward.results.record_neurons import discovery_of
+from tl_reward.results.sections import EditedStudyEntry, UneditedStudyEntry
 from tl_reward.results.store import Results
 from tl_reward.study.compute.cells import Cell, cells, key, made_from, seed_of_random
 from tl_reward.study.compute.inputs import Inputs, files_hash
@@ -28,7 +32,8 @@ class Note(TypedDict):
 
     Attributes:
         key, made_from: what it was made from (`cells.key`); `needs`: the contents of the cells that it read, by kind and name.
-        content: a hash of what it holds.
+        content: a hash of the numbers that it holds, its safetensors.
+        files: a hash of each of its files, by its path in the cell; cells of an earlier version have none.
         provenance: where it was made.
         seconds, tokens: what it took; tokens of all passes, 0 where a training went on.
     """
@@ -39,33 +44,10 @@ class Note(TypedDict):
     made_from: dict[str, Any]
     needs: dict[str, str]
     content: str
+    files: NotRequired[dict[str, str]]
     provenance: dict[str, Any]
     seconds: float
     tokens: int
-
-
-class Entry(TypedDict):
-    """What a run's section "study" holds of a cell for which no edit could be made.
-
-    Attributes:
-        model: base, objective and seed.
-        edits: kind, name and share of each.
-    """
-
-    model: tuple[str, str, int]
-    edits: list[tuple[str, str, float]]
-
-
-class EditedEntry(Entry):
-    """Beside the rewards of one model on the same pairs under several edits: a value a pair, and how many pairs were over-long."""
-
-    dropped: int
-    ids: list[str]
-    groups: list[str]
-    subsets: list[str]
-    prompts: list[str]
-    objectives: list[str]
-    tasks: list[str]
 
 
 def folder_of(out: Path, cell: Cell) -> Path:
@@ -78,27 +60,68 @@ def scratch_of(out: Path, cell: Cell) -> Path:
 
 
 def note_of(out: Path, cell: Cell) -> Note | None:
-    """None where the cell is not done."""
-    path = folder_of(out, cell) / CELL
-    return _note(path) if path.exists() else None
+    """None where the cell is not done, or its note is damaged."""
+    return _note(folder_of(out, cell) / CELL)
 
 
 def notes(out: Path) -> list[Note]:
     """Of all cells that are there, whatever config they are of."""
-    return [_note(path) for path in sorted(out.glob(f"cells/*/[!.]*/{CELL}"))]
+    found = map(_note, sorted(out.glob(f"cells/*/[!.]*/{CELL}")))
+    return [note for note in found if note is not None]
 
 
-def _note(path: Path) -> Note:
-    return json.loads(path.read_text(encoding="utf-8"))
+def _note(path: Path) -> Note | None:
+    try:
+        return _reader().validate_json(path.read_bytes())
+    except (OSError, ValueError):  # pydantic's are of this kind
+        return None
+
+
+_reader = cache(lambda: TypeAdapter(Note))
+
+State = Literal["done", "changed", "damaged", "to do"]
+
+
+def state_of(out: Path, cell: Cell, inputs: Inputs) -> State:
+    """Whether a cell is there, made from what it would be made from now, and from what the cells that it needs hold now (a model that is
+    trained again from the same need not be the same), with the files that it was made with: "damaged" where one is another by its hash."""
+    folder = folder_of(out, cell)
+    if not folder.exists():
+        return "to do"
+    note = note_of(out, cell)
+    if note is None:
+        return "damaged"
+    if note["key"] != key(cell, inputs):
+        return "changed"
+    if not _is_whole(folder, note):
+        return "damaged"
+    needed = all(is_done(out, each, inputs) for each in cell.needs) and note["needs"] == _contents(out, cell.needs)
+    return "done" if needed else "changed"
 
 
 def is_done(out: Path, cell: Cell, inputs: Inputs) -> bool:
-    """Whether the cell is there, made from what it would be made from now, and from what the cells that it needs hold now: a model that
-    is trained again from the same need not be the same."""
-    note = note_of(out, cell)
-    if note is None or note["key"] != key(cell, inputs):
-        return False
-    return all(is_done(out, each, inputs) for each in cell.needs) and note["needs"] == _contents(out, cell.needs)
+    return state_of(out, cell, inputs) == "done"
+
+
+def _is_whole(folder: Path, note: Note) -> bool:
+    """Whether a cell's files are those that were noted. They are read once, and again where their time or size is another."""
+    stats = {path: path.stat() for path in _files(folder)}
+    stamp = tuple((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats.items())
+    return _hashes_are(folder, stamp, note["content"], tuple(sorted(note.get("files", {}).items())))
+
+
+@lru_cache(None)
+def _hashes_are(folder: Path, stamp: tuple[tuple[str, int, int], ...], content: str, files: tuple[tuple[str, str], ...]) -> bool:
+    return files_hash(folder.rglob("*.safetensors")) == content and (not files or _hashes(folder) == dict(files))
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): files_hash([path], cards=True) for path in _files(folder)}
+
+
+def _files(folder: Path) -> list[Path]:
+    """Of a cell, all but its note."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).as_posix() not in (CELL, "key"))
 
 
 def content_of(out: Path, cell: Cell) -> str:
@@ -115,11 +138,11 @@ def start(out: Path, cell: Cell, inputs: Inputs) -> Path:
     """The folder in which a cell is made: what a training of the same, from the same, left there is kept."""
     scratch = scratch_of(out, cell)
     made, now = scratch / "key", json.dumps([key(cell, inputs), _contents(out, cell.needs)])
-    goes_on = cell.kind in ("train", "retrain") and made.exists() and made.read_text() == now
+    goes_on = cell.kind in ("train", "retrain") and made.exists() and made.read_text(encoding="utf-8") == now
     if not goes_on:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        made.write_text(now)
+        made.write_text(now, encoding="utf-8")
     return scratch
 
 
@@ -133,6 +156,7 @@ def finish(out: Path, cell: Cell, inputs: Inputs, *, seconds: float, tokens: int
         made_from=made_from(cell, inputs),
         needs=_contents(out, cell.needs),
         content=files_hash(scratch.rglob("*.safetensors")),
+        files=_hashes(scratch),
         provenance=provenance(seed=cell.seed),
         seconds=round(seconds, 2),
         tokens=tokens,
@@ -150,12 +174,12 @@ def record_edited(results: Results, cell: Cell, scores: Mapping[ModelEdit, Score
     """Rewards of one model on the same pairs under several edits, as tensors `chosen` and `rejected` [edit, pair], float64. Of no edits,
     where none can be made, a record that says so."""
     if not scores:
-        results.add("study", cell.name, Entry(model=cell.model, edits=[]))
+        results.add("study", cell.name, UneditedStudyEntry(model=list(cell.model), edits=[]))
         return
     first = next(iter(scores.values()))
-    entry = EditedEntry(
-        model=cell.model,
-        edits=list(scores),
+    entry = EditedStudyEntry(
+        model=list(cell.model),
+        edits=[list(edit) for edit in scores],
         dropped=first.dropped,
         ids=list(first.ids),
         groups=list(first.groups),
@@ -174,7 +198,7 @@ def edited_of(results: Results, name: str, tasks: Mapping[str, str]) -> tuple[Mo
     Args:
         tasks: of every pair that was tested, over-long ones included, which are counted as `dropped` of their sub-task.
     """
-    entry = cast(EditedEntry, results.entry("study", name))
+    entry = cast(EditedStudyEntry, results.entry("study", name))
     model, edits = Model(*entry["model"]), [ModelEdit(*edit) for edit in entry["edits"]]
     found: dict[ModelEdit, dict[str, Scores]] = {edit: {} for edit in edits}
     if not edits:  # none could be made

@@ -18,7 +18,7 @@ from tl_reward.measures.overlap import regions
 from tl_reward.measures.scores import Scores
 from tl_reward.model import embedded
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.model.training import RECORD_FILE, last_checkpoint, train
+from tl_reward.model.training import RECORD_FILE, clear_saves, last_checkpoint, saves_of, train
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.provenance import provenance
 from tl_reward.results.record_neurons import record_discovery, record_tops
@@ -56,7 +56,8 @@ def make(cell: Cell, out: Path, inputs: Inputs, *, tokens: int = 0) -> None:
 def _train_cell(cell: Cell, out: Path, inputs: Inputs, scratch: Path) -> None:
     folder = scratch / MODEL
     if (folder / RECORD_FILE).exists():  # it was trained to its end, and cut short right after
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        if saves_of(folder).exists():
+            clear_saves(folder)
         return
     config = dataclasses.replace(inputs.config.training, seed=cell.seed)
     without = None

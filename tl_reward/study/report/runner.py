@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from tl_reward import parallel
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, first_line
 from tl_reward.results.provenance import provenance
 from tl_reward.show.console import quiet
 from tl_reward.study.compute.cells import Cell, cells
@@ -58,21 +59,21 @@ def reproduce(config: StudyConfig, out: str | Path, *, data: str | Path | None =
 
 @contextmanager
 def _alone(out: Path) -> Iterator[None]:
-    """Raises InputError where another process is at work in the folder. The lock goes with the process that holds it. Windows has no such
-    lock: there the user is told to see to it."""
+    """Raises InputError where another process is at work in the folder. The lock goes with the process that holds it; the empty file stays.
+    Some file systems have no locks: there the user is told to see to it."""
     out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock", timeout=0)
     try:
-        import fcntl
-    except ImportError:
-        warnings.warn(f"{out}: this system cannot lock the folder; start no second reproduction there meanwhile", stacklevel=2)
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"{out}: another reproduction is at work there; wait for it, or give another --out") from None
+    except (OSError, NotImplementedError) as error:
+        why = first_line(error)
+        warnings.warn(f"{out}: the folder cannot be locked ({why}); start no second reproduction there meanwhile", stacklevel=2)
+    try:
         yield
-        return
-    with (out / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{out}: another reproduction is at work there; wait for it, or give another --out") from None
-        yield
+    finally:
+        lock.release()
 
 
 def _run(inputs: Inputs, out: Path, jobs: int) -> Path:
