@@ -91,7 +91,7 @@ class PreferencePair:
                 last = transcript[-1].role if transcript else "nothing"
                 raise InputError(f"pair {self.id}: {side} must end with an assistant message, got {last}")
         if self.chosen == self.rejected:
-            raise BadPair(f"pair {self.id}: chosen and rejected are equal", "sides are equal")
+            raise BadPair(f"pair {self.id}: chosen and rejected are equal", "the sides are equal")
 
     @property
     def faults(self) -> tuple[str, ...]:
