@@ -7,10 +7,11 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from helpers.attack import LONG
@@ -29,7 +30,17 @@ ROW = {"prompt": "Hi", "chosen": "Hello.", "rejected": "Go away."}
 LINE = json.dumps(ROW).encode()
 OTHER = json.dumps(ROW | {"prompt": "Bye"}).encode()
 SAID = (Message("user", "Hi"), Message("assistant", "Hello."))
+ANY_SET: Any = NeuronSet
+ANY_MESSAGE: Any = Message
 NO = (Message("user", "Hi"), Message("assistant", "no"))
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Without the checks of types that tests add to the package: users have none."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def refusal(call: Callable[..., Any], *args: Any, **kwargs: Any) -> str:
@@ -80,7 +91,7 @@ FILES: dict[str, tuple[bytes, int | str]] = {
     "utf-16.jsonl": (LINE.decode().encode("utf-16"), ":1: not readable as UTF-8 text (byte 1"),
     "nul.jsonl": (b"\0" * 50, ":1: malformed JSON"),
     "nul.json": (b"\0" * 50, ":1: malformed JSON"),
-    "half a pair.jsonl": (b'{"prompt": "Hi", "chosen": "\\ud800", "rejected": "B"}', ":1: pair half a pair"),
+    "half a pair.jsonl": (b'{"prompt": "Hi", "chosen": "\\ud800", "rejected": "B"}', "half of a surrogate pair"),
     "half a pair in an id.jsonl": (
         b'{"id": "\\ud800", "prompt": "Hi", "chosen": "A", "rejected": "B"}',
         ":1: a pair's id must be printable",
@@ -157,17 +168,19 @@ def test_row(name: str, tmp_path: Path):
         (("a", [("user", "Hi")], NO), "pair a: chosen: a message must hold a role"),
         (("a", SAID, None), "pair a: rejected: expected text or a list"),
         (("a", (*SAID[:1], Message("assistant", "\udc80")), NO), "half of a surrogate pair"),
-        (("a", (Message("robot", "Hi"), SAID[1]), NO), "a message must hold a role"),  # pyright: ignore
+        (("a", (ANY_MESSAGE("robot", "Hi"), SAID[1]), NO), "a message must hold a role"),
         ((5, SAID, NO), "a pair's id must be printable text, got 5"),
         (("a", SAID, NO, 5), "objective must be text or None, got 5"),
         (("a", SAID, SAID), "chosen and rejected are equal"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_pair_made_by_hand(fields: Any, says: str):
     make: Any = PreferencePair
     assert says in refusal(make, *fields)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_pair_of_lists_and_dicts_is_the_same_pair():
     make: Any = PreferencePair
     listed = make("a", [message._asdict() for message in SAID], list(NO))
@@ -187,12 +200,15 @@ def test_pair_of_lists_and_dicts_is_the_same_pair():
         ([PreferencePair("a", SAID, NO)] * 2, "two pairs have the id 'a'"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_no_list_of_pairs(pairs: Any, says: str):
     assert says in refusal(encode_for, tiny_reward_model(), pairs)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_generator_of_pairs_is_read():
-    assert len(score(tiny_reward_model(), (PreferencePair(name, SAID, NO) for name in "ab")).margin) == 2  # pyright: ignore
+    given: Any = (PreferencePair(name, SAID, NO) for name in "ab")
+    assert len(score(tiny_reward_model(), given).margin) == 2
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
@@ -283,9 +299,9 @@ def test_ties_are_cut_in_order_and_counted():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: NeuronSet([(0.5, 1)]), "pairs of whole numbers"),  # pyright: ignore
-        (lambda: NeuronSet(["01"]), "pairs of whole numbers"),  # pyright: ignore
-        (lambda: NeuronSet([(0, 1, 2)]), "pairs of whole numbers"),  # pyright: ignore
+        (lambda: ANY_SET([(0.5, 1)]), "pairs of whole numbers"),
+        (lambda: ANY_SET(["01"]), "pairs of whole numbers"),
+        (lambda: ANY_SET([(0, 1, 2)]), "pairs of whole numbers"),
         (lambda: NeuronSet.from_json({"0": 1}), "a list of [layer, neuron], got dict"),
         (lambda: NeuronSet.from_json([[0, None]]), "pairs of whole numbers"),
         (lambda: NeuronSet.top(torch.ones(2, 3), k=7), "k must be in [0, 6], got 7"),
@@ -294,6 +310,7 @@ def test_ties_are_cut_in_order_and_counted():
         (lambda: NeuronSet([(0, 0), (0, 1)]).matched_random(3, seed=0), "2 of 3 neurons are in the set"),
     ],
 )
+@pytest.mark.usefixtures("unchecked")
 def test_sets_that_are_none(call: Callable[[], Any], says: str):
     assert says in refusal(call)
 

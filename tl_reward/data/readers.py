@@ -180,7 +180,8 @@ def _local_rows(path: Path) -> Iterator[SourceRow]:
     if path.stat().st_size == 0:
         raise InputError(f"{path}: file is empty")
     rows = _parquet(path) if path.suffix == ".parquet" else _json_rows(path)
-    yield from (SourceRow(f"{path}:{number}", f"{short_name(path)}:{number}", row) for number, row in rows)
+    name = "".join(letter if letter.isprintable() else "?" for letter in short_name(path))  # ids are printable, names of files need not be
+    yield from (SourceRow(f"{path}:{number}", f"{name}:{number}", row) for number, row in rows)
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
@@ -271,9 +272,9 @@ def _listed(file: _File, path: Path) -> Iterator[tuple[int, Any]]:
             at, comma = at + 1, True
             continue
         row = _next_row(text, at, ended, f"{path}:{number + 1}")
+        if (len(text) if row is None else row[1]) - at > MOST_BYTES:
+            raise InputError(f"{path}:{number + 1}: a row may have {MOST_BYTES:,} bytes, and this one has more")
         if row is None:
-            if len(text) - at > MOST_BYTES:
-                raise InputError(f"{path}:{number + 1}: a row may have {MOST_BYTES:,} bytes, and this one has more")
             more(len(text) - at)
             continue
         value, at = row
