@@ -178,7 +178,8 @@ def test_estimate_reads_as_text():
 
 
 def test_one_prompt_has_no_interval():
-    pairs = [PreferencePair(f"p{i}", *(((Message("user", "Hi"), Message("assistant", f"{side} {i}"))) for side in "ab")) for i in range(8)]
+    said = [(Message("user", "Hi"), Message("assistant", f"number {i}")) for i in range(9)]
+    pairs = [PreferencePair(f"p{i}", said[i], said[8]) for i in range(8)]
     found = Scores.of(pairs, list(range(8)), [0.0] * 8).mean_margin()
     assert (found.value, found.n) == (3.5, 1) and np.isnan([found.low, found.high]).all()
     assert found.to_json() == {"value": 3.5, "low": None, "high": None, "n": 1}
