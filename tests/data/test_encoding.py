@@ -1,14 +1,19 @@
 """Transcripts to token batches: what the model sees, and where its reward is read."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers.tiny_tokenizers import BOS, byte_tokenizer
 
+from tl_reward.analyses.pair_patching import patch_pairs
 from tl_reward.data.encoding import Row, encode, encode_pairs
 from tl_reward.data.padding import batches
 from tl_reward.data.pairs import Message, PreferencePair, Transcript
-from tl_reward.data.text import render
+from tl_reward.data.text import TEMPLATE_DATE, render
 from tl_reward.errors import InputError
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.running.scoring import score
 
 VARIANTS = [(bos, chat) for bos in (False, True) for chat in (False, True)]
 TALK: Transcript = (
@@ -236,3 +241,73 @@ def test_left_leaves_rows_that_fit():
     encoded = encode_pairs(pairs, byte_tokenizer(), max_length=LIMIT, overlong="left")
     assert encoded.rows[encoded.chosen[0]] == encode([pairs[0].chosen], byte_tokenizer())[0]
     assert len(encoded.rows[encoded.chosen[1]].ids) == LIMIT
+
+
+# What the model reads as equal
+
+TRIMS = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}\n{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}"
+
+
+def test_sides_that_a_template_trims_to_the_same_text_are_one_row():
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = TRIMS
+    encoded = encode_pairs(answers("no ", "yes"), tokenizer, max_length=200)
+    assert encoded.chosen[0] == encoded.rejected[0] == encoded.rejected[1]
+    assert encoded.equal == (0,) and encoded.reading.noted == {"read as equal": 1}
+
+
+def test_sides_that_are_cut_to_the_same_tokens_are_one_row():
+    encoded = encode_pairs(answers("yes, no"), byte_tokenizer(), max_length=3, overlong="left")
+    assert encoded.chosen == encoded.rejected == (0,) and len(encoded.rows) == 1
+    assert encoded.apart().equal == (0,)
+
+
+def test_one_text_of_two_ways_to_split_it_is_one_row_too():
+    # Where the answer begins is then not certain: the earlier place is taken.
+    long = (Message("user", "Hi\n\nAssistant: no\n\nHuman: a"), Message("assistant", "b"))
+    short = (Message("user", "Hi"), Message("assistant", "no\n\nHuman: a\n\nAssistant: b"))
+    encoded = encode_pairs([PreferencePair("a", long, short)], byte_tokenizer(), max_length=200)
+    assert len(encoded.rows) == 1 and encoded.rows[0].response_start == len(PROMPT)
+    # But in pairs of their own each keeps its response.
+    apart = encode_pairs([PreferencePair("a", long, NO), PreferencePair("b", short, NO)], byte_tokenizer(), max_length=200)
+    assert len(apart.rows) == 3
+
+
+@pytest.mark.parametrize("max_tokens", [None, 300])
+def test_margin_of_sides_that_are_read_as_equal_is_exactly_zero(max_tokens: int | None, tiny: HookedRewardModel):
+    pairs = [*answers("yes, it is no", "well, yes", group="a"), *answers("so no", group="b")]
+    scores = score(tiny, pairs, max_length=3, overlong="left", max_tokens=max_tokens)
+    assert scores.margin.tolist()[0] == scores.margin.tolist()[2] == 0.0 != scores.margin[1]
+    assert scores.reading is not None and scores.reading.noted["read as equal"] == 2
+    patched = patch_pairs(tiny, pairs[:1], kinds=["mlp_out"], max_length=3, overlong="left")  # there each side has a row of its own
+    assert patched.clean.margin.tolist() == [0.0] and patched.clean.accuracy().value == 0.5
+
+
+# Templates that refuse, and templates that ask for the date
+
+
+def test_pair_that_a_template_refuses_is_named_and_can_be_left_out():
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "{% if messages[-1].content == 'bad' %}{{ raise_exception('not this') }}{% endif %}" + TRIMS
+    pairs = [replace(pair, where=f"file:{line}") for line, pair in enumerate(answers("yes", "bad", "much too long to read"), 1)]
+    with pytest.raises(InputError, match=r"^file:2: pair pair-1: chosen: the tokenizer's chat template refused a transcript: not this"):
+        encode_pairs(pairs, tokenizer, max_length=30)
+    encoded = encode_pairs(pairs, tokenizer, max_length=30, on_bad="drop")
+    assert encoded.reading.left_out == {"refused by the tokenizer's chat template": 1, "longer than 30 tokens (max_length)": 1}
+    assert [pair.id for pair in encoded.pairs] == ["pair-0"] and encoded.dropped == 2
+
+
+def test_today_is_a_fixed_date_for_a_template():
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = "\nToday: {{ strftime_now('%d %b %Y') }} {{ strftime_now('%Y-%m-%-d') }}\n" + TRIMS
+    assert render(NO, tokenizer).text.startswith("\nToday: 26 Jul 2024 2024-07-26\n[user]Hi")
+    assert encode_pairs(answers("yes"), tokenizer, max_length=200).reading.template_date == str(TEMPLATE_DATE) == "2024-07-26"
+    tokenizer.chat_template = TRIMS
+    assert encode_pairs(answers("yes"), tokenizer, max_length=200).reading.template_date is None
+
+
+def test_answer_without_a_prompt():
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = TRIMS
+    rendered = render((Message("assistant", "Hello."),), tokenizer)
+    assert rendered.text[rendered.response_start :] == "Hello.\n"

@@ -2,18 +2,21 @@
 
 import gzip
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 from helpers.tiny_tokenizers import byte_tokenizer
 
-from tl_reward.data.pairs import Message, PreferencePair, parse_transcript
+from tl_reward.data.pairs import Message, PreferencePair, pairs_of_row, parse_transcript
 from tl_reward.data.readers import EMBEDDED, HH_DATA_DIRS, SUFFIXES, load_pairs
 from tl_reward.data.text import render
+from tl_reward.errors import InputError
 
 HH_FILE = Path(__file__).parents[2].parent / "shared/data/hh-rlhf/harmless-base/test.jsonl.gz"
 
@@ -279,3 +282,73 @@ def test_embedded_sides_are_equally_long(objective, split: str):
     pairs = load_pairs(EMBEDDED, objective=objective, split=split)
     chosen, rejected = (mean(len(getattr(pair, side)[-1].content) for pair in pairs) for side in ("chosen", "rejected"))
     assert chosen == pytest.approx(rejected, rel=0.02)
+
+
+# A prompt beside sides that may hold it
+
+
+def said(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+SYSTEM, HI, HELLO = said("system", "Be kind."), said("user", "Hi"), said("assistant", "Hello.")
+# By what is beside each other: the prompt, the chosen side, and what the model reads.
+PROMPTS_HELD: dict[str, tuple[Any, str | list[dict[str, str]], list[str]]] = {
+    "behind a system turn": ("Hi", [SYSTEM, HI, HELLO], ["Be kind.", "Hi", "Hello."]),
+    "with a trailing space": ("Hi ", [HI, HELLO], ["Hi", "Hello."]),
+    "with a line break in the side": ("Hi", [said("user", "Hi\n"), HELLO], ["Hi\n", "Hello."]),
+    "as the last user turn": ("Hi", [said("user", "Hey"), said("assistant", "Yes?"), HI, HELLO], ["Hey", "Yes?", "Hi", "Hello."]),
+    "with a system turn of its own": ([SYSTEM, HI], [HI, HELLO], ["Be kind.", "Hi", "Hello."]),
+    "messages behind a system turn": ([HI], [SYSTEM, HI, HELLO], ["Be kind.", "Hi", "Hello."]),
+    "a transcript without its line breaks": ("Hi", "Human: Hi\n\nAssistant: Hello.", ["Hi", "Hello."]),
+    "a response behind its marker": ("Hi", "\n\nAssistant: Hello.", ["Hi", "Hello."]),
+    "a prompt without its line breaks": ("Human: Hi\n\nAssistant:", " Hello.", ["Hi", "Hello."]),
+    "a blank prompt": ("", [HI, HELLO], ["Hi", "Hello."]),
+    "not at all": ([SYSTEM], [HI, HELLO], ["Be kind.", "Hi", "Hello."]),
+    "not at all, after an answer": ([said("user", "Hey"), said("assistant", "Yes?")], [HI, HELLO], ["Hey", "Yes?", "Hi", "Hello."]),
+}
+
+
+@pytest.mark.parametrize("case", PROMPTS_HELD)
+def test_prompt_is_read_once(case: str):
+    prompt, side, read = PROMPTS_HELD[case]
+    other = side.replace("Hello.", "No.") if isinstance(side, str) else [*side[:-1], said("assistant", "No.")]
+    (pair,) = pairs_of_row({"prompt": prompt, "chosen": side, "rejected": other}, "a")
+    assert [message.content for message in pair.chosen] == read
+    assert [message.content for message in pair.rejected] == [*read[:-1], "No."]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "side", "says"),
+    [
+        ([said("user", "Hey"), said("assistant", "Yes?"), HI], [HI, HELLO], "holds a part of the prompt ('Hi') and not the whole"),
+        ([said("system", "Be brief."), HI], [SYSTEM, HI, HELLO], "holds a part of the prompt"),
+        ("Hi", [said("user", "Hi there"), HELLO], "begins with a message of the user that is not in the prompt"),
+        ("Hi", [SYSTEM, HELLO], "begins with a message of the system"),
+        ("Hi", "\n\nHuman: Hey\n\nAssistant: Hello.", "begins with a message of the user"),
+        ("\n\nHuman: Hi\n\nAssistant: Well,", "Hello.", "begins with a message of the assistant"),
+        ("Tell me a story of a fox", "Tell me a story of a fox Hello.", "every response begins with the text of the prompt"),
+    ],
+)
+def test_where_it_is_not_certain_what_a_side_holds_it_is_refused(prompt: Any, side: str | list[dict[str, str]], says: str):
+    other = side.replace("Hello.", "No.") if isinstance(side, str) else [*side[:-1], said("assistant", "No.")]
+    with pytest.raises(InputError, match=re.escape(says)):
+        pairs_of_row({"prompt": prompt, "chosen": side, "rejected": other}, "a")
+
+
+def test_what_is_odd_is_counted_in_one_warning(tmp_path: Path):
+    rows = [
+        {"id": "a", "chosen": messages("Hi", "A"), "rejected": messages("Hey", "B")},
+        {"id": "b", "prompt": " ", "chosen": "A", "rejected": "B\0"},
+        *({"id": name, "prompt": "Hi", "chosen": "A", "rejected": "B"} for name in "cd"),
+        {"id": "e", "prompt": "Hi", "chosen": "A", "rejected": "A"},
+    ]
+    file = write(tmp_path / "pairs.jsonl", rows)
+    with pytest.warns(UserWarning, match="left out") as warned:
+        pairs = load_pairs(file, on_bad="drop")
+    (said,) = [str(each.message) for each in warned]
+    assert said == (
+        f"{file}: 1 rows left out where the sides are equal; 1 of 4 pairs with two sides of different prompts; "
+        "1 of 4 pairs with a blank prompt; 1 of 4 pairs with a NUL character; 1 of 4 pairs there more than once"
+    )
+    assert [pair.where for pair in pairs] == [f"{file}:{line}" for line in (1, 2, 3, 4)]

@@ -172,7 +172,32 @@ def test_nothing_to_average():
 
 
 def test_estimate_reads_as_text():
-    assert str(Estimate(0.5, 0.25, 0.75, 8)) == "0.500 [0.250, 0.750]"
+    assert str(Estimate(0.5, 0.25, 0.75, 10)) == "0.500 [0.250, 0.750]"
+    assert str(Estimate(0.5, 0.25, 0.75, 9)) == "0.500 [0.250, 0.750]*"  # over few prompts
+    assert str(Estimate(0.5, 0.5, 0.5, 1)) == "0.500 [–]"  # as runs of earlier versions have it
+
+
+def test_one_prompt_has_no_interval():
+    said = [(Message("user", "Hi"), Message("assistant", f"number {i}")) for i in range(9)]
+    pairs = [PreferencePair(f"p{i}", said[i], said[8]) for i in range(8)]
+    found = Scores.of(pairs, list(range(8)), [0.0] * 8).mean_margin()
+    assert (found.value, found.n) == (3.5, 1) and np.isnan([found.low, found.high]).all()
+    assert found.to_json() == {"value": 3.5, "low": None, "high": None, "n": 1}
+    assert str(found) == "3.500 [–]"
+
+
+@pytest.mark.parametrize(
+    ("values", "groups", "says"),
+    [
+        ([1.0, np.nan], None, "1 of 2 values are not finite"),
+        ([np.inf, -np.inf], None, "2 of 2 values are not finite"),
+        ([], None, "no pairs to average over"),
+        ([1.0, 2.0], ["a"], "a group for each of 2 values, got 2 and 1"),
+    ],
+)
+def test_means_of_what_is_no_number(values: list[float], groups: list[str] | None, says: str):
+    with pytest.raises(InputError, match=says):
+        bootstrap_mean(np.array(values), groups)
 
 
 def test_pairs_of_one_prompt_are_resampled_together():

@@ -201,18 +201,16 @@ def _rendered(
     texts: dict[Transcript, RenderedTranscript] = {}
     refused: list[PreferencePair] = []
     for pair in pairs:
-        try:
-            for side in ("chosen", "rejected"):
-                transcript: Transcript = getattr(pair, side)
-                if transcript not in texts:
-                    texts[transcript] = render(transcript, tokenizer)
-        except InputError as error:
-            if on_bad == "error":
-                where = f"{pair.where}: " if pair.where else ""
-                raise InputError(
-                    f'{where}pair {pair.id}: {side}: {error} (such pairs can be left out: on_bad="drop", --drop-bad)'
-                ) from None
-            refused.append(pair)
+        for side, transcript in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+            try:
+                texts[transcript] = texts.get(transcript) or render(transcript, tokenizer)
+            except InputError as error:
+                if on_bad == "error":
+                    where = f"{pair.where}: " if pair.where else ""
+                    hint = 'such pairs can be left out: on_bad="drop", --drop-bad'
+                    raise InputError(f"{where}pair {pair.id}: {side}: {error} ({hint})") from None
+                refused.append(pair)
+                break
     return texts, refused
 
 

@@ -91,7 +91,7 @@ class PreferencePair:
                 last = transcript[-1].role if transcript else "nothing"
                 raise InputError(f"pair {self.id}: {side} must end with an assistant message, got {last}")
         if self.chosen == self.rejected:
-            raise BadPair(f"pair {self.id}: chosen and rejected are equal", "sides are equal")
+            raise BadPair(f"pair {self.id}: chosen and rejected are equal", "the sides are equal")
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -209,7 +209,7 @@ def _transcript(prompt: Any, side: Any, label: str) -> Transcript:
 
 def _joined(prompt: Transcript, side: Transcript, label: str) -> Transcript:
     """The prompt before a side, or the side alone where it holds the prompt already."""
-    said, asked = ([(role, content.strip()) for role, content in messages] for messages in (side, prompt))
+    said, asked = ([Message(role, content.strip()) for role, content in messages] for messages in (side, prompt))
     turns, question = (_without_system(messages) for messages in (said, asked))
     if said[: len(asked)] == asked or said[-1 - len(asked) : -1] == asked:
         return side
@@ -227,7 +227,7 @@ def _joined(prompt: Transcript, side: Transcript, label: str) -> Transcript:
     return (*prompt, *side)
 
 
-def _without_system(messages: list[tuple[Role, str]]) -> list[tuple[Role, str]]:
+def _without_system(messages: list[Message]) -> list[Message]:
     first = next((i for i, (role, _) in enumerate(messages) if role != "system"), len(messages))
     return messages[first:]
 

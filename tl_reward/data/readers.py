@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
+from io import BufferedReader
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 from tl_reward.data.pairs import OBJECTIVES, BadPair, Objective, PreferencePair, check_unique_ids, pairs_of_row
 from tl_reward.errors import InputError, first_line
@@ -135,7 +136,7 @@ def _read(source: "SourceRow", split: str | None, on_bad: Literal["error", "drop
 def _nothing(found: _Found, split: str | None, objective: str | None, subset: str | None) -> str:
     """Why no pair is left of a source."""
     if not found.read["pairs"]:
-        bad = ", ".join(f"{count} rows whose {reason}" for reason, count in found.left_out.items())
+        bad = ", ".join(f"{count} rows where {reason}" for reason, count in found.left_out.items())
         return "no pairs found in it" + (f" in split {split!r}" if split else "") + (f"; left out: {bad}" if bad else "")
     if not found.subsets:
         return f"no {objective} pairs; it has {', '.join(sorted(found.objectives))}"
@@ -145,7 +146,7 @@ def _nothing(found: _Found, split: str | None, objective: str | None, subset: st
 def _say(source: str, pairs: Sequence[PreferencePair], left_out: Counter[str]) -> None:
     odd = Counter(fault for pair in pairs for fault in pair.faults)
     odd["there more than once"] = len(pairs) - len({(pair.chosen, pair.rejected) for pair in pairs})
-    said = [f"{count:,} rows left out whose {reason}" for reason, count in left_out.items()]
+    said = [f"{count:,} rows left out where {reason}" for reason, count in left_out.items()]
     said += [f"{count:,} of {len(pairs):,} pairs {what}" for what, count in (+odd).items()]
     if said:
         warnings.warn(f"{source}: {'; '.join(said)}", stacklevel=3)
@@ -179,7 +180,8 @@ def _local_rows(path: Path) -> Iterator[SourceRow]:
     if path.stat().st_size == 0:
         raise InputError(f"{path}: file is empty")
     rows = _parquet(path) if path.suffix == ".parquet" else _json_rows(path)
-    yield from (SourceRow(f"{path}:{number}", f"{short_name(path)}:{number}", row) for number, row in rows)
+    name = "".join(letter if letter.isprintable() else "?" for letter in short_name(path))  # ids are printable, names of files need not be
+    yield from (SourceRow(f"{path}:{number}", f"{name}:{number}", row) for number, row in rows)
 
 
 def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
@@ -193,16 +195,19 @@ def _parquet(path: Path) -> Iterator[tuple[int, Any]]:
         raise InputError(f"{path}: not a readable parquet file ({first_line(error)})") from None
 
 
+_File = BufferedReader | gzip.GzipFile
+
+
 def _json_rows(path: Path) -> Iterator[tuple[int, Any]]:
     read = _lines if path.name.removesuffix(".gz").endswith(".jsonl") else _listed
     try:
-        with cast(BinaryIO, gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")) as file:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
             yield from read(file, path)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: not readable ({first_line(error)})") from None
 
 
-def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, Any]]:
+def _lines(file: _File, path: Path) -> Iterator[tuple[int, Any]]:
     """A row a line. Lines end with a line feed alone: JSON allows Unicode's other line separators inside a string."""
     number, empty = 0, True
     while line := file.readline(MOST_BYTES + 1):
@@ -223,7 +228,7 @@ def _lines(file: BinaryIO, path: Path) -> Iterator[tuple[int, Any]]:
 _WHITE = re.compile(r"[ \t\n\r]*")
 
 
-def _listed(file: BinaryIO, path: Path) -> Iterator[tuple[int, Any]]:
+def _listed(file: _File, path: Path) -> Iterator[tuple[int, Any]]:
     """The rows of a list, without holding all of the file; or of JSON lines that are called .json: one after the other, in no list."""
     decode = codecs.getincrementaldecoder("utf-8-sig")()
     text, at, ended, number, comma = "", 0, False, 0, False
@@ -267,9 +272,9 @@ def _listed(file: BinaryIO, path: Path) -> Iterator[tuple[int, Any]]:
             at, comma = at + 1, True
             continue
         row = _next_row(text, at, ended, f"{path}:{number + 1}")
+        if (len(text) if row is None else row[1]) - at > MOST_BYTES:
+            raise InputError(f"{path}:{number + 1}: a row may have {MOST_BYTES:,} bytes, and this one has more")
         if row is None:
-            if len(text) - at > MOST_BYTES:
-                raise InputError(f"{path}:{number + 1}: a row may have {MOST_BYTES:,} bytes, and this one has more")
             more(len(text) - at)
             continue
         value, at = row

@@ -57,8 +57,8 @@ def part_of(encoded: EncodedPairs, start: int, device: Any) -> Part:
     chosen, rejected = encoded.chosen[here], encoded.rejected[here]
     used = sorted({*chosen, *rejected})
     place = {row: i for i, row in enumerate(used)}
-    sides = (tuple(place[row] for row in side) for side in (chosen, rejected))
-    part = EncodedPairs(encoded.pairs[here], tuple(encoded.rows[row] for row in used), *sides)
+    sides = [tuple(place[row] for row in side) for side in (chosen, rejected)]
+    part = EncodedPairs(encoded.pairs[here], tuple(encoded.rows[row] for row in used), chosen=sides[0], rejected=sides[1])
     return Part(part, torch.tensor(used, device=device))
 
 
