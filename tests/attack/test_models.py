@@ -111,7 +111,10 @@ def pickled(folder: Path) -> None:
 
 
 def _set(key: str, value: Any) -> Callable[[dict[str, Tensor]], Any]:
-    return lambda found: found.update({key: value(found[key]) if callable(value) else value})
+    def change(found: dict[str, Tensor]) -> None:
+        found[key] = value(found[key]) if callable(value) else value
+
+    return change
 
 
 UP, NORM = "model.layers.1.mlp.up_proj.weight", "model.norm.weight"

@@ -1,7 +1,7 @@
 """What a model is given: TransformerLens' options are taken or refused, and the reward is read where it was asked for."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +15,8 @@ from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 from tl_reward.running.batching import encode_for
 from tl_reward.running.scoring import score
 
+LOAD: Any = load  # the type checker refuses what these tests ask for
+MODEL: Any = HookedRewardModel
 TEXTS = ["Hi", "A longer text, so that the other is padded"]
 
 
@@ -110,16 +112,16 @@ def folder(tmp_path_factory) -> Path:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda f: load(f, torch_dtype=torch.bfloat16), "'torch_dtype'; did you mean 'dtype'"),
-        (lambda f: load(f, dtyp=torch.bfloat16), "did you mean 'dtype'"),
-        (lambda f: load(f, device_map="auto"), "did you mean 'device'"),
-        (lambda f: HookedRewardModel.from_base(f, sed=3), "did you mean 'seed'"),
-        (lambda f: HookedRewardModel.from_hf(tiny_hf_model(), tokeniser=None), "did you mean 'tokenizer'"),
-        (lambda f: load(f, device="cpu").save_pretrained(f, fold=True), "did you mean 'folder'"),
-        (lambda f: load(f, revision="v2"), "revision.*is a folder on this machine"),
-        (lambda f: load("helpful", revision="v2"), "revision"),
-        (lambda f: load(f, base="x"), "base is for adapters"),
-        (lambda f: load(f, readout="last"), "mask or hf"),
+        (lambda f: LOAD(f, torch_dtype=torch.bfloat16), "'torch_dtype'; did you mean 'dtype'"),
+        (lambda f: LOAD(f, dtyp=torch.bfloat16), "did you mean 'dtype'"),
+        (lambda f: LOAD(f, device_map="auto"), "did you mean 'device'"),
+        (lambda f: MODEL.from_base(f, sed=3), "did you mean 'seed'"),
+        (lambda f: MODEL.from_hf(tiny_hf_model(), tokeniser=None), "did you mean 'tokenizer'"),
+        (lambda f: LOAD(f, device="cpu").save_pretrained(f, fold=True), "did you mean 'folder'"),
+        (lambda f: LOAD(f, revision="v2"), "revision.*is a folder on this machine"),
+        (lambda f: LOAD("helpful", revision="v2"), "revision"),
+        (lambda f: LOAD(f, base="x"), "base is for adapters"),
+        (lambda f: LOAD(f, readout="last"), "mask or hf"),
     ],
 )
 def test_options_that_loading_does_not_know_are_refused(folder, call, message):
@@ -173,9 +175,8 @@ def test_pairs_are_scored_where_hugging_face_reads_them_packed_or_not(folder):
 
 
 def test_an_odd_number_of_rotary_dimensions_is_refused():
-    config = GPTNeoXConfig(
-        vocab_size=257, hidden_size=48, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, num_labels=1, pad_token_id=0
-    )
-    assert json.loads(json.dumps(config.rope_parameters))["partial_rotary_factor"] == 0.25
+    config = GPTNeoXConfig(vocab_size=257, hidden_size=48, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, pad_token_id=0)
+    config.num_labels = 1
+    assert config.rope_parameters is not None and config.rope_parameters["partial_rotary_factor"] == 0.25
     with pytest.raises(InputError, match="3 rotary dimensions"):
         HookedRewardModel.from_hf(AutoModelForSequenceClassification.from_config(config))
