@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -112,7 +112,7 @@ def pickled(folder: Path) -> None:
 
 def _set(key: str, value: Any) -> Callable[[dict[str, Tensor]], Any]:
     def change(found: dict[str, Tensor]) -> None:
-        found[key] = value(found[key]) if callable(value) else value
+        found[key] = cast(Tensor, value(found[key]) if callable(value) else value)
 
     return change
 

@@ -177,6 +177,6 @@ def test_pairs_are_scored_where_hugging_face_reads_them_packed_or_not(folder):
 def test_an_odd_number_of_rotary_dimensions_is_refused():
     config = GPTNeoXConfig(vocab_size=257, hidden_size=48, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4, pad_token_id=0)
     config.num_labels = 1
-    assert config.rope_parameters is not None and config.rope_parameters["partial_rotary_factor"] == 0.25
+    assert dict(config.rope_parameters or {})["partial_rotary_factor"] == 0.25
     with pytest.raises(InputError, match="3 rotary dimensions"):
         HookedRewardModel.from_hf(AutoModelForSequenceClassification.from_config(config))

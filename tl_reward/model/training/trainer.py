@@ -35,7 +35,7 @@ with without("wandb"):
     from trl.trainer.reward_trainer import RewardTrainer
 
 
-vars(base_trainer)["is_wandb_available"] = lambda: False  # it asks again when it saves
+base_trainer.__dict__["is_wandb_available"] = lambda: False  # it asks again when it saves
 
 
 class PairTrainer(RewardTrainer):
