@@ -1,6 +1,7 @@
 """Tiny random reward models of every supported architecture, and the real ones."""
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +12,13 @@ from tl_reward.errors import InputError
 from tl_reward.model import embedded
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_reward_model
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks attacks. Here, since a conftest.py in their folder would take the name of this one, which tests import from."""
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent / "attack"):
+            item.add_marker("attack")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -79,6 +79,9 @@ def lens_config(hf_config: PretrainedConfig) -> dict[str, Any]:
     wrong = {name: size for name, size in sizes.items() if not (isinstance(size, int) and size >= 1)}
     if wrong:
         raise InputError(f"sizes in a config are integers from 1, got {', '.join(f'{name} {size}' for name, size in wrong.items())}")
+    for name in ("eps", "rotary_base"):
+        if not 0 < result.get(name, 1) < math.inf:
+            raise InputError(f"{name} in a config is a number above 0, got {result[name]}")
     if result["n_heads"] % (result.get("n_key_value_heads") or 1):
         raise InputError(f"{result['n_heads']} attention heads cannot share {result['n_key_value_heads']} key and value heads evenly")
     return result

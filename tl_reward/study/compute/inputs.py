@@ -133,7 +133,7 @@ def _learnt(pairs: Sequence[PreferencePair]) -> Learnt:
 def _identity(source: str) -> str:
     if Path(source).is_dir():
         return files_hash(path for path in Path(source).iterdir() if path.is_file())
-    return source if source == embedded.BASE else f"{source} {AutoConfig.from_pretrained(source)._commit_hash}"
+    return source if source == embedded.BASE else f"{source} {AutoConfig.from_pretrained(source, trust_remote_code=False)._commit_hash}"
 
 
 def files_hash(paths: Iterable[Path], *, cards: bool = False) -> str:

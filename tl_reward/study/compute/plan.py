@@ -184,7 +184,7 @@ def problems(inputs: Inputs) -> list[str]:
     for base in inputs.config.bases:
         try:
             if base.source not in hub:
-                AutoConfig.from_pretrained(embedded.resolve(base.source), local_files_only=True)
+                AutoConfig.from_pretrained(embedded.resolve(base.source), local_files_only=True, trust_remote_code=False)
         except (InputError, OSError, ValueError) as error:
             found.append(f"model {base.source}: {first_line(error)}")
     found += [f"model {source}: {why}" for source in hub if (why := _not_on_hub(source) if online else _no_network())]
@@ -267,7 +267,7 @@ def _not_on_hub(source: str) -> str | None:
 def _parameters(source: str) -> int | None:
     """Of a model that is at hand."""
     try:
-        config: Any = AutoConfig.from_pretrained(embedded.resolve(source), local_files_only=True)
+        config: Any = AutoConfig.from_pretrained(embedded.resolve(source), local_files_only=True, trust_remote_code=False)
         config.num_labels = 1
         with torch.device("meta"):
             return AutoModelForSequenceClassification.from_config(config).num_parameters()
@@ -278,7 +278,7 @@ def _parameters(source: str) -> int | None:
 def _tokenizer(source: str, chat: bool) -> Any:
     """None where none is at hand."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(embedded.resolve(source), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(embedded.resolve(source), local_files_only=True, trust_remote_code=False)
     except (InputError, OSError, ValueError):
         return None
     if not chat:
