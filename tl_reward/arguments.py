@@ -20,7 +20,7 @@ class Range(NamedTuple):
 
     def holds(self, value: Any) -> bool:
         finite = is_whole(value) or math.isfinite(value)  # a whole number may be too large for a float
-        return finite and (self.low < value if self.above else self.low <= value) and value <= self.high
+        return bool(finite and (self.low < value if self.above else self.low <= value) and value <= self.high)
 
     def __str__(self) -> str:
         if math.isinf(self.low):
