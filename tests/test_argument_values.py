@@ -70,7 +70,7 @@ def made(kind: Any, given: dict[str, Any]) -> None:
     ("kind", "given", "says"),
     [
         (ZeroAblation, {"neurons": [(0, 1)]}, "neurons must be a NeuronSet, got list"),
-        (ZeroAblation, {"neurons": ONE, "site": "resid_post"}, "site must be mlp_post, mlp_gate or attn_z, got 'resid_post'"),
+        (ZeroAblation, {"neurons": ONE, "site": "resid_post"}, "site must be one of mlp_post, mlp_gate, attn_z, got 'resid_post'"),
         (ScaleAblation, {"neurons": ONE, "factor": math.nan}, "factor must be a finite number, got nan"),
         (ScaleAblation, {"neurons": ONE, "factor": "2"}, "factor must be a number, got '2'"),
         (MeanAblation, {"neurons": ONE, "mean": 5}, "mean must be a tensor, got 5"),

@@ -21,6 +21,7 @@ from tl_reward.running.scoring import score, sweep
 
 PAIRS = load_pairs("embedded", split="test", limit=3)
 EDIT = ZeroAblation(NeuronSet([(0, 1)]))
+ANY_SCORE: Any = score  # called as the type checker would not have it
 
 
 def takes_options(value: Any) -> bool:
@@ -61,14 +62,15 @@ def test_a_keyword_that_it_lacks_is_refused_with_the_nearest_name(name: str):
 
 
 def test_a_keyword_of_the_function_itself_is_proposed(tiny):
+    misspelt: dict[str, Any] = {"fraction": 0.1}
     with pytest.raises(OptionError, match=r"ablation_curve\(\) has no option 'fraction'; did you mean fractions\?"):
-        tl_reward.ablation_curve(tiny, PAIRS, torch.rand(2, 48), **{"fraction": 0.1})
+        tl_reward.ablation_curve(tiny, PAIRS, torch.rand(2, 48), **misspelt)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("overlong", "nope", "overlong must be drop, left or error, got 'nope'"),
+        ("overlong", "nope", "overlong must be one of drop, left, error, got 'nope'"),
         ("max_length", "long", "max_length must be a whole number, got 'long'"),
         ("max_length", True, "max_length must be a whole number, got True"),
         ("max_length", 0, "max_length must be at least 1, got 0"),
@@ -87,7 +89,7 @@ def test_a_keyword_of_the_function_itself_is_proposed(tiny):
 def test_a_value_is_refused_also_where_pairs_are_encoded(name: str, value: Any, says: str, tiny):
     for pairs in (PAIRS, encode_for(tiny, PAIRS)):
         with pytest.raises(InputError, match=f"^{says}"):
-            score(tiny, pairs, **{name: value})
+            ANY_SCORE(tiny, pairs, **{name: value})
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_what_stands_in_the_place_of_pairs(pairs: Any, says: str, tiny):
 
 
 def test_any_iterable_of_pairs_is_read_once(tiny):
-    assert score(tiny, (pair for pair in PAIRS)).chosen == pytest.approx(score(tiny, PAIRS).chosen, abs=0)
+    assert ANY_SCORE(tiny, (pair for pair in PAIRS)).chosen == pytest.approx(score(tiny, PAIRS).chosen, abs=0)
 
 
 def test_a_condition_that_is_an_intervention(tiny):
@@ -131,10 +133,10 @@ def test_a_path_in_the_place_of_a_model(name: str, tiny):
 
 
 def test_numbers_of_numpy_pass():
-    @checked
-    def function(count: int, share: float, many: list[int]) -> tuple[int, float]:
+    def count_and_share(count: int, share: float, many: list[int]) -> tuple[int, float]:
         return count, share
 
+    function: Any = checked(count_and_share)
     assert function(np.int64(3), np.float32(0.5), [np.int64(1)]) == (3, 0.5)
     with pytest.raises(TypeError, match="missing a required argument"):  # Python's own, as for any call
         function(3)
