@@ -20,7 +20,7 @@ class Range(NamedTuple):
 
     def holds(self, value: Any) -> bool:
         finite = is_whole(value) or math.isfinite(value)  # a whole number may be too large for a float
-        return finite and (self.low < value if self.above else self.low <= value) and value <= self.high
+        return bool(finite and (self.low < value if self.above else self.low <= value) and value <= self.high)
 
     def __str__(self) -> str:
         if math.isinf(self.low):
@@ -81,10 +81,11 @@ def _problems(label: str, value: Any, hint: Any) -> Iterator[str]:
     if origin in (Union, types.UnionType):
         found = [next(_problems(label, value, each), None) for each in inner]
         if None not in found:
-            # Where a type looked into the value, its label is longer, and it says more.
+            # Where a type looked into the value, its label is longer, and it says more; a text that is none of some names is one of those.
             deep = [problem for problem in found if problem and not problem.startswith(f"{label} ")]
-            alone = [problem for problem in found[:-1] if problem] if inner[-1] is type(None) else []
-            yield (deep or (alone if len(alone) == 1 else []) or [_wrong(label, hint, value)])[0]
+            names = [problem for each, problem in zip(inner, found, strict=True) if get_origin(each) is Literal and isinstance(value, str)]
+            alone = found[:1] if len(inner) == 2 and inner[1] is type(None) else []
+            yield next(filter(None, (*deep, *names, *alone)), _wrong(label, hint, value))
     elif origin is Literal:
         if not any(type(value) is type(each) and value == each for each in inner):
             yield _wrong(label, hint, value)
@@ -101,7 +102,7 @@ def _problems(label: str, value: Any, hint: Any) -> Iterator[str]:
 
 
 def _problems_of_list(label: str, value: Any, inner: Any) -> Iterator[str]:
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable) or isinstance(value, Iterator):
+    if isinstance(value, (str, bytes, Mapping)) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
         hint = " by itself: put it in brackets" if hasattr(value, "hooks") else ""
         yield f"{label} must be a list, got {shown(value)}{hint}"
     else:
@@ -161,15 +162,14 @@ def _named(hint: Any) -> str:
     """A type in words.
 
     >>> _named(int | None), _named(Literal["a", "b", "c"]), _named(Literal["a", "b"] | float)
-    ('a whole number or None', 'a, b or c', 'a or b, or a number')
+    ('a whole number or None', 'one of a, b, c', 'one of a, b, or a number')
     """
     origin = get_origin(hint)
     if origin is Literal:
-        *first, last = map(str, get_args(hint))
-        return f"{', '.join(first)} or {last}" if first else last
+        return f"one of {', '.join(map(str, get_args(hint)))}"
     if origin in (Union, types.UnionType):
         parts = [_named(each) for each in get_args(hint)]
-        return f"{', '.join(parts[:-1])}{',' if any(' or ' in each for each in parts) else ''} or {parts[-1]}"
+        return f"{', '.join(parts[:-1])}{',' if parts[0].startswith('one of') else ''} or {parts[-1]}"
     if hasattr(hint, "array_type"):
         return f"a {hint.array_type.__name__.lower()}"
     name = getattr(origin or hint, "__name__", str(hint))

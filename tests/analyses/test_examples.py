@@ -409,7 +409,7 @@ def test_a_bfloat16_model():
 
 
 def test_other_sites_and_missing_neurons_are_refused(tiny):
-    with pytest.raises(InputError, match="site must be mlp_post or mlp_gate, got 'attn_z'"):
+    with pytest.raises(InputError, match="site must be one of mlp_post, mlp_gate, got 'attn_z'"):
         collect_examples(tiny, PAIRS, NEURONS, site=cast(Any, "attn_z"))
     with pytest.raises(InputError, match="where must be one of"):
         collect_examples(tiny, PAIRS, NEURONS, where=cast(Any, "prompt"))

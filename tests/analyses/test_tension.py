@@ -79,3 +79,13 @@ def test_what_tension_lacks_is_named(tiny):
         tension(tiny, [PreferencePair(id=p.id, chosen=p.chosen, rejected=p.rejected) for p in PAIRS[:2]])
     with pytest.raises(InputError, match="direct has no standard error"):
         tension(tiny, PAIRS, method="direct")
+
+
+def test_the_top_holds_supporters_alone(tiny):
+    pairs = [pair for objective in ("helpful", "harmless") for pair in load_pairs("embedded", objective=objective, split="test", limit=4)]
+    found = tension(tiny, pairs)
+    sets = found.top(0.9)
+    for name, effects in found.effects.items():
+        own = sets[f"{name}-only"] | sets["shared"]
+        assert own == NeuronSet.from_mask(effects.effect > 0)
+        assert 0 < len(own) < 0.9 * effects.effect.numel()

@@ -305,7 +305,7 @@ def test_bad_patches_are_refused_in_one_line(tiny):
             patch_pairs(tiny, UNEQUAL[2:], where=(at,))
     with pytest.raises(InputError, match=r"where must be in \[-25, 25\), a transcript's places, got -27"):
         score(tiny, UNEQUAL[2:], interventions=[Patch(Source(tiny), [Site(0, "mlp_out")], where=-27, within_pair=True)])
-    with pytest.raises(InputError, match="places must be a NeuronSet or a list of sites"):
+    with pytest.raises(InputError, match="places must be a NeuronSet or a list, got"):
         Patch(Source(tiny), "blocks.0.hook_mlp_out")
     with pytest.raises(InputError, match=r"neuron must be in \[0, 48\), got 48"):
         PathPatch(tiny, Source(tiny), NeuronSet([(0, 48)]))

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast, get_type_hints
+from typing import Any, Protocol, cast, get_type_hints, runtime_checkable
 
 import tyro
 from tyro.extras import subcommand_cli_from_dict
@@ -27,6 +27,7 @@ from tl_reward.model.training.config import TrainingConfig
 from tl_reward.show.console import console, quiet
 
 
+@runtime_checkable
 class Command(Protocol):
     """A frozen dataclass whose fields are options: the text under each is its help, and the docstring the command's."""
 

@@ -199,6 +199,7 @@ class Output:
             return
         kept = self.out.with_name(f"{self.out.name}.unfinished")
         with suppress(InputError, OSError):  # what stopped the run is what is said
+            recorded.provenance["unfinished"] = True
             recorded.save(kept, overwrite=True)
             print(f"What was done by then is kept in {kept}", file=sys.stderr)
 

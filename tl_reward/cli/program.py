@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any
 
 _CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 # For terminals without these signs; others become escapes.
@@ -72,7 +72,7 @@ def _handling(stop: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _readable(stream: TextIO) -> Iterator[None]:
+def _readable(stream: Any) -> Iterator[None]:
     codecs.register_error("tl_reward", _in_plain_signs)
     errors, change = getattr(stream, "errors", None), getattr(stream, "reconfigure", None)
     if change is None:

@@ -18,7 +18,6 @@ from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.pairs import pair_hash
 from tl_reward.data.reading import Reading
 from tl_reward.data.text import token_texts
-from tl_reward.errors import InputError
 from tl_reward.measures.neuron_statistics import SIDES
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
@@ -26,7 +25,7 @@ from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import stream
 from tl_reward.running.batching import Pairs, encode_for, interventions_of
 from tl_reward.running.options import RunOptions, checked
-from tl_reward.sites import Where, check_where
+from tl_reward.sites import Where
 
 NeuronSite = Literal["mlp_post", "mlp_gate"]
 KINDS = ("top",) * TOP + tuple(f"{100 * share:.0f} %" for share in QUANTILES) + ("random",) * DRAWN
@@ -138,9 +137,6 @@ def collect_examples(
             `activations.stream`.
     """
     parallel.require_one("collect_examples")
-    if site not in ("mlp_post", "mlp_gate"):
-        raise InputError(f"examples are of MLP neurons: site must be mlp_post or mlp_gate, got {site!r}")
-    check_where(where)
     neurons.mask(model.cfg.n_layers, int(model.cfg.d_mlp or 0))
     encoded = encode_for(model, pairs, **options)
     words_of = words_out(model, neurons, unembedding) if unembedding is not None else None  # says no before the passes

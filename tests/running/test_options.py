@@ -1,0 +1,147 @@
+"""Every function that runs a model refuses what it does not know, before it runs: keywords, values, things in place of pairs and models."""
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from typing import Any, Unpack, get_origin
+
+import numpy as np
+import pytest
+import torch
+
+import tl_reward
+from tl_reward.data.readers import load_pairs
+from tl_reward.errors import InputError, OptionError
+from tl_reward.interventions.ablations import ZeroAblation
+from tl_reward.neurons import NeuronSet
+from tl_reward.running.batching import encode_for
+from tl_reward.running.options import RunOptions, checked
+from tl_reward.running.scoring import score, sweep
+
+PAIRS = load_pairs("embedded", split="test", limit=3)
+EDIT = ZeroAblation(NeuronSet([(0, 1)]))
+ANY_SCORE: Any = score  # called as the type checker would not have it
+
+
+def takes_options(value: Any) -> bool:
+    if not inspect.isfunction(value):
+        return False
+    return any(
+        each.kind is inspect.Parameter.VAR_KEYWORD and get_origin(each.annotation) is Unpack
+        for each in inspect.signature(value).parameters.values()
+    )
+
+
+def functions() -> dict[str, Callable[..., Any]]:
+    found = {}
+    for package in ("running", "analyses", "interventions"):
+        parent = importlib.import_module(f"tl_reward.{package}")
+        for module in pkgutil.walk_packages(parent.__path__, f"{parent.__name__}."):
+            members = vars(importlib.import_module(module.name))
+            found |= {f"{value.__module__}.{name}": value for name, value in members.items() if takes_options(value)}
+    return found
+
+
+FUNCTIONS = functions()
+
+
+def test_functions_are_found():
+    # Guards the test below: it passes where nothing is found.
+    public = {name for name in tl_reward.__all__ if takes_options(getattr(tl_reward, name))}
+    assert {"score", "sweep", "stream", "discover", "attribute", "ablate_sets", "patch_models", "collect_examples"} <= public
+    assert public <= {name.rpartition(".")[2] for name in FUNCTIONS}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_keyword_that_it_lacks_is_refused_with_the_nearest_name(name: str):
+    with pytest.raises(InputError, match=r"has no option 'interventionz'; did you mean interventions\? \(known: ") as caught:
+        FUNCTIONS[name](interventionz=[EDIT])
+    assert isinstance(caught.value, TypeError)
+    assert str(caught.value).startswith(f"{name.rpartition('.')[2]}() ")
+
+
+def test_a_keyword_of_the_function_itself_is_proposed(tiny):
+    misspelt: dict[str, Any] = {"fraction": 0.1}
+    with pytest.raises(OptionError, match=r"ablation_curve\(\) has no option 'fraction'; did you mean fractions\?"):
+        tl_reward.ablation_curve(tiny, PAIRS, torch.rand(2, 48), **misspelt)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("overlong", "nope", "overlong must be one of drop, left, error, got 'nope'"),
+        ("max_length", "long", "max_length must be a whole number, got 'long'"),
+        ("max_length", True, "max_length must be a whole number, got True"),
+        ("max_length", 0, "max_length must be at least 1, got 0"),
+        ("max_tokens", -3, "max_tokens must be at least 1, got -3"),
+        ("max_tokens", 2.5, "max_tokens must be a whole number, got 2.5"),
+        ("max_memory_gb", float("nan"), "max_memory_gb must be a finite number above 0, got nan"),
+        ("max_memory_gb", float("inf"), "max_memory_gb must be a finite number above 0, got inf"),
+        ("max_memory_gb", 0, "max_memory_gb must be a finite number above 0, got 0"),
+        ("interventions", EDIT, "interventions must be a list, got ZeroAblation by itself: put it in brackets"),
+        ("interventions", [EDIT, 5], r"interventions\[1\] must have hooks\(batch\), got 5"),
+        ("interventions", [ZeroAblation], r"interventions\[0\] must have hooks\(batch\), got the class ZeroAblation itself"),
+        ("interventions", None, "interventions must be a list, got None"),
+        ("progress", 5, "progress must be text, got 5"),
+    ],
+)
+def test_a_value_is_refused_also_where_pairs_are_encoded(name: str, value: Any, says: str, tiny):
+    for pairs in (PAIRS, encode_for(tiny, PAIRS)):
+        with pytest.raises(InputError, match=f"^{says}"):
+            ANY_SCORE(tiny, pairs, **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("pairs", "says"),
+    [
+        ([], "pairs must not be empty"),
+        (iter(()), "pairs must not be empty"),
+        ("embedded", "got 'embedded' (tl_reward.load_pairs reads a file)"),
+        (PAIRS[0], "got PreferencePair (put it in brackets)"),
+        ({"embedded": PAIRS}, "got dict"),
+        ([*PAIRS, {"chosen": "a"}], "pairs[3] must be a PreferencePair, got dict"),
+        (None, "got None"),
+    ],
+)
+def test_what_stands_in_the_place_of_pairs(pairs: Any, says: str, tiny):
+    with pytest.raises(InputError) as caught:
+        score(tiny, pairs)
+    assert says in str(caught.value)
+
+
+def test_any_iterable_of_pairs_is_read_once(tiny):
+    assert ANY_SCORE(tiny, (pair for pair in PAIRS)).chosen == pytest.approx(score(tiny, PAIRS).chosen, abs=0)
+
+
+def test_a_condition_that_is_an_intervention(tiny):
+    edit: Any = EDIT
+    with pytest.raises(InputError, match=r"^conditions\[0\] must be a list, got ZeroAblation by itself: put it in brackets$"):
+        sweep(tiny, PAIRS, [edit])
+
+
+@pytest.mark.parametrize("name", ["model", "source", "base"])
+def test_a_path_in_the_place_of_a_model(name: str, tiny):
+    path: Any = "runs/helpful"
+    calls = {
+        "model": lambda: score(path, PAIRS),
+        "source": lambda: tl_reward.gain(tiny, path, PAIRS),
+        "base": lambda: tl_reward.discover(tiny, PAIRS, base=path),
+    }
+    with pytest.raises(InputError, match=rf"^{name} must be a reward model \(tl_reward.load gives one\), got 'runs/helpful'"):
+        calls[name]()
+
+
+def test_numbers_of_numpy_pass():
+    def count_and_share(count: int, share: float, many: list[int]) -> tuple[int, float]:
+        return count, share
+
+    function: Any = checked(count_and_share)
+    assert function(np.int64(3), np.float32(0.5), [np.int64(1)]) == (3, 0.5)
+    with pytest.raises(TypeError, match="missing a required argument"):  # Python's own, as for any call
+        function(3)
+
+
+def test_the_signature_stays():
+    assert list(inspect.signature(score).parameters) == ["model", "pairs", "progress", "options"]
+    assert RunOptions.__annotations__.keys() == {"interventions", "max_tokens", "max_memory_gb", "max_length", "overlong"}
