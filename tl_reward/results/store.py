@@ -223,8 +223,8 @@ class Results:
 
     @classmethod
     def merge(cls, runs: Sequence["Results"]) -> "Results":
-        """Several runs as one. Where two hold an entry of one name, of two sites, the later one's name tells its site. Raises InputError where
-        two hold the same entry; the provenance is the first one's."""
+        """Several runs as one. Of two entries of one name at two sites, the later one's name tells its site. Raises InputError where two
+        hold the same entry; the provenance is the first one's."""
         merged = cls(provenance=runs[0].provenance)
         for run in runs:
             for section, entries in run._untyped.items():
