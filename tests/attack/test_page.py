@@ -1,6 +1,7 @@
 """The page of a stranger's run: markup in every string, strange names and numbers, sections alone; and writers that are killed or race."""
 
 import inspect
+import json
 import os
 import random
 import re
@@ -28,7 +29,7 @@ from tl_reward.show.plots import estimates
 from tl_reward.show.plots.escape import EscapedFigure, escaped, markup
 from tl_reward.show.run_tables import summary
 
-SECTIONS = tuple(whole_run().names())
+SECTIONS = ("scores", "discovery", "examples", "attribution", "effects", "tension", "ablation", "sets", "overlap", "patching", "lens")
 OURS = re.compile(r"</?extra>|<br>|%\{(x|y|z|text|customdata)(:[^}]*)?\}")
 NO_ENDS = {
     "none": lambda value: value | {"low": None, "high": None, "n": 1},
@@ -62,7 +63,14 @@ def test_no_string_of_a_run_is_markup_in_any_figure():
             assert "<" not in left and "%{" not in left and "$" not in left, text
     assert sum("evil.example" in str(figure) for figure in figures) >= 10
     (model,) = (entry["model"] for entry in run.section("tension").values())
-    for figure in (plots.quantity_map(run, model), plots.layer_sums(run), plots.region_bars(run), plots.neuron_effects(run, (0, 3))):
+    (name,) = run.section("tension")
+    for figure in (
+        plots.tension_scatter(run, name),
+        plots.quantity_map(run, model),
+        plots.layer_sums(run),
+        plots.region_bars(run),
+        plots.neuron_effects(run, (0, 3)),
+    ):
         assert not [text for text in strings_of(figure_json(figure)) if "<" in OURS.sub("", text)]
     assert "<a" not in run._repr_html_() and "<span" not in run._repr_html_()
 
@@ -90,14 +98,20 @@ def chromium():
 
 
 HOVER_ALL = """() => { for (const box of document.querySelectorAll(".plot")) if (box.data) box.data.forEach((trace, curveNumber) => {
-    try { Plotly.Fx.hover(box, [{ curveNumber, pointNumber: trace.type === "heatmap" ? [0, 0] : 0 }]); } catch {} }); }"""
+    try { Plotly.Fx.hover(box, [{ curveNumber, pointNumber: trace.type === "heatmap" ? [0, 0] : 0 }],
+        [(trace.xaxis ?? "x") + (trace.yaxis ?? "y")]); } catch {} }); }"""
 
 
 def look_for_markup(page: Any) -> None:
     page.evaluate(HOVER_ALL)
     assert page.evaluate("window.hacked") is None
     links = "e => e.getAttribute('href') ?? e.getAttribute('xlink:href') ?? e.getAttribute('src') ?? ''"
-    assert page.evaluate(f"[...document.querySelectorAll('main *')].map({links}).filter(link => /http/.test(link))") == []
+    assert (
+        page.evaluate(
+            f"[...document.querySelectorAll('main *')].map({links}).filter(link => /^http|evil/.test(link) && !link.startsWith('#'))"
+        )
+        == []
+    )
     assert page.evaluate("[...document.querySelectorAll('[style]')].filter(e => /red/.test(e.style.color + e.style.fill)).length") == 0
     handlers = "[...e.attributes].some(a => a.name.startsWith('on'))"
     assert page.evaluate(f"[...document.querySelectorAll('main *')].filter(e => {handlers}).length") == 0
@@ -107,7 +121,8 @@ def look_for_markup(page: Any) -> None:
 def test_hostile_runs_in_a_browser(chromium, tmp_path):
     """Markup in every string; and models, objectives and sets whose names every JavaScript object has."""
     asked = []
-    run = rewritten(whole_run(), evil)
+    sections = SECTIONS if LONG else ("discovery", "effects", "tension", "sets", "overlap")
+    run = rewritten(Results.merge([only(whole_run(), section) for section in sections]), evil)
     with opened(chromium, write_page(run, tmp_path / "a page.html", title=EVIL).as_uri()) as page:
         page.on("request", lambda request: asked.append(request.url))
         mixed = page.evaluate("[...document.getElementById('model').options].map((each) => each.value)")[-1]
@@ -153,7 +168,7 @@ def test_names_that_objects_have_and_numbers_that_are_none(chromium, tmp_path):
             assert len(boxes) >= 6 and all(box.locator(".main-svg").count() for box in boxes)
             assert "neurons have no number" in page.inner_text("#overview")
         bars = "[...document.querySelectorAll('.plot')].find(box => box.data?.[0].type === 'bar' && box.data.length === 6)"
-        assert page.evaluate(f"{bars}.data.map((trace) => trace.name)")[:5] == list(TAKEN)
+        assert page.evaluate(f"{bars}.data.map((trace) => trace.name)")[:5] == [f"{name}\u2060" for name in TAKEN]
         page.click("#table th[data-key='effect on helpful margin'] button")
         page.wait_for_selector("#table th[aria-sort='descending']")
         page.evaluate("location.hash = '#overview?rm=constructor&range=__proto__|>1&range=constructor|>1&sort=-__proto__&set=toString'")
@@ -177,7 +192,7 @@ def test_a_run_of_one_section_alone_opens(chromium, tmp_path):
 # Intervals without ends
 
 
-@pytest.mark.parametrize("kind", NO_ENDS)
+@pytest.mark.parametrize("kind", NO_ENDS if LONG else ("none", "few"))
 def test_intervals_without_ends_are_dashes_and_few_prompts_have_a_star(kind, tmp_path):
     run = changed_estimates(whole_run(), NO_ENDS[kind])
     page = build_page(run)
@@ -192,7 +207,7 @@ def test_intervals_without_ends_are_dashes_and_few_prompts_have_a_star(kind, tmp
     assert ("[–]*" in said) == (kind != "few") and "*" in said and "over fewer than 10 prompts" in said and "None" not in said
 
 
-@pytest.mark.parametrize("section", SECTIONS)
+@pytest.mark.parametrize("section", SECTIONS if LONG else SECTIONS[::4])
 def test_each_section_alone_makes_a_page_or_says_why_not(section):
     for run in (only(whole_run(), section), rewritten(only(whole_run(), section), lambda text: f"{text}\n{'y' * 200}")):
         assert document(build_page(run), "manifest")["format"] == 1
@@ -345,3 +360,21 @@ def test_places_where_no_page_can_be_are_said_in_one_line(tmp_path):
                 write_page(run, path, overwrite=overwrite)
             assert "\n" not in str(caught.value)
     assert [item.name for item in tmp_path.iterdir()] == ["file"]
+
+
+# The notebook
+
+
+def notebook() -> str:
+    path = Path(__file__).resolve().parents[2] / "experiments" / "explore.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+
+
+@pytest.mark.parametrize("section", ["nothing", "all", *SECTIONS])
+def test_the_notebook_reads_any_run_or_says_what_computes_the_rest(tmp_path, monkeypatch, capsys, section):
+    run = Results() if section == "nothing" else whole_run() if section == "all" else only(whole_run(), section)
+    run.save(tmp_path / "runs" / "demo")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(notebook(), "explore.ipynb", "exec"), {"__name__": "notebook"})
+    assert ("To add it: tl-reward" in capsys.readouterr().out) == (section != "all")
