@@ -79,8 +79,9 @@ def test_no_figure_can_forget_it():
     makers = [getattr(plots, name) for name in plots.__all__ if name != "top_neurons"]
     makers += [estimates.dots, estimates.curves, estimates.distributions]
     assert all("EscapedFigure" in str(inspect.signature(make).return_annotation) for make in makers)
+    plain: Any = go.Figure()
     with pytest.raises(TypeError, match="EscapedFigure"):
-        figure_json(go.Figure())
+        figure_json(plain)
     figure = go.Figure(layout={"title": {"text": EVIL}, "annotations": [{"text": EVIL}], "xaxis": {"ticktext": [EVIL]}})
     figure.add_heatmap(z=[[1]], customdata=[[EVIL]], hovertemplate=markup("%{z}<extra>") + EVIL + markup("</extra>"), x=[EVIL])
     done = escaped(figure)
@@ -298,7 +299,7 @@ def test_a_killed_writer_leaves_the_old_page_and_nothing_in_the_way(tmp_path, mo
         elif where == "among the data":
             page_module._document = die
         elif where == "before the page":
-            files.os.replace = die  # pyright: ignore[reportAttributeAccessIssue] - of a copy of this process, which ends here
+            os.replace = die  # of a copy of this process, which ends here
         else:
             files._clear = die
         write_page(run, path, title=f"new {where}", overwrite=True)

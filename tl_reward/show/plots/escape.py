@@ -16,10 +16,10 @@ _MARKED = re.compile(f"{_BEGIN}(.*?){_END}", re.DOTALL)
 
 
 # plotly keeps legend groups and categories as keys of JavaScript objects, which have these already.
-_TAKEN = frozenset(
-    "constructor hasOwnProperty isPrototypeOf propertyIsEnumerable toLocaleString toString valueOf __proto__ __defineGetter__ "
-    "__defineSetter__ __lookupGetter__ __lookupSetter__".split()
-)
+_TAKEN = frozenset({
+    "constructor", "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable", "toLocaleString", "toString", "valueOf", "__proto__",
+    "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__",
+})  # fmt: skip
 _UNSEEN = "\u2060"  # a character of no width
 
 
@@ -48,7 +48,8 @@ def escape(text: str) -> str:
 def escaped(figure: go.Figure) -> EscapedFigure:
     """The figure with all its strings escaped, whatever they are for. Every function that gives a figure ends with it."""
     result = EscapedFigure(figure)
-    for part in (*result.data, result.layout):
+    parts: list[Any] = [*result.data, result.layout]
+    for part in parts:
         for path, value in _changed(part.to_plotly_json(), ()):
             part[path] = value
     return result
