@@ -17,7 +17,7 @@ def test_the_notebook_runs_and_shows_its_figures(tmp_path):
     shown = [output for cell in code for output in cell.outputs]
     assert not [output for output in shown if output.output_type == "error"]
     figures = [output for output in shown if "application/vnd.plotly.v1+json" in output.get("data", {})]
-    assert len(figures) == sum(cell.source.splitlines()[-1].startswith("plots.") for cell in code) == 6
+    assert len(figures) == sum(cell.source.splitlines()[-1].startswith("shown(lambda: plots.") for cell in code) == 6
     assert any("20 neurons in" in output.get("data", {}).get("text/html", "") for output in shown)
 
 

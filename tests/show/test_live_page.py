@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from contextlib import contextmanager
 
 import pytest
 import uvicorn
@@ -76,6 +77,7 @@ def test_rewards_and_edits_are_those_of_the_package(chromium, address, model, me
         page.click("#live-run")
         assert rewards(page, "clean") == expected(model)
         assert page.locator("#live-results .tokens").count() == 2
+        assert TOKEN not in page.url + page.title() + page.content().replace("\n", "")
         assert page.locator("#live-results .tokens").first.inner_text().startswith("⏎⏎Human: " + PROMPT)
         neurons = NeuronSet([(0, 3), (1, 7)])
         for kind, edit in (("zero", ZeroAblation(neurons)), ("mean", MeanAblation(neurons, mean)), ("scale", ScaleAblation(neurons, -2.5))):
@@ -95,6 +97,31 @@ def test_rewards_and_edits_are_those_of_the_package(chromium, address, model, me
         page.wait_for_selector(f'#neuron[data-shown="{name}"]')
         page.go_back()
         assert page.input_value("#live-prompt") == PROMPT
+
+
+def test_the_token_is_in_the_first_address_alone_and_the_page_can_be_loaded_again(chromium, address):
+    told = []
+    with opened(chromium, address, offline=False) as page:
+        page.on("request", lambda request: told.append((request.url, request.headers.get("referer"))))
+        assert page.evaluate("document.referrer") == "" and "token" not in page.url
+        page.reload()
+        page.wait_for_selector("html[data-ready]")
+        fill(page)
+        page.click("#live-run")
+        rewards(page, "clean")
+        assert TOKEN not in page.url + page.title() + page.content()
+    assert {url.split("/")[2] for url, _ in told if url.startswith("http")} == {address.split("/")[2]}
+    assert not [each for each in told if TOKEN in str(each) or "favicon" in each[0]] and {referer or None for _, referer in told} == {None}
+    with opened_without_waiting(chromium, address.split("?")[0]) as page:
+        assert page.inner_text("body") == "Open the address that tl-reward serve printed."
+
+
+@contextmanager
+def opened_without_waiting(chromium, address):
+    page = chromium.new_context().new_page()
+    page.goto(address)
+    yield page
+    page.context.close()
 
 
 def test_two_tabs_each_get_their_own(chromium, address, model):

@@ -45,7 +45,8 @@ def _finite(value: Any) -> Any:
 
 def figure_json(figure: EscapedFigure) -> dict[str, Any]:
     """A figure for `json_block`. None but one whose strings are escaped gets on a page."""
-    assert isinstance(figure, EscapedFigure), "a figure that has not passed tl_reward.show.plots.escape.escaped"
+    if not isinstance(figure, EscapedFigure):
+        raise TypeError(f"expected an EscapedFigure, which tl_reward.show.plots.escape.escaped makes, got {type(figure).__name__}")
     whole = json.loads(json.dumps(figure.to_plotly_json(), cls=PlotlyJSONEncoder))
     whole["layout"].pop("template", None)  # the largest part of it; the page has its own, for light and dark
     return {"data": whole["data"], "layout": whole["layout"]}

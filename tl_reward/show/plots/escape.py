@@ -15,6 +15,14 @@ _BEGIN, _END = (f"\x1a{secrets.token_hex(8)}\x1a" for _ in range(2))
 _MARKED = re.compile(f"{_BEGIN}(.*?){_END}", re.DOTALL)
 
 
+# plotly keeps legend groups and categories as keys of JavaScript objects, which have these already.
+_TAKEN = frozenset({
+    "constructor", "hasOwnProperty", "isPrototypeOf", "propertyIsEnumerable", "toLocaleString", "toString", "valueOf", "__proto__",
+    "__defineGetter__", "__defineSetter__", "__lookupGetter__", "__lookupSetter__",
+})  # fmt: skip
+_UNSEEN = "\u2060"  # a character of no width
+
+
 class EscapedFigure(go.Figure):
     """A figure that `escaped` has made: a page takes no other."""
 
@@ -33,13 +41,15 @@ BREAK = markup("<br>")
 
 def escape(text: str) -> str:
     """Text as plotly shows it, whatever is in it, but for what `markup` has marked: no tag, no MathJax (`$`), no template (`%{`)."""
-    return "".join(piece if i % 2 else _plain(piece) for i, piece in enumerate(_MARKED.split(text)))
+    plain = "".join(piece if i % 2 else _plain(piece) for i, piece in enumerate(_MARKED.split(text)))
+    return plain + _UNSEEN if plain in _TAKEN else plain
 
 
 def escaped(figure: go.Figure) -> EscapedFigure:
     """The figure with all its strings escaped, whatever they are for. Every function that gives a figure ends with it."""
     result = EscapedFigure(figure)
-    for part in (*result.data, result.layout):
+    parts: list[Any] = [*result.data, result.layout]
+    for part in parts:
         for path, value in _changed(part.to_plotly_json(), ()):
             part[path] = value
     return result

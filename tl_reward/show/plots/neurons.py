@@ -117,7 +117,8 @@ def neuron_effects(results: Results, neuron: tuple[int, int]) -> EscapedFigure:
             what = "added by patching" if each["kind"] == "patch" else f"{each['kind']} ablation"
             for where, margin in each["margins"].items():
                 label = f"{what}, {where} pairs of {each['dataset']}{star(margin['n'])}"
-                rows.append((each["model"], "exact", label, margin["value"], *(ends(margin) or (None, None))))
+                low, high = ends(margin) or (None, None)
+                rows.append((each["model"], "exact", label, margin["value"], low, high))
     if not rows:
         raise InputError(f"this run has no effects of neuron {neuron[0]}.{neuron[1]}; see tl-reward tension and tl-reward attribute")
     figure = go.Figure()

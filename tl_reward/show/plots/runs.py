@@ -46,8 +46,8 @@ def margin_histogram(results: Results) -> EscapedFigure:
     models = list(dict.fromkeys(model for model, _ in entries))
     figure = make_subplots(rows=1, cols=len(datasets), subplot_titles=[*datasets], shared_yaxes=True, horizontal_spacing=0.04)
     margins = {
-        (m, d): (results.tensor("scores", f"{m} · {d}", "chosen") - results.tensor("scores", f"{m} · {d}", "rejected")).numpy()
-        for m, d in entries
+        (entry["model"], entry["dataset"]): (results.tensor("scores", name, "chosen") - results.tensor("scores", name, "rejected")).numpy()
+        for name, entry in results.section("scores").items()
     }
     reach = scale_of(np.concatenate([*margins.values()]), share=1.0)
     edges = np.linspace(-reach, reach, 31)

@@ -36,7 +36,7 @@ class Markup {
 }
 const markup = (parts, ...values) => new Markup(parts.map((part, i) => part + (i < values.length ? plain(values[i]) : "")).join(""));
 function escaped(value) {
-  if (typeof value === "string") return plain(value);
+  if (typeof value === "string") return plain(value) + (value in Object.prototype ? "\u2060" : ""); // plotly has groups as keys of objects
   if (value instanceof Markup) return value.text;
   if (Array.isArray(value)) return value.map(escaped);
   return value && Object.getPrototypeOf(value) === Object.prototype ? Object.fromEntries(Object.entries(value).map(([key, each]) => [key, escaped(each)])) : value;
