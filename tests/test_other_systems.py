@@ -11,8 +11,8 @@ from tl_reward.errors import InputError
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 from tl_reward.study.report import runner
 
-# What Windows has not: modules, functions, signals, files. Others' packages ask at their import which system they are on, and are left alone
-# there: what they look at goes once they are imported.
+# What Windows has not: modules, functions, signals, files. Others' packages ask at their import which system they are on; so what they look
+# at goes once they are imported.
 WITHOUT = """
 import builtins, importlib, os, pathlib, pkgutil, signal, sys
 sys.modules["fcntl"] = None  # importing it raises ImportError
