@@ -1,11 +1,13 @@
 """Tiny random reward models of every supported architecture, and the real ones."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from helpers.forked import Forks, make_root
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from tl_reward.errors import InputError
@@ -19,6 +21,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent / "attack"):
             item.add_marker("attack")
+
+
+@pytest.fixture(scope="session")
+def forked_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model, in which `forks` runs commands."""
+    return make_root(tmp_path_factory.mktemp("forked"))
+
+
+@pytest.fixture(scope="session")
+def forks(forked_root: Path) -> Iterator[Forks]:
+    """One for all attacks: it imports torch once."""
+    forks = Forks(forked_root)
+    yield forks
+    forks.close()
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -92,6 +94,43 @@ def test_three_processes_with_two_batches_and_one_that_is_killed(folder):
     same(folder, "few", 3, parallel_worker.passes(pairs[:1] + pairs[-1:], max_tokens=700))
     assert done.returncode != 0 and "exitcode  : 3" in done.stderr
     assert time.time() - start < 60
+
+
+ALONE = """
+import os, signal, sys, time
+import torch
+from tl_reward import parallel
+from tl_reward.errors import one_line_errors
+with one_line_errors("alone"):
+    parallel.gathered(None)
+    with parallel.together():
+        if parallel.rank() == int(sys.argv[1]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        while sys.argv[2] == "works":
+            parallel.look_around()
+            time.sleep(0.05)
+        parallel.add_up(torch.ones(1))
+"""
+
+
+@pytest.mark.parametrize(("killed", "does"), [(0, "works"), (1, "waits")])
+def test_where_no_launcher_ends_them_a_killed_process_ends_the_others_in_one_line(killed, does):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    own = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1", "PYTHONPATH": PATH}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", ALONE, str(killed), does], env=os.environ | own | {"RANK": str(i)}, stderr=subprocess.PIPE, text=True
+        )
+        for i in range(2)
+    ]
+    ends = [(process.communicate(timeout=100)[1], process.returncode) for process in processes]
+    said, status = ends[1 - killed]
+    assert ends[killed][1] == -signal.SIGKILL and status == 2
+    lines = [line for line in said.splitlines() if line.startswith("alone:")]
+    assert lines == [f"alone: another of the 2 processes has ended, and so process {2 - killed} does; it may have said why"]
+    assert "Traceback" not in said
 
 
 def test_a_command_writes_one_run_and_prints_it_once(folder):

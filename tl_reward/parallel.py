@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -85,7 +85,7 @@ def add_up(*tensors: "torch.Tensor") -> None:
         return
     import torch
 
-    with torch.inference_mode():  # sums that were made in it can be added to in it alone
+    with _others(), torch.inference_mode():  # sums that were made in it can be added to in it alone
         for tensor in tensors:
             sums = tensor.to("cpu", torch.promote_types(tensor.dtype, torch.int32)).contiguous()  # gloo adds no int16
             torch.distributed.all_reduce(sums, group=_group())
@@ -101,10 +101,11 @@ def gathered(value: Any) -> list[Any]:
 
     text = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(count())]
-    distributed.all_gather(sizes, torch.tensor([len(text)]), group=_group())
-    longest = max(map(int, sizes))
-    parts = [torch.zeros(longest, dtype=torch.uint8) for _ in sizes]
-    distributed.all_gather(parts, torch.nn.functional.pad(text, (0, longest - len(text))), group=_group())
+    with _others():
+        distributed.all_gather(sizes, torch.tensor([len(text)]), group=_group())
+        longest = max(map(int, sizes))
+        parts = [torch.zeros(longest, dtype=torch.uint8) for _ in sizes]
+        distributed.all_gather(parts, torch.nn.functional.pad(text, (0, longest - len(text))), group=_group())
     return [json.loads(bytes(part[: int(size)].tolist())) for part, size in zip(parts, sizes, strict=True)]
 
 
@@ -114,7 +115,8 @@ def together() -> Iterator[None]:
     adds to another one's next sum.
 
     Raises:
-        InputError: that of another process, with its place; RuntimeError where it was some other error.
+        InputError: that of another process, with its place; RuntimeError where it was some other error. InputError where another process
+            is gone. (One that hangs, or whose machine loses its power, is waited for, a day at most.)
     """
     global _key
     if count() == 1:
@@ -127,8 +129,9 @@ def together() -> Iterator[None]:
     except _ElsewhereError:
         pass
     except Exception as error:
-        store.set(key, "")
-        gathered([isinstance(error, InputError), str(error) or type(error).__name__])
+        with suppress(InputError), _others():  # where another one is gone, this one's own error is still what it says
+            store.set(key, "")
+            gathered([isinstance(error, InputError), str(error) or type(error).__name__])
         raise
     for i, failed in enumerate(gathered(None), 1):
         if failed is not None:
@@ -137,8 +140,11 @@ def together() -> Iterator[None]:
 
 def look_around() -> None:
     """Within `together`, ends this process' work where another one has failed; once a batch."""
-    if count() > 1 and _key is not None and _store().check([_key]):
-        raise _ElsewhereError
+    if count() > 1 and _key is not None:
+        with _others():
+            failed = _store().check([_key])
+        if failed:
+            raise _ElsewhereError
 
 
 def on_first(write: Callable[[], Any]) -> None:
@@ -151,6 +157,15 @@ def on_first(write: Callable[[], Any]) -> None:
 
 class _ElsewhereError(Exception):
     pass
+
+
+@contextmanager
+def _others() -> Iterator[None]:
+    """What is asked of the other processes. Where one of them is killed its connections close, and all others end at once."""
+    try:
+        yield
+    except RuntimeError as error:  # of gloo, or of the store
+        raise InputError(f"another of the {count()} processes has ended, and so process {rank() + 1} does; it may have said why") from error
 
 
 def _initialized() -> Any:

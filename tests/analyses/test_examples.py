@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from typing import Any, cast
 
 import numpy as np
@@ -561,3 +562,10 @@ def test_the_command(tmp_path, tiny, monkeypatch, capsys):
     assert "pass 1" not in capsys.readouterr().err and not (tmp_path / "out.partial").exists()
     (entry,) = Results.load(tmp_path / "out").section("examples").values()
     assert entry["neurons"] == [[0, 3], [1, 7]] and entry["words_out"] is None and math.isfinite(entry["transcripts"][0]["reward"])
+    # Cut after the run was written, it is finished; a state that is newer is of a run that is to replace it.
+    for state, kept in ((0, False), (2**40, True)):
+        (tmp_path / "out.partial").touch()
+        os.utime(tmp_path / "out.partial", (state, state))
+        with pytest.raises(InputError, match="exists"):
+            command("out", neurons=("0.3", "1.7")).run()
+        assert (tmp_path / "out.partial").exists() == kept

@@ -64,7 +64,7 @@ BAD = {
     "names of bases must differ in more than capital letters, got 'Tiny' and 'tiny'": {
         "bases": [{"name": name, "source": "a/b"} for name in ("Tiny", "tiny")]
     },
-    "names of benchmarks must differ in more than capital letters": {"benchmarks": {"\u00e9": ["x"], "E\u0301": ["x"]}},
+    "names of benchmarks must differ in more than capital letters": {"benchmarks": {"\ud55c": ["x"], "\u1112\u1161\u11ab": ["x"]}},
     "benchmarks: 'objective test' is what the test pairs": {"benchmarks": {"Objective test": ["x"]}},
     "data must be one of helpful, harmless, got 'honest'": {"data": {"honest": {"train": [], "test": []}}},
     "data.helpful lacks test": {"data": {"helpful": {"train": []}}},

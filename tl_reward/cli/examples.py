@@ -49,6 +49,9 @@ class ExamplesCommand:
         from tl_reward.results.record_examples import neurons_to_show, record_examples
         from tl_reward.results.store import Results
 
+        state = self.output.out.absolute()
+        state = state.with_name(f"{state.name}.partial")
+        _forget_finished(state, self.output.out)
         self.output.check()
         if bool(self.neurons) == (self.ranking is not None):
             raise InputError("give either --neurons or --ranking")
@@ -62,8 +65,6 @@ class ExamplesCommand:
         pairs = [pair for part in data.values() for pair in part]
         shipped = self.model in embedded.REWARD_MODELS and embedded.resolve(self.model) != self.model
         base = self.base or (embedded.BASE if shipped else None)
-        state = self.output.out.absolute()
-        state = state.with_name(f"{state.name}.partial")
         with self.output.run(data, seed=self.seed) as results:
             model = self.running.model(self.model, results, run, other_model=self.other_model)
             found = collect_examples(
@@ -72,3 +73,10 @@ class ExamplesCommand:
             )  # fmt: skip
             record_examples(results, name, " + ".join(data), found)
         state.unlink(missing_ok=True)  # the run is on disk
+
+
+def _forget_finished(state: Path, run: Path) -> None:
+    """Deletes the state of a collection that was cut short after its run was written: the run is newer than its last state."""
+    result = run / "results.json"
+    if state.exists() and result.exists() and result.stat().st_mtime_ns >= state.stat().st_mtime_ns:
+        state.unlink()

@@ -112,7 +112,7 @@ def _is_whole(folder: Path, note: Note) -> bool:
 
 @lru_cache(None)
 def _hashes_are(folder: Path, stamp: tuple[tuple[str, int, int], ...], content: str, files: tuple[tuple[str, str], ...]) -> bool:
-    return files_hash(folder.rglob("*.safetensors")) == content and (not files or _hashes(folder) == dict(files))
+    return files_hash(folder.rglob("*.safetensors")) == content and set(files) <= set(_hashes(folder).items())
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -120,8 +120,8 @@ def _hashes(folder: Path) -> dict[str, str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Of a cell, all but its note."""
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).as_posix() not in (CELL, "key"))
+    """Of a cell, all but its note, and what a desktop or a lock leaves there."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (CELL, "key") and path.name[0] != ".")
 
 
 def content_of(out: Path, cell: Cell) -> str:
