@@ -33,6 +33,7 @@ from tl_reward.data.encoding import EncodedPairs, Row
 from tl_reward.data.packing import pack
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
+from tl_reward.data.reading import Reading
 from tl_reward.errors import InputError, one_line_errors
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.measures.scores import Scores
@@ -281,7 +282,7 @@ def growth(some: Contestants, config: Config) -> dict[str, Any]:
     def text(length: int) -> EncodedPairs:
         rows = tuple(Row(tuple(ids[start : start + length]), 0) for start in range(0, 1024, length))
         pairs = some.pairs.pairs[: len(rows) // 2]
-        return EncodedPairs(pairs, rows, tuple(range(0, len(rows), 2)), tuple(range(1, len(rows), 2)), 0)
+        return EncodedPairs(pairs, rows, tuple(range(0, len(rows), 2)), tuple(range(1, len(rows), 2)), Reading(len(pairs)))
 
     fewer = {tokens_of(pairs)["tokens_computed"]: pairs for pairs in map(some.first, (2, 4, 8, 16))}
     lengths = {length: text(length) for length in (64, 128, 256, 512)}

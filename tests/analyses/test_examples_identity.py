@@ -115,7 +115,7 @@ def test_examples_do_not_go_on_with_another_body(tiny, tmp_path):
     def collect(factor: float) -> None:
         edit = intervention(Site(0, "mlp_out"))(lambda x: x * factor)
         zero = ZeroAblation(NeuronSet([(0, int(factor))]))
-        collect_examples(tiny, pairs, neurons, interventions=[edit, zero], checkpoint=tmp_path / "state")
+        collect_examples(tiny, pairs, neurons, interventions=[edit, zero], saved=tmp_path / "state")
 
     collect(2.0)
     collect(2.0)

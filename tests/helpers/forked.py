@@ -51,7 +51,7 @@ class Forks:
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
-        return Ended(**answer, **{name: (self.root / f".{name}").read_text() for name in ("out", "err")})
+        return Ended(**answer, out=(self.root / ".out").read_text(), err=(self.root / ".err").read_text())
 
     def close(self) -> None:
         assert self.process.stdin

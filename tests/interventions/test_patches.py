@@ -14,6 +14,7 @@ from tl_reward.data.alignment import Alignment, align
 from tl_reward.data.encoding import EncodedPairs, Row
 from tl_reward.data.pairs import PreferencePair, parse_transcript
 from tl_reward.data.readers import load_pairs
+from tl_reward.data.reading import Reading
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.interventions.from_functions import intervention
@@ -40,7 +41,7 @@ UNEQUAL = [pair_of("long", "Yes, with pleasure.", "No."), pair_of("prefix", "Yes
 def encoded_of(*texts: tuple[str, str]) -> EncodedPairs:
     pairs = tuple(pair_of(f"p{i}", *sides) for i, sides in enumerate(texts))
     rows = [Row(tuple(map(ord, side)), 1) for sides in texts for side in sides]
-    return EncodedPairs(pairs, tuple(rows), tuple(range(0, len(rows), 2)), tuple(range(1, len(rows), 2)), 0)
+    return EncodedPairs(pairs, tuple(rows), tuple(range(0, len(rows), 2)), tuple(range(1, len(rows), 2)), Reading(len(pairs)))
 
 
 def test_alignment_of_hand_made_rows():

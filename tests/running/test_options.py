@@ -12,7 +12,7 @@ import torch
 
 import tl_reward
 from tl_reward.data.readers import load_pairs
-from tl_reward.errors import InputError, OptionError
+from tl_reward.errors import InputError, UnknownOption
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.batching import encode_for
@@ -63,7 +63,7 @@ def test_a_keyword_that_it_lacks_is_refused_with_the_nearest_name(name: str):
 
 def test_a_keyword_of_the_function_itself_is_proposed(tiny):
     misspelt: dict[str, Any] = {"fraction": 0.1}
-    with pytest.raises(OptionError, match=r"ablation_curve\(\) has no option 'fraction'; did you mean fractions\?"):
+    with pytest.raises(UnknownOption, match=r"ablation_curve\(\) has no option 'fraction'; did you mean fractions\?"):
         tl_reward.ablation_curve(tiny, PAIRS, torch.rand(2, 48), **misspelt)
 
 

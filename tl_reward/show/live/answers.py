@@ -13,6 +13,7 @@ from tl_reward.analyses.attribution import attribute
 from tl_reward.data.encoding import EncodedPairs, encode
 from tl_reward.data.packing import Batch
 from tl_reward.data.pairs import pairs_of_row
+from tl_reward.data.reading import Reading
 from tl_reward.data.text import token_texts
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import MeanAblation, ScaleAblation, ZeroAblation
@@ -204,7 +205,7 @@ def _encoded(model: HookedRewardModel, request: LiveRequest) -> EncodedPairs:
     for side, row in zip(("chosen", "rejected"), rows, strict=True):
         if len(row.ids) > limit:
             raise InputError(f"the {side} transcript has {len(row.ids)} tokens, its prompt included; at most {limit} are allowed")
-    return EncodedPairs((pair,), tuple(rows), (0,), (1,), 0)
+    return EncodedPairs((pair,), tuple(rows), (0,), (1,), Reading(1))
 
 
 def _interventions(model: HookedRewardModel, edits: Sequence[LiveEdit], mean: Tensor | None) -> list[Intervention]:
