@@ -51,7 +51,8 @@ class Forks:
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
-        return Ended(**answer, **{name: (self.root / f".{name}").read_text() for name in ("out", "err")})
+        out, err = ((self.root / f".{name}").read_text(encoding="utf-8", errors="replace") for name in ("out", "err"))
+        return Ended(answer["status"], answer["writes"], answer["seconds"], out, err)
 
     def close(self) -> None:
         assert self.process.stdin
