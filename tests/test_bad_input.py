@@ -134,7 +134,7 @@ def test_row(row: dict, says: str, tmp_path: Path):
 
 
 def test_pair_that_can_be_dropped_says_so(tmp_path: Path):
-    assert "--drop-bad" in refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", GOOD_ROW | {"chosen": ""}))
+    assert 'on_bad="drop"' in refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", GOOD_ROW | {"chosen": ""}))
 
 
 @pytest.mark.parametrize("row", [{"chosen": "", "rejected": "x"}, {"chosen": "x", "rejected": "x"}])

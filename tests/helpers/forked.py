@@ -51,7 +51,8 @@ class Forks:
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
-        return Ended(**answer, out=(self.root / ".out").read_text(), err=(self.root / ".err").read_text())
+        out, err = ((self.root / f".{name}").read_text(encoding="utf-8", errors="replace") for name in ("out", "err"))
+        return Ended(answer["status"], answer["writes"], answer["seconds"], out, err)
 
     def close(self) -> None:
         assert self.process.stdin

@@ -207,7 +207,7 @@ def _rendered(
             except InputError as error:
                 if on_bad == "error":
                     where = f"{pair.where}: " if pair.where else ""
-                    hint = 'such pairs can be left out: on_bad="drop", --drop-bad'
+                    hint = 'such pairs can be left out: on_bad="drop"'
                     raise InputError(f"{where}pair {pair.id}: {side}: {error} ({hint})") from None
                 refused.append(pair)
                 break

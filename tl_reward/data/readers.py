@@ -81,7 +81,7 @@ def load_pairs(
     local = looks_local(source)
     rows = _local_rows(Path(source)) if local else _hub_rows(str(source), objective, data_dir, split or "test")
     wanted = split if local else None  # of the hub, the split was asked for
-    found = _Found(Counter(), Counter(), set(), set())
+    found = _Found(Counter(), Counter(), set(), set(), set())
     pairs: list[PreferencePair] = []
     kept: set[str] = set()
     for row in rows:
@@ -110,18 +110,20 @@ class _Found(NamedTuple):
     read: Counter[str]
     objectives: set[str]
     subsets: set[str]
+    splits: set[str]  # those that were not asked for
 
 
 def _read(source: "SourceRow", split: str | None, on_bad: Literal["error", "drop"], found: _Found) -> list[PreferencePair]:
     """The pairs of a row; none where it is of another split, or bad and left out."""
     row = source.row
     if split and isinstance(row, Mapping) and row.get("split", split) != split:
+        found.splits.add(str(row["split"]))
         return []
     try:
         pairs = pairs_of_row(row, source.default_id, source.where)
     except BadPair as error:
         if on_bad == "error":
-            raise InputError(f'{source.where}: {error} (such pairs can be dropped: on_bad="drop", --drop-bad)') from None
+            raise InputError(f'{source.where}: {error} (such pairs can be dropped: on_bad="drop")') from None
         found.left_out[error.reason] += 1
         return []
     except InputError as error:
@@ -135,6 +137,8 @@ def _read(source: "SourceRow", split: str | None, on_bad: Literal["error", "drop
 
 def _nothing(found: _Found, split: str | None, objective: str | None, subset: str | None) -> str:
     """Why no pair is left of a source."""
+    if found.splits and not found.read["pairs"] and not found.left_out:
+        return f"no split {split!r}; it has {', '.join(sorted(found.splits))}"
     if not found.read["pairs"]:
         bad = ", ".join(f"{count} rows where {reason}" for reason, count in found.left_out.items())
         return "no pairs found in it" + (f" in split {split!r}" if split else "") + (f"; left out: {bad}" if bad else "")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from transformers import AutoConfig, AutoTokenizer
 
 from tl_reward.errors import InputError, check_keywords, first_line
@@ -47,7 +48,7 @@ def refused(complaint: str) -> Iterator[None]:
 
 def check_options(hub: HubOptions, name: str, own: tuple[str, ...]) -> None:
     """Says no to unknown options (`own` are known besides the hub's), and to a revision of what is not on the hub."""
-    check_keywords(hub, [*own, *HubOptions.__annotations__], "loading a model")
+    check_keywords(hub, [*own, *HubOptions.__annotations__], "load")
     if hub.get("revision") is not None and Path(embedded.resolve(name)).exists():
         raise InputError(f"revision is an option of models on the Hugging Face hub; {name} is a folder on this machine")
 
@@ -63,7 +64,16 @@ def local_folder(name: str, hub: HubOptions) -> Path:
         return Path(snapshot_download(name, allow_patterns=patterns, **hub))
     except Exception as error:  # huggingface_hub raises many kinds for "not there" and "no network"
         names = ", ".join(embedded.REWARD_MODELS)
-        raise InputError(f"{name}: no such folder, not embedded ({names}), and the hub did not give it ({first_line(error)})") from None
+        raise InputError(f"{name}: no such folder here, not embedded ({names}), and {_why_not(error)}") from None
+
+
+def _why_not(error: Exception) -> str:
+    """Why the Hugging Face hub gave nothing."""
+    if isinstance(error, HFValidationError):
+        return "no id of the Hugging Face hub (owner/name)"
+    if isinstance(error, (LocalEntryNotFoundError, OfflineModeIsEnabled, OSError)) and not isinstance(error, HfHubHTTPError):
+        return "the Hugging Face hub could not be reached"
+    return f"the Hugging Face hub did not give it ({first_line(error)})"
 
 
 def made_from(name: str, *folders: Path, also: str = "") -> MadeFrom:

@@ -91,7 +91,7 @@ def load_unembedding(
     name = str(name_or_path)
     folder = local_folder(name, hub or {})
     config = hf_config(folder, name)
-    hf_model = _hf_model(folder, config, dtype, name, kind=AutoModelForCausalLM)
+    hf_model = _hf_model(folder, config, dtype, name, {"score.weight"}, kind=AutoModelForCausalLM)  # a head that is there is not read
     # In the place of the reward head, so that the table of the architecture knows all of it.
     inside = {key: value for key, value in hf_model.state_dict().items() if key.startswith(f"{hf_model.base_model_prefix}.")}
     head = hf_model.get_output_embeddings().weight.detach()

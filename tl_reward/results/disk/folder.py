@@ -84,7 +84,7 @@ def _check_contents(folder: Path, overwrite: bool) -> None:
     contents = {item.name: item for item in folder.iterdir()} if folder.is_dir() else {folder.name: folder}
     held = {name: item for name, item in contents.items() if not _is_litter(name) or name == _SAVED}
     if held and not overwrite:
-        raise InputError(f"{named(folder)} exists; choose another folder, or replace it with overwrite (--overwrite)")
+        raise InputError(f"{named(folder)} exists; choose another folder, or replace it with overwrite=True")
     known = {JSON, TENSORS, *_PAGE, _SAVED} if folder.is_dir() else set()
     foreign = [name for name, item in held.items() if name not in known or (name in (JSON, TENSORS) and item.is_dir())]
     if foreign:

@@ -42,7 +42,7 @@ def check_page(path: Path, *, overwrite: bool) -> None:
         raise InputError(f"{data} is in the way: it is no page's data folder")
     published = path.exists() or (data.is_dir() and any(item.suffix == ".js" for item in data.iterdir()))
     if published and not overwrite:
-        raise InputError(f"{path if path.exists() else data} exists; choose another file, or replace it with overwrite (--overwrite)")
+        raise InputError(f"{path if path.exists() else data} exists; choose another file, or replace it with overwrite=True")
 
 
 @contextmanager
