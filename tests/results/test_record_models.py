@@ -18,7 +18,9 @@ def test_a_run_holds_one_model_of_a_name():
     record_model(results, "m", ONE)
     record_model(results, "m", ONE)
     assert results.provenance["models"] == {"m": ONE.origin.to_json()}
-    with pytest.raises(InputError, match=r"^m is made in memory \(llama, 2 layers of 48 neurons, weights \w{8}\) there and .* \(weights differ\)"):
+    with pytest.raises(
+        InputError, match=r"^m is made in memory \(llama, 2 layers of 48 neurons, weights \w{8}\) there and .* \(weights differ\)"
+    ):
         record_model(results, "m", OTHER)
     record_model(results, "other", OTHER)
     assert list(results.provenance["models"]) == ["m", "other"]
@@ -72,7 +74,19 @@ def test_a_ranking_of_another_model_in_a_folder_of_that_name_is_refused(tmp_path
     found = tmp_path / "found"
     main(["discover", str(places[0]), "--sites", "mlp_gate", "--out", str(found), *data])
     assert Results.load(found).provenance["models"]["checkpoint-500"]["path"] == str(places[0].resolve())
-    ablate = ["ablate", str(places[1]), "--ranking", str(found), "--fractions", "0.1", "--draws", "1", "--out", str(tmp_path / "out"), *data]
+    ablate = [
+        "ablate",
+        str(places[1]),
+        "--ranking",
+        str(found),
+        "--fractions",
+        "0.1",
+        "--draws",
+        "1",
+        "--out",
+        str(tmp_path / "out"),
+        *data,
+    ]
     examples = ["examples", str(places[1]), "--ranking", str(found), "--most", "2", "--out", str(tmp_path / "examples"), *data]
     for command in (ablate, examples):
         capsys.readouterr()

@@ -253,17 +253,38 @@ class Sections(TypedDict, total=False):
 SECTIONS = tuple(Sections.__annotations__)
 
 
-_adapter = cache(lambda: TypeAdapter(Sections))  # made at the first run that is read, and once
+class Provenance(TypedDict, total=False):
+    """What is read of a run's provenance; it may hold more."""
+
+    created: str
+    command: str
+    seed: int | None
+    commit: str | None
+    versions: dict[str, str | None]
+    models: dict[str, dict[str, Any]]
+    data: dict[str, dict[str, Any]]
+
+
+_adapter = cache(TypeAdapter)  # made at the first run that is read, and once
+
+
+def provenance_fault(provenance: Any) -> str | None:
+    """As `fault_of`, of a run's provenance."""
+    return _fault(Provenance, provenance, "provenance")
 
 
 def fault_of(sections: Any) -> str | None:
     """The first thing that the sections of a run lack, or that is of another type than theirs, and where; None where there is none."""
+    return _fault(Sections, sections, "sections")
+
+
+def _fault(kind: type, value: Any, what: str) -> str | None:
     try:
-        _adapter().validate_python(sections, strict=True)  # as JSON has it: "6" is no number
+        _adapter(kind).validate_python(value, strict=True)  # as JSON has it: "6" is no number
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = [short(part) for part in first["loc"]]
-        entry = " of ".join([place[0], repr(place[1])] if len(place) > 1 else place) or "sections"
+        entry = " of ".join([place[0], repr(place[1])] if len(place) > 1 else place) or what
         said = "is missing" if first["type"] == "missing" else f"is wrong: {first['msg'][0].lower()}{first['msg'][1:]}"
         return f"{entry}: {' '.join(['.'.join(place[2:]), said]).strip()}"
     return None

@@ -26,7 +26,7 @@ from tl_reward import parallel
 from tl_reward.errors import InputError, first_line
 from tl_reward.results.disk.folder import JSON, TENSORS, named, read_run, write_run
 from tl_reward.results.disk.plain import LARGEST_FILE, MOST_ENTRIES, json_fault, read_json, short
-from tl_reward.results.disk.tensors import tensor_fault
+from tl_reward.results.disk.relations import entry_fault
 from tl_reward.results.record_models import both_models
 from tl_reward.results.sections import (
     SECTIONS,
@@ -45,6 +45,7 @@ from tl_reward.results.sections import (
     StudyEntry,
     TensionEntry,
     fault_of,
+    provenance_fault,
 )
 
 FORMAT = 2
@@ -93,7 +94,7 @@ class Results:
             raise InputError(f"{section}: {said}, so it cannot be part of a run")
         entry = json.loads(json.dumps(value))
         twice = next((f"its tensor {short(key)} is there already" for key in full if key in self.tensors), None)  # names may hold a "/"
-        said = fault_of({section: {name: entry}}) or _named(section, name, tensor_fault(section, entry, kept.get) or twice)
+        said = fault_of({section: {name: entry}}) or _named(section, name, entry_fault(section, entry, kept.get) or twice)
         if said:
             raise InputError(f"{said}, so it cannot be part of a run")
         self._untyped.setdefault(section, {})[name] = entry
@@ -201,7 +202,7 @@ class Results:
 
     def _write(self, folder: Path, overwrite: bool) -> None:
         document = {"format": FORMAT, "provenance": self.provenance, "sections": self.sections}
-        if fault := json_fault(document) or _fault_of(self._untyped, self.tensors):
+        if fault := json_fault(document) or provenance_fault(self.provenance) or _fault_of(self._untyped, self.tensors):
             raise InputError(f"{named(folder)} is not written: {fault}")
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
         if len(text) > LARGEST_FILE:
@@ -241,9 +242,7 @@ class Results:
         stored = Stored(document["sections"], load_file(tensors_path), document["provenance"])
         for step in steps:
             stored = step(stored)
-        if not isinstance(stored.provenance, dict):
-            raise InputError(f"{named(folder)}: run is damaged (provenance is {type(stored.provenance).__name__}, not a JSON object)")
-        if fault := fault_of(stored.sections) or _fault_of(stored.sections, stored.tensors):
+        if fault := provenance_fault(stored.provenance) or fault_of(stored.sections) or _fault_of(stored.sections, stored.tensors):
             raise InputError(f"{named(folder)}: run is damaged, or no run of tl_reward ({fault})")
         return cls(cast(Sections, stored.sections), stored.tensors, stored.provenance)
 
@@ -303,7 +302,7 @@ def _fault_of(sections: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, T
         return f"it has {count:,} entries, at most {MOST_ENTRIES:,} are kept"
     for section, entries in sections.items():
         for name, entry in entries.items():
-            fault = tensor_fault(section, entry, lambda key, prefix=f"{section}/{name}/": tensors.get(prefix + key))
+            fault = entry_fault(section, entry, lambda key, prefix=f"{section}/{name}/": tensors.get(prefix + key))
             if fault is not None:
                 return _named(section, name, fault)
     return None

@@ -128,14 +128,14 @@ _EXPECTED: Mapping[str, Callable[[Any], Iterator[Expected]]] = {
 }
 
 
-def tensor_fault(section: str, entry: Mapping[str, Any], tensors: Callable[[str], Tensor | None]) -> str | None:
+def tensor_fault(section: str, entry: Mapping[str, Any], tensors: Callable[[str], Tensor | None], sizes: dict[str, int]) -> str | None:
     """What is wrong with an entry's tensors: one is missing, or has another shape or type than the entry says; None where nothing is.
 
     Args:
         entry: of the type that its section has.
         tensors: gives a tensor by its key, such as "chosen"; None where there is none.
+        sizes: what the names of dimensions stand for is put here.
     """
-    sizes: dict[str, int] = {}
     for expected in _EXPECTED[section](entry) if section in _EXPECTED else ():
         tensor = tensors(expected.key)
         if tensor is None:
