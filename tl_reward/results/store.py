@@ -25,7 +25,7 @@ from torch import Tensor
 from tl_reward import parallel
 from tl_reward.errors import InputError, first_line
 from tl_reward.results.disk.folder import JSON, TENSORS, named, read_run, write_run
-from tl_reward.results.disk.plain import LARGEST_FILE, MOST_ENTRIES, json_fault, read_json, short
+from tl_reward.results.disk.plain import LARGEST_FILE, count_fault, json_fault, listed, read_json, short
 from tl_reward.results.disk.relations import entry_fault
 from tl_reward.results.record_models import both_models
 from tl_reward.results.sections import (
@@ -93,6 +93,8 @@ class Results:
         if said := json_fault({name: value}):
             raise InputError(f"{section}: {said}, so it cannot be part of a run")
         entry = json.loads(json.dumps(value))
+        if "".join(full).encode("utf-8", "replace").decode() != "".join(full):  # half a character: safetensors cannot write it
+            raise InputError(f"{section} of {short(name)}: the name is no text that a file can hold")
         twice = next((f"its tensor {short(key)} is there already" for key in full if key in self.tensors), None)  # names may hold a "/"
         said = fault_of({section: {name: entry}}) or _named(section, name, entry_fault(section, entry, kept.get) or twice)
         if said:
@@ -131,7 +133,7 @@ class Results:
     def section(self, name: str) -> Mapping[str, Any]:
         """The entries of a section, by name. Raises InputError where this run has no such section."""
         if name not in self.sections:
-            raise InputError(f"this run has no {name}; it has {', '.join(self.sections) or 'nothing'}")
+            raise InputError(f"this run has no {short(name)}; it has {listed(self.sections)}")
         return self._untyped[name]
 
     @overload
@@ -166,7 +168,7 @@ class Results:
         """Raises InputError where the section has no such entry; the message names those that it has."""
         entries = self.section(section)
         if name not in entries:
-            raise InputError(f"this run has no {section} of {name!r}; it has {', '.join(entries)}")
+            raise InputError(f"this run has no {section} of {short(name)!r}; it has {listed(entries)}")
         return entries[name]
 
     def names(self) -> dict[str, list[str]]:
@@ -186,7 +188,7 @@ class Results:
         full = f"{section}/{name}/{key}"
         if full not in self.tensors:
             have = sorted(key.removeprefix(f"{section}/") for key in self.tensors if key.startswith(f"{section}/"))
-            raise InputError(f"this run has no {full}; {section} has {', '.join(have) or 'nothing'}")
+            raise InputError(f"this run has no {short(full)}; {short(section)} has {listed(have)}")
         return self.tensors[full]
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -262,7 +264,7 @@ class Results:
             for section, entries in run._untyped.items():
                 own = merged._untyped.setdefault(section, {})
                 if both := set(entries) & set(own):
-                    raise InputError(f"two runs hold {section} of {sorted(both)[0]}")
+                    raise InputError(f"two runs hold {section} of {short(sorted(both)[0])}")
                 own.update(entries)
             merged.tensors |= run.tensors
         return merged
@@ -297,9 +299,8 @@ def _fault_of(sections: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, T
     wrong = [section for section, entries in sections.items() if not _is_section(entries)]
     if wrong:
         return f"{short(wrong[0])} is no section"
-    count = sum(map(len, sections.values()))
-    if count > MOST_ENTRIES:
-        return f"it has {count:,} entries, at most {MOST_ENTRIES:,} are kept"
+    if fault := count_fault(sections):
+        return fault
     for section, entries in sections.items():
         for name, entry in entries.items():
             fault = entry_fault(section, entry, lambda key, prefix=f"{section}/{name}/": tensors.get(prefix + key))

@@ -196,10 +196,10 @@ def read_run(folder: Path, read: Callable[[Path, Path], Read]) -> Read:
                 raise InputError(f"{named(folder)}: run is damaged ({path.name} is no file)")  # a pipe would be waited for
         try:
             result = read(*paths)
-        except (OSError, ValueError):
-            if _state(_file(folder, JSON)) == before:
+        except Exception:
+            if paths == (_file(folder, JSON), _file(folder, TENSORS)) and _state(paths[0]) == before:
                 raise
-            continue
+            continue  # it was moved or replaced meanwhile
         if _state(_file(folder, JSON)) == before:
             return result
     raise InputError(f"{named(folder)}: the run changes all the time; read it when no process writes it")
