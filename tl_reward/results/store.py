@@ -25,9 +25,10 @@ from torch import Tensor
 from tl_reward import parallel
 from tl_reward.errors import InputError, first_line
 from tl_reward.results.disk.folder import JSON, TENSORS, named, read_run, write_run
+from tl_reward.results.disk.models import both_models
 from tl_reward.results.disk.plain import LARGEST_FILE, count_fault, json_fault, listed, read_json, short
 from tl_reward.results.disk.relations import entry_fault
-from tl_reward.results.record_models import both_models
+from tl_reward.results.disk.types import fault_of, provenance_fault
 from tl_reward.results.sections import (
     SECTIONS,
     AblationEntry,
@@ -44,8 +45,6 @@ from tl_reward.results.sections import (
     SetsEntry,
     StudyEntry,
     TensionEntry,
-    fault_of,
-    provenance_fault,
 )
 
 FORMAT = 2
