@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import hf_model
+from helpers.partial_runs import put
 from transformers import AutoModelForCausalLM
 
 from tl_reward.analyses.discovery import discover
@@ -504,14 +505,14 @@ def run_with(tiny):
     record_discovery(results, "m", "d", discover(tiny, PAIRS, sites=["attn_z", "mlp_post"]))
     up = torch.arange(96.0).view(2, 48)
     shared = {"model": "m", "site": "mlp_gate"}
-    results.add("tension", "m · d", shared | {"objectives": ["a", "b"]}, {"a/effect": up, "b/effect": -up.flip(0, 1)})
+    put(results, "tension", "m · d", shared | {"objectives": ["a", "b"]}, {"a/effect": up, "b/effect": -up.flip(0, 1)})
     heads = {"model": "m", "site": "attn_z", "objectives": ["a"]}
-    results.add("tension", "m · heads", heads, {"a/effect": torch.full((2, 4), 1e9)})
+    put(results, "tension", "m · heads", heads, {"a/effect": torch.full((2, 4), 1e9)})
     exact = [{"neurons": [[0, 17]]}, {"neurons": [[0, 1], [0, 2]]}]
-    results.add("attribution", "m · d", shared | {"methods": {"gradient": {}}, "exact": exact[:1]}, {"gradient/effect": up})
-    results.add("effects", "m · d, zero", shared | {"effects": [*exact, {"neurons": [[0, 21]]}]})
-    results.add("effects", "m · heads, zero", heads | {"effects": [{"neurons": [[1, 3]]}]})
-    results.add("effects", "other · d, zero", {"model": "other", "site": "mlp_post", "effects": [{"neurons": [[0, 5]]}]})
+    put(results, "attribution", "m · d", shared | {"methods": {"gradient": {}}, "exact": exact[:1]}, {"gradient/effect": up})
+    put(results, "effects", "m · d, zero", shared | {"effects": [*exact, {"neurons": [[0, 21]]}]})
+    put(results, "effects", "m · heads, zero", heads | {"effects": [{"neurons": [[1, 3]]}]})
+    put(results, "effects", "other · d, zero", {"model": "other", "site": "mlp_post", "effects": [{"neurons": [[0, 5]]}]})
     return results
 
 

@@ -9,8 +9,8 @@ import torch
 from tl_reward.cli import main
 from tl_reward.cli.options import Output
 from tl_reward.data.readers import load_pairs
+from tl_reward.devices import check_device
 from tl_reward.errors import InputError
-from tl_reward.model.devices import check_device
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 from tl_reward.results.record_neurons import record_scores

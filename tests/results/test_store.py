@@ -5,6 +5,7 @@ import inspect
 import json
 import os
 import re
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,43 @@ def test_no_run_folder(name: str, tmp_path: Path):
 # Entries
 
 
+@pytest.mark.parametrize(
+    ("change", "tensors", "says"),
+    [
+        ({"pairs": "2"}, REWARDS, "scores of 'a': pairs is wrong: input should be a valid integer"),
+        ({"accuracy": {**ESTIMATE, "low": float("nan")}}, REWARDS, r"scores: a\.accuracy\.low is nan, which is no number in JSON"),
+        ({"new": {1, 2}}, REWARDS, r"a\.new is set, which JSON does not have"),
+        ({"new": {1: 2}}, REWARDS, r"a\.new has a key that is int, and no text"),
+        ({"new": 10**30}, REWARDS, r"a\.new is a number of more than 64 bits"),
+        ({}, {}, "scores of 'a': its tensor chosen is missing"),
+        ({}, {**REWARDS, "rejected": torch.zeros(3)}, r"its tensor rejected has the shape \[3\], not \[2\]"),
+        ({}, {**REWARDS, "rejected": torch.zeros(2).bfloat16()}, "its tensor rejected is of bfloat16, not of float16, float32, float64"),
+        ({}, {**REWARDS, "rejected": torch.tensor([1.0, float("inf")])}, "its tensor rejected holds a number that is not finite"),
+    ],
+)
+def test_what_load_would_refuse_is_refused_by_add(change: dict[str, Any], tensors: dict[str, torch.Tensor], says: str, tmp_path: Path):
+    made = results()
+    with pytest.raises(InputError, match=f"{says}.*, so it cannot be part of a run"):
+        made.add("scores", "a", {**SCORES, **change}, tensors)
+    assert same(made, results())
+    assert same(Results.load(made.save(tmp_path / "run")), results())
+
+
+def test_two_entries_do_not_share_a_tensor():
+    made = Results()
+    made.add("scores", "a", SCORES, {**REWARDS, "b/chosen": torch.zeros(1)})
+    with pytest.raises(InputError, match="its tensor scores/a/b/chosen is there already"):
+        made.add("scores", "a/b", SCORES, REWARDS)
+
+
+def test_what_was_put_in_past_add_is_checked_when_it_is_saved(tmp_path: Path):
+    made = results()
+    del made.tensors["discovery/mixed/mlp_gate/mean"]
+    with pytest.raises(InputError, match="run is not written: discovery of 'mixed': its tensor mlp_gate/mean is missing"):
+        made.save(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_section_and_entry_know_the_type_of_each_section():
     types = dict(re.findall(r"^    (\w+): dict\[str, (\w+)\]$", inspect.getsource(Sections), re.M))
     assert list(types) == list(SECTIONS)
@@ -366,6 +404,27 @@ def test_provenance_keys():
     assert all(made["versions"][name] for name in ("python", "tl_reward", "torch", "transformer_lens", "transformers", "numpy"))
     assert made["commit"] is None or len(made["commit"].removesuffix("-dirty")) == 40
     assert json.loads(json.dumps(made)) == made
+
+
+def test_the_commit_is_that_of_the_packages_own_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Not of a project that holds a copy of it, and not of the one that git's own variables name."""
+    project = tmp_path / "project"
+    (project / "tl_reward").mkdir(parents=True)
+    for command in (["init", "-q"], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "--allow-empty", "-m", "theirs"]):
+        subprocess.run(["git", "-C", str(project), *command], check=True)
+    own = provenance()["commit"]
+    monkeypatch.setenv("GIT_DIR", str(project / ".git"))
+    assert provenance()["commit"] == own
+    monkeypatch.setattr("tl_reward.results.provenance.files", lambda name: project / "tl_reward")
+    (project / "pyproject.toml").write_text("[project]\nname = 'mine'\n")
+    assert provenance()["commit"] is None
+
+
+def test_tokens_and_passwords_of_a_command_are_not_kept(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        "sys.argv", ["train.py", "--hf-token", "hunter2", "--max-tokens", "512", "--tokens", "7", "--password=x", "hf_" + "a" * 20]
+    )
+    assert provenance()["command"] == "train.py --hf-token '***' --max-tokens 512 --tokens 7 '--password=***' '***'"
 
 
 @pytest.mark.parametrize(

@@ -257,7 +257,7 @@ def test_what_one_model_has_and_another_lacks(chromium, tmp_path):
     run.tensors |= examples
     run.add("overlap", "of another shape", {
         "fraction": 0.1, "score": "mean", "site": "mlp_gate", "n_layers": 2, "d_mlp": 20, "top": {"a": [[0, 1]], "b": [[0, 1], [1, 2]]},
-        "pairs": [], "depth": {}, "ties_at_cut": {},
+        "pairs": [], "depth": {}, "ties_at_cut": {}, "neurons": {"a": 1, "b": 2},
     })  # fmt: skip
     tension = "tension/mixed · random numbers"
     run.tensors[f"{tension}/helpful/effect"] = torch.zeros(3, 30)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from helpers.figures import traces_of
 from helpers.page_runs import random_run, tiny_run
+from helpers.partial_runs import put
 
 from tl_reward import plots
 from tl_reward.analyses.discovery import Discovery
@@ -120,7 +121,7 @@ def test_figures_are_returned_and_a_missing_section_says_so():
 
 def test_top_neurons_leave_out_models_of_another_shape(results):
     both = Results.merge([results])
-    both.add("discovery", "other", {"shape": [1, 3], "computed": ["mlp_gate/mean"]})
+    put(both, "discovery", "other", {"shape": [1, 3], "computed": ["mlp_gate/mean"]})
     assert set(plots.top_neurons(both, score="mean", site="mlp_gate")[0]) == {"layer", "neuron", "helpful", "harmless", "mixed"}
 
 
@@ -194,6 +195,6 @@ def test_an_attribution_that_checked_the_effects_of_a_tension_is_no_second_colum
     }  # fmt: skip
     effect = run.tensor("tension", "mixed · random numbers", "helpful/effect")
     tensors = {"gradient/effect": effect, "gradient/error": effect.abs(), "other/effect": -effect, "other/error": effect.abs()}
-    run.add("attribution", "mixed · random numbers", checked, tensors)
+    put(run, "attribution", "mixed · random numbers", checked, tensors)
     keys = [column.key for column in columns_of(run)]
     assert keys[:3] == ["effect on harmless margin", "effect on helpful margin", "effect on margin, other"] and len(keys) == 5

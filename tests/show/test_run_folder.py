@@ -1,5 +1,7 @@
 """What stands around every analysis: the check before it, what is written and printed after it."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,3 +41,28 @@ def test_a_folder_that_exists_is_refused_before_the_block_runs(tmp_path: Path):
     with run_folder(tmp_path / "run", overwrite=True) as results:
         results.add("study", "b", ENTRY)
     assert Results.load(tmp_path / "run").section("study") == {"b": ENTRY}
+
+
+def late(out: Path, then: Callable[[], object]) -> str:
+    """What is said of a run folder that cannot be written once the block has run."""
+
+    def block() -> None:
+        with run_folder(out) as results:
+            results.add("study", "a", ENTRY)
+            then()
+
+    with pytest.raises(InputError) as said:
+        block()
+    return str(said.value)
+
+
+def test_results_that_cannot_be_written_at_the_end_go_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    said = late(tmp_path / "run", lambda: Results().save(tmp_path / "run"))  # another process was faster
+    assert re.search(r"run exists; .*; the results are in .*run-rescued-[\d-]+$", said)
+    rescued = Path(said.rpartition("the results are in ")[2])
+    assert rescued.parent == tmp_path and Results.load(rescued).section("study") == {"a": ENTRY}
+
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "temporary"))
+    said = late(tmp_path / "deep" / "run", lambda: (tmp_path / "deep").write_text("a file, by now"))
+    assert re.search(r"deep is a file; the results are in .*temporary.run-rescued", said)

@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from helpers.partial_runs import put
 
 from tl_reward.analyses.attribution import attribute
 from tl_reward.analyses.discovery import Discovery
@@ -545,9 +546,9 @@ def test_the_command_serves_the_models_of_the_run(tmp_path, tiny, monkeypatch):
 
 def test_models_are_found_in_every_section():
     results = Results()
-    results.add("scores", "helpful · pairs", {"model": "helpful"})
-    results.add("tension", "mixed · pairs", {"model": "mixed"})
-    results.add("overlap", "mean at mlp_post", {"sets": {}})
+    put(results, "scores", "helpful · pairs", {"model": "helpful"})
+    put(results, "tension", "mixed · pairs", {"model": "mixed"})
+    put(results, "overlap", "mean at mlp_post", {"sets": {}})
     assert list(embedded_models(results)) == ["helpful", "mixed"] and mean_of(results, "mixed") is None
 
 

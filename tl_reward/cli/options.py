@@ -112,9 +112,9 @@ class Running:
     def named(self, models: Sequence[str]) -> dict[str, str]:
         """Where each model is, by its label. Says no before any model runs: to a device that is not here, to interventions that do not
         load, to models that cannot be read."""
+        from tl_reward.devices import check_device
         from tl_reward.interventions.from_functions import load_interventions
         from tl_reward.model.checkpoints import check_reward_model
-        from tl_reward.model.devices import check_device
 
         found = {self.label(name): source for name, source in named(models).items()}
         check_device(self.device)

@@ -18,11 +18,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tl_reward import parallel
 from tl_reward.data.packing import PackedBatch
+from tl_reward.devices import check_device
 from tl_reward.errors import InputError, check_keywords
 from tl_reward.model import architectures, checkpoints, conversion, inputs
 from tl_reward.model.checkpoints.folders import HubOptions
 from tl_reward.model.components import HookedTransformer, HookedTransformerConfig, HookPoint, TypedModuleList, get_device
-from tl_reward.model.devices import check_device
 from tl_reward.model.layers.attention import with_class
 from tl_reward.model.layers.block import Block, RewardHead
 from tl_reward.model.origin import MadeFrom, Origin, weights_of

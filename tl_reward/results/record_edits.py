@@ -10,6 +10,7 @@ from tl_reward.analyses.exact_effects import Effects
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.neurons import NeuronSet
+from tl_reward.results.disk.plain import listed
 from tl_reward.results.found_on import tested
 from tl_reward.results.sections import AblationEntry, EffectsEntry, FoundOn, SetsEntry, TensionEntry, read
 from tl_reward.results.store import Results
@@ -93,6 +94,6 @@ def sets_of(results: Results, model: str) -> RecordedSets:
     """The sets of a recorded tension that have a neuron: the top of each objective, and the quadrants."""
     found = [entry for entry in results.section("tension").values() if entry["model"] == model]
     if len(found) != 1:
-        raise InputError(f"one tension of {model} is needed; the run has {', '.join(results.section('tension'))}")
+        raise InputError(f"one tension of {model} is needed; the run has {listed(results.section('tension'))}")
     sets = {f"top {name}": coords for name, coords in found[0]["top"].items()} | found[0]["quadrants"]
     return RecordedSets({name: NeuronSet.from_json(coords) for name, coords in sets.items() if coords}, found[0])

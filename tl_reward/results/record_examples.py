@@ -13,6 +13,7 @@ from tl_reward.analyses.examples.words import Words
 from tl_reward.errors import InputError
 from tl_reward.measures.json_types import EffectJson
 from tl_reward.neurons import NeuronSet
+from tl_reward.results.disk.plain import listed
 from tl_reward.results.sections import (
     AttributionEntry,
     EffectsEntry,
@@ -111,8 +112,8 @@ def neurons_to_show(results: Results, model: str, *, most: int = 500) -> NeuronS
         if len(taken) < most and place is not None:
             taken.setdefault(place)
     if not taken:
-        has = ", ".join(f"{section} of {name}" for section, names in results.names().items() for name in names)
-        raise InputError(f"this run holds no MLP neurons of {model!r}; it has {has or 'nothing'}")
+        has = listed(f"{section} of {name}" for section, names in results.names().items() for name in names)
+        raise InputError(f"this run holds no MLP neurons of {model!r}; it has {has}")
     return NeuronSet(taken)
 
 

@@ -19,6 +19,7 @@ from tl_reward.measures.neuron_statistics import StatisticName
 from tl_reward.measures.overlap import compare, shape_in_common
 from tl_reward.measures.scores import Scores
 from tl_reward.neurons import NeuronSet, tied_at_cut
+from tl_reward.results.disk.plain import listed
 from tl_reward.results.sections import AttributionEntry, CheckedEffectJson, DiscoveryEntry, OverlapEntry, ScoresEntry, TensionEntry, read
 from tl_reward.results.store import Results
 from tl_reward.sites import UnitSite
@@ -105,7 +106,7 @@ def ranking_of(results: Results, model: str, score: RankingName | Literal["attri
         return Recorded(discovery_of(results, model).ranking(score, site), results.entry("discovery", model))
     found = {name: entry for name, entry in results.section("attribution").items() if (entry["model"], entry["site"]) == (model, site)}
     if len(found) != 1:
-        have = ", ".join(f"{entry['model']} at {entry['site']}" for entry in results.section("attribution").values())
+        have = listed(f"{entry['model']} at {entry['site']}" for entry in results.section("attribution").values())
         raise InputError(f"one attribution of {model} at {site} is needed, got {len(found)}; the run has {have}")
     ((name, entry),) = found.items()
     return Recorded(results.tensor("attribution", name, f"{entry['best']}/effect"), entry)

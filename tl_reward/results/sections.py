@@ -1,12 +1,11 @@
-"""What each section of a run holds: the type of its entries, and the check that a run which is read has them.
+"""What each section of a run holds: the type of its entries. `disk/` checks that a run which is written or read has them.
 
 A run is read and written as these types say. `record_…` makes entries, `Results.section` and `Results.entry` give them.
 """
 
-from functools import cache
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field
 from typing_extensions import TypedDict
 
 from tl_reward.data.reading import Reading, ReadingJson
@@ -24,7 +23,6 @@ from tl_reward.measures.json_types import (
     TensionJson,
     TokenPairJson,
 )
-from tl_reward.results.disk.plain import short
 from tl_reward.sites import UnitSite, Where
 
 
@@ -265,17 +263,13 @@ class Sections(TypedDict, total=False):
 SECTIONS = tuple(Sections.__annotations__)
 
 
-_adapter = cache(lambda: TypeAdapter(Sections))  # made at the first run that is read, and once
+class Provenance(TypedDict, total=False):
+    """What is read of a run's provenance; it may hold more."""
 
-
-def fault_of(sections: Any) -> str | None:
-    """The first thing that the sections of a run lack, or that is of another type than theirs, and where; None where there is none."""
-    try:
-        _adapter().validate_python(sections, strict=True)  # as JSON has it: "6" is no number
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = [short(part) for part in first["loc"]]
-        entry = " of ".join([place[0], repr(place[1])] if len(place) > 1 else place) or "sections"
-        said = "is missing" if first["type"] == "missing" else f"is wrong: {first['msg'][0].lower()}{first['msg'][1:]}"
-        return f"{entry}: {' '.join(['.'.join(place[2:]), said]).strip()}"
-    return None
+    created: str
+    command: str
+    seed: int | None
+    commit: str | None
+    versions: dict[str, str | None]
+    models: dict[str, dict[str, Any]]
+    data: dict[str, dict[str, Any]]

@@ -25,9 +25,10 @@ from torch import Tensor
 from tl_reward import parallel
 from tl_reward.errors import InputError, first_line
 from tl_reward.results.disk.folder import JSON, TENSORS, named, read_run, write_run
-from tl_reward.results.disk.plain import LARGEST_FILE, MOST_ENTRIES, json_fault, read_json, short
-from tl_reward.results.disk.tensors import tensor_fault
-from tl_reward.results.record_models import both_models
+from tl_reward.results.disk.models import both_models
+from tl_reward.results.disk.plain import LARGEST_FILE, count_fault, json_fault, listed, read_json, short
+from tl_reward.results.disk.relations import entry_fault
+from tl_reward.results.disk.types import fault_of, provenance_fault
 from tl_reward.results.sections import (
     SECTIONS,
     AblationEntry,
@@ -44,7 +45,6 @@ from tl_reward.results.sections import (
     SetsEntry,
     StudyEntry,
     TensionEntry,
-    fault_of,
 )
 
 FORMAT = 2
@@ -92,8 +92,10 @@ class Results:
         if said := json_fault({name: value}):
             raise InputError(f"{section}: {said}, so it cannot be part of a run")
         entry = json.loads(json.dumps(value))
+        if "".join(full).encode("utf-8", "replace").decode() != "".join(full):  # half a character: safetensors cannot write it
+            raise InputError(f"{section} of {short(name)}: the name is no text that a file can hold")
         twice = next((f"its tensor {short(key)} is there already" for key in full if key in self.tensors), None)  # names may hold a "/"
-        said = fault_of({section: {name: entry}}) or _named(section, name, tensor_fault(section, entry, kept.get) or twice)
+        said = fault_of({section: {name: entry}}) or _named(section, name, entry_fault(section, entry, kept.get) or twice)
         if said:
             raise InputError(f"{said}, so it cannot be part of a run")
         self._untyped.setdefault(section, {})[name] = entry
@@ -130,7 +132,7 @@ class Results:
     def section(self, name: str) -> Mapping[str, Any]:
         """The entries of a section, by name. Raises InputError where this run has no such section."""
         if name not in self.sections:
-            raise InputError(f"this run has no {name}; it has {', '.join(self.sections) or 'nothing'}")
+            raise InputError(f"this run has no {short(name)}; it has {listed(self.sections)}")
         return self._untyped[name]
 
     @overload
@@ -165,7 +167,7 @@ class Results:
         """Raises InputError where the section has no such entry; the message names those that it has."""
         entries = self.section(section)
         if name not in entries:
-            raise InputError(f"this run has no {section} of {name!r}; it has {', '.join(entries)}")
+            raise InputError(f"this run has no {section} of {short(name)!r}; it has {listed(entries)}")
         return entries[name]
 
     def names(self) -> dict[str, list[str]]:
@@ -185,7 +187,7 @@ class Results:
         full = f"{section}/{name}/{key}"
         if full not in self.tensors:
             have = sorted(key.removeprefix(f"{section}/") for key in self.tensors if key.startswith(f"{section}/"))
-            raise InputError(f"this run has no {full}; {section} has {', '.join(have) or 'nothing'}")
+            raise InputError(f"this run has no {short(full)}; {short(section)} has {listed(have)}")
         return self.tensors[full]
 
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -201,7 +203,7 @@ class Results:
 
     def _write(self, folder: Path, overwrite: bool) -> None:
         document = {"format": FORMAT, "provenance": self.provenance, "sections": self.sections}
-        if fault := json_fault(document) or _fault_of(self._untyped, self.tensors):
+        if fault := json_fault(document) or provenance_fault(self.provenance) or _fault_of(self._untyped, self.tensors):
             raise InputError(f"{named(folder)} is not written: {fault}")
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
         if len(text) > LARGEST_FILE:
@@ -241,9 +243,7 @@ class Results:
         stored = Stored(document["sections"], load_file(tensors_path), document["provenance"])
         for step in steps:
             stored = step(stored)
-        if not isinstance(stored.provenance, dict):
-            raise InputError(f"{named(folder)}: run is damaged (provenance is {type(stored.provenance).__name__}, not a JSON object)")
-        if fault := fault_of(stored.sections) or _fault_of(stored.sections, stored.tensors):
+        if fault := provenance_fault(stored.provenance) or fault_of(stored.sections) or _fault_of(stored.sections, stored.tensors):
             raise InputError(f"{named(folder)}: run is damaged, or no run of tl_reward ({fault})")
         return cls(cast(Sections, stored.sections), stored.tensors, stored.provenance)
 
@@ -266,7 +266,7 @@ class Results:
                 for name in sorted(set(entries) & set(own)):
                     site = entries[name].get("site")
                     if site is None or site == own[name].get("site") or f"{name} at {site}" in own.keys() | entries.keys():
-                        raise InputError(f"two runs hold {section} of {name}")
+                        raise InputError(f"two runs hold {section} of {short(name)}")
                     run = run._with_name(section, name, f"{name} at {site}")
                 own.update(run._untyped[section])
             merged.tensors |= run.tensors
@@ -311,12 +311,11 @@ def _fault_of(sections: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, T
     wrong = [section for section, entries in sections.items() if not _is_section(entries)]
     if wrong:
         return f"{short(wrong[0])} is no section"
-    count = sum(map(len, sections.values()))
-    if count > MOST_ENTRIES:
-        return f"it has {count:,} entries, at most {MOST_ENTRIES:,} are kept"
+    if fault := count_fault(sections):
+        return fault
     for section, entries in sections.items():
         for name, entry in entries.items():
-            fault = tensor_fault(section, entry, lambda key, prefix=f"{section}/{name}/": tensors.get(prefix + key))
+            fault = entry_fault(section, entry, lambda key, prefix=f"{section}/{name}/": tensors.get(prefix + key))
             if fault is not None:
                 return _named(section, name, fault)
     return None

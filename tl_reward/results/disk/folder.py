@@ -115,8 +115,6 @@ def write_run(folder: Path, write: Callable[[Path], None], *, overwrite: bool) -
             scratch.mkdir()
             try:
                 write(scratch)
-                for path in scratch.iterdir():
-                    _flush(path)
                 scratch.rename(folder / _SAVED)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
@@ -178,12 +176,6 @@ def _alone(folder: Path) -> Iterator[bool]:
                 path.unlink()
 
 
-def _flush(path: Path) -> None:
-    """To the disk: some file systems say only then that they are full."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
 def read_run(folder: Path, read: Callable[[Path, Path], Read]) -> Read:
     """What `read` makes of the JSON and the tensors of one save, though another process saves meanwhile.
 
@@ -200,12 +192,14 @@ def read_run(folder: Path, read: Callable[[Path, Path], Read]) -> Read:
         for path in paths:
             if not path.resolve().is_relative_to(folder.resolve()):
                 raise InputError(f"{named(folder)}: {path.name} is a link to {named(path.resolve())}, which is not in the folder")
+            if path.exists() and not path.is_file():
+                raise InputError(f"{named(folder)}: run is damaged ({path.name} is no file)")  # a pipe would be waited for
         try:
             result = read(*paths)
-        except (OSError, ValueError):
-            if _state(_file(folder, JSON)) == before:
+        except Exception:
+            if paths == (_file(folder, JSON), _file(folder, TENSORS)) and _state(paths[0]) == before:
                 raise
-            continue
+            continue  # it was moved or replaced meanwhile
         if _state(_file(folder, JSON)) == before:
             return result
     raise InputError(f"{named(folder)}: the run changes all the time; read it when no process writes it")

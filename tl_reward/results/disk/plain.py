@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +26,16 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path.name} is nested deeper than {DEEPEST} levels") from None
     except (ValueError, UnicodeDecodeError) as error:  # of a number of thousands of digits too
         raise InputError(str(error)) from None
-    if fault := json_fault(value):
+    if fault := count_fault(value.get("sections") if isinstance(value, dict) else None) or json_fault(value):
         raise InputError(fault)
     return value
+
+
+def count_fault(sections: Any) -> str | None:
+    """Whether a run's sections hold more entries than are kept."""
+    parts = sections.values() if isinstance(sections, dict) else ()
+    count = sum(len(part) for part in parts if isinstance(part, (dict, list)))
+    return f"it has {count:,} entries, at most {MOST_ENTRIES:,} are kept" if count > MOST_ENTRIES else None
 
 
 def json_fault(value: Any) -> str | None:
@@ -81,3 +89,13 @@ def short(text: Any) -> str:
     whole = str(text)
     cut = whole if len(whole) <= 120 else f"{whole[:100]}…"
     return cut if cut.isprintable() else repr(cut)
+
+
+def listed(names: Iterable[Any], *, most: int = 20) -> str:
+    """Names in a message.
+
+    >>> listed(["a", "b", "c"], most=2), listed([])
+    ('a, b, … (3)', 'nothing')
+    """
+    every = list(names)
+    return ", ".join([*map(short, every[:most]), *([f"… ({len(every):,})"] if len(every) > most else [])]) or "nothing"

@@ -25,7 +25,7 @@ from tl_reward.results.sections import (
 FLOATS = (torch.float16, torch.float32, torch.float64)
 INTS = (torch.int8, torch.int16, torch.int32, torch.int64)
 CONTRAST = ("difference", "welch_t", "cohens_d", "auroc", "auroc_error", "p_value", "q_value")
-_BYTES = 2**20  # of a tensor, looked at at once
+_PART = 2**20  # numbers of a tensor, looked at at once
 
 
 class Expected(NamedTuple):
@@ -128,14 +128,14 @@ _EXPECTED: Mapping[str, Callable[[Any], Iterator[Expected]]] = {
 }
 
 
-def tensor_fault(section: str, entry: Mapping[str, Any], tensors: Callable[[str], Tensor | None]) -> str | None:
+def tensor_fault(section: str, entry: Mapping[str, Any], tensors: Callable[[str], Tensor | None], sizes: dict[str, int]) -> str | None:
     """What is wrong with an entry's tensors: one is missing, or has another shape or type than the entry says; None where nothing is.
 
     Args:
         entry: of the type that its section has.
         tensors: gives a tensor by its key, such as "chosen"; None where there is none.
+        sizes: what the names of dimensions stand for is put here.
     """
-    sizes: dict[str, int] = {}
     for expected in _EXPECTED[section](entry) if section in _EXPECTED else ():
         tensor = tensors(expected.key)
         if tensor is None:
@@ -175,7 +175,7 @@ def _shape_fault(tensor: Tensor, expected: Expected, sizes: dict[str, int]) -> s
 def _value_fault(tensor: Tensor, expected: Expected) -> str | None:
     if expected.low is None or expected.high is None:
         return None
-    for part in tensor.flatten().split(_BYTES):
+    for part in tensor.flatten().split(_PART) if tensor.numel() else ():
         if part.is_floating_point() and not part.isfinite().all():
             return "holds a number that is not finite"
         if part.min() < expected.low or part.max() > expected.high:
