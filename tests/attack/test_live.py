@@ -91,6 +91,7 @@ def until(condition: Any) -> None:
 
 def test_half_open_connections_of_strangers_do_not_block_the_page(monkeypatch, caplog):
     monkeypatch.setattr(connections, "most_connections", lambda: 12)
+    monkeypatch.setattr(connections, "SECONDS_TO_SEND", 1000.0)  # so that it is not time that frees a place
     with serving() as (client, own):
         held = [connected(client, b"GET / HTTP/1.1\r\n" if i % 2 else b"") for i in range(tries(60, 400))]
         try:
@@ -226,7 +227,9 @@ def test_bodies_that_lie_are_refused_in_one_line(client, lines, case):
     assert client.post("/api/score", json=BODY).status_code == 200
 
 
-def test_many_requests_at_once_are_each_answered_in_one_way_or_another(client, lines):
+def test_many_requests_at_once_are_each_answered_in_one_way_or_another(client, lines, monkeypatch):
+    monkeypatch.setattr(guard, "MOST_AT_WORK", 8)
+
     async def ask_all(count: int) -> list[httpx.Response]:
         limits = httpx.Limits(max_connections=count)
         async with httpx.AsyncClient(base_url=client.base_url, headers=client.headers, timeout=60, limits=limits) as many:
@@ -235,7 +238,7 @@ def test_many_requests_at_once_are_each_answered_in_one_way_or_another(client, l
 
     answers = asyncio.run(ask_all(tries(80, 300)))
     kinds = {answer.status_code for answer in answers}
-    assert 200 in kinds and kinds <= {200, 409, 503}
+    assert {200, 503} <= kinds <= {200, 409, 503}
     right = client.post("/api/score", json=BODY).json()
     for answer in answers:
         assert answer.json() == right if answer.status_code == 200 else "\n" not in answer.json()["error"]

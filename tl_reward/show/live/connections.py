@@ -105,8 +105,7 @@ class Server(uvicorn.Server):
 
 def _say(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     error = context.get("exception")
-    message = str(context.get("message", "the server's loop failed")).replace("%", "%%")
-    _log.error(message, exc_info=error)
+    _log.error(context.get("message", "the server's loop failed"), exc_info=error)
 
 
 class OncePerKind(logging.Filter):
