@@ -45,8 +45,8 @@ def test_all_models_are_looked_at_before_one_is_run(folder, tmp_path, capsys, mo
     (tmp_path / "bad").mkdir()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.json").write_text('{"model_type": "bert", "architectures": ["BertForSequenceClassification"]}')
-    for bad, says in (("bad", "bad: no model found"), ("other", "bert"), ("nosuch", "nosuch: no such folder, not embedded")):
-        monkeypatch.setattr("tl_reward.model.checkpoints.snapshot_download", lambda *args, **kwargs: 1 / 0)
+    for bad, says in (("bad", "bad: no model found"), ("other", "bert"), ("nosuch", "nosuch: no such folder here, not embedded")):
+        monkeypatch.setattr("tl_reward.model.checkpoints.folders.snapshot_download", lambda *args, **kwargs: 1 / 0)
         assert says in line_of(capsys, "score", folder, tmp_path / bad, "--out", tmp_path / "out")
     assert loaded == []
 

@@ -144,4 +144,4 @@ def test_numbers_of_numpy_pass():
 
 def test_the_signature_stays():
     assert list(inspect.signature(score).parameters) == ["model", "pairs", "progress", "options"]
-    assert RunOptions.__annotations__.keys() == {"interventions", "max_tokens", "max_memory_gb", "max_length", "overlong"}
+    assert RunOptions.__annotations__.keys() == {"interventions", "max_tokens", "max_memory_gb", "max_length", "overlong", "on_bad"}

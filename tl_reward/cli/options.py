@@ -120,7 +120,7 @@ class Running:
         check_device(self.device)
         load_interventions(self.intervention)
         for source in found.values():
-            check_reward_model(source)
+            check_reward_model(source, base=self.adapter_base)
         return found
 
     def models(self, sources: Sequence[str], results: "Results") -> "Iterator[tuple[str, HookedRewardModel]]":
