@@ -21,7 +21,7 @@ import scipy.stats, torch, transformer_lens, transformers, trl, tyro
 for name in ("resource", "pwd", "grp", "termios", "pty", "tty", "syslog"):
     sys.modules[name] = None
 for name in ("fork", "forkpty", "killpg", "getpgid", "setsid", "sched_getaffinity", "sched_setaffinity", "getuid", "geteuid", "getgid",
-             "getloadavg", "sysconf", "wait3", "wait4", "mkfifo", "chown", "lchown", "nice", "getrusage", "uname"):
+             "getloadavg", "sysconf", "wait3", "wait4", "mkfifo", "chown", "lchown", "nice", "uname"):
     if hasattr(os, name):
         delattr(os, name)
 for name in ("SIGKILL", "SIGALRM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCHLD", "SIGPIPE", "alarm", "setitimer",

@@ -137,7 +137,7 @@ def arguments(command: str, root: Path, out: Path) -> Sequence[str | Path]:
     ranked = ["--ranking", root / "runs" / "whole" / "discover"]
     return {
         "discover": ["discover", root / "model", *run],
-        "attribute": ["attribute", root / "model", *run],
+        "attribute": ["attribute", root / "model", "--top", "3", "--random", "3", *run],
         "ablate": ["ablate", root / "model", *ranked, "--fractions", "0.1", "--draws", "1", *run],
         "examples": ["examples", root / "model", "--neurons", "0.3", "1.7", *run],
         "train": [
