@@ -73,7 +73,6 @@ def main(config: Config) -> None:
             "clamped": [clamp_to_chosen(model, find, count=20)],
         }
         for name, interventions in edits.items():
-            tl_reward.record_model(results, name, model)
             scores = tl_reward.score(model, test, interventions=interventions, progress=name)
             tl_reward.record_scores(results, name, "embedded, test", scores)
 

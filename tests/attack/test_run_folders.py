@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def kinds(value: Any) -> dict[tuple[Any, ...], list[tuple[Any, ...]]]:
     return found
 
 
-def swapped(place: tuple[Any, ...], new: Any) -> str:
+def swapped(place: Sequence[Any], new: Any) -> str:
     """The document with another value at a place; of sections, the one that holds it."""
     document = json.loads(json.dumps(DOCUMENT))
     if place[0] == "sections" and len(place) > 1:
