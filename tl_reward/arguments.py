@@ -25,15 +25,15 @@ class Range(NamedTuple):
     def __str__(self) -> str:
         if math.isinf(self.low):
             return "a finite number"
-        if math.isinf(self.high):
+        if self.high >= 10**6:  # nobody needs to hear of such a limit
             return f"{'a finite number above' if self.above else 'at least'} {self.low}"
         return f"in {'(' if self.above else '['}{self.low}, {self.high}]"
 
 
-_FROM_0, _FROM_1 = Range(0), Range(1)
+_FROM_1 = Range(1, 2**63 - 1)
 RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("max_tokens", "max_length", "limit", "find_limit", "steps", "most", "count", "jobs"), _FROM_1),
-    **dict.fromkeys(("draws", "top", "random", "show"), _FROM_0),
+    **dict.fromkeys(("draws", "top", "random", "show"), Range(0, 10**6)),
     **dict.fromkeys(("fraction", "fractions"), Range(0, 1, above=True)),
     "max_memory_gb": Range(0, above=True),
     "factor": Range(-math.inf),
@@ -81,11 +81,10 @@ def _problems(label: str, value: Any, hint: Any) -> Iterator[str]:
     if origin in (Union, types.UnionType):
         found = [next(_problems(label, value, each), None) for each in inner]
         if None not in found:
-            # Where a type looked into the value, its label is longer, and it says more; a text that is none of some names is one of those.
+            # Where a type looked into the value, its label is longer, and it says more.
             deep = [problem for problem in found if problem and not problem.startswith(f"{label} ")]
-            names = [problem for each, problem in zip(inner, found, strict=True) if get_origin(each) is Literal and isinstance(value, str)]
             alone = found[:1] if len(inner) == 2 and inner[1] is type(None) else []
-            yield next(filter(None, (*deep, *names, *alone)), _wrong(label, hint, value))
+            yield next(filter(None, (*deep, *alone)), _wrong(label, hint, value))
     elif origin is Literal:
         if not any(type(value) is type(each) and value == each for each in inner):
             yield _wrong(label, hint, value)

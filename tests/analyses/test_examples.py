@@ -331,7 +331,7 @@ def test_a_checkpoint_of_something_else_is_refused(tiny, tmp_path, monkeypatch):
         ("weights", {}, with_one_other_weight()),
         ("interventions", {"interventions": zero}, tiny),
     ):
-        given: dict[str, Any] = {"pairs": PAIRS, "neurons": NEURONS, "checkpoint": place, **options}
+        given: dict[str, Any] = {"pairs": PAIRS, "neurons": NEURONS, "saved": place, **options}
         with pytest.raises(InputError, match=rf"other {changed}\); delete it") as caught:
             collect_examples(model, **given)
         assert len(str(caught.value).splitlines()) == 1

@@ -124,7 +124,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytes
         raise ConnectionError("no network")
 
     monkeypatch.setattr("datasets.load_dataset", offline)
-    monkeypatch.setattr("tl_reward.model.checkpoints.snapshot_download", offline)
+    monkeypatch.setattr("tl_reward.model.checkpoints.folders.snapshot_download", offline)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     rng, faults = random.Random(0), []

@@ -190,13 +190,13 @@ def test_pair_of_lists_and_dicts_is_the_same_pair():
 @pytest.mark.parametrize(
     ("pairs", "says"),
     [
-        ([], "at least one pair is needed, got none"),
-        (iter(()), "at least one pair is needed, got none"),
-        ("embedded", "got str; load_pairs reads them"),
-        (None, "got NoneType"),
-        ([ROW], "must be PreferencePairs, got dict"),
-        ([(SAID, NO)], "must be PreferencePairs, got tuple"),
-        (PreferencePair("a", SAID, NO), "got one pair; put it into a list"),
+        ([], "pairs must not be empty"),
+        (iter(()), "pairs must not be empty"),
+        ("embedded", "got 'embedded' (tl_reward.load_pairs reads a file)"),
+        (None, "got None"),
+        ([ROW], "pairs[0] must be a PreferencePair, got dict"),
+        ([(SAID, NO)], "pairs[0] must be a PreferencePair, got tuple"),
+        (PreferencePair("a", SAID, NO), "put it in brackets"),
         ([PreferencePair("a", SAID, NO)] * 2, "two pairs have the id 'a'"),
     ],
 )
@@ -299,11 +299,11 @@ def test_ties_are_cut_in_order_and_counted():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: ANY_SET([(0.5, 1)]), "pairs of whole numbers"),
-        (lambda: ANY_SET(["01"]), "pairs of whole numbers"),
-        (lambda: ANY_SET([(0, 1, 2)]), "pairs of whole numbers"),
+        (lambda: ANY_SET([(0.5, 1)]), "of whole numbers, got (0.5, 1)"),
+        (lambda: ANY_SET(["01"]), "of whole numbers, got '01'"),
+        (lambda: ANY_SET([(0, 1, 2)]), "of whole numbers, got (0, 1, 2)"),
         (lambda: NeuronSet.from_json({"0": 1}), "a list of [layer, neuron], got dict"),
-        (lambda: NeuronSet.from_json([[0, None]]), "pairs of whole numbers"),
+        (lambda: NeuronSet.from_json([[0, None]]), "of whole numbers, got"),
         (lambda: NeuronSet.top(torch.ones(2, 3), k=7), "k must be in [0, 6], got 7"),
         (lambda: NeuronSet.top(torch.ones(2, 3), fraction=0.05), "less than one neuron"),
         (lambda: NeuronSet.top(torch.ones(2, 3)), "give either k or fraction"),

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-STOP = "from tl_reward.cli.program import as_program\nimport sys, time\n"
+STOP = "from tl_reward.cli.program import as_program\nimport signal, sys, time\n"
+# A program that a shell starts in the background ignores Ctrl-C.
+STOP += "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
 BODIES = {
     "in a loop": "with as_program('tl-reward'):\n    print('ready', flush=True)\n    while True: time.sleep(0.01)",
     # A package that catches everything while it is imported, as some do.
@@ -47,6 +49,7 @@ def test_stopped(place: str, number: signal.Signals, tmp_path: Path):
 def test_handlers_are_given_back():
     from tl_reward.cli.program import as_program
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     before, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
 
     def stopped() -> None:

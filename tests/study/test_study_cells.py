@@ -208,7 +208,8 @@ def test_a_base_on_the_hub_is_one_revision_of_it(data, monkeypatch):
 
     class Stand:
         @staticmethod
-        def from_pretrained(source):
+        def from_pretrained(source, *, trust_remote_code):
+            assert not trust_remote_code
             asked.append(source)
             return type("Config", (), {"_commit_hash": "abc"})
 

@@ -54,7 +54,7 @@ def panels_of(results: Results) -> Iterator[Panel]:
 def _marked(panels: Iterator[Panel], shown: Any) -> Iterator[Panel]:
     """Panels that say so where an interval is over few prompts."""
     for panel in panels:
-        yield panel._replace(caption=f"{panel.caption} {NOTE}.") if any_few(shown) else panel
+        yield panel._replace(caption=f"{panel.caption} {NOTE}") if any_few(shown) else panel
 
 
 def _panel_of_scores(results: Results) -> Iterator[Panel]:
