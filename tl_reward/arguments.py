@@ -25,12 +25,12 @@ class Range(NamedTuple):
     def __str__(self) -> str:
         if math.isinf(self.low):
             return "a finite number"
-        if self.high >= 10**6:  # nobody needs to hear of such a limit
+        if math.isinf(self.high):
             return f"{'a finite number above' if self.above else 'at least'} {self.low}"
         return f"in {'(' if self.above else '['}{self.low}, {self.high}]"
 
 
-_FROM_1 = Range(1, 2**63 - 1)
+_FROM_1 = Range(1)
 RANGES: Mapping[str, Range] = {
     **dict.fromkeys(("max_tokens", "max_length", "limit", "find_limit", "steps", "most", "count", "jobs"), _FROM_1),
     **dict.fromkeys(("draws", "top", "random", "show"), Range(0, 10**6)),

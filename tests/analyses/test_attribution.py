@@ -218,7 +218,7 @@ def test_every_method_gives_an_effect_for_each_unit(tiny, method, site):
 
 
 def test_bad_baselines_and_methods_are_refused(tiny):
-    with pytest.raises(InputError, match="zero, pair, .*, got 'none'"):
+    with pytest.raises(InputError, match=r"zero, pair, .*, got 'none'"):
         attribute(tiny, PAIRS, baseline=cast(Any, "none"))
     with pytest.raises(InputError, match=r"method must be one of gradient, .*, got .magic."):
         estimate(tiny, PAIRS, cast(Any, "magic"))

@@ -203,7 +203,7 @@ def test_intervals_without_ends_are_dashes_and_few_prompts_have_a_star(kind, tmp
     with (tmp_path / "said").open("w") as file:
         summary(run, Console(file=file, width=200))
     said = (tmp_path / "said").read_text()
-    assert ("[–]" in said) == (kind != "few") and "*" in said and "fewer than 10 prompts" in said and "None" not in said
+    assert said.count("[–]") > 1 and "*" in said and "fewer than 10 prompts" in said and "None" not in said
 
 
 @pytest.mark.parametrize("section", SECTIONS if LONG else SECTIONS[::4])
