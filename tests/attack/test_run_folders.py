@@ -40,14 +40,15 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def outcome(folder: Path) -> str:
+def outcome(folder: Path, *, page: bool = True) -> str:
     """What becomes of a run: "shown", or one line of refusal. Anything else that is raised fails the test."""
     said = refusal(folder)
     if said is None:
         try:
             results = Results.load(folder)
             summary(results, Console(width=80, file=io.StringIO()))
-            build_page(results)
+            if page:
+                build_page(results)
         except InputError as error:
             said = str(error)
     assert said is None or (len(said.splitlines()) == 1 and len(said) < 2000), said[:3000]
@@ -94,14 +95,14 @@ def swapped(place: Sequence[Any], new: Any) -> str:
 
 def test_every_kind_of_value_swapped_for_others(run: Path):
     """Each kind of value in turn, for a value drawn at random: at least once each."""
-    draw = random.Random(0)
+    draw = random.Random(1)
     every = kinds(DOCUMENT)
     trials = [(draw.choice(found), draw.choice(VALUES)) for found in every.values() for _ in range(tries(1, 20))]
     shown = 0
-    for place, new in draw.sample(trials, tries(min(300, len(trials)), len(trials))):
+    for i, (place, new) in enumerate(draw.sample(trials, tries(min(300, len(trials)), len(trials)))):
         (run / "results.json").write_text(swapped(place, new), encoding="utf-8")
         try:
-            shown += outcome(run) == "shown"
+            shown += outcome(run, page=LONG or i % 6 == 0) == "shown"
         except Exception as error:
             raise AssertionError(f"{place} = {str(new)[:40]!r}") from error
     assert shown
@@ -162,25 +163,23 @@ def written(folder: Path, text: str | bytes) -> Path:
 
 
 DEEP = "[" * 10_000 + "]" * 10_000
-PARTS = {
-    "sections are null": ('"sections": null', "input should be a valid dictionary"),
-    "10,000 levels": (f'"sections": {{"scores": {DEEP}}}', "nested deeper than 100 levels"),
-    "200 levels": (f'"sections": {{}}, "x": {"[" * 200}{"]" * 200}', "nested deeper than 100 levels"),
-    "20,000 digits": (f'"sections": {{}}, "x": {"9" * 20_000}', "digits"),
-    "4,000 digits": (f'"sections": {{}}, "x": {"9" * 4_000}', "more than 64 bits"),
-    "NaN": ('"sections": {}, "x": NaN', "x is nan"),
-    "infinity": ('"sections": {}, "x": [1e999]', r"x\.0 is inf"),
-    "10 MB of text": (f'"sections": {{}}, "x": "{"y" * 10_000_000}"', "10,000,000 characters"),
-    "a name of 10 MB": (f'"sections": {{"scores": {{"{"y" * 10_000_000}": {{}}}}}}', "10,000,000 characters"),
-    "a million entries": (
-        '"sections": {"study": {' + ",".join(f'"{i}":{{"model":[],"edits":[]}}' for i in range(1_000_000)) + "}}", "1,000,000 entries",
-    ),
-}  # fmt: skip
+PARTS: dict[str, tuple[Callable[[], str], str]] = {
+    "sections are null": (lambda: '"sections": null', "input should be a valid dictionary"),
+    "10,000 levels": (lambda: f'"sections": {{"scores": {DEEP}}}', "nested deeper than 100 levels"),
+    "200 levels": (lambda: f'"sections": {{}}, "x": {"[" * 200}{"]" * 200}', "nested deeper than 100 levels"),
+    "20,000 digits": (lambda: f'"sections": {{}}, "x": {"9" * 20_000}', "digits"),
+    "4,000 digits": (lambda: f'"sections": {{}}, "x": {"9" * 4_000}', "more than 64 bits"),
+    "NaN": (lambda: '"sections": {}, "x": NaN', "x is nan"),
+    "infinity": (lambda: '"sections": {}, "x": [1e999]', r"x\.0 is inf"),
+    "10 MB of text": (lambda: f'"sections": {{}}, "x": "{"y" * 10_000_000}"', "10,000,000 characters"),
+    "a name of 10 MB": (lambda: f'"sections": {{"scores": {{"{"y" * 10_000_000}": {{}}}}}}', "10,000,000 characters"),
+    "a million entries": (lambda: f'"sections": {{"study": {json.dumps(dict.fromkeys(range(10**6), 0))}}}', "1,000,000 entries"),
+}
 
 
 @pytest.mark.parametrize(("part", "says"), PARTS.values(), ids=PARTS)
-def test_what_no_run_holds_is_refused_in_a_line_and_in_bounded_time(part: str, says: str, run: Path):
-    written(run, f'{{"format": 2, "provenance": {{}}, {part}}}')
+def test_what_no_run_holds_is_refused_in_a_line_and_in_bounded_time(part: Callable[[], str], says: str, run: Path):
+    written(run, f'{{"format": 2, "provenance": {{}}, {part()}}}')
     start = time.process_time()
     with pytest.raises(InputError, match=says) as said:
         Results.load(run)
@@ -194,10 +193,9 @@ def test_a_file_that_is_too_large_is_not_read(run: Path):
 
 
 @pytest.mark.parametrize("name", ["../../up", "/etc/passwd", "__proto__", "constructor", "a\nb\x1b[31m\x00", "x" * 200, " ", "\ud800"])
-def test_any_name_is_data(name: str, run: Path, tmp_path: Path):
-    results = Results.load(run)
-    del results.sections["examples"]  # the page takes its time
-    entry = json.loads(json.dumps(results.entry("scores", "mixed · some pairs"))) | {"model": name, "dataset": name}
+def test_any_name_is_data(name: str, tmp_path: Path):
+    results = Results({"scores": {}})
+    entry = DOCUMENT["sections"]["scores"]["mixed · some pairs"] | {"model": name, "dataset": name}
     tensors = {side: TENSORS[f"scores/mixed · some pairs/{side}"] for side in ("chosen", "rejected")}
     name = f"{name} · {name}"
     if "\ud800" in name:
@@ -207,7 +205,7 @@ def test_any_name_is_data(name: str, run: Path, tmp_path: Path):
     results.add("scores", name, entry, tensors)
     again = Results.load(results.save(tmp_path / "again"))
     assert list(again.section("scores")) == list(results.section("scores")) and again.models() >= {entry["model"]}
-    assert sorted(item.name for item in tmp_path.iterdir()) == ["again", "run"]
+    assert [item.name for item in tmp_path.iterdir()] == ["again"]
     with pytest.raises(InputError) as said:
         again.entry("scores", f"{name}?")
     assert len(str(said.value).splitlines()) == 1
