@@ -17,7 +17,7 @@ def test_a_run_holds_one_model_of_a_name():
     results = Results()
     record_model(results, "m", ONE)
     record_model(results, "m", ONE)
-    assert results.provenance["models"] == {"m": ONE.origin.to_json()}
+    assert results.provenance["models"] == {"m": ONE.origin.to_json() | {"readout": "mask"}}
     with pytest.raises(
         InputError, match=r"^m is made in memory \(llama, 2 layers of 48 neurons, weights \w{8}\) there and .* \(weights differ\)"
     ):
@@ -59,7 +59,10 @@ def test_runs_that_mean_two_models_by_one_name_are_not_merged():
     record_model(runs[1], "n", OTHER)
     record_model(runs[2], "m", OTHER)
     merged = Results.merge(runs[:2])
-    assert merged.provenance["models"] == {"m": ONE.origin.to_json(), "n": OTHER.origin.to_json()}
+    assert merged.provenance["models"] == {
+        "m": ONE.origin.to_json() | {"readout": "mask"},
+        "n": OTHER.origin.to_json() | {"readout": "mask"},
+    }
     assert list(runs[0].provenance["models"]) == ["m"]
     with pytest.raises(InputError, match="two runs hold models of that name"):
         Results.merge([runs[0], runs[2]])
@@ -97,3 +100,12 @@ def test_a_ranking_of_another_model_in_a_folder_of_that_name_is_refused(tmp_path
     assert sorted(item.name for item in tmp_path.iterdir()) == ["found", "one", "two"]
     main([*ablate, "--other-model"])
     assert Results.load(tmp_path / "out").provenance["models"]["checkpoint-500"]["path"] == str(places[1].resolve())
+
+
+def test_one_model_read_at_two_places_is_two():
+    results = Results()
+    record_model(results, "m", ONE)
+    other = tiny_reward_model()
+    other.readout = "hf"
+    with pytest.raises(InputError, match=r"\(readout differ\)"):
+        record_model(results, "m", other)

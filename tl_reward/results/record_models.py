@@ -1,20 +1,22 @@
 """Which model a run means by a name: a name is a folder's last part, and two folders may end alike."""
 
+from typing import Any
+
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.results.disk.models import compare, known
 from tl_reward.results.store import Results
 
 
 def record_model(results: Results, label: str, model: HookedRewardModel) -> None:
-    """Keeps in a run's provenance which model it calls `label`: path, architecture, sizes and a hash of the weights. `check_model` and
-    `Results.merge` compare with that.
+    """Keeps in a run's provenance which model it calls `label`: path, architecture, sizes, a hash of the weights, and where its reward is
+    read. `check_model` and `Results.merge` compare with that.
 
     Raises:
         InputError: the run calls another model by that name.
     """
     models = results.provenance.setdefault("models", {})
-    compare(label, known(models, label), model.origin.to_json(), "this run holds another model of that name: use another name for one")
-    models[label] = model.origin.to_json()
+    compare(label, known(models, label), _told_of(model), "this run holds another model of that name: use another name for one")
+    models[label] = _told_of(model)
 
 
 def check_model(results: Results, label: str, model: HookedRewardModel, *, other_model: bool = False) -> None:
@@ -30,4 +32,8 @@ def check_model(results: Results, label: str, model: HookedRewardModel, *, other
     """
     if not other_model:
         helps = "its neurons are not this one's; with other_model=True (--other-model) they are taken all the same"
-        compare(label, known(results.provenance.get("models"), label), model.origin.to_json(), helps)
+        compare(label, known(results.provenance.get("models"), label), _told_of(model), helps)
+
+
+def _told_of(model: HookedRewardModel) -> dict[str, Any]:
+    return {**model.origin.to_json(), "readout": model.readout}
