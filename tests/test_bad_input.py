@@ -192,8 +192,8 @@ def labelled(tmp_path: Path) -> Path:
         ({"objective": "harmless"}, "no harmless pairs; it has helpful"),
         ({"subset": "maths"}, "no subset 'maths'; it has chat, code"),
         ({"split": "test"}, "no split 'test'; it has train"),
-        ({"limit": 0}, "limit must be at least 1, got 0"),
-        ({"limit": -3}, "limit must be at least 1, got -3"),
+        ({"limit": 0}, "limit must be a whole number of at least 1, got 0"),
+        ({"limit": -3}, "limit must be a whole number of at least 1, got -3"),
     ],
 )
 def test_filter(filters: dict, says: str, labelled: Path):

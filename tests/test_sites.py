@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
@@ -218,3 +219,12 @@ def test_residual_sites_add_up(cache):
     at = {kind: cache[Site(0, kind).hook_name] for kind in get_args(SiteKind)}
     torch.testing.assert_close(at["resid_mid"], at["resid_pre"] + at["attn_out"])
     torch.testing.assert_close(at["resid_post"], at["resid_mid"] + at["mlp_out"])
+
+
+def test_a_set_of_what_torch_and_numpy_give():
+    mask = torch.tensor([[False, True], [True, False]])
+    expected = NeuronSet([(0, 1), (1, 0)])
+    assert NeuronSet(mask.nonzero()) == NeuronSet(np.argwhere(mask.numpy())) == expected
+    assert NeuronSet((0, int(i)) for i in torch.tensor([1, 0])) == NeuronSet([(0, 0), (0, 1)])
+    with pytest.raises(InputError, match="of whole numbers"):
+        NeuronSet(mask.float())

@@ -86,7 +86,7 @@ def _problems(label: str, value: Any, hint: Any) -> Iterator[str]:
             alone = found[:1] if len(inner) == 2 and inner[1] is type(None) else []
             yield next(filter(None, (*deep, *alone)), _wrong(label, hint, value))
     elif origin is Literal:
-        if not any(type(value) is type(each) and value == each for each in inner):
+        if not any(isinstance(value, type(each)) and isinstance(each, bool) == isinstance(value, bool) and value == each for each in inner):
             yield _wrong(label, hint, value)
     elif origin in (Sequence, list):
         yield from _problems_of_list(label, value, inner[0])
@@ -101,7 +101,7 @@ def _problems(label: str, value: Any, hint: Any) -> Iterator[str]:
 
 
 def _problems_of_list(label: str, value: Any, inner: Any) -> Iterator[str]:
-    if isinstance(value, (str, bytes, Mapping)) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
+    if isinstance(value, (str, bytes, Mapping)) or not (hasattr(value, "__len__") and hasattr(value, "__iter__")):
         hint = " by itself: put it in brackets" if hasattr(value, "hooks") else ""
         yield f"{label} must be a list, got {shown(value)}{hint}"
     else:
@@ -126,12 +126,19 @@ def _is_of(value: Any, hint: Any, origin: Any) -> bool:
 
 
 def is_whole(value: Any) -> bool:
-    """A whole number, of numpy too; True and False are none."""
+    """A whole number, of numpy and torch too; True and False are none."""
+    value = _scalar(value)
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _is_number(value: Any) -> bool:
+    value = _scalar(value)
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _scalar(value: Any) -> Any:
+    """What a tensor or an array of no dimensions holds; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
 def _wrong(label: str, hint: Any, value: Any) -> str:

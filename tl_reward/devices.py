@@ -14,7 +14,7 @@ def check_device(device: str | torch.device | None, dtype: torch.dtype | None = 
     except (RuntimeError, TypeError):
         raise InputError(f"no device {device!r}; there is {', '.join(devices())}") from None
     here = {torch.device(name) for name in devices()}
-    if wanted.type == "cpu":
+    if wanted.type == "cpu" and wanted.index in (None, 0):
         return
     if not any(wanted.type == each.type and wanted.index in (None, each.index) for each in here):
         raise InputError(f"no device {str(device)!r} on this machine; there is {', '.join(devices())}")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -24,8 +25,8 @@ class NeuronSet:
 
     coords: tuple[tuple[int, int], ...] = ()
 
-    def __init__(self, coords: Iterable[tuple[int, int]] = ()) -> None:
-        unique = sorted({(int(layer), int(neuron)) for layer, neuron in _whole(coords)})
+    def __init__(self, coords: Iterable[tuple[int, int]] | Tensor | np.ndarray = ()) -> None:
+        unique = sorted({*_whole(coords)})
         negative = [coord for coord in unique if min(coord) < 0]
         if negative:
             raise InputError(f"layers and neurons must be at least 0, got {negative[0]}")
@@ -176,14 +177,14 @@ def count_of(fraction: float, units: int) -> int:
     return count
 
 
-def _whole(coords: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+def _whole(coords: Iterable[tuple[int, int]] | Tensor | np.ndarray) -> Iterator[tuple[int, int]]:
     """Pairs of whole numbers as they are. Raises InputError for anything else: int(0.5) would be neuron 0."""
     if not isinstance(coords, Iterable) or isinstance(coords, (str, bytes)):
         raise InputError(f"neurons must be pairs (layer, neuron), got {shown(coords)}")
-    for coord in coords:
+    for coord in coords.tolist() if isinstance(coords, (Tensor, np.ndarray)) else coords:  # as mask.nonzero() and np.argwhere give them
         if not isinstance(coord, Sequence) or len(coord) != 2 or not all(type(i) is int or is_whole(i) for i in coord):
             raise InputError(f"neurons must be pairs (layer, neuron) of whole numbers, got {coord!r}")
-        yield coord
+        yield int(coord[0]), int(coord[1])
 
 
 def tied_at_cut(score: Float[Tensor, "layer neuron"], k: int) -> int:

@@ -1,10 +1,17 @@
 """A saved state goes on with the same edits alone: their code, and all that it reads, is compared."""
 
+import collections
+import copy
+import datetime
+import decimal
 import functools
+import random
+import re
 import sys
 import textwrap
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +21,9 @@ from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.interventions.from_functions import intervention
+from tl_reward.interventions.patches import Patch, Source
 from tl_reward.neurons import NeuronSet
+from tl_reward.running.scoring import score
 from tl_reward.sites import Site
 
 EDIT = """
@@ -121,3 +130,28 @@ def test_examples_do_not_go_on_with_another_body(tiny, tmp_path):
     collect(2.0)
     with pytest.raises(InputError, match=r"saved state of something else \(other interventions\); delete it"):
         collect(2.5)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (np.float32(0.5), np.float32(-3.0)), (np.int64(1), np.int64(2)), (range(3), range(4)), (slice(1), slice(2)),
+        (collections.deque([1]), collections.deque([2])), (datetime.date(2024, 1, 1), datetime.date(2024, 1, 2)),
+        (decimal.Decimal("1"), decimal.Decimal("2")), (bytearray(b"a"), bytearray(b"b")), (random.Random(1), random.Random(2)),
+        (np.random.default_rng(1), np.random.default_rng(2)), (re.compile("a"), re.compile("b")), (1, 1.0), (np.float32(1), 1.0),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_values_that_differ_have_other_hashes(one, other):
+    assert content_hash(one) != content_hash(other)
+    assert content_hash(one) == content_hash(copy.deepcopy(one))
+
+
+def test_what_an_edit_only_keeps_at_hand_is_no_part_of_it(tiny):
+    pairs = load_pairs("embedded", split="find", limit=2)
+    neurons, source = NeuronSet([(0, 3), (1, 4)]), Source(tiny)
+    edits = [ZeroAblation(neurons), Patch(source, [Site(1, "resid_post")])]
+    before = content_hash(edits)
+    neurons.by_layer()
+    score(tiny, pairs, interventions=edits)
+    assert content_hash(edits) == before

@@ -8,12 +8,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
 from helpers.tiny_tokenizers import byte_tokenizer
 
-from tl_reward.data.pairs import Message, PreferencePair, pairs_of_row, parse_transcript
+from tl_reward.data.pairs import Message, PreferencePair, check_unique_ids, pairs_of_row, parse_transcript
 from tl_reward.data.readers import EMBEDDED, HH_DATA_DIRS, SUFFIXES, load_pairs
 from tl_reward.data.text import render
 from tl_reward.errors import InputError
@@ -352,3 +353,11 @@ def test_what_is_odd_is_counted_in_one_warning(tmp_path: Path):
         "1 of 4 pairs with a blank prompt; 1 of 4 pairs with a NUL character; 1 of 4 pairs there more than once"
     )
     assert [pair.where for pair in pairs] == [f"{file}:{line}" for line in (1, 2, 3, 4)]
+
+
+def test_an_id_that_is_a_best_of_n_row_too_is_refused():
+    rows = pairs_of_row({"id": "1", "prompt": "q", "chosen": ["a"], "rejected": ["b", "c"]}, "x")
+    alone = pairs_of_row({"id": np.int64(1), "prompt": "q", "chosen": "a", "rejected": "b"}, "x")
+    with pytest.raises(InputError, match="'1' is the id of a pair and of a best-of-n row"):
+        check_unique_ids([*rows, *alone], "pairs")
+    check_unique_ids(rows, "pairs")

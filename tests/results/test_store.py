@@ -15,15 +15,20 @@ import pyarrow.parquet
 import pytest
 import torch
 
+from tl_reward.analyses.discovery import discover
 from tl_reward.data.pairs import PreferencePair, data_hash, parse_transcript
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
+from tl_reward.interventions.from_functions import intervention
 from tl_reward.measures.json_types import EstimateJson
 from tl_reward.results import store
 from tl_reward.results.disk.folder import check_run_folder
 from tl_reward.results.provenance import provenance
+from tl_reward.results.record_neurons import record_discovery
 from tl_reward.results.sections import SECTIONS, DiscoveryEntry, ScoresEntry, Sections
 from tl_reward.results.store import Results
+from tl_reward.show.run_folder import run_folder
+from tl_reward.sites import Site
 
 ESTIMATE: EstimateJson = {"value": 0.5, "low": 0.25, "high": 1.0, "n": 2}
 SCORES: ScoresEntry = {
@@ -452,3 +457,18 @@ def test_data_hash_is_that_of_the_pairs_and_not_of_their_file(ids: bool, tmp_pat
     (tmp_path / "pairs.json").write_text(json.dumps(rows, indent=2, ensure_ascii=False), encoding="utf-8")
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "pairs.parquet")
     assert len({data_hash(load_pairs(file)) for file in tmp_path.iterdir()}) == 1
+
+
+def test_shares_of_bfloat16_sums_are_kept(tiny, tmp_path):
+    pairs = load_pairs("embedded", split="find", limit=7)
+    results = Results()
+    edit = intervention(Site(0, "mlp_post"))(lambda x: x.abs() + 1)  # every neuron is always positive: shares are sums of many ones
+    record_discovery(results, "m", "data", discover(tiny, pairs, sums_dtype=torch.bfloat16, interventions=[edit]))
+    assert Results.load(results.save(tmp_path / "run")).names() == results.names()
+
+
+def test_what_is_no_json_in_the_provenance_does_not_lose_a_run(tmp_path, capsys):
+    with pytest.raises(InputError, match="the results are in"), run_folder(tmp_path / "run", seed=3) as results:
+        results.provenance["config"] = {"out": tmp_path}
+    (kept,) = tmp_path.glob("run-rescued-*")
+    assert Results.load(kept).provenance["seed"] == 3

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 from tl_reward.errors import InputError
@@ -127,7 +128,8 @@ def parse_transcript(text: str) -> Transcript:
 
 
 def check_unique_ids(pairs: Iterable[PreferencePair], source: str) -> None:
-    """Raises InputError where two pairs share an id: reports, groups and intervals would mix them up."""
+    """Raises InputError where two pairs, or a pair and a best-of-n row, share an id: reports, groups and intervals would mix them up."""
+    pairs = list(pairs)
     seen: dict[str, str | None] = {}
     for pair in pairs:
         if not isinstance(pair, PreferencePair):
@@ -136,6 +138,8 @@ def check_unique_ids(pairs: Iterable[PreferencePair], source: str) -> None:
             places = f" ({seen[pair.id]} and {pair.where})" if seen[pair.id] and pair.where else ""
             raise InputError(f"{source}: two pairs have the id {pair.id!r}{places}; ids must be unique")
         seen[pair.id] = pair.where
+    if both := next((pair.group for pair in pairs if pair.group in seen and pair.group != pair.id), None):
+        raise InputError(f"{source}: {both!r} is the id of a pair and of a best-of-n row; ids must be unique")
 
 
 def pairs_of_row(row: Any, default_id: str, where: str | None = None) -> list[PreferencePair]:
@@ -182,7 +186,7 @@ def _label(key: str, value: Any) -> str | None:
     """Ids and labels are text or whole numbers; what a table leaves out is None, or nan."""
     if value is None or (isinstance(value, float) and value != value):
         return None
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+    if isinstance(value, bool) or not isinstance(value, (str, Real)):
         raise InputError(f"{key} must be text or a number, got {_shown(value)}")
     return str(value)
 

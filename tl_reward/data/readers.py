@@ -15,6 +15,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from tl_reward.arguments import is_whole
 from tl_reward.data.pairs import OBJECTIVES, BadPair, Objective, PreferencePair, check_unique_ids, pairs_of_row
 from tl_reward.errors import InputError, first_line
 
@@ -72,8 +73,8 @@ def load_pairs(
     """
     if objective is not None and objective not in OBJECTIVES:
         raise InputError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
-    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise InputError(f"limit must be at least 1, got {limit}")
+    if limit is not None and (not is_whole(limit) or limit < 1):
+        raise InputError(f"limit must be a whole number of at least 1, got {limit}")
     if on_bad not in ("error", "drop"):
         raise InputError(f"on_bad must be error or drop, got {on_bad!r}")
     if source == EMBEDDED:

@@ -66,7 +66,7 @@ def _dated(template: str) -> str:
     if _ASKS not in template:
         return template
     written = "format"
-    for letter in "aAbBcdefHIjmMpSUwxXyYZ":
+    for letter in "aAbBcCdDeFgGhHIjmMpRSTuUVwxXyYZ":
         for code in (f"%{letter}", f"%-{letter}"):
             value = TEMPLATE_DATE.strftime(code.replace("-", ""))
             value = value.lstrip("0") or "0" if "-" in code else value

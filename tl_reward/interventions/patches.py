@@ -35,10 +35,10 @@ class Source:
     """
 
     model: HookedRewardModel
-    _names: dict[str, None] = field(default_factory=dict, repr=False)
-    _kept: dict[str, Tensor] = field(default_factory=dict, repr=False)
-    _state: tuple[Any, ...] = field(default=(), repr=False)
-    _tokens: dict[Where | int, "PairTokens"] = field(default_factory=dict, repr=False)
+    _names: dict[str, None] = field(default_factory=dict, init=False, repr=False)
+    _kept: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
+    _state: tuple[Any, ...] = field(default=(), init=False, repr=False)
+    _tokens: dict[Where | int, "PairTokens"] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         check_argument("model", self.model, HookedRewardModel)

@@ -34,10 +34,10 @@ def inner_options(given: Mapping[str, Any], cfg: HookedTransformerConfig, *, is_
         if given.get(name) is not None and given[name] is not False:
             raise InputError(f"{name} has no meaning for a reward model, which predicts no next token")
     first = given.get("prepend_bos")
-    if isinstance(first, bool) and (not is_text or first != cfg.default_prepend_bos):
+    if isinstance(first, bool) and first != (is_text and cfg.default_prepend_bos):  # no token is put before tokens
         raise InputError("prepend_bos is not taken: whether a text begins with that token is up to its tokenizer; pass tokens instead")
     side = given.get("padding_side")
-    if side is not None and not (is_text and side in ("left", "right")):
+    if side is not None and side not in (("left", "right") if is_text else ("right",)):
         raise InputError(f"padding_side is left or right, and for texts; tokens come with an attention_mask; got {side!r}")
     return {name: value for name, value in given.items() if name not in (*_EMPTY, "prepend_bos", "padding_side")}
 

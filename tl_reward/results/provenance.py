@@ -22,7 +22,7 @@ def provenance(*, seed: int | None = None, data: Mapping[str, Sequence[Preferenc
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join([Path(sys.argv[0]).name, *_without_secrets(sys.argv[1:])]),
-        "seed": seed,
+        "seed": None if seed is None else int(seed),
         "commit": _commit(),
         "versions": {"python": platform.python_version()}
         | {name: _version(name) for name in ("tl_reward", "torch", "transformer_lens", "transformers", "numpy")},

@@ -1,5 +1,6 @@
 """What stands around every analysis: the run folder is checked before it, written after it, and its summary printed."""
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -57,12 +58,14 @@ def run_folder(
 
 def _rescued(results: Results, out: Path) -> str:
     """Writes results to another place than the one that failed, and says where they are."""
-    if parallel.count() > 1:  # each process has the error, and the first one alone would wait for the others
-        return "the results are lost"
+    if not parallel.is_first():
+        return "the first process says where the results are"
+    results.provenance = json.loads(json.dumps(results.provenance, default=str))  # what is no JSON there must not fail once more
     name = f"{out.absolute().name[:100]}-rescued-{datetime.now():%Y%m%d-%H%M%S}"
     for parent in (out.absolute().parent, Path(tempfile.gettempdir())):
         try:
-            return f"the results are in {results.save(parent / name).resolve()}"
+            results._write(parent / name, overwrite=False)  # not `save`, which waits for the other processes
+            return f"the results are in {(parent / name).resolve()}"
         except InputError:
             continue
     return "nor could they be written beside it, or to the folder for temporary files"

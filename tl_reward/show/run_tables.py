@@ -106,8 +106,10 @@ def _print_overlap(name: str, entry: OverlapEntry, console: Console) -> None:
 def _print_ablation(name: str, entry: AblationEntry, console: Console) -> None:
     table = Table("zeroed", "neurons", Column("accuracy [95 %]", no_wrap=True), "random draws", title=f"Ablation: {name}")
     table.add_row("none", "0", _estimate(entry["clean"]["accuracy"]), "")
+    # Where other shares have random sets, this one has none because a layer is over half full; else perhaps none were asked for.
+    none = "none: a layer is over half full" if any(point["random_accuracy"] for point in entry["points"]) else "none drawn"
     for point in entry["points"]:
-        drawn = ", ".join(f"{v:.3f}" for v in point["random_accuracy"]) or "none: a layer is over half full"
+        drawn = ", ".join(f"{v:.3f}" for v in point["random_accuracy"]) or none
         table.add_row(f"top {point['fraction']:.0%}", str(point["neurons"]), _estimate(point["ranked"]["accuracy"]), drawn)
     print_table(table, console)
     _print_caution(entry, console)

@@ -1,11 +1,13 @@
 """Of what is a saved state? All that decides what is collected, the code of edits included."""
 
+import copyreg
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from dataclasses import fields, is_dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from types import CodeType, EllipsisType, FunctionType, MappingProxyType, MethodType, ModuleType
 from typing import Any
@@ -16,8 +18,9 @@ import torch
 from tl_reward.analyses.examples import passes
 from tl_reward.analyses.examples.passes import Task
 from tl_reward.interventions.user_code import is_theirs
+from tl_reward.model.reward_model import HookedRewardModel
 
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, Path, torch.dtype, torch.device, EllipsisType)
+_PLAIN = (type(None), bool, int, float, complex, str, bytes, Path, torch.dtype, torch.device, EllipsisType, np.generic, range, slice)
 
 
 def identity_of(task: Task, interventions: Any) -> dict[str, str]:
@@ -77,6 +80,8 @@ class _Reader:
                 return [str(value.dtype), str(tuple(value.shape)), plain.view(torch.uint8).numpy()]
             case np.ndarray() if value.dtype != object:
                 return [str(value.dtype), str(value.shape), np.ascontiguousarray(value).view(np.uint8)]
+            case HookedRewardModel():  # its tables of rotations grow as it runs
+                return [self.digest(dict(value.named_parameters()))]
             case torch.Generator():
                 return [self.digest(value.get_state())]
             case list() | tuple():
@@ -101,9 +106,13 @@ class _Reader:
             case partial():
                 return [self.digest(part) for part in (value.func, value.args, value.keywords)]
         if isinstance(value, _PLAIN):
-            return [repr(value)]
-        slots = [name for kind in type(value).__mro__ for name in _slots(kind) if hasattr(value, name)]
-        held = {name: getattr(value, name) for name in slots} | getattr(value, "__dict__", {})
+            return [_name(value), repr(value)]
+        held = _held(value)
+        if not held or type(value).__module__ in sys.stdlib_module_names:  # its value is out of sight: it says what it is made again from
+            with suppress(TypeError):
+                parts = copyreg.dispatch_table.get(type(value), lambda value: value.__reduce_ex__(4))(value)
+                if isinstance(parts, tuple):
+                    return [_name(value), *(self.digest(list(part) if isinstance(part, Iterator) else part) for part in parts[1:])]
         return [_name(value), self.digest(type(value)), self.digest(dict(sorted(held.items())))]
 
     def _function(self, function: FunctionType) -> list[bytes]:
@@ -118,6 +127,16 @@ class _Reader:
     def _class(self, kind: type) -> list[bytes]:
         own = {name: part for name, part in vars(kind).items() if name not in _OF_PYTHON}
         return [self.digest(part) for part in (kind.__bases__, dict(sorted(own.items())))]
+
+
+def _held(value: Any) -> dict[str, Any]:
+    """An object's attributes, without what it only keeps at hand: cached properties, and a dataclass' fields that are no arguments."""
+    slots = [name for kind in type(value).__mro__ for name in _slots(kind) if hasattr(value, name)]
+    held = {name: getattr(value, name) for name in slots} | getattr(value, "__dict__", {})
+    kept = {name for kind in type(value).__mro__ for name, part in vars(kind).items() if isinstance(part, cached_property)}
+    if is_dataclass(value):
+        kept |= {each.name for each in fields(value) if not each.init}
+    return {name: part for name, part in held.items() if name not in kept}
 
 
 def _name(value: Any) -> str:

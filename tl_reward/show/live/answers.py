@@ -26,7 +26,7 @@ from tl_reward.running.scoring import sweep
 from tl_reward.sites import Site, unit_shape
 
 EditKind = Literal["zero", "mean", "scale", "patch"]
-MAX_TOKENS = 1024  # of a transcript: the default of `max_length`
+MAX_TOKENS = 1024  # of a transcript: an answer should come while one waits
 
 
 class Cancelled(BaseException):
