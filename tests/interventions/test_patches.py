@@ -297,7 +297,7 @@ def test_tokens_of_a_pair_are_those_that_are_aligned(tiny):
 def test_bad_patches_are_refused_in_one_line(tiny):
     with pytest.raises(InputError, match="a place in the transcript is for patches within a pair"):
         Patch(Source(tiny), [Site(0, "mlp_out")], where=-1)
-    with pytest.raises(InputError, match="where must be one of readout, response, all, .*got 'prompt'"):
+    with pytest.raises(InputError, match=r"where must be one of readout, response, all, .*got 'prompt'"):
         Patch(Source(tiny), [Site(0, "mlp_out")], where=cast(Any, "prompt"))
     with pytest.raises(InputError, match="hook_reward cannot be patched"):
         Patch(Source(tiny), ["hook_reward"])
@@ -310,7 +310,7 @@ def test_bad_patches_are_refused_in_one_line(tiny):
         Patch(Source(tiny), "blocks.0.hook_mlp_out")
     with pytest.raises(InputError, match=r"neuron must be in \[0, 48\), got 48"):
         PathPatch(tiny, Source(tiny), NeuronSet([(0, 48)]))
-    with pytest.raises(InputError, match="where must be one of readout, response, all, .*got 'prompt'"):
+    with pytest.raises(InputError, match=r"where must be one of readout, response, all, .*got 'prompt'"):
         PathPatch(tiny, Source(tiny), Site(0, "mlp_out"), where=cast(Any, "prompt"))
     with pytest.raises(InputError, match="does nothing unless use_hook_mlp_in is on"):
         score(tiny, PAIRS, interventions=[Patch(Source(tiny), ["blocks.0.hook_mlp_in"])])
