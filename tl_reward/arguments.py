@@ -101,7 +101,7 @@ def _problems(label: str, value: Any, hint: Any) -> Iterator[str]:
 
 
 def _problems_of_list(label: str, value: Any, inner: Any) -> Iterator[str]:
-    if isinstance(value, (str, bytes, Mapping)) or not (hasattr(value, "__len__") and hasattr(value, "__iter__")):
+    if isinstance(value, (str, bytes, Mapping)) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
         hint = " by itself: put it in brackets" if hasattr(value, "hooks") else ""
         yield f"{label} must be a list, got {shown(value)}{hint}"
     else:

@@ -55,9 +55,9 @@ class ExamplesCommand:
         self.output.check()
         if bool(self.neurons) == (self.ranking is not None):
             raise InputError("give either --neurons or --ranking")
+        run = Results.load(self.ranking) if self.ranking is not None else None
         (plain,), (name,) = named((self.model,)), self.running.named((self.model,))
         neurons = NeuronSet.parse(self.neurons)
-        run = Results.load(self.ranking) if self.ranking is not None else None
         if self.ranking is not None and run is not None:
             with reading(self.ranking):
                 neurons = neurons_to_show(run, self.running.recorded(run, plain), most=self.most)

@@ -144,9 +144,9 @@ class EffectsCommand:
             raise InputError(f"sets are zeroed; kind {self.kind} is for --neurons")
         if self.kind == "mean" and self.site == "attn_z":
             raise InputError("kind mean is for neurons; for heads choose zero, resample or halve")
+        source_run = Results.load(self.sets) if self.sets else None
         (plain,), (name,) = named((self.model,)), self.running.named((self.model,))
         given = NeuronSet.parse(self.neurons) if self.neurons else None
-        source_run = Results.load(self.sets) if self.sets else None
         with reading(*([self.sets] if self.sets else [])):
             found = sets_of(source_run, self.running.recorded(source_run, plain)) if source_run else None
         data = self.data.load(split="test", embedded="test")
@@ -249,8 +249,8 @@ class AblateCommand:
         from tl_reward.results.store import Results
 
         self.output.check()
+        run = Results.load(self.ranking)  # before the model: its base may have to be fetched
         (plain,), (name,) = named((self.model,)), self.running.named((self.model,))
-        run = Results.load(self.ranking)
         with reading(self.ranking):
             found = ranking_of(run, self.running.recorded(run, plain), self.score, self.site)
         for fraction in self.fractions:
