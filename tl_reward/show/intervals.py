@@ -6,7 +6,7 @@ from typing import Any
 from tl_reward.measures.intervals import FEW, bracket_text
 from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson
 
-NOTE = f"*: fewer than {FEW} prompts, so the interval is rough and likely too narrow. [–]: none, over one prompt."
+NOTE = f"*: fewer than {FEW} prompts (or neurons, where these count), so the interval is rough and likely too narrow. [–]: none, over one."
 
 
 def ends(value: EstimateJson | MaybeEstimateJson) -> tuple[float, float] | None:
