@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import filelock
 import pytest
 
 from tl_reward.errors import InputError
@@ -139,3 +140,16 @@ def test_without_pip_the_one_that_python_carries_is_used(monkeypatch):
         embedded._pip()
     missing.clear()
     assert embedded._pip() == [sys.executable, "-m", "pip"]
+
+
+@pytest.mark.parametrize("error", [OSError(95, "Operation not supported"), NotImplementedError("no flock")])
+def test_a_cache_that_cannot_be_locked_is_prepared_all_the_same(tmp_path, monkeypatch, error):
+    def without_locks(self):
+        raise error
+
+    prepared: list[Path] = []
+    monkeypatch.setattr(filelock.FileLock, "_acquire", without_locks)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(embedded, "_is_sound", lambda folder: bool(prepared))
+    monkeypatch.setattr(embedded, "_prepare", prepared.append)
+    assert [embedded.base_folder()] == prepared

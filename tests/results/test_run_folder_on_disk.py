@@ -197,3 +197,23 @@ def test_a_save_that_is_killed(moment: Callable[[Path, Path], None], seed: int, 
         check_run_folder(run)
     Results(provenance={"seed": 3}).save(run, overwrite=True)
     assert Results.load(run).provenance == {"seed": 3} and names(run) == FILES
+
+
+def test_a_file_that_is_moved_while_it_is_looked_at_is_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A reader that comes while a save moves its files up: it asks whether a file is there, and then whether that is a plain file."""
+    run = NEW.save(tmp_path / "run")
+    saved = run / ".saved"
+    saved.mkdir()
+    for name in FILES:
+        os.replace(run / name, saved / name)
+    there = Path.is_file
+
+    def moved_before(path: Path) -> bool:
+        if path == saved / "tensors.safetensors" and path.exists():
+            for name in FILES:
+                os.replace(saved / name, run / name)
+            saved.rmdir()
+        return there(path)
+
+    monkeypatch.setattr(Path, "is_file", moved_before)
+    assert Results.load(run).provenance == {"seed": 2} and names(run) == FILES

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from filelock import FileLock
 
 from tl_reward.errors import InputError, first_line
+from tl_reward.locks import locked
 from tl_reward.model.origin import digest_of
 
 BASE = "smollm2-135m-instruct"
@@ -59,7 +59,7 @@ def base_folder() -> Path:
     if not _is_sound(folder):
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.parent / ".lock"):  # of two first runs, one prepares and the other waits
+            with locked(folder.parent / ".lock"):  # of two first runs, one prepares and the other waits
                 if not _is_sound(folder):
                     _prepare(folder)
         except OSError as error:

@@ -16,9 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock, Timeout
-
 from tl_reward.errors import InputError
+from tl_reward.locks import locked
 
 JSON, TENSORS = "results.json", "tensors.safetensors"
 _PAGE = ("dashboard.html", "dashboard.data")
@@ -157,23 +156,16 @@ def _remove(paths: "Iterator[Path] | list[Path]") -> None:
 def _alone(folder: Path) -> Iterator[bool]:
     """Behind a lock; gives whether there is one."""
     path = folder / _LOCK
-    lock = FileLock(path, timeout=_WAIT)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(f"{named(folder)}: another process has been writing it for {_WAIT} s") from None
-    except (OSError, NotImplementedError):
-        yield False
-        return
-    try:
-        yield True
-    finally:
+    with locked(path, busy=f"{named(folder)}: another process has been writing it for {_WAIT} s", wait=_WAIT) as why:
+        try:
+            yield why is None
+        finally:
+            if why is None:
+                with suppress(OSError):
+                    path.unlink()  # while it is ours: who waits for it sees that it is gone, and makes one of its own
+    if why is None and os.name == "nt":  # which deletes no file that is open
         with suppress(OSError):
-            path.unlink()  # while it is ours: who waits for it sees that it is gone, and makes one of its own
-        lock.release()
-        if os.name == "nt":
-            with suppress(OSError):
-                path.unlink()
+            path.unlink()
 
 
 def read_run(folder: Path, read: Callable[[Path, Path], Read]) -> Read:
@@ -189,12 +181,9 @@ def read_run(folder: Path, read: Callable[[Path, Path], Read]) -> Read:
             if _file(folder, JSON).is_file():
                 continue
             raise InputError(f"{named(folder)}: no run folder ({JSON} is missing)")
-        for path in paths:
-            if not path.resolve().is_relative_to(folder.resolve()):
-                raise InputError(f"{named(folder)}: {path.name} is a link to {named(path.resolve())}, which is not in the folder")
-            if path.exists() and not path.is_file():
-                raise InputError(f"{named(folder)}: run is damaged ({path.name} is no file)")  # a pipe would be waited for
         try:
+            for path in paths:
+                _check_file(folder, path)
             result = read(*paths)
         except Exception:
             if paths == (_file(folder, JSON), _file(folder, TENSORS)) and _state(paths[0]) == before:
@@ -203,6 +192,14 @@ def read_run(folder: Path, read: Callable[[Path, Path], Read]) -> Read:
         if _state(_file(folder, JSON)) == before:
             return result
     raise InputError(f"{named(folder)}: the run changes all the time; read it when no process writes it")
+
+
+def _check_file(folder: Path, path: Path) -> None:
+    """Raises InputError for what is not to be opened: a link out of the folder, and a pipe, which would be waited for."""
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{named(folder)}: {path.name} is a link to {named(path.resolve())}, which is not in the folder")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{named(folder)}: run is damaged ({path.name} is no file)")
 
 
 def _file(folder: Path, name: str) -> Path:

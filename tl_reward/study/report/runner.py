@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from tl_reward import parallel
-from tl_reward.errors import InputError, first_line
+from tl_reward.errors import InputError
+from tl_reward.locks import locked
 from tl_reward.results.provenance import provenance
 from tl_reward.show.console import quiet
 from tl_reward.study.compute.cells import Cell, cells
@@ -62,18 +62,11 @@ def _alone(out: Path) -> Iterator[None]:
     """Raises InputError where another process is at work in the folder. The lock goes with the process that holds it; the empty file stays.
     Some file systems have no locks: there the user is told to see to it."""
     out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(f"{out}: another reproduction is at work there; wait for it, or give another --out") from None
-    except (OSError, NotImplementedError) as error:
-        why = first_line(error)
-        warnings.warn(f"{out}: the folder cannot be locked ({why}); start no second reproduction there meanwhile", stacklevel=2)
-    try:
+    busy = f"{out}: another reproduction is at work there; wait for it, or give another --out"
+    with locked(out / ".lock", busy=busy, wait=0) as why:
+        if why is not None:
+            warnings.warn(f"{out}: the folder cannot be locked ({why}); start no second reproduction there meanwhile", stacklevel=2)
         yield
-    finally:
-        lock.release()
 
 
 def _run(inputs: Inputs, out: Path, jobs: int) -> Path:
