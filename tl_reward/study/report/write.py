@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from tl_reward.show.page.blocks import elements, figure_json, filled, front, json_block, plotly_block, policy
 from tl_reward.study.findings.claims import Verdict, claims_table
@@ -100,7 +101,8 @@ def _page(matrix: Matrix, tables: Sequence[Table], about: Mapping[str, str]) -> 
 
 def _section(table: Table) -> str:
     name = _html(heading(table.name))
-    height = int((table.figure.layout.height or 460) if table.figure else 0)
+    layout: Any = table.figure.layout if table.figure else {}  # plotly's attributes are made as it runs, and no checker knows them all
+    height = int(layout["height"] or 460) if table.figure else 0
     plot = f'<div class="plot" id="{table.name}" style="height:{height}px" role="img" aria-label="{name}"></div>' if table.figure else ""
     head = "".join(f"<th>{_html(column)}</th>" for column in table.columns)
     body = "\n".join("<tr>" + "".join(map(_value, row)) + "</tr>" for row in table.rows)
