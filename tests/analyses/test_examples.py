@@ -291,6 +291,15 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tiny, tmp_path, monkeypatch,
     assert again == every[calls:]
 
 
+def test_weights_are_hashed_only_where_a_state_is_kept(tiny, tmp_path, monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(collect, "identity_of", lambda *_: asked.append(1) or {})
+    collect_examples(tiny, PAIRS, NEURONS)
+    assert not asked
+    collect_examples(tiny, PAIRS, NEURONS, saved=tmp_path / "partial")
+    assert asked == [1]
+
+
 def test_a_cut_within_a_chunk_leaves_the_chunk_before(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(passes, "CHUNK", 2)
     whole, add, calls = collect_examples(tiny, PAIRS, NEURONS), passes.Details.layer, []

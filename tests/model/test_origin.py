@@ -39,6 +39,12 @@ def test_two_folders_of_one_name_are_two_models(folder, tmp_path):
     assert load(folder, device="cpu").origin.weights == load(moved, device="cpu").origin.weights
 
 
+def test_files_that_nobody_reads_are_no_part_of_a_model(folder):
+    before = load(folder, device="cpu").origin
+    (folder / "consolidated.safetensors").write_bytes(b"another format of the same weights")
+    assert load(folder, device="cpu").origin == before
+
+
 def test_precision_and_threads_do_not_change_what_a_model_is(folder):
     one = load(folder, device="cpu").origin
     torch.set_num_threads(2)

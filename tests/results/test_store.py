@@ -341,6 +341,21 @@ def test_what_was_put_in_past_add_is_checked_when_it_is_saved(tmp_path: Path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("change", ["a key is gone", "a number is text", "a section is none"])
+def test_what_load_would_refuse_is_not_saved(change: str, tmp_path: Path):
+    made = results()
+    sections: Any = made.sections
+    if change == "a key is gone":
+        del sections["discovery"]["mixed"]["pairs"]
+    elif change == "a number is text":
+        sections["discovery"]["mixed"]["tokens"] = "6"
+    else:
+        sections["scores"] = None
+    with pytest.raises(InputError, match="run is not written: "):
+        made.save(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_section_and_entry_know_the_type_of_each_section():
     types = dict(re.findall(r"^    (\w+): dict\[str, (\w+)\]$", inspect.getsource(Sections), re.M))
     assert list(types) == list(SECTIONS)

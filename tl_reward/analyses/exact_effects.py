@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, Unpack
+from typing import Literal, Unpack, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -233,10 +233,8 @@ def compare_with_exact(
     values = {name: estimate.double().numpy() for name, estimate in estimates.items()}
     sample = sample_neurons(values, top=top, random=random, seed=seed)
     # With the limit of a backward pass, so that these are the pairs that estimates come from.
-    encoded = encode_for(
-        model, pairs, gradients=True, max_memory_gb=options.get("max_memory_gb"), max_length=options.get("max_length"),
-        overlong=options.get("overlong", "drop"), on_bad=options.get("on_bad", "error"),
-    )  # fmt: skip
+    run = cast(RunOptions, {name: value for name, value in options.items() if name in RunOptions.__annotations__})
+    encoded = encode_for(model, pairs, gradients=True, **run)
     effects = neuron_effects(model, encoded, sample.top | sample.random, **options)
     coords = [place for neurons in effects.sets.values() for place in neurons]
     estimated = {name: np.array([value[place] for place in coords]) for name, value in values.items()}

@@ -100,10 +100,11 @@ class ScoreCommand:
 
         self.output.check()
         data = self.data.load(split="test", embedded="test")
+        options = self.running.options_on(self.data)
         with self.output.run(data) as results:
             for name, model in self.running.models(self.models, results):
                 for dataset, pairs in data.items():
-                    scores = score(model, pairs, progress=f"{name}: {dataset}", **self.running.options_on(self.data))
+                    scores = score(model, pairs, progress=f"{name}: {dataset}", **options)
                     record_scores(results, name, dataset, scores)
 
 

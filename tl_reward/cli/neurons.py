@@ -43,12 +43,11 @@ class DiscoverCommand:
         self.output.check()
         data = self.data.load(split="test", embedded="find")
         pairs = [pair for part in data.values() for pair in part]
+        options = self.running.options_on(self.data)
         with self.output.run(data) as results:
             base = HookedRewardModel.from_base(self.base, **self.running.precision) if self.base else None
             for name, model in self.running.models(self.models, results):
-                found = discover(
-                    model, pairs, base=base, sites=self.sites, progress=f"{name}: neurons", **self.running.options_on(self.data)
-                )
+                found = discover(model, pairs, base=base, sites=self.sites, progress=f"{name}: neurons", **options)
                 record_discovery(results, name, " + ".join(data), found)
 
 
@@ -209,10 +208,11 @@ class TensionCommand:
         check_with_error(self.method, self.site)
         data = self.data.load(split="test", embedded="find")
         pairs = [pair for part in data.values() for pair in part]
+        options = self.running.options_on(self.data)
         with self.output.run(data) as results:
             for name, model in self.running.models(self.models, results):
                 count_of(self.fraction, math.prod(unit_shape(model.cfg, self.site)))
-                found = tension(model, pairs, site=self.site, method=self.method, progress=name, **self.running.options_on(self.data))
+                found = tension(model, pairs, site=self.site, method=self.method, progress=name, **options)
                 record_tension(results, name, " + ".join(data), found, fraction=self.fraction)
 
 
@@ -256,12 +256,13 @@ class AblateCommand:
         for fraction in self.fractions:
             count_of(fraction, found.ranking.numel())
         data = self.data.load(split="test", embedded="test")
+        options = self.running.options_on(self.data)
         with self.output.run(data, seed=self.seed) as results:
             model = self.running.model(self.model, results, run, other_model=self.other_model)
             for dataset, pairs in data.items():
                 curve = ablation_curve(
                     model, pairs, found.ranking, fractions=self.fractions, draws=self.draws, seed=self.seed, site=self.site,
-                    progress=f"{name}: {dataset}", **self.running.options_on(self.data),
+                    progress=f"{name}: {dataset}", **options,
                 )  # fmt: skip
                 record_ablation(results, name, dataset, curve, score=self.score, site=self.site, found=found.entry, pairs=pairs)
 

@@ -160,8 +160,9 @@ class LensCommand:
 
         self.output.check()
         data = self.data.load(split="test", embedded="test")
+        options = self.running.options_on(self.data)
         with self.output.run(data) as results:
             for name, model in self.running.models(self.models, results):
                 for dataset, pairs in data.items():
-                    found = reward_lens(model, pairs, progress=f"{name}: {dataset}", **self.running.options_on(self.data))
+                    found = reward_lens(model, pairs, progress=f"{name}: {dataset}", **options)
                     record_lens(results, name, dataset, found, model.tokenizer, show=self.show)

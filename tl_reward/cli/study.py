@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tl_reward.show.console import console, quiet
+from tl_reward.show.console import console
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,6 @@ class ReproduceCommand:
         from tl_reward.study.config import load_config
         from tl_reward.study.report.runner import reproduce
 
-        quiet()
         config = load_config(self.config)
         if self.plan:
             print_reproduction_plan(Inputs(config, self.data), self.out, console)

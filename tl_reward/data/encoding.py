@@ -14,7 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from tl_reward.data.pairs import Overlong, PreferencePair, Transcript, check_unique_ids
+from tl_reward.data.pairs import Overlong, PreferencePair, Transcript, check_unique_ids, faults_of
 from tl_reward.data.reading import Reading
 from tl_reward.data.text import RenderedTranscript, render, template_date
 from tl_reward.errors import InputError
@@ -187,10 +187,8 @@ def encode_pairs(
             one = other = min(one, other)
         sides.append((place.setdefault(one, len(place)), place.setdefault(other, len(place))))
     chosen, rejected = zip(*sides, strict=True)
-    noted = Counter(fault for pair in kept for fault in pair.faults)
-    noted["read as equal"] = sum(a == b for a, b in sides)
-    noted["there more than once"] = len(kept) - len({(pair.chosen, pair.rejected) for pair in kept})
-    reading = Reading(len(pairs), dict(left_out), dict(+noted), template_date(tokenizer))
+    noted = faults_of(kept) + Counter({"read as equal": sum(a == b for a, b in sides)})
+    reading = Reading(len(pairs), dict(left_out), dict(noted), template_date(tokenizer))
     return EncodedPairs(tuple(kept), tuple(place), chosen, rejected, reading)
 
 

@@ -7,6 +7,7 @@ model sees is written in one place only (`tl_reward.data.encoding`).
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
@@ -125,6 +126,13 @@ def parse_transcript(text: str) -> Transcript:
         Message("user" if speaker == "Human" else "assistant", content.removeprefix(" "))
         for speaker, content in zip(turns[::2], turns[1::2], strict=True)
     )
+
+
+def faults_of(pairs: Sequence[PreferencePair]) -> Counter[str]:
+    """What is odd about some pairs, and how many are so."""
+    found = Counter(fault for pair in pairs for fault in pair.faults)
+    found["there more than once"] = len(pairs) - len({(pair.chosen, pair.rejected) for pair in pairs})
+    return +found
 
 
 def check_unique_ids(pairs: Iterable[PreferencePair], source: str) -> None:

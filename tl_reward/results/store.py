@@ -203,9 +203,10 @@ class Results:
 
     def _write(self, folder: Path, overwrite: bool) -> None:
         document = {"format": FORMAT, "provenance": self.provenance, "sections": self.sections}
-        if fault := json_fault(document) or provenance_fault(self.provenance) or _fault_of(self._untyped, self.tensors):
+        fault = json_fault(document)
+        text = "" if fault else json.dumps(document, indent=1, allow_nan=False) + "\n"
+        if fault := fault or _fault_of(self.provenance, json.loads(text)["sections"], self.tensors):
             raise InputError(f"{named(folder)} is not written: {fault}")
-        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
         if len(text) > LARGEST_FILE:
             raise InputError(f"{named(folder)} is not written: {JSON} has {len(text):,} bytes, at most {LARGEST_FILE:,} are read")
 
@@ -243,7 +244,7 @@ class Results:
         stored = Stored(document["sections"], load_file(tensors_path), document["provenance"])
         for step in steps:
             stored = step(stored)
-        if fault := provenance_fault(stored.provenance) or fault_of(stored.sections) or _fault_of(stored.sections, stored.tensors):
+        if fault := _fault_of(stored.provenance, stored.sections, stored.tensors):
             raise InputError(f"{named(folder)}: run is damaged, or no run of tl_reward ({fault})")
         return cls(cast(Sections, stored.sections), stored.tensors, stored.provenance)
 
@@ -306,12 +307,9 @@ def _refusal(document: Mapping[str, Any]) -> str:
     return f"run has format {short(document['format'])}{f' (of tl_reward {short(writer)})' if writer else ''}, this version reads {reads}"
 
 
-def _fault_of(sections: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, Tensor]) -> str | None:
-    """What is wrong with the entries of a run beside their types: there are too many, or an entry's tensors are not as it says."""
-    wrong = [section for section, entries in sections.items() if not _is_section(entries)]
-    if wrong:
-        return f"{short(wrong[0])} is no section"
-    if fault := count_fault(sections):
+def _fault_of(provenance: Any, sections: Any, tensors: Mapping[str, Tensor]) -> str | None:
+    """What is wrong with a run, as `load` and `save` see it: types, too many entries, or an entry's tensors are not as it says."""
+    if fault := provenance_fault(provenance) or count_fault(sections) or fault_of(sections):
         return fault
     for section, entries in sections.items():
         for name, entry in entries.items():
@@ -323,7 +321,3 @@ def _fault_of(sections: Mapping[str, Mapping[str, Any]], tensors: Mapping[str, T
 
 def _named(section: str, name: str, fault: str | None) -> str | None:
     return f"{section} of {short(name)!r}: {fault}" if fault else None
-
-
-def _is_section(entries: Any) -> bool:
-    return isinstance(entries, dict) and all(isinstance(entry, dict) for entry in entries.values())

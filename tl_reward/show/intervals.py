@@ -25,11 +25,11 @@ def bracket(value: EstimateJson | MaybeEstimateJson, form: str = ".2f") -> str:
 
 
 def any_few(value: Any) -> bool:
-    """Whether an entry of a run holds an estimate over few prompts.
+    """Whether what is shown of a run's entry holds an estimate over few prompts: its subsets are shown nowhere.
 
     >>> any_few({"points": [{"value": 1.0, "low": None, "high": None, "n": 3}]}), any_few({"n": 3})
     (True, False)
     """
     if isinstance(value, Mapping):
-        return ("value" in value and 0 < value.get("n", 0) < FEW) or any(map(any_few, value.values()))
+        return ("value" in value and 0 < value.get("n", 0) < FEW) or any(any_few(part) for key, part in value.items() if key != "subsets")
     return isinstance(value, list) and any(map(any_few, value))

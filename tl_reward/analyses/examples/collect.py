@@ -141,7 +141,7 @@ def collect_examples(
     encoded = encode_for(model, pairs, **options)
     words_of = words_out(model, neurons, unembedding) if unembedding is not None else None  # says no before the passes
     task = Task(model, encoded, neurons, site, where, seed, state={})
-    identity = identity_of(task, interventions_of(options))
+    identity = identity_of(task, interventions_of(options)) if saved is not None else {}  # it reads all weights
     state, done = read_state(saved, identity, model.cfg.device)
     task.state.update(state)
     chunks = range(0, len(encoded.pairs), passes.CHUNK)

@@ -11,7 +11,7 @@ from tl_reward.errors import InputError
 from tl_reward.model.checkpoints.folders import refused
 from tl_reward.model.checkpoints.stored import headers
 
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _SECONDS = 20  # for the patterns of one adapter: they take milliseconds
 _MATCH = "import json, re, sys; patterns, names = json.load(sys.stdin); [re.match(p, n) for p in patterns for n in names]"
 
@@ -59,17 +59,17 @@ def merge_adapter(hf_model: Any, config: Any, folder: Path, name: str, base: str
     from peft import PeftModel, get_peft_model_state_dict
 
     complaint = f"{name}: adapter does not fit base {base}"
-    if not (folder / _WEIGHTS).exists():
+    if not (folder / ADAPTER_WEIGHTS).exists():
         # PEFT would also read a pickle.
-        raise InputError(f"{complaint} (no {_WEIGHTS} there; a pickle, adapter_model.bin, can run code: convert it with PEFT first)")
-    stored = headers([folder / _WEIGHTS], name)
+        raise InputError(f"{complaint} (no {ADAPTER_WEIGHTS} there; a pickle, adapter_model.bin, can run code: convert it with PEFT first)")
+    stored = headers([folder / ADAPTER_WEIGHTS], name)
     if not any(".score." in key for key in stored):
-        raise InputError(f"{name}: adapter has no reward head ({_WEIGHTS} holds no score.weight)")
+        raise InputError(f"{name}: adapter has no reward head ({ADAPTER_WEIGHTS} holds no score.weight)")
     longest = max(size for header in stored.values() for size in header.shape)
     with refused(f"{name}: {_CONFIG} is not readable"):
         ranks = [getattr(config, "r", None) or 0, *(getattr(config, "rank_pattern", None) or {}).values()]
         if max(ranks) > longest:
-            raise InputError(f"{name}: {_CONFIG} says rank {max(ranks)}, and no weight in {_WEIGHTS} is that long")
+            raise InputError(f"{name}: {_CONFIG} says rank {max(ranks)}, and no weight in {ADAPTER_WEIGHTS} is that long")
         _check_patterns(config, [key for key, _ in hf_model.named_modules()], name)
     with refused(complaint):
         # PEFT only warns of layers that one side has and the other lacks.

@@ -1,6 +1,6 @@
 """A checkpoint's folder: where it is, what its config says, its tokenizer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
@@ -76,10 +76,10 @@ def _why_not(error: Exception) -> str:
     return f"the Hugging Face hub did not give it ({first_line(error)})"
 
 
-def made_from(name: str, *folders: Path, also: str = "") -> MadeFrom:
-    """What a model called `name` is made from: the weights in its folder, and in its base's."""
-    files = [Stamp.of(path.resolve()) for folder in folders for path in sorted(folder.glob("*.safetensors"))]
-    commit = folders[0].name if folders[0].parent.name == "snapshots" else None  # so huggingface_hub lays out its cache
+def made_from(name: str, folder: Path, weights: Sequence[Path], *, also: str = "") -> MadeFrom:
+    """What a model called `name` is made from: its folder, and the files of its weights and of its base's."""
+    files = [Stamp.of(path.resolve()) for path in weights if path.exists()]
+    commit = folder.name if folder.parent.name == "snapshots" else None  # so huggingface_hub lays out its cache
     here = Path(name).exists()
     return MadeFrom(str(Path(name).resolve()) if here else name, None if here else commit, tuple(files), also)
 

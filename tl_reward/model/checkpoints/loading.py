@@ -12,10 +12,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from tl_reward.errors import InputError
 from tl_reward.model import architectures, conversion, embedded
-from tl_reward.model.checkpoints.adapters import adapter_config, merge_adapter, scale_of
+from tl_reward.model.checkpoints.adapters import ADAPTER_WEIGHTS, adapter_config, merge_adapter, scale_of
 from tl_reward.model.checkpoints.folders import HubOptions, check_options, hf_config, local_folder, made_from, refused, tokenizer
 from tl_reward.model.checkpoints.quiet import quietly
-from tl_reward.model.checkpoints.stored import check_stored
+from tl_reward.model.checkpoints.stored import check_stored, weight_files
 from tl_reward.model.origin import MadeFrom
 
 
@@ -44,7 +44,7 @@ def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = Non
             raise InputError(f"{name}: base is for adapters alone, and this is a whole model")
         config = hf_config(folder, name)
         check_reward_head(config, name)
-        source = made_from(name, folder)
+        source = made_from(name, folder, weight_files(folder, name))
         return Checkpoint(_hf_model(folder, config, dtype, name), tokenizer(folder, name), name, source)
     base_name = str(base or adapter.base_model_name_or_path)
     try:
@@ -53,7 +53,8 @@ def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = Non
     except InputError as error:
         here = "" if base else " Where it is elsewhere, say so with base= (on the command line --adapter-base)."
         raise InputError(f"{name} is an adapter, and its base was not found: {error}.{here}") from None
-    source = made_from(name, folder, base_folder, also=scale_of(adapter))
+    weights = [folder / ADAPTER_WEIGHTS, *weight_files(base_folder, base_name)]
+    source = made_from(name, folder, weights, also=scale_of(adapter))
     hf_model = merge_adapter(_with_one_output(base_folder, dtype, base_name), adapter, folder, name, base_name)
     if (folder / "tokenizer_config.json").exists():
         own = tokenizer(folder, name)
@@ -71,7 +72,7 @@ def load_with_fresh_head(name_or_path: str | Path, *, seed: int, dtype: torch.dt
     name = str(name_or_path)
     check_options(hub, name, ("name_or_path", "seed", "device", "dtype"))
     folder = local_folder(name, hub)
-    source = replace(made_from(name, folder, also=f"a fresh head, seed {seed}"), path=None, revision=None)
+    source = replace(made_from(name, folder, weight_files(folder, name), also=f"a fresh head, seed {seed}"), path=None, revision=None)
     hf_model = _with_one_output(folder, dtype, name)
     head = torch.empty(hf_model.score.weight.shape).normal_(0, 0.02, generator=torch.Generator().manual_seed(seed))
     hf_model.score.weight.data = head.to(hf_model.score.weight)
@@ -111,7 +112,7 @@ def check_reward_model(name_or_path: str | Path, *, base: str | Path | None = No
         check_reward_head(hf_config(folder, name), name)
     else:
         base_name = str(base or adapter.base_model_name_or_path)
-        architectures.architecture_of(hf_config(local_folder(base_name, {}), base_name))
+        hf_config(local_folder(base_name, {}), base_name)
 
 
 def check_reward_head(config: Any, name: str, class_name: str | None = None) -> None:

@@ -130,16 +130,12 @@ def _tension(entry: TensionEntry) -> Iterator[str]:
         yield "pairs or prompts are not told of each objective"
 
 
-def _ablation(entry: AblationEntry) -> Iterator[str]:
+def _ablation(entry: AblationEntry | ModelPatchingEntry) -> Iterator[str]:
     yield from _points(entry["clean"], entry["points"])
 
 
 def _sets(entry: SetsEntry) -> Iterator[str]:
     yield from _points(entry["clean"], [*entry["sets"].values()])
-
-
-def _model_patching(entry: ModelPatchingEntry) -> Iterator[str]:
-    yield from _points(entry["clean"], entry["points"])
 
 
 def _points(clean: ScoresJson, points: Sequence[AblationPointJson]) -> Iterator[str]:
@@ -195,7 +191,7 @@ _RULES: Mapping[str, Callable[[Any], Iterator[str]]] = {
     "tension": _tension,
     "ablation": _ablation,
     "sets": _sets,
-    "model_patching": _model_patching,
+    "model_patching": _ablation,
     "overlap": _overlap,
     "patching": _patching,
     "lens": _lens,

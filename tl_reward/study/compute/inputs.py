@@ -15,6 +15,7 @@ from tl_reward.data.pairs import Objective, PreferencePair, check_unique_ids, da
 from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
+from tl_reward.model.origin import digest_of
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, benchmark_of, subtask_of
 from tl_reward.study.config import Base, SingleObjective, Source, StudyConfig, is_hub, located
 
@@ -141,6 +142,5 @@ def files_hash(paths: Iterable[Path], *, cards: bool = False) -> str:
     digest = hashlib.sha256()
     for path in sorted(path for path in paths if cards or path.suffix != ".md"):
         digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(digest_of(path)))
     return digest.hexdigest()

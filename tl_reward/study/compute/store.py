@@ -5,7 +5,7 @@ import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NotRequired, cast
 
@@ -105,14 +105,8 @@ def is_done(out: Path, cell: Cell, inputs: Inputs) -> bool:
 
 def _is_whole(folder: Path, note: Note) -> bool:
     """Whether a cell's files are those that were noted. They are read once, and again where their time or size is another."""
-    stats = {path: path.stat() for path in _files(folder)}
-    stamp = tuple((str(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats.items())
-    return _hashes_are(folder, stamp, note["content"], tuple(sorted(note.get("files", {}).items())))
-
-
-@lru_cache(None)
-def _hashes_are(folder: Path, stamp: tuple[tuple[str, int, int], ...], content: str, files: tuple[tuple[str, str], ...]) -> bool:
-    return files_hash(folder.rglob("*.safetensors")) == content and set(files) <= set(_hashes(folder).items())
+    noted = note.get("files", {}).items()
+    return files_hash(folder.rglob("*.safetensors")) == note["content"] and noted <= _hashes(folder).items()
 
 
 def _hashes(folder: Path) -> dict[str, str]:
