@@ -53,9 +53,9 @@ def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = Non
     except InputError as error:
         here = "" if base else " Where it is elsewhere, say so with base= (on the command line --adapter-base)."
         raise InputError(f"{name} is an adapter, and its base was not found: {error}.{here}") from None
+    hf_model = merge_adapter(_with_one_output(base_folder, dtype, base_name), adapter, folder, name, base_name)
     weights = [folder / ADAPTER_WEIGHTS, *weight_files(base_folder, base_name)]
     source = made_from(name, folder, weights, also=scale_of(adapter))
-    hf_model = merge_adapter(_with_one_output(base_folder, dtype, base_name), adapter, folder, name, base_name)
     if (folder / "tokenizer_config.json").exists():
         own = tokenizer(folder, name)
         hf_model.config.pad_token_id = own.pad_token_id  # the one that the adapter was trained with
@@ -72,8 +72,8 @@ def load_with_fresh_head(name_or_path: str | Path, *, seed: int, dtype: torch.dt
     name = str(name_or_path)
     check_options(hub, name, ("name_or_path", "seed", "device", "dtype"))
     folder = local_folder(name, hub)
-    source = replace(made_from(name, folder, weight_files(folder, name), also=f"a fresh head, seed {seed}"), path=None, revision=None)
     hf_model = _with_one_output(folder, dtype, name)
+    source = replace(made_from(name, folder, weight_files(folder, name), also=f"a fresh head, seed {seed}"), path=None, revision=None)
     head = torch.empty(hf_model.score.weight.shape).normal_(0, 0.02, generator=torch.Generator().manual_seed(seed))
     hf_model.score.weight.data = head.to(hf_model.score.weight)
     return Checkpoint(hf_model, tokenizer(folder, name), name, source)
