@@ -90,7 +90,7 @@ def _problems(label: str, value: Any, hint: Any) -> Iterator[str]:
             yield _wrong(label, hint, value)
     elif origin in (Sequence, list):
         yield from _problems_of_list(label, value, inner[0])
-    elif origin is Mapping:
+    elif origin in (Mapping, dict):
         if not isinstance(value, Mapping):
             yield _wrong(label, hint, value)
         else:

@@ -260,7 +260,7 @@ def test_a_million_pairs(tmp_path: Path):
     assert len(load_pairs(path)) == count
     taken, grown = time.process_time() - start, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
     print(f"a million pairs: {taken:.0f} s, {grown:.2f} GiB")
-    assert taken < 120 and grown < 4
+    assert taken < 300 and grown < 4
     start = time.process_time()
     assert len(load_pairs(path, limit=10)) == 10
     assert time.process_time() - start < 1

@@ -38,7 +38,7 @@ def content_of(command: str, out: Path) -> dict[str, bytes]:
     if command == "dashboard":
         return {"page": out.with_name(f"{out.name}.html").read_bytes()}
     if command == "train":
-        return {path.name: path.read_bytes() for path in out.iterdir() if path.name != "training.json"}
+        return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.name != "training.json"}
     if command == "reproduce":
         written = [path for path in out.rglob("*") if path.suffix in (".md", ".csv", ".tex", ".safetensors") and path.name != "README.md"]
         lines = {str(path.relative_to(out)): path.read_bytes().splitlines() for path in written}

@@ -156,3 +156,19 @@ def test_loading_says_nothing(folder, capsys, recwarn):
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
     assert capsys.readouterr() == ("", "")
     assert [each.message for each in recwarn if issubclass(each.category, FutureWarning)] == []
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["being moved into place", "in place"])
+def test_the_state_of_examples_goes_once_their_run_is_written(inside: bool, tmp_path, capsys):
+    """A command that was killed before it deleted its state leaves that to the next one."""
+    run, state = tmp_path / "run", tmp_path / "run.partial"
+    state.write_text("state")
+    Results().save(run)
+    if inside:
+        (run / ".saved").mkdir()
+        for name in ("results.json", "tensors.safetensors"):
+            (run / name).rename(run / ".saved" / name)
+    with pytest.raises(SystemExit):
+        main(["examples", "nosuch", "--neurons", "0.1", "--out", str(run)])
+    assert "exists; choose another folder" in capsys.readouterr().err
+    assert not state.exists()

@@ -119,6 +119,7 @@ def _serve(root: Path) -> None:
     passes.CHUNK = 3  # so that there is something to cut
     for line in sys.stdin:
         job, begin = json.loads(line), time.monotonic()
+        (root / ".count").unlink(missing_ok=True)
         pid = os.fork()
         if pid == 0:
             os._exit(_child(root, job))
@@ -127,7 +128,8 @@ def _serve(root: Path) -> None:
             os.kill(pid, job["signal"])  # a child that has ended is there until it is waited for
         _, waited = os.waitpid(pid, 0)
         status = os.waitstatus_to_exitcode(waited)
-        count = int((root / ".count").read_text()) if (root / ".count").exists() else 0
+        counted = (root / ".count").read_text() if (root / ".count").exists() else ""  # empty where it was killed while it wrote that
+        count = int(counted or 0)
         print(json.dumps({"status": status, "writes": count, "seconds": time.monotonic() - begin}), flush=True)
 
 

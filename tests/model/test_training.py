@@ -180,10 +180,14 @@ def test_cut_short_while_it_is_put_in_place_it_is_no_model_and_goes_on(base, sho
     assert {path.name for path in (tmp_path / "out").iterdir()} == {path.name for path in short.iterdir()}
 
 
-def test_cut_short_after_its_end_it_is_cleaned_up(base, short, tmp_path):
+@pytest.mark.parametrize("left", [("checkpoint-2/a", "begun.json"), ("begun.json",), ()])
+def test_cut_short_after_its_end_it_is_cleaned_up(base, short, tmp_path, left):
     shutil.copytree(short, tmp_path / "out")
-    (tmp_path / "out" / "checkpoints" / "checkpoint-2").mkdir(parents=True)
-    (tmp_path / "out" / "checkpoints" / "begun.json").touch()
+    (tmp_path / "out" / "checkpoints").mkdir()
+    for name in left:
+        path = tmp_path / "out" / "checkpoints" / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
     with pytest.raises(InputError, match="exists, with a finished training"):
         train(base, PAIRS, tmp_path / "out", SHORT, resume=True)
     assert not (tmp_path / "out" / "checkpoints").exists()

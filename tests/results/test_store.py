@@ -98,6 +98,17 @@ def test_parts_of_a_tensor_and_the_same_one_twice(tmp_path: Path):
 # All of it or nothing
 
 
+def test_a_section_without_an_entry_is_neither_saved_nor_read(tmp_path: Path):
+    with pytest.raises(InputError, match=r"run is not written: overlap has no entry$"):
+        Results({**results().sections, "overlap": {}}, results().tensors).save(tmp_path / "run")
+    folder = results().save(tmp_path / "run")
+    document = json.loads((folder / "results.json").read_text())
+    document["sections"]["overlap"] = {}
+    (folder / "results.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"\(overlap has no entry\)$"):
+        Results.load(folder)
+
+
 def test_save_that_fails_leaves_nothing(tmp_path: Path):
     made = results()
     made.provenance["value"] = float("nan")  # JSON has no NaN

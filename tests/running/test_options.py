@@ -132,6 +132,12 @@ def test_a_path_in_the_place_of_a_model(name: str, tiny):
         calls[name]()
 
 
+def test_a_list_in_the_place_of_a_dictionary(tiny):
+    gains: Any = [torch.zeros(2, 48)]
+    with pytest.raises(InputError, match=r"^gains must be a dictionary, got "):
+        tl_reward.compare_gain_with_exact(tiny, tiny, PAIRS, gains)
+
+
 def test_numbers_of_numpy_pass():
     def count_and_share(count: int, share: float, many: list[int]) -> tuple[int, float]:
         return count, share

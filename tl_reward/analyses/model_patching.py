@@ -1,6 +1,6 @@
 """What a reward model lacks and another one of the same shape has: activations of one, set in the other's run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Unpack
@@ -149,7 +149,7 @@ def compare_gain_with_exact(
     model: HookedRewardModel,
     source: HookedRewardModel,
     pairs: Pairs,
-    gains: dict[str, Float[Tensor, "layer neuron"]],
+    gains: Mapping[str, Float[Tensor, "layer neuron"]],
     *,
     site: UnitSite = "mlp_post",
     where: Where = "all",

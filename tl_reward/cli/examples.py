@@ -77,6 +77,8 @@ class ExamplesCommand:
 
 def _forget_finished(state: Path, run: Path) -> None:
     """Deletes the state of a collection that was cut short after its run was written: the run is newer than its last state."""
-    result = run / "results.json"
-    if state.exists() and result.exists() and result.stat().st_mtime_ns >= state.stat().st_mtime_ns:
+    from tl_reward.results.disk.folder import last_written
+
+    written = last_written(run)
+    if written is not None and state.exists() and written >= state.stat().st_mtime_ns:
         state.unlink()

@@ -312,6 +312,8 @@ def _fault_of(provenance: Any, sections: Any, tensors: Mapping[str, Tensor]) -> 
     if fault := provenance_fault(provenance) or count_fault(sections) or fault_of(sections):
         return fault
     for section, entries in sections.items():
+        if not entries:
+            return f"{short(section)} has no entry"
         for name, entry in entries.items():
             fault = entry_fault(section, entry, lambda key, prefix=f"{section}/{name}/": tensors.get(prefix + key))
             if fault is not None:

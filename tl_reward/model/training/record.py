@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,8 +77,11 @@ def resume_from(output: Path, *, resume: bool) -> str | None:
         InputError: `output` exists, or there is nothing to resume from.
     """
     if (output / RECORD_FILE).exists():
-        if begun_in(output).exists():  # it was cut short right after its end
+        # It was cut short right after its end. Whoever put other things into that folder keeps them.
+        if begun_in(output).exists():
             clear_saves(output)
+        with suppress(OSError):
+            saves_of(output).rmdir()
         raise InputError(f"{output} exists, with a finished training; choose another folder")
     saved = last_checkpoint(output)
     if saved is not None and not resume:

@@ -194,6 +194,12 @@ def read_run(folder: Path, read: Callable[[Path, Path], Read]) -> Read:
     raise InputError(f"{named(folder)}: the run changes all the time; read it when no process writes it")
 
 
+def last_written(folder: Path) -> int | None:
+    """When the run of a folder was written, in nanoseconds; None where there is no run. It may lie in `.saved` still."""
+    state = _state(_file(folder, JSON))
+    return state[1] if state else None
+
+
 def _check_file(folder: Path, path: Path) -> None:
     """Raises InputError for what is not to be opened: a link out of the folder, and a pipe, which would be waited for."""
     if not path.resolve().is_relative_to(folder.resolve()):
