@@ -109,6 +109,16 @@ def test_a_section_without_an_entry_is_neither_saved_nor_read(tmp_path: Path):
         Results.load(folder)
 
 
+@pytest.mark.parametrize("found", [1, [], None, {"a": 1}])
+def test_an_unknown_section_that_is_none(found: Any, tmp_path: Path):
+    folder = results().save(tmp_path / "run")
+    document = json.loads((folder / "results.json").read_text())
+    document["sections"]["new"] = found
+    (folder / "results.json").write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"\(new is no section\)$"):
+        Results.load(folder)
+
+
 def test_save_that_fails_leaves_nothing(tmp_path: Path):
     made = results()
     made.provenance["value"] = float("nan")  # JSON has no NaN

@@ -312,6 +312,9 @@ def _fault_of(provenance: Any, sections: Any, tensors: Mapping[str, Tensor]) -> 
     if fault := provenance_fault(provenance) or count_fault(sections) or fault_of(sections):
         return fault
     for section, entries in sections.items():
+        # Of a section that this version does not know, nothing is told by its type.
+        if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
+            return f"{short(section)} is no section"
         if not entries:
             return f"{short(section)} has no entry"
         for name, entry in entries.items():
