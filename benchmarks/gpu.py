@@ -209,13 +209,13 @@ def rows_of(model: HookedRewardModel, source: str, count: int) -> EncodedPairs:
     """Every fourth byte of a text as a token: about as many as a tokenizer of words makes, and beginnings that are shared stay so."""
     pairs = encode_for(model, load_pairs(source, split="test", limit=count, on_bad="drop"), max_length=4096)
     rows = tuple(Row(row.ids[3::4] or row.ids[-1:], row.response_start // 4) for row in pairs.rows)
-    return EncodedPairs(pairs.pairs, rows, pairs.chosen, pairs.rejected, pairs.dropped)
+    return EncodedPairs(pairs.pairs, rows, pairs.chosen, pairs.rejected, pairs.reading)
 
 
 def first_of(pairs: EncodedPairs, count: int) -> EncodedPairs:
     used = sorted({*pairs.chosen[:count], *pairs.rejected[:count]})
     chosen, rejected = (tuple(used.index(i) for i in side[:count]) for side in (pairs.chosen, pairs.rejected))
-    return EncodedPairs(pairs.pairs[:count], tuple(pairs.rows[i] for i in used), chosen, rejected, 0)
+    return EncodedPairs(pairs.pairs[:count], tuple(pairs.rows[i] for i in used), chosen, rejected, Reading(count))
 
 
 def weights_of(shape: Shape) -> int:

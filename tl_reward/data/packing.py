@@ -12,49 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tl_reward.data.encoding import Row
+from tl_reward.data.layouts import Layouts, Span, length_of
 from tl_reward.data.padding import TokenBatch, batch_tensor_on
 from tl_reward.sites import Where
-
-
-class Span(NamedTuple):
-    """Neighbouring places in the packed row; `end` is not part of it."""
-
-    start: int
-    end: int
-
-
-class AttentionLayout(NamedTuple):
-    """Where the queries and keys of all transcripts of a packed row are, for one attention call over all of them.
-
-    The packed row is the queries of one transcript after the other: the tokens that each adds. Transcript `i` has the queries from
-    `query_ends[i]` to `query_ends[i + 1]`, and its keys, all of its tokens in their order, are at `keys[key_ends[i]:key_ends[i + 1]]`.
-    """
-
-    keys: Int[Tensor, " key"]
-    query_ends: Int[Tensor, " row+1"]  # int32, as the kernels want it
-    key_ends: Int[Tensor, " row+1"]
-    most_queries: int
-    most_keys: int
-
-
-class PaddedLayout(NamedTuple):
-    """The same, each transcript in a row of its own, filled up at its end.
-
-    `queries` and `keys` are places in the packed row (0 where a row is filled up); `allowed` says which keys a query attends to, and
-    `token` where each token of the packed row is among the flattened queries.
-    """
-
-    queries: Int[Tensor, "row query"]
-    keys: Int[Tensor, "row key"]
-    allowed: Bool[Tensor, "row query key"]
-    token: Int[Tensor, " token"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +39,11 @@ class PackedBatch:
     readout: Int[Tensor, " row"]
     spans: tuple[tuple[Span, ...], ...]
     _masks: dict[tuple[int, int | None], Tensor | None] = field(default_factory=dict, repr=False)
-    _padded: dict[int | None, PaddedLayout] = field(default_factory=dict, repr=False)
 
     @property
     def longest(self) -> int:
         """The number of tokens of the longest transcript."""
-        return max(_length(spans) for spans in self.spans)
+        return self.layouts.longest
 
     def to(self, device: torch.device | str) -> "PackedBatch":
         return PackedBatch(
@@ -109,58 +74,32 @@ class PackedBatch:
 
     def occurrences(self, weight: Float[Tensor, "side row"]) -> Float[Tensor, "side token"]:
         """For each token, the sum of the weights of the transcripts that it is part of."""
-        keys, _, key_ends, *_ = self.layout
-        row = torch.repeat_interleave(key_ends.diff().long(), output_size=len(keys))
-        return torch.zeros(len(weight), self.tokens.shape[1], device=weight.device).index_add_(1, keys, weight[:, row])
+        token, transcript = self.layouts.members
+        result = torch.zeros(len(weight), self.tokens.shape[1], device=weight.device)
+        return result.scatter_add_(1, token.expand(len(weight), -1), weight[:, transcript].float())
 
     def allowed(self, i: int, window: int | None) -> Bool[Tensor, "query key"] | None:
         """Which tokens of transcript `i` (key) each token that it adds (query) attends to: itself and those before it, no further back
         than `window`. None where that is every earlier one, and nothing is shared."""
         if (i, window) not in self._masks:
-            length = _length(self.spans[i])
-            key = torch.arange(length, device=self.tokens.device)
-            new = self.spans[i][-1].end - self.spans[i][-1].start
-            distance = key[length - new :, None] - key
-            mask = distance >= 0
-            if window is not None and window < length:
-                mask &= distance < window
-            elif new == length:
-                mask = None
-            self._masks[i, window] = mask
+            with torch.inference_mode(False):  # what is made in inference mode could not be used with gradients later
+                self._masks[i, window] = self._mask(i, window)
         return self._masks[i, window]
 
-    @cached_property
-    def layout(self) -> AttentionLayout:
-        """Made once a batch, on its device."""
-        device = self.tokens.device
-        new = torch.tensor([spans[-1].end - spans[-1].start for spans in self.spans])
-        length = torch.tensor([_length(spans) for spans in self.spans])
-        keys = torch.cat([torch.arange(start, end) for spans in self.spans for start, end in spans])
-        ends = (torch.nn.functional.pad(count.cumsum(0), (1, 0)).int() for count in (new, length))
-        return AttentionLayout(
-            batch_tensor_on(keys, device), *(batch_tensor_on(end, device) for end in ends), int(new.max()), int(length.max())
-        )
+    def _mask(self, i: int, window: int | None) -> Bool[Tensor, "query key"] | None:
+        length = length_of(self.spans[i])
+        key = torch.arange(length, device=self.tokens.device)
+        new = self.spans[i][-1].end - self.spans[i][-1].start
+        distance = key[length - new :, None] - key
+        mask = distance >= 0
+        if window is not None and window < length:
+            return mask & (distance < window)
+        return None if new == length else mask
 
-    def padded(self, window: int | None) -> PaddedLayout:
-        """A query attends to the keys of its transcript up to itself, no further back than `window`. Made once a batch and window."""
-        window = window if window is not None and window < self.layout.most_keys else None
-        if window not in self._padded:
-            keys, query_ends, key_ends, most_queries, most_keys = self.layout
-            device = keys.device
-            new, length = query_ends.diff().long()[:, None], key_ends.diff().long()[:, None]
-            query, key = torch.arange(most_queries, device=device), torch.arange(most_keys, device=device)
-            queries = torch.where(query < new, query_ends[:-1, None] + query, 0)
-            places = torch.where(key < length, key_ends[:-1, None] + key, 0)
-            distance = (length - new + query)[:, :, None] - key
-            allowed = (distance >= 0) & (key < length)[:, None]
-            if window is not None:
-                allowed &= distance < window
-            # What fills a row up may attend to nothing, which kernels answer with NaN: let it see the first key. Nobody reads it.
-            allowed |= (query >= new)[:, :, None] & (key == 0)
-            row = torch.repeat_interleave(torch.arange(len(new), device=device), new[:, 0], output_size=self.tokens.shape[1])
-            token = torch.arange(self.tokens.shape[1], device=device) - query_ends[row] + row * most_queries
-            self._padded[window] = PaddedLayout(queries, keys[places], allowed, token)
-        return self._padded[window]
+    @cached_property
+    def layouts(self) -> Layouts:
+        """What attention calls over all transcripts need. Made once a batch."""
+        return Layouts(self.spans, self.tokens.device)
 
 
 def pack(rows: Sequence[Row], *, max_tokens: int, groups: Sequence[int] | None = None) -> Iterator[PackedBatch]:
@@ -199,10 +138,6 @@ def _blocks(rows: Sequence[Row], groups: Sequence[int] | None) -> list[list[int]
     for i in sorted(range(len(rows)), key=lambda i: rows[i].ids):
         blocks.setdefault(groups[i] if groups is not None else 0, []).append(i)
     return list(blocks.values())
-
-
-def _length(spans: Sequence[Span]) -> int:
-    return sum(end - start for start, end in spans)
 
 
 def shared_prefix(one: Row, other: Row) -> int:

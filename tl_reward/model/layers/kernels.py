@@ -7,8 +7,9 @@ On a CPU a packed batch is attended transcript by transcript: what one call work
 import inspect
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
+from math import isclose
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -45,7 +46,6 @@ Kernel = Callable[[Tensor, Tensor, Tensor, AttentionMask, Scoring], Tensor]
 KernelName = Literal["rows", "one by one", "varlen", "padded"]
 _HALVES = (torch.bfloat16, torch.float16)
 _MOST_D_HEAD = 256  # of FlashAttention
-# Not cuDNN: it plans anew for every shape.
 _BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
@@ -54,7 +54,9 @@ def kernel_for(q: Query, k: Key, mask: AttentionMask, scoring: Scoring) -> Kerne
     name = kernel_name(isinstance(mask, PackedBatch), q.device.type, q.dtype, q.shape[3], scoring.cap)
     if name == "varlen":
         heads, kv_heads, d_head = q.shape[2], k.shape[2], q.shape[3]
-        if not _varlen_takes(scoring, d_head) or not _varlen_works(q.device, q.dtype, heads, kv_heads, d_head, scoring.window is not None):
+        # One window is as good as another for the trial.
+        tried = Scoring(scoring.scale, 0.0, scoring.window and 4)
+        if not _varlen_takes(scoring, d_head) or not _varlen_works(q.device, q.dtype, heads, kv_heads, d_head, tried):
             name = "padded"
     return _KERNELS[name]
 
@@ -85,13 +87,18 @@ def attend(q: Query, k: Key, v: Key, allowed: Bool[Tensor, "*#batch query key"] 
     if q.requires_grad and dtype == torch.bfloat16 and q.device.type == "cpu":
         q, k, v = q.float(), k.float(), v.float()
     scale, cap = scoring.scale, scoring.cap
+    grouped = k.shape[1] != q.shape[1]
+    # Of a GPU's kernels, FlashAttention alone knows groups, and takes no mask: the others would hold every score.
+    native = q.device.type == "cpu" or (q.dtype in _HALVES and allowed is None)
+    if grouped and (cap > 0 or not native):
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+        grouped = False
     if cap <= 0:
-        with sdpa_kernel(_BACKENDS) if q.is_cuda else nullcontext():
+        with _without_plans(q.device.type):
             z = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=allowed, is_causal=allowed is None, scale=scale, enable_gqa=k.shape[1] != q.shape[1]
-            )
+                q, k, v, attn_mask=allowed, is_causal=allowed is None, scale=scale, enable_gqa=grouped
+            )  # fmt: skip
         return z.transpose(1, 2).to(dtype)
-    k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
     if allowed is None:
         allowed = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril()
     scores = cap * torch.tanh(scale * (q @ k.transpose(2, 3)) / cap)
@@ -115,35 +122,38 @@ def _attend_one_by_one(q: Query, k: Key, v: Key, mask: AttentionMask, scoring: S
 
 
 def _attend_padded(q: Query, k: Key, v: Key, mask: AttentionMask, scoring: Scoring) -> Query:
-    """All transcripts in one call, each in a row of its own. Copies of the packed row are rows of their own as well."""
+    """All transcripts in one call, or in a few, each in a row of its own. Copies of the packed row are rows of their own as well."""
     assert isinstance(mask, PackedBatch)
-    queries, keys, allowed, token = mask.padded(scoring.window)
     copies = q.shape[0]
-    rows = [x[:, places].flatten(0, 1) for x, places in ((q, queries), (k, keys), (v, keys))]
-    # [copy * row, 1, query, key]: the same for every head.
-    z = attend(*rows, allowed.repeat(copies, 1, 1)[:, None], scoring)
-    return z.unflatten(0, (copies, len(queries))).flatten(1, 2)[:, token]
+    calls, token = mask.layouts.padded(scoring.window, scores=scoring.cap > 0 or q.device.type == "mps")
+    parts = []
+    for queries, keys, allowed in calls:
+        rows = [x[:, places].flatten(0, 1) for x, places in ((q, queries), (k, keys), (v, keys))]
+        # [copy * row, 1, query, key]: the same for every head.
+        z = attend(*rows, allowed.repeat(copies, 1, 1)[:, None], scoring)
+        parts.append(z.unflatten(0, (copies, len(queries))).flatten(1, 2))
+    return _join(parts)[:, token]
 
 
 def _attend_varlen(q: Query, k: Key, v: Key, mask: AttentionMask, scoring: Scoring) -> Query:
     """All transcripts in one call of FlashAttention for rows of unequal length; their keys are gathered, prefixes included."""
     assert isinstance(mask, PackedBatch) and varlen_attn is not None
-    keys, query_ends, key_ends, most_queries, most_keys = mask.layout
-    copies, tokens = q.shape[:2]
-    gathered = (x[:, keys].flatten(0, 1) for x in (k, v))
-    if copies > 1:
-        query_ends, key_ends = _repeated(query_ends, tokens, copies), _repeated(key_ends, len(keys), copies)
-    z = varlen_attn(
-        q.flatten(0, 1), *gathered, query_ends, key_ends, most_queries, most_keys, **_varlen_options(q, k, scoring)
-    )  # fmt: skip
-    assert isinstance(z, Tensor)
-    return z.unflatten(0, (copies, tokens))
+    copies, parts = q.shape[0], []
+    for queries, keys, query_ends, key_ends, most_queries, most_keys in mask.layouts.varlen(copies):
+        gathered = [x[:, keys].flatten(0, 1) for x in (k, v)]
+        with _without_plans(q.device.type):
+            z = varlen_attn(
+                q[:, queries.start : queries.end].flatten(0, 1), *gathered, query_ends, key_ends, most_queries, most_keys,
+                **_varlen_options(q, k, scoring),
+            )  # fmt: skip
+        assert isinstance(z, Tensor)
+        parts.append(z.unflatten(0, (copies, -1)))
+    return _join(parts)
 
 
-def _repeated(ends: Tensor, size: int, copies: int) -> Tensor:
-    """The ends of as many copies of some transcripts, one after the other; `size` is that of one copy."""
-    starts = torch.arange(copies, device=ends.device, dtype=ends.dtype)[:, None] * size
-    return torch.cat([ends[:1], (starts + ends[1:]).flatten()])
+def _without_plans(device: str) -> AbstractContextManager[Any]:
+    """Keeps cuDNN away, which plans anew for every shape of its input."""
+    return sdpa_kernel(_BACKENDS) if device == "cuda" else nullcontext()
 
 
 def _varlen_options(q: Query, k: Key, scoring: Scoring) -> dict[str, Any]:
@@ -163,7 +173,7 @@ def _varlen_options(q: Query, k: Key, scoring: Scoring) -> dict[str, Any]:
 def _varlen_takes(scoring: Scoring, d_head: int) -> bool:
     """Whether this version can be told of this window and scale."""
     known = _varlen_parameters()
-    return (scoring.window is None or "window_size" in known) and ("scale" in known or scoring.scale == d_head**-0.5)
+    return (scoring.window is None or "window_size" in known) and ("scale" in known or isclose(scoring.scale, d_head**-0.5))
 
 
 @lru_cache
@@ -172,7 +182,7 @@ def _varlen_parameters() -> frozenset[str]:
 
 
 @lru_cache
-def _varlen_works(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, d_head: int, windowed: bool) -> bool:
+def _varlen_works(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, d_head: int, scoring: Scoring) -> bool:
     """Whether this version's kernel gives what `attend` gives, forward and backward, on two short transcripts with a prefix. Its
     arguments moved between versions, and a wrong number would say nothing: it is tried once for each kind of attention."""
     places = torch.zeros(16, dtype=torch.long, device=device)
@@ -180,7 +190,6 @@ def _varlen_works(device: torch.device, dtype: torch.dtype, heads: int, kv_heads
         tokens=places[None], position=places, response=places > 0, row=places[:2], readout=places[:2],
         spans=((Span(0, 9),), (Span(0, 5), Span(9, 16))),
     )  # fmt: skip
-    scoring = Scoring(scale=d_head**-0.5, cap=0.0, window=4 if windowed else None)
     draw = torch.Generator().manual_seed(0)
     try:
         with torch.inference_mode(False), torch.enable_grad():
@@ -193,6 +202,8 @@ def _varlen_works(device: torch.device, dtype: torch.dtype, heads: int, kv_heads
                 found.append([z.detach().float(), *(leaf.grad.float() for leaf in leaves if leaf.grad is not None)])
         good = all(torch.allclose(a, b, atol=0.05, rtol=0.05) for a, b in zip(*found, strict=True))
         reason = "it gives other numbers"
+    except torch.cuda.OutOfMemoryError:
+        raise
     except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
         good, reason = False, first_line(error)
     if not good:
