@@ -208,6 +208,27 @@ def test_rows_of_their_own_are_one_call(monkeypatch):
     assert len(calls) == 1
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU: here the same forms run on a CPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("cap", "window", "copies"), [(0.0, None, 1), (0.0, 3, 3), (2.0, 3, 1)])
+def test_on_a_gpu(dtype: torch.dtype, cap: float, window: int | None, copies: int):
+    """What a call there takes, without cuDNN, is attention by definition."""
+    draw, scoring = torch.Generator().manual_seed(5), Scoring(0.4, cap, window)
+    inputs = [torch.randn(copies, batch().tokens.shape[1], heads, 8, generator=draw).to(dtype) for heads in (4, 2, 2)]
+    found = []
+    for device, kind in (("cuda", dtype), ("cpu", torch.float64)):
+        made = batch().to(device)
+        leaves = [x.to(device, kind).requires_grad_() for x in inputs]
+        kernel = kernels.kernel_for(leaves[0], leaves[1], made, scoring) if device == "cuda" else by_definition
+        with torch.profiler.profile() as profile:
+            z = kernel(*leaves, made, scoring)
+        assert not any("cudnn" in event.key for event in profile.key_averages())
+        z.double().square().sum().backward()
+        found.append([z.detach().double().cpu(), *(leaf.grad.double().cpu() for leaf in leaves)])
+    most = 1e-3 if dtype == torch.float32 else 0.05
+    torch.testing.assert_close(*found, atol=most, rtol=most)
+
+
 def test_which_kernel_a_batch_takes():
     half, full = torch.bfloat16, torch.float32
     assert kernels.kernel_name(False, "cuda", half, 64, 0) == "rows"
