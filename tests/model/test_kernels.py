@@ -1,8 +1,8 @@
 """Every kernel of a packed batch gives what attention is by definition, written out here; on a GPU one call serves a whole batch."""
 
 import random
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -198,6 +198,30 @@ def test_cudnn_plans_nothing():
     assert isinstance(kernels._without_plans("cpu"), nullcontext)
 
 
+@pytest.mark.parametrize("name", ["rows", "padded", "varlen"])
+def test_every_call_on_a_gpu_is_without_plans(stand_in, monkeypatch, name: str):
+    inside: list[str] = []
+    seen: list[bool] = []
+
+    @contextmanager
+    def without_plans(device: str) -> Iterator[None]:
+        inside.append(device)
+        yield
+        inside.clear()
+
+    def recorded(before: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        return lambda *a, **b: seen.append(bool(inside)) or before(*a, **b)
+
+    monkeypatch.setattr(kernels, "_without_plans", without_plans)
+    monkeypatch.setattr(kernels, "varlen_attn", recorded(stand_in))
+    kernels._varlen_parameters()  # those of the stand-in
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", recorded(torch.nn.functional.scaled_dot_product_attention))
+    made = batch()
+    q, k = (torch.randn(1, made.tokens.shape[1], heads, 8) for heads in (4, 2))
+    kernels._KERNELS[name](q, k, k, None if name == "rows" else made, Scoring(0.4, 0.0, None))
+    assert seen and all(seen)
+
+
 def test_rows_of_their_own_are_one_call(monkeypatch):
     calls: list[Any] = []
     before = torch.nn.functional.scaled_dot_product_attention
@@ -250,13 +274,14 @@ def test_a_varlen_kernel_that_is_not_what_it_was_is_not_used(stand_in, monkeypat
             raise TypeError("varlen_attn() got an unexpected keyword argument 'scale'")
         return stand_in(*args, **{**kwargs, **({"scale": None} if fault == "another scale" else {"window_size": (1, 0)})})
 
-    given = (torch.device("cpu"), torch.float32, 4, 2, 8, Scoring(0.4, 0.0, None))
+    q, k = torch.zeros(1, 3, 4, 8), torch.zeros(1, 3, 2, 8)
+    monkeypatch.setattr(kernels, "kernel_name", lambda *_: "varlen")
     kernels._varlen_works.cache_clear()
-    assert kernels._varlen_works(*given)
+    assert kernels.kernel_for(q, k, batch(), Scoring(0.4, 0.0, 3)) is kernels._attend_varlen
     kernels._varlen_works.cache_clear()
     monkeypatch.setattr(kernels, "varlen_attn", broken)
     with pytest.warns(UserWarning, match="varlen_attn is not used"):
-        assert not kernels._varlen_works(*given)
+        assert kernels.kernel_for(q, k, batch(), Scoring(0.4, 0.0, 3)) is kernels._attend_padded
     kernels._varlen_works.cache_clear()
 
 
