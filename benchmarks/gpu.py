@@ -214,9 +214,10 @@ def difference(ours: HookedRewardModel, theirs: Any, pairs: EncodedPairs) -> dic
 def random_model(shape: Shape, device: torch.device) -> LlamaForSequenceClassification:
     config = LlamaConfig(
         vocab_size=257, hidden_size=shape.d_model, intermediate_size=shape.d_mlp, num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, head_dim=shape.d_head, num_labels=1, pad_token_id=0,
+        num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, head_dim=shape.d_head, pad_token_id=0,
         max_position_embeddings=4096,
     )  # fmt: skip
+    config.num_labels = 1
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16)

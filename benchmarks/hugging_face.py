@@ -1,7 +1,7 @@
 """Rewards by Hugging Face's own classifier, with length-sorted padding on the right: the peer of every benchmark."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ Rows = Sequence[Row]
 class Padded(NamedTuple):
     """Some rows, filled up to one length: their places in the whole list, token ids and mask [row, pos]."""
 
-    index: list[int]
+    places: list[int]
     tokens: Tensor
     mask: Tensor
 
@@ -50,12 +50,13 @@ def filled(rows: Rows, index: list[int], pad: int, length: int) -> Padded:
 @torch.inference_mode()
 def rewards(model: PreTrainedModel, rows: Rows, batches: Iterator[Padded]) -> Tensor:
     """The reward of each row, read at its last token; one copy from the device at the end."""
+    head: Any = model.score
     found, order = [], []
     for index, tokens, mask in batches:
         hidden = model.base_model(
             input_ids=tokens.to(model.device), attention_mask=mask.to(model.device), use_cache=False
         ).last_hidden_state
         last = hidden[torch.arange(len(index), device=hidden.device), (mask.sum(1) - 1).to(hidden.device)]
-        found.append(model.score(last)[:, 0].float())
+        found.append(head(last)[:, 0].float())
         order += index
     return torch.cat(found).cpu()[torch.tensor(order).argsort()]

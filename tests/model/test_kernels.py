@@ -81,7 +81,7 @@ class StandIn:
 
 
 @pytest.fixture
-def stand_in(monkeypatch) -> StandIn:
+def stand_in(monkeypatch) -> Iterator[StandIn]:
     stand_in = StandIn()
     monkeypatch.setattr(kernels, "varlen_attn", stand_in)
     kernels._varlen_parameters.cache_clear()
@@ -106,10 +106,10 @@ def check(kernel: Callable[..., Tensor], batch: PackedBatch, scoring: Scoring, c
     weight = torch.randn(copies, batch.tokens.shape[1], 4, 8, generator=draw).to(dtype)
     found = []
     for each in (kernel, by_definition):
-        leaves = [x.clone().requires_grad_() for x in inputs]
-        z = each(*leaves, batch, scoring)
+        q, k, v = (x.clone().requires_grad_() for x in inputs)
+        z = each(q, k, v, batch, scoring)
         (z * weight).sum().backward()
-        found.append([z.detach(), *(leaf.grad for leaf in leaves)])
+        found.append([z.detach(), q.grad, k.grad, v.grad])
     most = 1e-5 if dtype == torch.float32 else 1e-12
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, atol=most, rtol=most)
@@ -152,11 +152,11 @@ def test_what_is_filled_up_is_bounded(ids, window: int | None, scores: bool):
 def test_a_value_that_is_not_finite_stays_in_its_transcript(stand_in, name: str):
     made = packed([(1, 2, 3), (4, 5), (6, 7, 8, 9)])
     inputs = [torch.randn(1, 9, heads, 8, generator=torch.Generator().manual_seed(1)) for heads in (4, 2, 2)]
-    leaves = [x.index_fill(1, torch.tensor([0, 1, 2]), torch.nan).requires_grad_() for x in inputs]
-    z = KERNELS[name](*leaves, made, Scoring(0.4, 0.0, None))
+    q, k, v = (x.index_fill(1, torch.tensor([0, 1, 2]), torch.nan).requires_grad_() for x in inputs)
+    z = KERNELS[name](q, k, v, made, Scoring(0.4, 0.0, None))
     assert not z[:, :3].isfinite().any() and z[:, 3:].isfinite().all()
     z[:, 3:].sum().backward()
-    assert all(leaf.grad[:, 3:].isfinite().all() for leaf in leaves)
+    assert all(grad is not None and grad[:, 3:].isfinite().all() for grad in (q.grad, k.grad, v.grad))
 
 
 @pytest.mark.parametrize("name", ["padded", "varlen"])
@@ -212,13 +212,13 @@ def test_every_call_on_a_gpu_is_without_plans(stand_in, monkeypatch, name: str):
     def recorded(before: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return lambda *a, **b: seen.append(bool(inside)) or before(*a, **b)
 
+    kernels._varlen_parameters()  # those of the stand-in
     monkeypatch.setattr(kernels, "_without_plans", without_plans)
     monkeypatch.setattr(kernels, "varlen_attn", recorded(stand_in))
-    kernels._varlen_parameters()  # those of the stand-in
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", recorded(torch.nn.functional.scaled_dot_product_attention))
     made = batch()
     q, k = (torch.randn(1, made.tokens.shape[1], heads, 8) for heads in (4, 2))
-    kernels._KERNELS[name](q, k, k, None if name == "rows" else made, Scoring(0.4, 0.0, None))
+    {"rows": kernels._attend_rows, **KERNELS}[name](q, k, k, None if name == "rows" else made, Scoring(0.4, 0.0, None))
     assert seen and all(seen)
 
 
@@ -242,13 +242,13 @@ def test_on_a_gpu(dtype: torch.dtype, cap: float, window: int | None, copies: in
     found = []
     for device, kind in (("cuda", dtype), ("cpu", torch.float64)):
         made = batch().to(device)
-        leaves = [x.to(device, kind).requires_grad_() for x in inputs]
-        kernel = kernels.kernel_for(leaves[0], leaves[1], made, scoring) if device == "cuda" else by_definition
+        q, k, v = (x.to(device, kind).requires_grad_() for x in inputs)
+        kernel = kernels.kernel_for(q, k, made, scoring) if device == "cuda" else by_definition
         with torch.profiler.profile() as profile:
-            z = kernel(*leaves, made, scoring)
+            z = kernel(q, k, v, made, scoring)
         assert not any("cudnn" in event.key for event in profile.key_averages())
         z.double().square().sum().backward()
-        found.append([z.detach().double().cpu(), *(leaf.grad.double().cpu() for leaf in leaves)])
+        found.append([x.double().cpu() for x in (z.detach(), q.grad, k.grad, v.grad) if x is not None])
     most = 1e-3 if dtype == torch.float32 else 0.05
     torch.testing.assert_close(*found, atol=most, rtol=most)
 
@@ -320,23 +320,22 @@ def test_a_batch_is_one_call_a_layer(tiny, stand_in, monkeypatch, name: str):
     ids = [tuple(range(10 * i, 10 * i + 8)) for i in range(6)]
     ids += [(*each[:5], 99) for each in ids]
     inner = tiny.embed(packed(ids).tokens).detach()
-    found = []
-    for kind in ("one by one", name):
-        made = packed(ids)
-        monkeypatch.setattr(kernels, "kernel_name", lambda *_, kind=kind: kind)
-        for _ in range(2):
-            calls.clear()
-            leaf = inner.clone().requires_grad_()
-            reward = tiny(leaf, attention_mask=made, start_at_layer=0)
-            reward.sum().backward()
-            calls += ["varlen"] * stand_in.calls
-            stand_in.calls = 0
-            if kind == "one by one":
-                break
-            assert calls == [name] * tiny.cfg.n_layers
-            assert len(moved) == (4 if name == "varlen" else 7)  # by the first layer, and never again
-        found.append((reward.detach(), leaf.grad))
-    torch.testing.assert_close(found[1], found[0], atol=1e-5, rtol=1e-3)
+
+    def read(made: PackedBatch, kind: str) -> list[Tensor | None]:
+        monkeypatch.setattr(kernels, "kernel_name", lambda *_: kind)
+        leaf = inner.clone().requires_grad_()
+        reward = tiny(leaf, attention_mask=made, start_at_layer=0)
+        reward.sum().backward()
+        return [reward.detach(), leaf.grad]
+
+    want = read(packed(ids), "one by one")
+    made = packed(ids)
+    for _ in range(2):
+        calls.clear()
+        stand_in.calls = 0
+        torch.testing.assert_close(read(made, name), want, atol=1e-5, rtol=1e-3)
+        assert [*calls, *["varlen"] * stand_in.calls] == [name] * tiny.cfg.n_layers
+        assert len(moved) == (4 if name == "varlen" else 7)  # by the first layer, and never again
 
 
 @pytest.mark.parametrize("name", KERNELS)

@@ -128,9 +128,9 @@ def _attend_padded(q: Query, k: Key, v: Key, mask: AttentionMask, scoring: Scori
     calls, token = mask.layouts.padded(scoring.window, scores=scoring.cap > 0 or q.device.type == "mps")
     parts = []
     for queries, keys, allowed in calls:
-        rows = [x[:, places].flatten(0, 1) for x, places in ((q, queries), (k, keys), (v, keys))]
+        some_q, some_k, some_v = (x[:, places].flatten(0, 1) for x, places in ((q, queries), (k, keys), (v, keys)))
         # [copy * row, 1, query, key]: the same for every head.
-        z = attend(*rows, allowed.repeat(copies, 1, 1)[:, None], scoring)
+        z = attend(some_q, some_k, some_v, allowed.repeat(copies, 1, 1)[:, None], scoring)
         parts.append(z.unflatten(0, (copies, len(queries))).flatten(1, 2))
     return _join(parts)[:, token]
 
@@ -139,13 +139,12 @@ def _attend_varlen(q: Query, k: Key, v: Key, mask: AttentionMask, scoring: Scori
     """All transcripts in one call of FlashAttention for rows of unequal length; their keys are gathered, prefixes included."""
     assert isinstance(mask, PackedBatch) and varlen_attn is not None
     copies, parts = q.shape[0], []
+    options = _varlen_options(q, k, scoring)
     for queries, keys, query_ends, key_ends, most_queries, most_keys in mask.layouts.varlen(copies):
-        gathered = [x[:, keys].flatten(0, 1) for x in (k, v)]
+        some_q = q[:, queries.start : queries.end].flatten(0, 1)
+        some_k, some_v = (x[:, keys].flatten(0, 1) for x in (k, v))
         with _without_plans(q.device.type):
-            z = varlen_attn(
-                q[:, queries.start : queries.end].flatten(0, 1), *gathered, query_ends, key_ends, most_queries, most_keys,
-                **_varlen_options(q, k, scoring),
-            )  # fmt: skip
+            z = varlen_attn(some_q, some_k, some_v, query_ends, key_ends, most_queries, most_keys, **options)
         assert isinstance(z, Tensor)
         parts.append(z.unflatten(0, (copies, -1)))
     return _join(parts)
@@ -196,10 +195,10 @@ def _varlen_works(device: torch.device, dtype: torch.dtype, heads: int, kv_heads
             found = []
             inputs = [torch.randn(1, 16, count, d_head, generator=draw) for count in (heads, kv_heads, kv_heads)]
             for kernel, kind in ((_attend_varlen, dtype), (_attend_padded, torch.float32)):
-                leaves = [x.to(device, dtype).to(kind).requires_grad_() for x in inputs]
-                z = kernel(*leaves, batch, scoring)
+                q, k, v = (x.to(device, dtype).to(kind).requires_grad_() for x in inputs)
+                z = kernel(q, k, v, batch, scoring)
                 z.float().square().sum().backward()
-                found.append([z.detach().float(), *(leaf.grad.float() for leaf in leaves if leaf.grad is not None)])
+                found.append([z.detach().float(), *(leaf.grad.float() for leaf in (q, k, v) if leaf.grad is not None)])
         good = all(torch.allclose(a, b, atol=0.05, rtol=0.05) for a, b in zip(*found, strict=True))
         reason = "it gives other numbers"
     except torch.cuda.OutOfMemoryError:
