@@ -3,44 +3,23 @@
 Each function takes rows of token ids and gives what ours gives, so that the benchmark can check that it measures the same thing.
 """
 
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from hugging_face import Rows, padded, rewards
 from nnsight import NNsight
 from torch import Tensor
 from transformer_lens import HookedTransformer
 from transformers import PreTrainedModel
 
-from tl_reward.data.encoding import Row
 from tl_reward.measures.names import StatisticName
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 
-Rows = Sequence[Row]
 
-
-def padded(rows: Rows, batch_size: int, pad: int, length: int | None = None) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Batches sorted by length, padded on the right to their longest row, or to a fixed length in the given order."""
-    order = list(range(len(rows))) if length else sorted(range(len(rows)), key=lambda i: -len(rows[i].ids))
-    for start in range(0, len(rows), batch_size):
-        index = order[start : start + batch_size]
-        width = length or max(len(rows[i].ids) for i in index)
-        tokens = torch.full((len(index), width), pad)
-        mask = torch.zeros(len(index), width, dtype=torch.long)
-        for at, i in enumerate(index):
-            tokens[at, : len(rows[i].ids)] = torch.tensor(rows[i].ids)
-            mask[at, : len(rows[i].ids)] = 1
-        yield index, tokens, mask
-
-
-@torch.inference_mode()
 def hugging_face(model: PreTrainedModel, rows: Rows, batch_size: int) -> Tensor:
     """`AutoModelForSequenceClassification` with length-sorted dynamic padding."""
-    rewards = torch.zeros(len(rows))
-    for index, tokens, mask in padded(rows, batch_size, model.config.pad_token_id):
-        rewards[index] = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[:, 0].float()
-    return rewards
+    return rewards(model, rows, padded(rows, batch_size, model.config.pad_token_id))
 
 
 @torch.no_grad()
@@ -88,26 +67,26 @@ def plain_transformer_lens(model: HookedRewardModel) -> HookedTransformer:
 @torch.inference_mode()
 def transformer_lens(model: HookedTransformer, rows: Rows, batch_size: int, hook_name: str) -> tuple[Tensor, list[Tensor]]:
     """Rewards, and one site with `run_with_cache`."""
-    rewards, kept = torch.zeros(len(rows)), []
+    found, kept = torch.zeros(len(rows)), []
     for index, tokens, mask in padded(rows, batch_size, 0):
-        found: Any = model.run_with_cache(tokens, attention_mask=mask, names_filter=[hook_name], padding_side="right")
-        logits, cache = found
-        rewards[index] = logits[torch.arange(len(index)), mask.sum(1) - 1, 0].float()
+        run: Any = model.run_with_cache(tokens, attention_mask=mask, names_filter=[hook_name], padding_side="right")
+        logits, cache = run
+        found[index] = logits[torch.arange(len(index)), mask.sum(1) - 1, 0].float()
         kept.append(cache[hook_name])
-    return rewards, kept
+    return found, kept
 
 
 @torch.inference_mode()
 def nnsight(model: NNsight, rows: Rows, batch_size: int, layer: int) -> tuple[Tensor, list[Tensor]]:
     """Rewards, and what enters one layer's down projection."""
-    rewards, kept = torch.zeros(len(rows)), []
+    found, kept = torch.zeros(len(rows)), []
     for index, tokens, mask in padded(rows, batch_size, model.config.pad_token_id):
         with model.trace(input_ids=tokens, attention_mask=mask, use_cache=False):
             activation = model.model.layers[layer].mlp.down_proj.input.save()
             logits = model.output.logits.save()
-        rewards[index] = logits[:, 0].float()  # pyright: ignore[reportPossiblyUnboundVariable] - nnsight always runs the block
+        found[index] = logits[:, 0].float()  # pyright: ignore[reportPossiblyUnboundVariable] - nnsight always runs the block
         kept.append(activation)  # pyright: ignore[reportPossiblyUnboundVariable] - as above
-    return rewards, kept
+    return found, kept
 
 
 @torch.inference_mode()

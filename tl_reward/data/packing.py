@@ -10,23 +10,17 @@ row's response and of another's prompt. So an edit may act on some tokens of a t
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tl_reward.data.encoding import Row
+from tl_reward.data.layouts import Layouts, Span, length_of
 from tl_reward.data.padding import TokenBatch, batch_tensor_on
 from tl_reward.sites import Where
-
-
-class Span(NamedTuple):
-    """Neighbouring places in the packed row; `end` is not part of it."""
-
-    start: int
-    end: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +43,7 @@ class PackedBatch:
     @property
     def longest(self) -> int:
         """The number of tokens of the longest transcript."""
-        return max(_length(spans) for spans in self.spans)
+        return self.layouts.longest
 
     def to(self, device: torch.device | str) -> "PackedBatch":
         return PackedBatch(
@@ -80,27 +74,32 @@ class PackedBatch:
 
     def occurrences(self, weight: Float[Tensor, "side row"]) -> Float[Tensor, "side token"]:
         """For each token, the sum of the weights of the transcripts that it is part of."""
+        token, transcript = self.layouts.members
         result = torch.zeros(len(weight), self.tokens.shape[1], device=weight.device)
-        for i, spans in enumerate(self.spans):
-            for start, end in spans:
-                result[:, start:end] += weight[:, i, None]
-        return result
+        return result.scatter_add_(1, token.expand(len(weight), -1), weight[:, transcript].float())
 
     def allowed(self, i: int, window: int | None) -> Bool[Tensor, "query key"] | None:
         """Which tokens of transcript `i` (key) each token that it adds (query) attends to: itself and those before it, no further back
         than `window`. None where that is every earlier one, and nothing is shared."""
         if (i, window) not in self._masks:
-            length = _length(self.spans[i])
-            key = torch.arange(length, device=self.tokens.device)
-            new = self.spans[i][-1].end - self.spans[i][-1].start
-            distance = key[length - new :, None] - key
-            mask = distance >= 0
-            if window is not None and window < length:
-                mask &= distance < window
-            elif new == length:
-                mask = None
-            self._masks[i, window] = mask
+            with torch.inference_mode(False):  # what is made in inference mode could not be used with gradients later
+                self._masks[i, window] = self._mask(i, window)
         return self._masks[i, window]
+
+    def _mask(self, i: int, window: int | None) -> Bool[Tensor, "query key"] | None:
+        length = length_of(self.spans[i])
+        key = torch.arange(length, device=self.tokens.device)
+        new = self.spans[i][-1].end - self.spans[i][-1].start
+        distance = key[length - new :, None] - key
+        mask = distance >= 0
+        if window is not None and window < length:
+            return mask & (distance < window)
+        return None if new == length else mask
+
+    @cached_property
+    def layouts(self) -> Layouts:
+        """What attention calls over all transcripts need. Made once a batch."""
+        return Layouts(self.spans, self.tokens.device)
 
 
 def pack(rows: Sequence[Row], *, max_tokens: int, groups: Sequence[int] | None = None) -> Iterator[PackedBatch]:
@@ -139,10 +138,6 @@ def _blocks(rows: Sequence[Row], groups: Sequence[int] | None) -> list[list[int]
     for i in sorted(range(len(rows)), key=lambda i: rows[i].ids):
         blocks.setdefault(groups[i] if groups is not None else 0, []).append(i)
     return list(blocks.values())
-
-
-def _length(spans: Sequence[Span]) -> int:
-    return sum(end - start for start, end in spans)
 
 
 def shared_prefix(one: Row, other: Row) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -41,16 +42,25 @@ class TokenBatch:
 
     def flat(self, activation: Float[Tensor, "batch pos ..."]) -> Float[Tensor, "token ..."]:
         """An activation of this batch at its real tokens."""
-        return activation[self.attention_mask]
+        return activation.flatten(0, 1)[self._real]
 
     def places(self, i: int) -> Int[Tensor, " token"]:
         """Where the tokens of transcript `i` are, in the order of `flat`."""
-        start = int(self.attention_mask[:i].sum())
-        return torch.arange(start, start + int(self.attention_mask[i].sum()), device=self.tokens.device)
+        return torch.arange(self._ends[i], self._ends[i + 1], device=self.tokens.device)
 
     def occurrences(self, weight: Float[Tensor, "side batch"]) -> Float[Tensor, "side token"]:
         """For each real token, the weight of the transcript that it is part of."""
-        return weight[:, :, None].expand(-1, -1, self.tokens.shape[1])[:, self.attention_mask]
+        return weight[:, :, None].expand(-1, -1, self.tokens.shape[1]).flatten(1)[:, self._real]
+
+    @cached_property
+    def _real(self) -> Int[Tensor, " token"]:
+        """The real tokens, row after row. A mask in its place would make each use of it wait for a GPU, to count them."""
+        with torch.inference_mode(False):  # what is made in inference mode could not be used with gradients later
+            return self.attention_mask.clone().flatten().nonzero()[:, 0]
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return [0, *self.attention_mask.sum(1).cumsum(0).tolist()]
 
 
 def batch_tensor_on(tensor: Tensor, device: torch.device | str) -> Tensor:

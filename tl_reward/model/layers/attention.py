@@ -73,7 +73,7 @@ class FusedAttention(AbstractAttention):
             k = self.hook_rot_k(self._rotate(k, position))
         window = self.cfg.window_size if self.attn_type == "local" else None
         scoring = Scoring(scale=1 / self.attn_scale, cap=self.cfg.attn_scores_soft_cap, window=window)
-        z = self.hook_z(kernel_for(mask)(q, k, v, mask, scoring))
+        z = self.hook_z(kernel_for(q, k, mask, scoring)(q, k, v, mask, scoring))
         weight = self.W_O.permute(2, 0, 1).flatten(1)
         return F.linear(z.flatten(2), weight, self.b_O)
 
