@@ -96,8 +96,8 @@ def layers_with_positions(hf_config: PretrainedConfig) -> Sequence[bool]:
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": Architecture("LlamaForCausalLM", llama_config, llama_weights),
     "mistral": Architecture("MistralForCausalLM", llama_config, llama_weights),
-    "ministral": Architecture("MistralForCausalLM", llama_config, llama_weights),
-    "smollm3": Architecture("LlamaForCausalLM", llama_config, llama_weights),
+    "ministral": Architecture("MinistralForCausalLM", llama_config, llama_weights),
+    "smollm3": Architecture("SmolLM3ForCausalLM", llama_config, llama_weights),
     "phi3": Architecture("Phi3ForCausalLM", llama_config, phi3_weights),
     "qwen2": Architecture("Qwen2ForCausalLM", llama_config, llama_weights),
     "qwen3": Architecture("Qwen3ForCausalLM", lambda c: llama_config(c) | {"use_qk_norm": True}, lambda c: llama_weights(c, qk_norm=True)),
