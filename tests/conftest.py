@@ -68,6 +68,12 @@ _LLAMA3 = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
 }
+_YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 32}
+_MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
+_PLAIN = {"rope_type": "default", "rope_theta": 1e4}
+_YARN_BY_TYPE = {"full_attention": _YARN, "sliding_attention": _PLAIN}
+_LINEAR_BY_TYPE = {"full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0}, "sliding_attention": _PLAIN}
+_GEMMA3 = {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4, "query_pre_attn_scalar": 24, "layer_types": _MIXED}
 # Odd sizes on purpose: fewer key/value heads, a head_dim that is not d_model / n_heads, windows shorter than the rows.
 ARCHITECTURES = {
     "llama": ("LlamaConfig", {"num_key_value_heads": 2}),
@@ -81,6 +87,18 @@ ARCHITECTURES = {
     "qwen3": ("Qwen3Config", {"num_key_value_heads": 2, "head_dim": 16}),
     "mistral": ("MistralConfig", {"num_key_value_heads": 2, "sliding_window": 4}),
     "gemma2": ("Gemma2Config", {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 4, "query_pre_attn_scalar": 24}),
+    "llama-linear": ("LlamaConfig", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}}),
+    "llama-dynamic": ("LlamaConfig", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}}),
+    "qwen2-yarn": ("Qwen2Config", {"num_key_value_heads": 2, "rope_parameters": _YARN}),
+    "ministral": ("MinistralConfig", {"head_dim": 16, "num_key_value_heads": 2, "sliding_window": 4, "layer_types": _MIXED}),
+    "smollm3": ("SmolLM3Config", {"num_key_value_heads": 2, "no_rope_layers": [1, 0, 1]}),
+    "phi3": ("Phi3Config", {"num_key_value_heads": 2, "sliding_window": 4}),
+    "phi3-partial": ("Phi3Config", {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}}),
+    "gemma": ("GemmaConfig", {"num_key_value_heads": 1, "head_dim": 16}),
+    "gemma3": ("Gemma3TextConfig", _GEMMA3),
+    "gemma3-linear": ("Gemma3TextConfig", _GEMMA3 | {"rope_parameters": _LINEAR_BY_TYPE}),
+    "olmo3": ("Olmo3Config", {"num_key_value_heads": 2, "sliding_window": 4, "layer_types": _MIXED}),
+    "olmo3-yarn": ("Olmo3Config", {"sliding_window": 4, "layer_types": _MIXED, "rope_parameters": _YARN_BY_TYPE}),
     "olmo2": ("Olmo2Config", {"num_key_value_heads": 4}),
     "olmo2-grouped": ("Olmo2Config", {"num_key_value_heads": 2}),
     "qwen2-window": ("Qwen2Config", {"num_key_value_heads": 2, "use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}),

@@ -135,7 +135,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     Guard(
         "rotary dimensions are even",
-        "tl_reward/model/architectures.py",
+        "tl_reward/model/architectures/rotary.py",
         "    if rotary_dim < 2 or rotary_dim % 2:",
         "    if False:",
         "tests/model/test_inputs.py::test_an_odd_number_of_rotary_dimensions_is_refused",

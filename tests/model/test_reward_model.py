@@ -10,9 +10,10 @@ import torch
 from conftest import hf_model
 from torch import Tensor
 from transformer_lens import patching
-from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM, MixtralConfig, PreTrainedModel
 
 from tl_reward.errors import InputError
+from tl_reward.model.architectures import architecture_of
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 
@@ -255,12 +256,26 @@ def test_pickled_weights_are_not_read(tmp_path):
         HookedRewardModel.from_pretrained(tmp_path)
 
 
+def test_experts_are_refused_with_the_reason():
+    config = MixtralConfig(num_local_experts=2, hidden_size=32, intermediate_size=48, num_hidden_layers=1, vocab_size=257)
+    with pytest.raises(InputError, match=r"'mixtral' has experts, which is not supported: .*\(layer, expert, neuron\)"):
+        architecture_of(config)
+
+
+_YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 16}
+_PLAIN = {"rope_type": "default", "rope_theta": 1e4}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"mlp_bias": True}, "mlp_bias"),
         ({"hidden_act": "tanh"}, "activation 'tanh'"),
-        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}}, "rotary scaling 'yarn'"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}}, "needs original_max_position_embeddings"),
+        ({"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4}}, "rotary scaling 'longrope' is not supported"),
+        ({"rope_parameters": _YARN | {"mscale": 0.7}}, "'yarn' with mscale is not supported"),
+        ({"rope_parameters": {"full_attention": _PLAIN, "sliding_attention": _YARN}}, "'yarn' in layers with a window is not supported"),
+        ({"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 2.0}, "sliding_window": 4}, "'linear' beside layers"),
     ],
 )
 def test_configs_that_transformer_lens_does_not_compute_are_refused(change, message):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config, LlamaConfig, LlamaForCausalLM, Phi3Config
 
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
@@ -276,16 +276,25 @@ def test_adapters_never_see_neurons_that_are_left_out(base, tmp_path, how):
     assert scores["one"].margin == pytest.approx(scores["other"].margin, abs=1e-4)
 
 
-def test_neurons_of_gpt2_are_left_out_too(tmp_path):
+_GPT2 = GPT2Config(vocab_size=257, n_embd=32, n_layer=2, n_head=4, n_positions=1024, bos_token_id=None, eos_token_id=0)
+_PHI3 = Phi3Config(
+    vocab_size=257, hidden_size=32, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=1024,
+    original_max_position_embeddings=1024, bos_token_id=None, eos_token_id=0, pad_token_id=0,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [_GPT2, _PHI3], ids=["GPT-2, whose weights lie the other way round", "Phi-3, with two in one tensor"])
+def test_neurons_of_other_layouts_are_left_out_too(shape, tmp_path):
     torch.manual_seed(0)
-    shape = GPT2Config(vocab_size=257, n_embd=32, n_layer=2, n_head=4, n_positions=1024, bos_token_id=None, eos_token_id=0)
     AutoModelForCausalLM.from_config(shape).save_pretrained(tmp_path / "base")
     byte_tokenizer().save_pretrained(tmp_path / "base")
     full = TrainingConfig(method="full", learning_rate=1e-2, batch_size=6, max_length=1000)
     train(str(tmp_path / "base"), PAIRS, tmp_path / "out", full, without=LEFT_OUT, how="pruned")
     model = HookedRewardModel.from_pretrained(tmp_path / "out", device="cpu")
     assert score(model, PAIRS).margin == pytest.approx(score(model, PAIRS, interventions=[ZeroAblation(LEFT_OUT)]).margin, abs=1e-5)
-    assert model.blocks[0].mlp.W_in[:, 40].abs().max() == model.blocks[0].mlp.W_out[3].abs().max() == 0
+    mlp = model.blocks[0].mlp
+    into = [mlp.W_in, mlp.W_gate] if shape is _PHI3 else [mlp.W_in]
+    assert all(weight[:, 40].abs().max() == 0 < weight[:, 41].abs().max() for weight in [*into, mlp.W_out.T])
     with pytest.raises(InputError, match=r"neuron must be in \[0, 128\), got 200"):
         train(str(tmp_path / "base"), PAIRS, tmp_path / "no", full, without=NeuronSet([(0, 200)]))
     with pytest.raises(InputError, match="how must be one of masked, pruned"):

@@ -48,21 +48,24 @@ def to_lens(state: StateDict, hf_config: PretrainedConfig, dtype: torch.dtype, *
         InputError: a key that one side has and the other lacks, so that none is left out in silence.
     """
     table = _table(hf_config)
-    unknown = [key for key in state if key not in table and not is_leftover(key)]
-    missing = [key for key, weight in table.items() if key not in state and not weight.optional]
+    known = {weight.hf for weight in table}
+    unknown = [key for key in state if key not in known and not is_leftover(key)]
+    missing = [weight.hf for weight in table if weight.hf not in state and not weight.optional]
     if unknown or missing:
         raise InputError(
             f"the model does not fit architecture {hf_config.model_type!r}: unknown {unknown[:3]}, missing {missing[:3]}{hint_for(unknown)}"
         )
     for key, value in state.items():
-        if key in table and not is_finite(value):
+        if key in known and not is_finite(value):
             raise InputError(f"{key} holds numbers that are not finite, or none at all: every reward would be wrong")
     sizes = _sizes(hf_config)
     result = {}
-    for key, weight in table.items():
-        if key not in state:
+    for weight in table:
+        if weight.hf not in state:
             continue
-        value = state[key].float() * weight.scale + weight.shift if (weight.scale, weight.shift) != (1, 0) else state[key]
+        value = state[weight.hf][slice(*weight.rows)] if weight.rows else state[weight.hf]
+        if (weight.scale, weight.shift) != (1, 0):
+            value = value.float() * weight.scale + weight.shift
         if weight.pattern:
             value = einops.rearrange(value, weight.pattern, **_used(sizes, weight.pattern))
         parts = list(value.unbind(0)) if len(weight.lens) > 1 else [value]
@@ -73,8 +76,8 @@ def to_lens(state: StateDict, hf_config: PretrainedConfig, dtype: torch.dtype, *
 def to_hf(state: StateDict, hf_config: PretrainedConfig) -> dict[str, Tensor]:
     """The inverse of `to_lens`."""
     sizes = _sizes(hf_config)
-    result = {}
-    for key, weight in _table(hf_config).items():
+    result: dict[str, Tensor] = {}
+    for weight in _table(hf_config):
         if any(name not in state for name in weight.lens):
             continue
         parts = [state[name] for name in weight.lens]
@@ -84,18 +87,17 @@ def to_hf(state: StateDict, hf_config: PretrainedConfig) -> dict[str, Tensor]:
             value = einops.rearrange(value, f"{right} -> {left}", **_used(sizes, weight.pattern))
         if (weight.scale, weight.shift) != (1, 0):
             value = ((value.float() - weight.shift) / weight.scale).to(value.dtype)
-        result[key] = value.contiguous()
+        # Rows come in their order.
+        result[weight.hf] = torch.cat([result[weight.hf], value]) if weight.hf in result else value.contiguous()
     return result
 
 
-def _table(hf_config: Any) -> dict[str, architectures.Weight]:
-    table = {}
+def _table(hf_config: Any) -> list[architectures.Weight]:
+    table = []
     for weight in architectures.architecture_of(hf_config).weights(hf_config):
-        layers = range(hf_config.num_hidden_layers) if "{l}" in weight.hf else (0,)
-        for layer in layers:
+        for layer in range(hf_config.num_hidden_layers) if "{l}" in weight.hf else (0,):
             names = tuple(name.replace("{l}", str(layer)) for name in weight.lens)
-            key = weight.hf.replace("{l}", str(layer))
-            table[key] = weight._replace(hf=key, lens=names)
+            table.append(weight._replace(hf=weight.hf.replace("{l}", str(layer)), lens=names))
     return table
 
 

@@ -313,6 +313,8 @@ class HookedRewardModel(HookedTransformer):
             }
         )
         model = cls(cfg, tokenizer)
+        for block, rotates in zip(model.blocks, architectures.layers_with_positions(hf_config), strict=True):
+            block.attn.rotates = rotates
         state = conversion.to_lens(hf_model.state_dict(), hf_config, dtype, copy=source is None)  # nobody else holds what was loaded
         conversion.fold_final_norm(state)
         state = {key: value.to(cfg.device) for key, value in state.items()}

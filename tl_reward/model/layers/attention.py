@@ -30,6 +30,9 @@ class FusedAttention(AbstractAttention):
     """TransformerLens' attention (its weights, and its hook points) with a fused path. It goes TransformerLens' own way where somebody
     listens to scores, pattern or result, and, without a packed batch, where it caps scores or reads a cache of keys and values."""
 
+    rotates: bool = True
+    """Whether queries and keys are rotated by their positions; a few architectures leave that out in some layers."""
+
     def forward(
         self,
         query_input: Float[Tensor, "batch pos *heads d_model"],
@@ -66,7 +69,7 @@ class FusedAttention(AbstractAttention):
             # OLMo-2 normalises all heads as one vector.
             q = self.q_norm(q.flatten(2)).view_as(q)
             k = self.k_norm(k.flatten(2)).view_as(k)
-        if self.cfg.positional_embedding_type == "rotary":
+        if self.cfg.positional_embedding_type == "rotary" and self.rotates:
             position = _position(mask, q.shape[1], q.device)
             self._cover(mask.longest if isinstance(mask, PackedBatch) else q.shape[1])
             q = self.hook_rot_q(self._rotate(q, position))
@@ -76,6 +79,9 @@ class FusedAttention(AbstractAttention):
         z = self.hook_z(kernel_for(q, k, mask, scoring)(q, k, v, mask, scoring))
         weight = self.W_O.permute(2, 0, 1).flatten(1)
         return F.linear(z.flatten(2), weight, self.b_O)
+
+    def apply_rotary(self, x: Tensor, past_kv_pos_offset: int = 0, attention_mask: Tensor | None = None) -> Tensor:
+        return super().apply_rotary(x, past_kv_pos_offset, attention_mask) if self.rotates else x
 
     def _cover(self, length: int) -> None:
         """Makes the rotary table long enough. TransformerLens starts with a short one."""

@@ -9,7 +9,8 @@ from tl_reward.model import architectures
 from tl_reward.neurons import NeuronSet
 
 # What reads and what writes the neurons of an MLP, in Hugging Face's names for the supported architectures.
-_INTO = ("gate_proj", "up_proj", "c_fc", "dense_h_to_4h")
+_BOTH_INTO = "gate_up_proj"  # of Phi-3: the gates' rows, and below them those of the linear part
+_INTO = (_BOTH_INTO, "gate_proj", "up_proj", "c_fc", "dense_h_to_4h")
 _OUT_OF = ("down_proj", "c_proj", "dense_4h_to_h")
 
 
@@ -25,7 +26,9 @@ def _parts(model: Any, neurons: NeuronSet) -> list[tuple[str, Any, torch.Tensor]
     for name, module in model.named_modules():
         match = re.search(r"\.(\d+)\.mlp\.(\w+)$", name)
         if match and match[2] in _INTO + _OUT_OF and int(match[1]) in by_layer:
-            found.append((match[2], module, by_layer[int(match[1])]))
+            index = by_layer[int(match[1])]
+            both = torch.cat([index, index + model.config.intermediate_size]) if match[2] == _BOTH_INTO else index
+            found.append((match[2], module, both))
     assert len(found) >= 2 * len(by_layer), [name for name, *_ in found]
     return found
 
