@@ -18,6 +18,10 @@ class UnknownOption(InputError, TypeError):
     """A keyword that a function does not take. It is a `TypeError` too, as Python's own is for such a call."""
 
 
+class OutOfMemory(InputError, MemoryError):
+    """No room on a device: for weights, or for what a batch computes. It is a `MemoryError` too, as Python's own is."""
+
+
 def check_keywords(given: Iterable[str], known: Collection[str], where: str) -> None:
     """Raises UnknownOption for the first keyword that is not known, and names the nearest one that is.
 
