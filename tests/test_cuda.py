@@ -118,7 +118,8 @@ def differences(one: Any, other: Any, tolerance: float) -> list[str]:
 
 def made(name: str, device: str, dtype: torch.dtype = torch.float32) -> tuple[Model, Model]:
     """The model, and another of the same shape."""
-    hf, other = hf_model(name), hf_model(name)
+    hf: Any = hf_model(name)  # torch's own `to` has other types than transformers says
+    other: Any = hf_model(name)
     for parameter in other.parameters():
         parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3))
     one, two = (Model.from_hf(each.to(dtype), byte_tokenizer(), device=device) for each in (hf, other))

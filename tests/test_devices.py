@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tl_reward import devices, parallel
-from tl_reward.devices import Memory, check_device, check_fits, is_out_of_memory, memory_on, says_what_was_free
-from tl_reward.errors import InputError, OutOfMemory
+from tl_reward.devices import Memory, check_device, check_fits, memory_on, says_what_was_free
+from tl_reward.errors import InputError, OutOfMemory, is_out_of_memory
 
 GIB = 2**30
 CUDA_SAYS = "CUDA out of memory. Tried to allocate 20.50 GiB. GPU 0 has a total capacity of 79.11 GiB of which 3.2 GiB is free."
@@ -151,7 +151,8 @@ def test_each_allocators_error_becomes_one_line(fail: Any, says: str, cards: Non
 
 
 def test_other_errors_stay_as_they_are():
-    for error in (RuntimeError("shape mismatch"), ValueError("out of memory"), InputError("no"), OutOfMemory("once")):
+    errors: list[Exception] = [RuntimeError("shape mismatch"), ValueError("out of memory"), InputError("no"), OutOfMemory("once")]
+    for error in errors:
         with pytest.raises(type(error)) as caught, says_what_was_free("score", helps="less"):
             raise error
         assert caught.value is error

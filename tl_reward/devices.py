@@ -11,10 +11,8 @@ import psutil
 import torch
 
 from tl_reward import parallel
-from tl_reward.errors import InputError, OutOfMemory
+from tl_reward.errors import InputError, OutOfMemory, is_out_of_memory
 
-# What those say that have no exception of their own: the CPU's allocator, Apple's, and the libraries of a GPU.
-_NO_ROOM = re.compile(r"out of memory|DefaultCPUAllocator|_STATUS_ALLOC_FAILED|can't allocate memory", re.IGNORECASE)
 _WANTED = re.compile(r"tried to allocate ([\d.]+) ?(bytes|[KMGT]i?B)", re.IGNORECASE)
 _UNITS = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
 _KINDS = ("cpu", "cuda", "mps")
@@ -71,6 +69,11 @@ def memory_on(device: str | torch.device) -> Memory:
     return Memory(free, host.total)
 
 
+def free_bytes(device: str | torch.device) -> int:
+    """Bytes that this process may still take on a device."""
+    return memory_on(device).free
+
+
 def _cgroup_rooms(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
     """What the control group's limit leaves, for versions 2 and 1. Files that it has in its cache can go, and count as free."""
     rooms = []
@@ -89,11 +92,11 @@ def _cgroup_rooms(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
 def check_fits(name: str, numbers: int, dtype: torch.dtype, device: str | torch.device) -> None:
     """Says no before weights are read: raises OutOfMemory where a model of so many numbers has no room on a device."""
     bits = torch.finfo(dtype).bits
-    free = memory_on(device).free
+    free = free_bytes(device)
     if numbers * bits // 8 <= free:
         return
     at = torch.device(device)
-    room = {str(device): free} | {each: memory_on(each).free for each in devices() if torch.device(each).type != at.type}
+    room = {str(device): free} | {each: free_bytes(each) for each in devices() if torch.device(each).type != at.type}
     fits = [
         f"{_short(each)} on {where}"
         for where, bytes_free in room.items()
@@ -109,13 +112,6 @@ def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there was no room for a tensor."""
-    if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and _NO_ROOM.search(str(error)) is not None
-
-
 @contextmanager
 def says_what_was_free(what: str, device: str | torch.device = "cpu", *, helps: str) -> Iterator[None]:
     """Says in one line that memory ran out: what was wanted, what there was, and what helps.
@@ -125,8 +121,10 @@ def says_what_was_free(what: str, device: str | torch.device = "cpu", *, helps: 
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, OutOfMemory) or not is_out_of_memory(error):
+    except OutOfMemory:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
             raise
         found = _WANTED.search(str(error))
         wanted = f"{_gib(int(float(found[1]) * 2 ** _UNITS[found[2][0].lower()]))} more were wanted, and " if found else ""

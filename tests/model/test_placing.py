@@ -85,7 +85,7 @@ def test_a_model_that_has_no_room_is_refused_before_its_weights_are_read(folder:
     stored = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     monkeypatch.setattr(devices, "memory_on", lambda device: Memory(3 * stored // 4, 10**12))
     monkeypatch.setattr(loading.AutoModelForSequenceClassification, "from_pretrained", lambda *_, **__: pytest.fail("read"))
-    says = rf"^{folder}: its weights take 0.00\d+ GiB in float32, and 0.00\d+ GiB are free on cpu; what would fit: bfloat16 on cpu$"
+    says = rf"^{folder}: its weights take 0.0\d+ GiB in float32, and 0.0\d+ GiB are free on cpu; what would fit: bfloat16 on cpu$"
     with pytest.raises(OutOfMemory, match=says):
         HookedRewardModel.from_pretrained(folder, device="cpu")
 

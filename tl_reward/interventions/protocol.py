@@ -8,8 +8,7 @@ from torch import Tensor
 
 from tl_reward.data.packing import PackedBatch
 from tl_reward.data.padding import TokenBatch
-from tl_reward.devices import is_out_of_memory
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, is_out_of_memory
 from tl_reward.interventions.user_code import guarded, is_ours, raised_at
 from tl_reward.neurons import NeuronSet
 

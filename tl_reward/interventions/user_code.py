@@ -10,8 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tl_reward.devices import is_out_of_memory
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, is_out_of_memory
 
 # By its name, not by where this file stands in it.
 _PACKAGE = "tl_reward"

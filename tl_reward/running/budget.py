@@ -4,7 +4,7 @@ from bisect import bisect_left
 
 import torch
 
-from tl_reward.devices import memory_on
+from tl_reward.devices import free_bytes
 from tl_reward.errors import InputError
 from tl_reward.model.reward_model import HookedRewardModel
 
@@ -85,8 +85,8 @@ def bytes_per_token(model: HookedRewardModel, longest: int, *, gradients: bool =
 
 
 def free_memory(model: HookedRewardModel) -> int:
-    """Bytes free on the model's device, for this process (`devices.memory_on`)."""
-    return memory_on(model.W_U.device).free
+    """Bytes free on the model's device, for this process (`devices.free_bytes`)."""
+    return free_bytes(model.W_U.device)
 
 
 def _fastest(model: HookedRewardModel, gradients: bool) -> int:

@@ -16,8 +16,8 @@ from tl_reward import parallel
 from tl_reward.data.alignment import align
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch, PackedBatch
-from tl_reward.devices import forget_cached, is_out_of_memory
-from tl_reward.errors import InputError
+from tl_reward.devices import forget_cached
+from tl_reward.errors import InputError, is_out_of_memory
 from tl_reward.interventions.attaching import attached, edited
 from tl_reward.interventions.patches import Source
 from tl_reward.interventions.protocol import Hooks, Intervention, hooks_of, traits_of
@@ -107,7 +107,7 @@ def _once_more_in_halves(
     try:
         yield batch.row.cpu(), run(batch, max_tokens)
         return
-    except (MemoryError, RuntimeError) as error:
+    except Exception as error:
         if not is_out_of_memory(error):
             raise
         parts = smaller(batch, encoded, half, grouping)

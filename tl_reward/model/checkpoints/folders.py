@@ -9,8 +9,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from transformers import AutoConfig, AutoTokenizer
 
-from tl_reward.devices import is_out_of_memory
-from tl_reward.errors import InputError, check_keywords, first_line
+from tl_reward.errors import InputError, check_keywords, first_line, is_out_of_memory
 from tl_reward.model import architectures, embedded
 from tl_reward.model.origin import MadeFrom, Stamp
 
