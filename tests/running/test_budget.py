@@ -38,7 +38,13 @@ NEURONS = NeuronSet([(0, 3), (1, 7)])
 def wide_model(dtype: torch.dtype, **other: Any) -> HookedRewardModel:
     """Wide enough that a batch's activations are more than all else."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes: dict[str, Any] = {
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     config = transformers.LlamaConfig(vocab_size=257, max_position_embeddings=512, pad_token_id=0, **sizes | other)
     config.num_labels = 1
     return HookedRewardModel.from_hf(AutoModelForSequenceClassification.from_config(config).to(dtype), byte_tokenizer())
