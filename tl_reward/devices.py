@@ -1,23 +1,45 @@
-"""Which devices there are to run a model on."""
+"""Which devices there are to run a model on, what is free on each, and what is said where that is not enough."""
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import ceil
+from pathlib import Path
+from typing import NamedTuple
+
+import psutil
 import torch
 
-from tl_reward.errors import InputError
+from tl_reward import parallel
+from tl_reward.errors import InputError, OutOfMemory, is_out_of_memory
+
+_WANTED = re.compile(r"tried to allocate ([\d.]+) ?(bytes|[KMGT]i?B)", re.IGNORECASE)
+_UNITS = {"b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+_KINDS = ("cpu", "cuda", "mps")
+
+
+class Memory(NamedTuple):
+    """Bytes on a device: `free` for this process, of `total`."""
+
+    free: int
+    total: int
 
 
 def check_device(device: str | torch.device | None, dtype: torch.dtype | None = None) -> None:
     """Says no before weights are read: raises InputError for a device that is not here, or cannot hold this type."""
     if device is None:
         return
+    here = ", ".join(found := devices())
     try:
         wanted = torch.device(device)
     except (RuntimeError, TypeError):
-        raise InputError(f"no device {device!r}; there is {', '.join(devices())}") from None
-    here = {torch.device(name) for name in devices()}
-    if wanted.type == "cpu" and wanted.index in (None, 0):
-        return
-    if not any(wanted.type == each.type and wanted.index in (None, each.index) for each in here):
-        raise InputError(f"no device {str(device)!r} on this machine; there is {', '.join(devices())}")
+        raise InputError(f"no device {device!r}; there is {here}") from None
+    if wanted.type not in (*_KINDS, *found):
+        raise InputError(f"no device {str(device)!r}: models run on {', '.join(_KINDS)}; there is {here}")
+    if not any(wanted.type == each.type and wanted.index in (None, each.index or 0) for each in map(torch.device, found)):
+        unable = wanted.type == "cuda" and not torch.backends.cuda.is_built()
+        why = f" (torch {torch.__version__} is built without CUDA)" if unable else ""
+        raise InputError(f"no device {str(device)!r} on this machine; there is {here}{why}")
     if wanted.type == "mps" and dtype is torch.float64:
         raise InputError("mps computes no float64; choose float32, or the device cpu")
 
@@ -26,3 +48,99 @@ def devices() -> list[str]:
     """The devices of this machine that models run on."""
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *mps]
+
+
+def memory_on(device: str | torch.device) -> Memory:
+    """What is free on a device, and how much there is.
+
+    On a CPU within the limit of the process' control group, if it has one. Where several processes run on this machine
+    (`parallel`), each has its share. What torch holds on a GPU and does not use is free: it will use it again.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return Memory(free // ceil(parallel.on_this_machine() / torch.cuda.device_count()) + cached, total)
+    host = psutil.virtual_memory()
+    free = min([host.available, *_cgroup_rooms()]) // parallel.on_this_machine()
+    if device.type == "mps" and hasattr(torch.mps, "recommended_max_memory"):  # of the host's own memory; torch 2.5
+        total = torch.mps.recommended_max_memory()
+        return Memory(max(0, min(free, total - torch.mps.current_allocated_memory())), total)
+    return Memory(free, host.total)
+
+
+def free_bytes(device: str | torch.device) -> int:
+    """Bytes that this process may still take on a device."""
+    return memory_on(device).free
+
+
+def _cgroup_rooms(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
+    """What the control group's limit leaves, for versions 2 and 1. Files that it has in its cache can go, and count as free."""
+    rooms = []
+    for limit, used, statistics in (
+        ("memory.max", "memory.current", "memory.stat"),
+        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+    ):
+        try:
+            cached = dict(line.split() for line in (root / statistics).read_text().splitlines()).get("inactive_file", "0")
+            rooms.append(int((root / limit).read_text()) - int((root / used).read_text()) + int(cached))
+        except (OSError, ValueError):  # no such group, or a limit of "max"
+            continue
+    return rooms
+
+
+def check_fits(name: str, numbers: int, dtype: torch.dtype, device: str | torch.device) -> None:
+    """Says no before weights are read: raises OutOfMemory where a model of so many numbers has no room on a device."""
+    bits = torch.finfo(dtype).bits
+    free = free_bytes(device)
+    if numbers * bits // 8 <= free:
+        return
+    at = torch.device(device)
+    room = {str(device): free} | {each: free_bytes(each) for each in devices() if torch.device(each).type != at.type}
+    fits = [
+        f"{_short(each)} on {where}"
+        for where, bytes_free in room.items()
+        for each in dict.fromkeys((dtype, torch.bfloat16))
+        if numbers * min(bits, torch.finfo(each).bits) // 8 <= bytes_free
+    ]
+    would = f"what would fit: {' or '.join(fits)}" if fits else "it fits on no device of this machine"
+    wanted = f"{_gib(numbers * bits // 8)} in {_short(dtype)}"
+    raise OutOfMemory(f"{name}: its weights take {wanted}, and {_gib(free)} are free on {device}; {would}")
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+@contextmanager
+def says_what_was_free(what: str, device: str | torch.device = "cpu", *, helps: str) -> Iterator[None]:
+    """Says in one line that memory ran out: what was wanted, what there was, and what helps.
+
+    Raises:
+        OutOfMemory: in the place of torch's error, or of Python's.
+    """
+    try:
+        yield
+    except OutOfMemory:
+        raise
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        found = _WANTED.search(str(error))
+        wanted = f"{_gib(int(float(found[1]) * 2 ** _UNITS[found[2][0].lower()]))} more were wanted, and " if found else ""
+        have = memory_on(device)
+        line = f"{what}: out of memory on {device}: {wanted}{_gib(have.free)} of {_gib(have.total)} are free; what helps: {helps}"
+        raise OutOfMemory(line) from None
+
+
+def forget_cached(device: str | torch.device) -> None:
+    """Gives back what torch holds on a GPU and does not use, so that pieces become whole again."""
+    kind = torch.device(device).type
+    if kind == "cuda":
+        torch.cuda.empty_cache()
+    elif kind == "mps":
+        torch.mps.empty_cache()
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.3g} GiB"

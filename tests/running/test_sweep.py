@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
@@ -15,9 +14,8 @@ from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.interventions.protocol import Hooks
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
-from tl_reward.running import budget
 from tl_reward.running.batching import encode_for
-from tl_reward.running.budget import _cgroup_rooms, bytes_per_token, tokens_per_batch
+from tl_reward.running.budget import bytes_per_token, tokens_per_batch
 from tl_reward.running.scoring import score, sweep
 
 PAIRS = load_pairs("embedded", split="find", limit=3)
@@ -146,15 +144,6 @@ def test_the_budget_follows_memory_and_never_falls_below_the_longest_transcript(
     assert bytes_per_token(tiny, longest, scores=True) - bytes_per_token(tiny, longest) == 4 * 4 * longest * 4
 
 
-def test_files_in_a_control_groups_cache_count_as_free(tmp_path):
-    assert _cgroup_rooms(tmp_path) == []
-    for name, text in {"memory.max": "1000", "memory.current": "900", "memory.stat": "anon 300\ninactive_file 500\n"}.items():
-        (tmp_path / name).write_text(text)
-    assert _cgroup_rooms(tmp_path) == [600]
-    (tmp_path / "memory.max").write_text("max")
-    assert _cgroup_rooms(tmp_path) == []
-
-
 @dataclass(frozen=True)
 class InPlace:
     """An edit in place, as many write it."""
@@ -220,11 +209,3 @@ def test_a_bfloat16_models_rewards_are_near_the_float32_ones(tiny):
     half = score(tiny_reward_model().to(torch.bfloat16), PAIRS)
     full = score(tiny, PAIRS)
     assert abs(half.chosen - full.chosen).max() < 0.05 * abs(full.chosen).max()
-
-
-def test_a_machine_without_a_control_group_has_what_is_free(tiny, monkeypatch):
-    monkeypatch.setattr(budget, "_cgroup_rooms", lambda: [])
-    free = budget.free_memory(tiny)
-    assert 0 < free <= psutil.virtual_memory().total
-    monkeypatch.setattr(budget, "_cgroup_rooms", lambda: [1000])
-    assert budget.free_memory(tiny) == 1000

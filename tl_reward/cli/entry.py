@@ -154,8 +154,19 @@ def run(args: Sequence[str] | None = None) -> int:
         command = _parsed(given)
         _check_values(command)
         quiet()
-        command.run()
+        _run(command)
     return 0
+
+
+def _run(command: Command) -> None:
+    """Where memory runs out outside of what runs a model over pairs, such as in training, one line says so too."""
+    try:
+        command.run()
+    except (MemoryError, RuntimeError):
+        from tl_reward.devices import says_what_was_free
+
+        with says_what_was_free("tl-reward", helps="a smaller model or less data, --dtype bfloat16, or another --device"):
+            raise
 
 
 def _check_names(given: Sequence[str]) -> None:

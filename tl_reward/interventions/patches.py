@@ -49,6 +49,13 @@ class Source:
             check_hook_point(self.model, name)
         self._names |= dict.fromkeys(names)
 
+    @property
+    def bytes_per_token(self) -> int:
+        """What it keeps of each token of a batch, at the places that it expects."""
+        cfg = self.model.cfg
+        wide = max(cfg.d_model, cfg.n_heads * cfg.d_head)
+        return sum(int(cfg.d_mlp or 0) if ".mlp." in name else wide for name in self._names) * torch.finfo(cfg.dtype).bits // 8
+
     def activations(self, batch: Batch, names: Sequence[str]) -> dict[str, Float[Tensor, "batch pos ..."]]:
         """The activations of a batch at these hook points, and perhaps at others."""
         self.expect(names)

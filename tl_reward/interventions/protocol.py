@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tl_reward.data.packing import PackedBatch
 from tl_reward.data.padding import TokenBatch
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, is_out_of_memory
 from tl_reward.interventions.user_code import guarded, is_ours, raised_at
 from tl_reward.neurons import NeuronSet
 
@@ -93,6 +93,8 @@ def _own_hooks(intervention: Any, batch: TokenBatch | PackedBatch) -> Hooks:
     except InputError:
         raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise  # a patch runs its source here
         place = raised_at(error, intervention.hooks)
         raise InputError(f"{kind}.hooks: {type(error).__name__} at {place}: {error}") from error
     if not isinstance(made, list):

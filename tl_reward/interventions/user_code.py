@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, is_out_of_memory
 
 # By its name, not by where this file stands in it.
 _PACKAGE = "tl_reward"
@@ -46,6 +46,8 @@ def guarded(hook_name: str, fn: Callable[..., Any], *, copy: bool = True) -> Cal
         except InputError:
             raise
         except Exception as error:
+            if is_out_of_memory(error):
+                raise  # no fault of the edit's
             raise InputError(f"{hook_name}: {type(error).__name__} at {raised_at(error, fn)}: {error}") from error
         if edited is None:
             return given if copy else None

@@ -5,7 +5,8 @@ from typing import Any
 
 import einops
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForSequenceClassification, PretrainedConfig, PreTrainedModel
 
 from tl_reward.errors import InputError
@@ -17,6 +18,8 @@ StateDict = Mapping[str, Tensor]
 # embedding of a language model, in whose place the reward head is.
 _LEFTOVERS = (".inv_freq", ".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias")
 _OUTPUT_EMBEDDINGS = ("lm_head.weight", "embed_out.weight")
+# What TransformerLens' model has, and an architecture may lack.
+_KEEP = ("b_Q", "b_K", "b_V", "b_O", "b_in", "b_out", "b_U", "mask", "IGNORE", "rotary_sin", "rotary_cos")
 
 
 def is_leftover(key: str) -> bool:
@@ -38,11 +41,14 @@ def is_finite(value: Tensor) -> bool:
     return value.is_floating_point() and value.numel() > 0 and bool(torch.stack(value.aminmax()).isfinite().all())
 
 
-def to_lens(state: StateDict, hf_config: PretrainedConfig, dtype: torch.dtype, *, copy: bool = True) -> dict[str, Tensor]:
-    """TransformerLens weights from Hugging Face ones, which keep their memory layout.
+def to_lens(
+    state: dict[str, Tensor], hf_config: PretrainedConfig, dtype: torch.dtype, *, device: str | torch.device = "cpu", keep: bool = True
+) -> dict[str, Tensor]:
+    """TransformerLens weights from Hugging Face ones, which keep their memory layout. They go to the device one by one.
 
     Args:
-        copy: off, weights share memory with `state` where no arithmetic is needed: for a checkpoint that nobody else holds.
+        keep: off, for a checkpoint that nobody else holds: each weight is taken out of `state`, and its memory used on where no
+            arithmetic is needed, else let go. So no two copies of more than one weight are there at any time.
 
     Raises:
         InputError: a key that one side has and the other lacks, so that none is left out in silence.
@@ -60,17 +66,39 @@ def to_lens(state: StateDict, hf_config: PretrainedConfig, dtype: torch.dtype, *
             raise InputError(f"{key} holds numbers that are not finite, or none at all: every reward would be wrong")
     sizes = _sizes(hf_config)
     result = {}
-    for weight in table:
+    last = {weight.hf: i for i, weight in enumerate(table)}  # several weights may lie in one tensor
+    for i, weight in enumerate(table):
         if weight.hf not in state:
             continue
-        value = state[weight.hf][slice(*weight.rows)] if weight.rows else state[weight.hf]
+        value = state[weight.hf] if keep or i < last[weight.hf] else state.pop(weight.hf)
+        value = value[slice(*weight.rows)] if weight.rows else value
         if (weight.scale, weight.shift) != (1, 0):
-            value = value.float() * weight.scale + weight.shift
+            value = (value.float() * weight.scale).add_(weight.shift)
         if weight.pattern:
             value = einops.rearrange(value, weight.pattern, **_used(sizes, weight.pattern))
         parts = list(value.unbind(0)) if len(weight.lens) > 1 else [value]
-        result |= {name: part.to(dtype, copy=copy) for name, part in zip(weight.lens, parts, strict=True)}
+        result |= {name: part.to(device, dtype, copy=keep) for name, part in zip(weight.lens, parts, strict=True)}
     return result
+
+
+class WithoutMemory(TorchFunctionMode):
+    """Within it, weights that are made without numbers take no memory: those of a model that gets its own by `set_weights`."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.empty and (made := func(*args, **kwargs | {"device": "meta"})).numel():
+            return made
+        return func(*args, **kwargs)
+
+
+def set_weights(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Gives a TransformerLens model its weights, with the final norm folded into the head."""
+    fold_final_norm(state)
+    # assign: the weights keep Hugging Face's memory layout, which TransformerLens' components transpose to without a copy.
+    missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
+    # Biases that an architecture lacks keep their zeros; buffers hold constants.
+    left = [key for key in missing if key.split(".")[-1].lstrip("_") not in _KEEP]
+    assert not left and not unexpected, (left, unexpected)
 
 
 def to_hf(state: StateDict, hf_config: PretrainedConfig) -> dict[str, Tensor]:

@@ -16,13 +16,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tl_reward import parallel
 from tl_reward.data.packing import PackedBatch
-from tl_reward.devices import check_device
+from tl_reward.devices import check_fits
 from tl_reward.errors import InputError, check_keywords
 from tl_reward.model import architectures, checkpoints, conversion, inputs
 from tl_reward.model.checkpoints.folders import HubOptions
-from tl_reward.model.components import HookedTransformer, HookedTransformerConfig, HookPoint, TypedModuleList, get_device
+from tl_reward.model.checkpoints.placing import placed
+from tl_reward.model.components import HookedTransformer, HookedTransformerConfig, HookPoint, TypedModuleList
 from tl_reward.model.layers.attention import with_class
 from tl_reward.model.layers.block import Block, RewardHead
 from tl_reward.model.origin import MadeFrom, Origin, weights_of
@@ -50,11 +50,15 @@ class HookedRewardModel(HookedTransformer):
     _made_from: MadeFrom = MadeFrom()
     blocks: TypedModuleList[Block]  # pyright: ignore[reportIncompatibleVariableOverride] - all of them are made ours by `__init__`
 
-    def __init__(self, cfg: HookedTransformerConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
+    def __init__(
+        self, cfg: HookedTransformerConfig, tokenizer: PreTrainedTokenizerBase | None = None, *, move_to_device: bool = True
+    ) -> None:
+        if cfg.n_devices > 1:
+            raise InputError(f"n_devices must be 1, got {cfg.n_devices}: layers are not spread over several devices")
         with warnings.catch_warnings():
             # 4.0 removes HookedTransformer; the project pins <4, so its users can do nothing about this warning.
             warnings.filterwarnings("ignore", message="HookedTransformer is deprecated", category=DeprecationWarning)
-            super().__init__(cfg)
+            super().__init__(cfg, move_to_device=move_to_device)
         if tokenizer is not None:
             self.set_tokenizer(tokenizer)
         for block in self.blocks:
@@ -245,13 +249,15 @@ class HookedRewardModel(HookedTransformer):
 
         Raises:
             InputError: a missing or damaged file, an unsupported architecture, more than one output, a checkpoint without a reward head,
-                weights that are missing or have no place, an adapter that does not fit its base; UnknownOption: another keyword.
+                weights that are missing or have no place, an adapter that does not fit its base; UnknownOption: another keyword;
+                OutOfMemory: the weights have no room on the device, which is known from the headers of their files.
         """
         if readout not in get_args(Readout):
             raise InputError(f"readout must be mask or hf, got {readout!r}")
-        check_device(device, dtype)
-        checkpoint = checkpoints.load_reward_model(name_or_path, base=base, dtype=dtype, hub=hub)
-        model = cls._converted(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name, source=checkpoint.source)
+        with placed(str(name_or_path), device, dtype) as chosen:
+            model = cls._converted(
+                *checkpoints.load_reward_model(name_or_path, base=base, dtype=dtype, device=chosen, hub=hub), device=chosen
+            )
         model.readout = readout
         return model
 
@@ -266,9 +272,9 @@ class HookedRewardModel(HookedTransformer):
         **hub: Unpack[HubOptions],
     ) -> "HookedRewardModel":
         """Loads a causal language model (`embedded.BASE` is embedded) and gives it a fresh head, drawn from normal(0, 0.02) with `seed`."""
-        check_device(device, dtype)
-        checkpoint = checkpoints.load_with_fresh_head(name_or_path, seed=seed, dtype=dtype, hub=hub)
-        return cls._converted(checkpoint.model, checkpoint.tokenizer, device=device, name=checkpoint.name, source=checkpoint.source)
+        with placed(str(name_or_path), device, dtype) as chosen:
+            checkpoint = checkpoints.load_with_fresh_head(name_or_path, seed=seed, dtype=dtype, device=chosen, hub=hub)
+            return cls._converted(*checkpoint, device=chosen)
 
     @classmethod
     def from_hf(
@@ -287,42 +293,36 @@ class HookedRewardModel(HookedTransformer):
                 finite ones; UnknownOption: another keyword.
         """
         check_keywords(unknown, ("hf_model", "tokenizer", "device", "name"), "from_hf")
-        check_device(device, hf_model.dtype)
-        return cls._converted(hf_model, tokenizer, device=device, name=name)
+        called = name or type(hf_model).__name__
+        with placed(called, device, hf_model.dtype) as chosen:
+            check_fits(called, sum(each.numel() for each in hf_model.parameters()), hf_model.dtype, chosen)
+            return cls._converted(hf_model, tokenizer, name, device=chosen)
 
     @classmethod
     def _converted(
         cls,
         hf_model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase | None,
-        *,
-        device: str | torch.device | None,
         name: str | None,
         source: MadeFrom | None = None,
+        *,
+        device: str,
     ) -> "HookedRewardModel":
         hf_config = deepcopy(hf_model.config)
         checkpoints.check_reward_head(hf_config, type(hf_model).__name__, type(hf_model).__name__)
-        dtype = hf_model.dtype
-        cfg = HookedTransformerConfig.from_dict(
-            architectures.lens_config(hf_config)
-            | {
-                "device": str(device or parallel.device() or get_device()),
-                "init_weights": False,  # every weight is set below; memory that nobody writes to is never taken
-                "dtype": dtype,
-                "model_name": name or hf_config.name_or_path or hf_config.model_type,
-            }
-        )
-        model = cls(cfg, tokenizer)
+        dtype, called = hf_model.dtype, name or hf_config.name_or_path or hf_config.model_type
+        made = {"device": device, "init_weights": False, "dtype": dtype, "model_name": called}  # every weight is set below
+        cfg = HookedTransformerConfig.from_dict(architectures.lens_config(hf_config) | made)
+        with conversion.WithoutMemory():
+            model = cls(cfg, tokenizer, move_to_device=False)
         for block, rotates in zip(model.blocks, architectures.layers_with_positions(hf_config), strict=True):
             block.attn.rotates = rotates
-        state = conversion.to_lens(hf_model.state_dict(), hf_config, dtype, copy=source is None)  # nobody else holds what was loaded
-        conversion.fold_final_norm(state)
-        state = {key: value.to(cfg.device) for key, value in state.items()}
-        # assign: the weights keep Hugging Face's memory layout, which TransformerLens' components transpose to without a copy.
-        missing, unexpected = model.load_state_dict(state, strict=False, assign=True)
-        # Biases that an architecture lacks keep their zeros; buffers hold constants.
-        left = [key for key in missing if key.split(".")[-1].lstrip("_") not in _KEEP]
-        assert not left and not unexpected, (left, unexpected)
+        state = hf_model.state_dict()
+        if source is not None:  # nobody else holds what was loaded
+            for parameter in hf_model.parameters():
+                parameter.data = parameter.data.new_empty(0)
+        conversion.set_weights(model, conversion.to_lens(state, hf_config, dtype, device=device, keep=source is None))
+        model.to(device, print_details=False)
         model.hf_config = hf_config
         model._made_from = source or MadeFrom()
         return model.eval().requires_grad_(False)
@@ -347,5 +347,3 @@ class HookedRewardModel(HookedTransformer):
 
 
 load = HookedRewardModel.from_pretrained
-
-_KEEP = ("b_Q", "b_K", "b_V", "b_O", "b_in", "b_out", "b_U", "mask", "IGNORE", "rotary_sin", "rotary_cos")

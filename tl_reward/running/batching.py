@@ -2,15 +2,17 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Unpack
 from weakref import WeakKeyDictionary
 
+import torch
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from tl_reward import parallel
 from tl_reward.data.encoding import EncodedPairs, encode_pairs
-from tl_reward.data.packing import Batch, group_sizes, pack
+from tl_reward.data.packing import Batch, PackedBatch, group_sizes, pack
 from tl_reward.data.padding import batches
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
@@ -93,6 +95,7 @@ def batches_for(
     shared: bool = True,
     gradients: bool = False,
     grouping: Grouping | None = None,
+    kept: int = 0,
 ) -> Batching:
     """The batches that all of some models read.
 
@@ -100,6 +103,7 @@ def batches_for(
 
     Args:
         grouping: which rows may share tokens in packed batches. By default all.
+        kept: bytes that edits keep of each token.
     """
     groups, whole = grouping or (None, False)
     others = any(module._forward_hooks or module._forward_pre_hooks for model in models for module in model.modules())
@@ -112,12 +116,25 @@ def batches_for(
             max_memory_gb=options.get("max_memory_gb"),
             gradients=gradients,
             scores=not packed,
+            kept=kept,
             unit="pair" if whole else "transcript",
         )
     budget = min(parallel.gathered(budget))  # memory differs, and batches must not
     if packed:
         return Batching(list(pack(encoded.rows, max_tokens=budget, groups=groups)), budget)
     return Batching(list(batches(encoded.rows, max_tokens=budget)), budget)
+
+
+def smaller(batch: Batch, encoded: EncodedPairs, max_tokens: int, grouping: Grouping | None = None) -> list[Batch]:
+    """The transcripts of a batch in batches of at most `max_tokens` tokens, or where one transcript or whole group has more, of as many."""
+    chosen = batch.row.tolist()
+    rows = [encoded.rows[i] for i in chosen]
+    groups = [grouping.of_row[i] for i in chosen] if grouping else None
+    if grouping and grouping.whole and groups is not None:
+        max_tokens = max(max_tokens, *group_sizes(rows, groups))
+    packed = isinstance(batch, PackedBatch)
+    parts = list(pack(rows, max_tokens=max_tokens, groups=groups)) if packed else list(batches(rows, max_tokens=max_tokens))
+    return [replace(part, row=torch.tensor(chosen)[part.row]) for part in parts]
 
 
 def in_turn(made: Sequence[Batch], label: str | None, device: Any, *, times: int = 1) -> Iterator[Batch]:

@@ -1,12 +1,10 @@
 """How many tokens a batch may hold: as many as memory allows, and no more than run fastest."""
 
 from bisect import bisect_left
-from pathlib import Path
 
-import psutil
 import torch
 
-from tl_reward import parallel
+from tl_reward.devices import free_bytes
 from tl_reward.errors import InputError
 from tl_reward.model.reward_model import HookedRewardModel
 
@@ -27,6 +25,7 @@ def tokens_per_batch(
     max_memory_gb: float | None = None,
     gradients: bool = False,
     scores: bool = False,
+    kept: int = 0,
     unit: str = "transcript",
 ) -> int:
     """The number of tokens that a batch may hold.
@@ -35,13 +34,14 @@ def tokens_per_batch(
         longest: tokens of the longest transcript, or whatever else (`unit`) has to be in one batch.
         gradients: a backward pass follows, so that every layer's activations are kept.
         scores: attention scores may be computed, since somebody may look at them.
+        kept: bytes that an edit keeps of each token besides, as a patch does of what its source computes.
 
     Raises:
         InputError: less than `longest`; the message names the smallest that would do.
     """
     if max_tokens is not None and max_tokens < longest:
         raise InputError(f"max_tokens must be at least {longest}, the longest {unit} here, got {max_tokens}")
-    each = bytes_per_token(model, longest, gradients=gradients, scores=scores)
+    each = bytes_per_token(model, longest, gradients=gradients, scores=scores) + kept
     room = free_memory(model) / 2 if max_memory_gb is None else max_memory_gb * 2**30
     if room < longest * each:
         got = f"half of what is free is {room / 2**30:.3g}" if max_memory_gb is None else f"got {max_memory_gb:g}"
@@ -85,28 +85,8 @@ def bytes_per_token(model: HookedRewardModel, longest: int, *, gradients: bool =
 
 
 def free_memory(model: HookedRewardModel) -> int:
-    """Bytes free on the model's device; on a CPU within the limit of the process' control group, if it has one, and shared among the
-    processes that `parallel` counts on this machine."""
-    device = model.W_U.device
-    if device.type == "cuda":
-        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch holds it, and will use it again
-        return torch.cuda.mem_get_info(device)[0] + cached
-    return min([psutil.virtual_memory().available, *_cgroup_rooms()]) // parallel.on_this_machine()
-
-
-def _cgroup_rooms(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
-    """What the control group's limit leaves, for versions 2 and 1. Files that it has in its cache can go, and count as free."""
-    rooms = []
-    for limit, used, statistics in (
-        ("memory.max", "memory.current", "memory.stat"),
-        ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
-    ):
-        try:
-            cached = dict(line.split() for line in (root / statistics).read_text().splitlines()).get("inactive_file", "0")
-            rooms.append(int((root / limit).read_text()) - int((root / used).read_text()) + int(cached))
-        except (OSError, ValueError):  # no such group, or a limit of "max"
-            continue
-    return rooms
+    """Bytes free on the model's device, for this process (`devices.free_bytes`)."""
+    return free_bytes(model.W_U.device)
 
 
 def _fastest(model: HookedRewardModel, gradients: bool) -> int:

@@ -8,8 +8,10 @@ from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, get_args, get_ty
 from tl_reward.arguments import check_argument
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.pairs import Overlong, PreferencePair
+from tl_reward.devices import says_what_was_free
 from tl_reward.errors import InputError, check_keywords, shown
 from tl_reward.interventions.protocol import Intervention
+from tl_reward.model.reward_model import HookedRewardModel
 
 
 class RunOptions(TypedDict, total=False):
@@ -37,6 +39,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+_HELPS = "a smaller max_tokens or max_memory_gb, a shorter max_length, or a model in bfloat16"
+
+
 def checked(function: Callable[P, T]) -> Callable[P, T]:
     """The function, with its arguments checked against its annotations: no keyword that it lacks gets in, nor anything of another kind.
 
@@ -45,6 +50,7 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
     Raises (the function that is returned):
         UnknownOption: a keyword that neither the function nor its options have.
         InputError: no pair; an argument of another type, such as a path in the place of a model; a number outside its range.
+        OutOfMemory: there was no room for a batch.
     """
     signature = inspect.signature(function)
     hints = {name: each.annotation for name, each in signature.parameters.items()}
@@ -62,7 +68,9 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
                 bound.arguments[name] = _as_pairs(value)
             elif name in hints:
                 check_argument(name, value, hints[name])
-        return function(*bound.args, **bound.kwargs)
+        device = next((each.W_U.device for each in bound.arguments.values() if isinstance(each, HookedRewardModel)), "cpu")
+        with says_what_was_free(function.__name__, device, helps=_HELPS):
+            return function(*bound.args, **bound.kwargs)
 
     return call
 

@@ -4,7 +4,8 @@ Two things are never computed twice. Transcripts that share a prefix run in pack
 sweep share everything below the first layer that they edit: the clean model runs once, and each condition branches off it there.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Unpack
 
 import torch
@@ -13,14 +14,17 @@ from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.data.alignment import align
+from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.packing import Batch, PackedBatch
-from tl_reward.errors import InputError
+from tl_reward.devices import forget_cached
+from tl_reward.errors import InputError, is_out_of_memory
 from tl_reward.interventions.attaching import attached, edited
+from tl_reward.interventions.patches import Source
 from tl_reward.interventions.protocol import Hooks, Intervention, hooks_of, traits_of
 from tl_reward.measures.scores import Scores
 from tl_reward.model.layer_by_layer import mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
+from tl_reward.running.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of, smaller
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import layer_of
 
@@ -67,13 +71,19 @@ def sweep(
         align(encoded)  # says which pair cannot be aligned
         encoded = encoded.apart()
     grouping = Grouping(encoded.pair_of_row, whole=True) if paired else None
-    made = batches_for([model], encoded, options, shared=all(each.per_token for each in traits), grouping=grouping)
+    sources = {source for each in every if isinstance(source := getattr(each, "source", None), Source)}
+    kept = sum(source.bytes_per_token for source in sources)
+    made = batches_for([model], encoded, options, shared=all(each.per_token for each in traits), grouping=grouping, kept=kept)
     rewards = torch.zeros(len(conditions), len(encoded.rows), dtype=torch.float64)
+
+    def rewards_of(batch: Batch, max_tokens: int) -> Float[Tensor, "condition row"]:
+        with torch.inference_mode(), edited(model, batch, interventions_of(options)):
+            return _branches(model, batch, [_hooks(model, condition, batch) for condition in conditions], max_tokens).cpu()
+
     with parallel.together():
         for batch in in_turn(made.batches, progress, model.cfg.device, times=len(conditions)):
-            with torch.inference_mode(), edited(model, batch, interventions_of(options)):
-                reward = _branches(model, batch, [_hooks(model, condition, batch) for condition in conditions], made.max_tokens)
-            rewards[:, batch.row.cpu()] = reward.cpu()
+            for row, reward in _once_more_in_halves(rewards_of, batch, made.max_tokens, len(conditions), encoded, grouping):
+                rewards[:, row] = reward
     parallel.add_up(rewards)
     bad = (~rewards.isfinite()).any(0).nonzero()[:, 0].tolist()
     if bad:
@@ -83,6 +93,40 @@ def sweep(
         rewards[:, encoded.rejected[i]] = rewards[:, encoded.chosen[i]]
     chosen, rejected = rewards[:, list(encoded.chosen)].tolist(), rewards[:, list(encoded.rejected)].tolist()
     return [Scores.of(encoded.pairs, a, b, encoded.reading) for a, b in zip(chosen, rejected, strict=True)]
+
+
+def _once_more_in_halves(
+    run: Callable[[Batch, int], Tensor], batch: Batch, max_tokens: int, conditions: int, encoded: EncodedPairs, grouping: Grouping | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Which rows of `encoded`, and what `run` gives for them. A batch that does not fit in memory is run once more, in halves.
+
+    This is sound for rewards, which a batch gives at its end; a statistic may have half of a batch in it by then.
+    """
+    tokens = batch.tokens.numel()
+    half = tokens * min(conditions, _copies(batch, max_tokens)) // 2
+    try:
+        yield batch.row.cpu(), run(batch, max_tokens)
+        return
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        parts = smaller(batch, encoded, half, grouping)
+        if len(parts) == 1 and half < tokens:
+            raise  # one transcript, once
+    # Out here the error is gone, and with it the activations that its traceback held.
+    device = batch.tokens.device
+    forget_cached(device)
+    half = max(half, *(part.tokens.numel() for part in parts))
+    warnings.warn(
+        f"a batch did not fit in memory on {device}, and is run in halves; max_tokens={half} does so from the start", stacklevel=4
+    )
+    for part in parts:
+        yield part.row, run(part.to(device), half)
+
+
+def _copies(batch: Batch, max_tokens: int) -> int:
+    """How many conditions run side by side, each on a copy of the batch: several where its tokens are few."""
+    return max(1, max_tokens // batch.tokens.shape[1]) if isinstance(batch, PackedBatch) else 1
 
 
 def _hooks(model: HookedRewardModel, condition: Condition, batch: Batch) -> Hooks:
@@ -96,8 +140,7 @@ def _branches(model: HookedRewardModel, batch: Batch, hooks: Sequence[Hooks], ma
     """The clean model runs from layer to layer, as far as the last branch; each condition branches off where it edits first."""
     last = model.cfg.n_layers
     first = [min((layer_of(name, last) for name, _ in condition), default=last) for condition in hooks]
-    # Where tokens are few, copies of the batch run side by side, a condition each.
-    copies = max(1, max_tokens // batch.tokens.shape[1]) if isinstance(batch, PackedBatch) else 1
+    copies = _copies(batch, max_tokens)
     rewards = torch.zeros(len(hooks), len(batch.row), dtype=torch.float64, device=batch.tokens.device)
     residual, at = batch.tokens, None
     for layer in sorted(set(first)):

@@ -73,7 +73,7 @@ def merge_adapter(hf_model: Any, config: Any, folder: Path, name: str, base: str
         _check_patterns(config, [key for key, _ in hf_model.named_modules()], name)
     with refused(complaint):
         # PEFT only warns of layers that one side has and the other lacks.
-        peft_model = PeftModel.from_pretrained(hf_model, str(folder), config=config)
+        peft_model = PeftModel.from_pretrained(hf_model, str(folder), config=config, torch_device=str(hf_model.device))
         wanted = set(get_peft_model_state_dict(peft_model, save_embedding_layers=False))
         if stored.keys() != wanted:
             without, lacking = len(stored.keys() - wanted), len(wanted - stored.keys())

@@ -9,7 +9,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from transformers import AutoConfig, AutoTokenizer
 
-from tl_reward.errors import InputError, check_keywords, first_line
+from tl_reward.errors import InputError, check_keywords, first_line, is_out_of_memory
 from tl_reward.model import architectures, embedded
 from tl_reward.model.origin import MadeFrom, Stamp
 
@@ -40,7 +40,7 @@ def refused(complaint: str) -> Iterator[None]:
     except InputError:
         raise
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        if (not isinstance(error, Exception) and type(error).__name__ != "PanicException") or is_out_of_memory(error):
             raise
         said = " ".join(str(error).split())[:300] or type(error).__name__  # the reason is often in the second line
         raise InputError(f"{complaint} ({said})") from None
@@ -48,6 +48,12 @@ def refused(complaint: str) -> Iterator[None]:
 
 def check_options(hub: HubOptions, name: str, own: tuple[str, ...]) -> None:
     """Says no to unknown options (`own` are known besides the hub's), and to a revision of what is not on the hub."""
+    several = [key for key in ("n_devices", "device_map", "max_memory") if key in hub]
+    if several:
+        raise InputError(
+            f"{several[0]} is refused: a model is on one device, and its layers are not spread over several; what fits: device=, in "
+            f"dtype=torch.bfloat16, or a smaller model (several cards, each with the whole model, share the pairs: accelerate launch)"
+        )
     check_keywords(hub, [*own, *HubOptions.__annotations__], "load")
     if hub.get("revision") is not None and Path(embedded.resolve(name)).exists():
         raise InputError(f"revision is an option of models on the Hugging Face hub; {name} is a folder on this machine")

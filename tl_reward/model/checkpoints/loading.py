@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from tl_reward.devices import check_fits
 from tl_reward.errors import InputError
 from tl_reward.model import architectures, conversion, embedded
 from tl_reward.model.checkpoints.adapters import ADAPTER_WEIGHTS, adapter_config, merge_adapter, scale_of
@@ -29,8 +30,10 @@ class Checkpoint(NamedTuple):
 
 
 @quietly()
-def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = None, dtype: torch.dtype, hub: HubOptions) -> Checkpoint:
-    """A `*ForSequenceClassification` checkpoint of one output, or an adapter merged into its base.
+def load_reward_model(
+    name_or_path: str | Path, *, base: str | Path | None = None, dtype: torch.dtype, device: str = "cpu", hub: HubOptions
+) -> Checkpoint:
+    """A `*ForSequenceClassification` checkpoint of one output, or an adapter merged into its base. Weights are read straight to `device`.
 
     Raises:
         InputError: as `HookedRewardModel.from_pretrained`.
@@ -45,7 +48,7 @@ def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = Non
         config = hf_config(folder, name)
         check_reward_head(config, name)
         source = made_from(name, folder, weight_files(folder, name))
-        return Checkpoint(_hf_model(folder, config, dtype, name), tokenizer(folder, name), name, source)
+        return Checkpoint(_hf_model(folder, config, dtype, name, device=device), tokenizer(folder, name), name, source)
     base_name = str(base or adapter.base_model_name_or_path)
     try:
         # The revision is the adapter's; its base has revisions of its own.
@@ -53,7 +56,7 @@ def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = Non
     except InputError as error:
         here = "" if base else " Where it is elsewhere, say so with base= (on the command line --adapter-base)."
         raise InputError(f"{name} is an adapter, and its base was not found: {error}.{here}") from None
-    hf_model = merge_adapter(_with_one_output(base_folder, dtype, base_name), adapter, folder, name, base_name)
+    hf_model = merge_adapter(_with_one_output(base_folder, dtype, base_name, device), adapter, folder, name, base_name)
     weights = [folder / ADAPTER_WEIGHTS, *weight_files(base_folder, base_name)]
     source = made_from(name, folder, weights, also=scale_of(adapter))
     if (folder / "tokenizer_config.json").exists():
@@ -67,12 +70,12 @@ def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = Non
 
 
 @quietly()
-def load_with_fresh_head(name_or_path: str | Path, *, seed: int, dtype: torch.dtype, hub: HubOptions) -> Checkpoint:
+def load_with_fresh_head(name_or_path: str | Path, *, seed: int, dtype: torch.dtype, device: str = "cpu", hub: HubOptions) -> Checkpoint:
     """A causal language model with a new head of one output, drawn from normal(0, 0.02). A head that is there is replaced."""
     name = str(name_or_path)
     check_options(hub, name, ("name_or_path", "seed", "device", "dtype"))
     folder = local_folder(name, hub)
-    hf_model = _with_one_output(folder, dtype, name)
+    hf_model = _with_one_output(folder, dtype, name, device)
     source = replace(made_from(name, folder, weight_files(folder, name), also=f"a fresh head, seed {seed}"), path=None, revision=None)
     head = torch.empty(hf_model.score.weight.shape).normal_(0, 0.02, generator=torch.Generator().manual_seed(seed))
     hf_model.score.weight.data = head.to(hf_model.score.weight)
@@ -96,7 +99,7 @@ def load_unembedding(
     # In the place of the reward head, so that the table of the architecture knows all of it.
     inside = {key: value for key, value in hf_model.state_dict().items() if key.startswith(f"{hf_model.base_model_prefix}.")}
     head = hf_model.get_output_embeddings().weight.detach()
-    state = conversion.to_lens(inside | {"score.weight": head}, config, dtype, copy=False)
+    state = conversion.to_lens(inside | {"score.weight": head}, config, dtype, keep=False)
     folded = state["ln_final.w"].float()[:, None] * state["unembed.W_U"].float()
     return (folded - folded.mean(0) if "ln_final.b" in state else folded).to(dtype)
 
@@ -125,10 +128,10 @@ def check_reward_head(config: Any, name: str, class_name: str | None = None) -> 
         raise InputError(f"{name}: found {config.num_labels} outputs; a reward model has 1")
 
 
-def _with_one_output(folder: Path, dtype: torch.dtype, name: str) -> Any:
+def _with_one_output(folder: Path, dtype: torch.dtype, name: str, device: str) -> Any:
     config = hf_config(folder, name)
     config.num_labels = 1
-    return _hf_model(folder, config, dtype, name, {"score.weight"})
+    return _hf_model(folder, config, dtype, name, {"score.weight"}, device=device)
 
 
 def _hf_model(
@@ -138,11 +141,18 @@ def _hf_model(
     name: str,
     may_lack: Set[str] = frozenset(),
     kind: Any = AutoModelForSequenceClassification,
+    device: str = "cpu",
 ) -> Any:
-    check_stored(folder, config, name, kind, may_lack)
+    check_fits(name, check_stored(folder, config, name, kind, may_lack), dtype, device)
     with refused(f"{name}: weights could not be loaded"):
         model, info = kind.from_pretrained(
-            folder, config=config, dtype=dtype, use_safetensors=True, output_loading_info=True, trust_remote_code=False
+            folder,
+            config=config,
+            dtype=dtype,
+            device_map={"": device},  # each weight is read to where it stays
+            use_safetensors=True,
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     # Hugging Face fills what a file lacks with random numbers.
     missing = sorted((set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}) - may_lack)

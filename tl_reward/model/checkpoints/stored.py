@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Set
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +23,8 @@ class Header(NamedTuple):
     shape: tuple[int, ...]
 
 
-def check_stored(folder: Path, config: Any, name: str, kind: Any, may_lack: Set[str]) -> None:
-    """Compares names and shapes of the stored weights with those of the architecture.
+def check_stored(folder: Path, config: Any, name: str, kind: Any, may_lack: Set[str]) -> int:
+    """Compares names and shapes of the stored weights with those of the architecture. Gives the number of numbers in all its weights.
 
     Args:
         kind: the class that will load the weights, such as `AutoModelForSequenceClassification`.
@@ -54,6 +55,7 @@ def check_stored(folder: Path, config: Any, name: str, kind: Any, may_lack: Set[
             raise InputError(f"{name}: {key} is {_shape(header.shape)} in the file, and config.json asks for {_shape(expected[key])}")
         if header.dtype not in _FLOATS:
             raise InputError(f"{name}: {key} is stored as {header.dtype}; quantised weights are not supported: convert them to bfloat16")
+    return sum(map(prod, expected.values()))
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:
