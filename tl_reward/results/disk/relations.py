@@ -158,6 +158,8 @@ def _patching(entry: PatchingEntry) -> Iterator[str]:
         yield "aligned lacks what has a counterpart and what has none"
     if not entry["cells"]:
         yield "it has no patch"
+    if any(not 0 <= (cell[place] or 0) < MOST_LAYERS for cell in entry["cells"] for place in ("layer", "unit")):
+        yield f"a patch is at no layer or head: they are numbered from 0, and there are at most {MOST_LAYERS:,}"
     whole = {cell["where"] for cell in entry["cells"] if isinstance(cell["where"], int) and cell["unit"] is None}
     if "tokens" in entry and whole != set(range(-len(entry["tokens"]), 0)):
         yield "its tokens are not those that are patched"
