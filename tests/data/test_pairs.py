@@ -217,8 +217,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """Stands in for the download: two rows without ids in every folder and split. Returns the list of what was asked for."""
     asked: list[tuple] = []
 
-    def load_dataset(hub_id: str, data_dir: str | None = None, split: str | None = None) -> list[dict]:
-        asked.append((hub_id, data_dir, split))
+    def load_dataset(hub_id: str, name: str | None = None, data_dir: str | None = None, split: str | None = None) -> list[dict]:
+        asked.append((hub_id, data_dir, split) if name is None else (hub_id, name, data_dir, split))
         return [
             {"chosen": f"\n\nHuman: {data_dir} {i}\n\nAssistant: Hello.", "rejected": f"\n\nHuman: {data_dir} {i}\n\nAssistant: No."}
             for i in range(2)
