@@ -219,12 +219,13 @@ def _together(rows: Iterable[SourceRow]) -> Iterator[list[SourceRow]]:
 def _read(sources: Sequence[SourceRow], on_bad: OnBad, found: _Found) -> list[PreferencePair]:
     """The pairs of a row, or of rows that are read together; none where it is bad and left out."""
     first = sources[0]
+    where = first.where + (f"-{sources[-1].where.rpartition(':')[2]}" if len(sources) > 1 else "")
 
     def refuse(message: object) -> NoReturn:
-        raise InputError(f"{first.where}: {message}") from None
+        raise InputError(f"{where}: {message}") from None
 
     try:
-        pairs, left_out = pairs_of_rows([source.row for source in sources], first.default_id, first.where)
+        pairs, left_out = pairs_of_rows([source.row for source in sources], first.default_id, where)
     except BadPair as error:
         if on_bad == "error":
             refuse(f'{error} (such pairs can be dropped: on_bad="drop")')
