@@ -161,7 +161,10 @@ PUBLISHED: dict[str, tuple[str, list[dict[str, Any]], list[Short]]] = {
     "SHP": (
         "SHP",
         [shp(1), shp(0), shp(1)],
-        [(*sides, "helpful", "askbaking") for sides in (("Old yeast.", "Cold dough."), ("Cold dough.", "Old yeast."), ("Old yeast.", "Cold dough."))],
+        [
+            ("Old yeast.", "Cold dough.", "helpful", "askbaking"), ("Cold dough.", "Old yeast.", "helpful", "askbaking"),
+            ("Old yeast.", "Cold dough.", "helpful", "askbaking"),
+        ],
     ),
     "Nectar": (
         "Nectar",
