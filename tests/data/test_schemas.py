@@ -334,6 +334,15 @@ def test_every_schema_is_tested():
     assert {schema for schema, _, _ in PUBLISHED.values()} == {schema.name for schema in SCHEMAS}
 
 
+@pytest.mark.filterwarnings("ignore:.*left out")
+def test_the_guide_has_the_table():
+    guide = (Path(__file__).parents[2] / "docs/guide.md").read_text(encoding="utf-8")
+    for schema in SCHEMAS:
+        made = {pair.objective or "the row's" for name, rows, _ in PUBLISHED.values() if name == schema.name for pair in pairs_from(rows)}
+        keys, objective = ", ".join(f"`{key}`" for key in schema.keys), ", ".join(sorted(made, reverse=True))
+        assert f"| {schema.name} | {keys} | {schema.pairs} | {objective} | {schema.published} |" in guide
+
+
 def test_no_schema_hides_another():
     # A row that has just the keys of a schema is of that schema.
     assert [found.name for schema in SCHEMAS if (found := schema_of(dict.fromkeys(schema.keys))) is not None] == [s.name for s in SCHEMAS]

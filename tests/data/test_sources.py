@@ -157,7 +157,6 @@ def test_columns_choose_among_many(tmp_path: Path):
     [
         ({"prompt": "query"}, "rows:1: no column 'query'; it has q, good, bad, id, kind"),
         ({"promt": "q"}, "columns() has no option 'promt'; did you mean prompt?"),
-        ({"prompt": 5}, "columns must name a column for each of its keys, as text"),
         ({"prompt": "q"}, "rows:1: unknown schema: found prompt, id; known: "),
     ],
 )

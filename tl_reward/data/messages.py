@@ -117,7 +117,12 @@ def media_of(row: Mapping[Any, Any]) -> str | None:
 
 
 def _is_nothing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and value != value) or (isinstance(value, (str, list, tuple, dict)) and not value)
+    return (
+        value is None
+        or value is False
+        or (isinstance(value, float) and value != value)
+        or (isinstance(value, (str, list, tuple, dict)) and not value)
+    )
 
 
 def is_unicode(text: str) -> bool:

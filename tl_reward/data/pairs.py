@@ -75,6 +75,8 @@ class PreferencePair:
         for side in ("chosen", "rejected"):
             try:
                 transcript = read_messages(getattr(self, side))
+            except BadPair as error:
+                raise BadPair(f"pair {self.id}: {side}: {error}", error.reason) from None
             except InputError as error:
                 raise InputError(f"pair {self.id}: {side}: {error}") from None
             object.__setattr__(self, side, transcript)

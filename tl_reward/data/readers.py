@@ -73,7 +73,7 @@ def load_pairs(
         InputError: a missing or empty file; malformed JSON or text that is no UTF-8 (with file and row); a row of more than `MOST_BYTES`;
             an unknown schema, objective, subset or column; an image; a bad pair; two pairs with one id.
     """
-    wanted = Wanted(objective, subset, split, limit, dict(columns or {}), on_bad)
+    wanted = Wanted(objective, subset, split, limit, columns, on_bad)
     if holds_rows(source):
         return _pairs(given_rows(source, split, "rows"), "rows", wanted)
     if not isinstance(source, (str, Path)):
@@ -111,7 +111,7 @@ def pairs_from(
     Raises:
         InputError: what holds no rows; all else as `load_pairs`, with the number of the row, from 1.
     """
-    return _pairs(given_rows(rows, split, source), source, Wanted(objective, subset, split, limit, dict(columns or {}), on_bad))
+    return _pairs(given_rows(rows, split, source), source, Wanted(objective, subset, split, limit, columns, on_bad))
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Wanted:
     subset: str | None = None
     split: str | None = None
     limit: int | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] | None = None
     on_bad: OnBad = "error"
 
     def __post_init__(self) -> None:
@@ -132,9 +132,10 @@ class Wanted:
             raise InputError(f"limit must be a whole number of at least 1, got {self.limit}")
         if self.on_bad not in ("error", "drop"):
             raise InputError(f"on_bad must be error or drop, got {self.on_bad!r}")
-        check_keywords(self.columns, COLUMNS, "columns")
-        if any(not isinstance(theirs, str) for theirs in self.columns.values()):
-            raise InputError("columns must name a column for each of its keys, as text")
+        columns: Any = {} if self.columns is None else self.columns
+        if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in (*columns, *columns.values())):
+            raise InputError(f'columns must be names, as in {{"prompt": "question"}}, got {shown(columns)}')
+        check_keywords(columns, COLUMNS, "columns")
 
 
 @dataclass

@@ -90,7 +90,8 @@ def set_template(tokenizer: PreTrainedTokenizerBase, template: str | Path) -> No
     except InputError as error:
         tokenizer.chat_template = before
         raise InputError(f"{template}: not a chat template of such models ({first_line(error)})") from None
-    setattr(tokenizer, _GIVEN, label)
+    if own != before:
+        setattr(tokenizer, _GIVEN, label)
 
 
 def check_template(template: str | Path | None) -> None:

@@ -4,10 +4,10 @@ A row is of the first schema of which it has all keys. To add one: a pure functi
 it, and an entry here.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tl_reward.data.messages import MEDIA, media_of
+from tl_reward.data.messages import media_of
 from tl_reward.data.pairs import PreferencePair, label_of, labels_of, pairs_of_sides
 from tl_reward.data.schemas import plain, ranked, two_answers, votes
 from tl_reward.data.schemas.form import Comparison, LeftOut, Schema, one_row
@@ -54,7 +54,7 @@ SCHEMAS: tuple[Schema, ...] = (
         "transcripts",
         ("chosen", "rejected"),
         one_row(plain.chosen_and_rejected),
-        "two transcripts: text with turns opened by '\\n\\nHuman:' and '\\n\\nAssistant:', or messages",
+        "two transcripts: text with turns opened by Human: and Assistant:, or messages",
         "HH-RLHF, Skywork-Reward-Preference, TRL",
     ),
     Schema(
@@ -261,12 +261,3 @@ def nearest(keys: Sequence[str]) -> Schema:
         return there / len(schema.keys), there - len(schema.keys), schema is plainest
 
     return max(SCHEMAS, key=nearness) if any(key in keys for schema in SCHEMAS for key in schema.keys) else plainest
-
-
-def each_schema() -> Iterator[tuple[str, str, str, str]]:
-    """What the guide's table says of each: name, keys, what becomes a pair, where it is published."""
-    for schema in SCHEMAS:
-        yield schema.name, ", ".join(schema.keys), schema.pairs, schema.published
-
-
-__all__ = ("MEDIA", "SCHEMAS", "each_schema", "goes_with", "nearest", "pairs_of_rows", "schema_of")

@@ -29,7 +29,12 @@ def rows_of_table(rows: Any, split: str | None, source: str) -> Iterator[tuple[i
             said = f"no split {split!r}; it has" if split else "holds the splits"
             raise InputError(f"{source}: {said} {', '.join(map(str, rows))}: say which, with split={next(iter(rows))!r}")
         rows = rows[split]
-    yield from enumerate((_plain(row) for row in _each(rows, source)), 1)
+    for number, row in enumerate(_each(rows, source), 1):
+        try:
+            plain = _plain(row)
+        except RecursionError:
+            raise InputError(f"{source}:{number}: lists in lists, too deep to read") from None
+        yield number, plain
 
 
 def holds_rows(value: Any) -> bool:
