@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jaxtyping
 import pytest
@@ -27,6 +27,7 @@ from tl_reward.data.schemas.registry import SCHEMAS
 from tl_reward.errors import InputError
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet, tied_at_cut
+from tl_reward.results.provenance import provenance
 from tl_reward.running.batching import encode_for
 from tl_reward.running.scoring import score
 
@@ -222,6 +223,8 @@ def test_rows_in_the_place_of_pairs_are_told_what_makes_pairs_of_them():
 
     for rows in ([ROW], pandas.DataFrame([ROW]), (row for row in [ROW])):
         assert "tl_reward.pairs_from makes pairs of rows" in refusal(score, tiny_reward_model(), rows)
+    for rows in ([ROW], "pairs.jsonl", pandas.DataFrame([ROW])):
+        assert "tl_reward.pairs_from makes them of rows" in refusal(provenance, data={"mine": rows})
 
 
 @pytest.mark.usefixtures("unchecked")
@@ -356,7 +359,8 @@ def test_any_values_under_the_keys_of_a_schema_make_pairs_or_one_line(schema: Sc
         for key in (*schema.keys, "prompt", "system", "id")
         if key in schema.keys or values.draw(st.booleans())
     }
-    rows, on_bad = [row, row] if schema.together else [row], values.draw(st.sampled_from(["error", "drop"]))
+    rows = [row, row] if schema.together else [row]
+    on_bad: Literal["error", "drop"] = values.draw(st.sampled_from(["error", "drop"]))
     try:
         pairs = pairs_from(rows, on_bad=on_bad)
     except InputError:

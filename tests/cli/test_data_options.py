@@ -35,7 +35,7 @@ def test_a_table_of_ones_own(model: Path, tmp_path: Path):
             warnings.simplefilter("error", NoTemplate)
             assert main(["score", str(model), *options]) == 0
         found = Results.load(out)
-        assert [(entry["model"], entry["dataset"], entry["pairs"]) for entry in found.sections["scores"].values()] == [("mine", name, 2)]
+        assert [(entry["model"], entry["dataset"], entry["pairs"]) for entry in found.section("scores").values()] == [("mine", name, 2)]
         assert found.provenance["models"]["mine"]["template"] == "plain"
 
 

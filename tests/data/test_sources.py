@@ -78,7 +78,7 @@ def test_rows_in_python(kind: str):
 
 
 def test_a_split_of_a_dataset_dict():
-    both = datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS[:2]), test=datasets.Dataset.from_list(ROWS[2:]))
+    both = datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS[:2]), "test": datasets.Dataset.from_list(ROWS[2:])})
     assert pairs_from(both, split="test") == pairs_from(ROWS[2:])
     assert "rows: holds the splits train, test: say which, with split='train'" in refusal(pairs_from, both)
     assert "rows: no split 'valid'; it has train, test" in refusal(load_pairs, both, split="valid")
@@ -293,7 +293,7 @@ def test_splits_of_a_folder_are_not_mixed(tmp_path: Path):
 @pytest.mark.parametrize("several", [False, True])
 def test_a_dataset_on_disk(several: bool, tmp_path: Path):
     saved = datasets.Dataset.from_list(ROWS)
-    (datasets.DatasetDict(train=saved, test=saved) if several else saved).save_to_disk(tmp_path / "saved")
+    (datasets.DatasetDict({"train": saved, "test": saved}) if several else saved).save_to_disk(tmp_path / "saved")
     assert load_pairs(tmp_path / "saved", split="test" if several else None) == pairs_from(ROWS)
     if several:
         assert "holds the splits train, test: say which" in refusal(load_pairs, tmp_path / "saved")

@@ -43,7 +43,7 @@ def test_plain_text_has_the_special_tokens_of_a_text(bos: bool):
     set_template(tokenizer, "plain")
     (row,) = encode([HI], tokenizer)
     assert list(row.ids) == expected
-    assert tokenizer.decode(row.ids[row.response_start :]).startswith("Hello.")
+    assert str(tokenizer.decode(list(row.ids[row.response_start :]))).startswith("Hello.")
 
 
 @pytest.mark.parametrize(

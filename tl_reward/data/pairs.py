@@ -295,7 +295,9 @@ def _prompt(value: Any) -> Transcript:
 
 
 def data_hash(pairs: Sequence[PreferencePair]) -> str:
-    """sha256 over the texts of the pairs, in their order: the same whatever file or hub they came from."""
+    """sha256 over the texts of the pairs, in their order: the same whatever file or hub they came from. Raises InputError for rows."""
+    if not all(isinstance(pair, PreferencePair) for pair in pairs):
+        raise InputError("data must be PreferencePairs; tl_reward.pairs_from makes them of rows, tl_reward.load_pairs of files")
     return hashlib.sha256("\n".join(map(pair_hash, pairs)).encode()).hexdigest()
 
 

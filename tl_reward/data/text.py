@@ -43,7 +43,7 @@ def render(transcript: Transcript, tokenizer: PreTrainedTokenizerBase) -> Render
     messages = [message._asdict() for message in transcript]
     try:
         text = _by_template(messages, tokenizer)
-        prompt = _by_template(messages[:-1], tokenizer, add_generation_prompt=True) if messages[:-1] else ""
+        prompt = _by_template(messages[:-1], tokenizer, opens_answer=True) if messages[:-1] else ""
         silenced = [{**message, "content": ""} if message["role"] == "tool" else message for message in messages]
         unread = silenced != messages and text == _by_template(silenced, tokenizer)
     except Exception as error:  # jinja's TemplateError, or whatever the template's own checks raise
@@ -57,10 +57,10 @@ def render(transcript: Transcript, tokenizer: PreTrainedTokenizerBase) -> Render
     return RenderedTranscript(text, max(text.rfind(transcript[-1].content.strip()), shared))
 
 
-def _by_template(messages: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, **options: bool) -> str:
+def _by_template(messages: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, *, opens_answer: bool = False) -> str:
     """Text, with tokenize=False; the annotation of transformers says what any of its options gives."""
     template = _dated(tokenizer.get_chat_template())
-    return cast(str, tokenizer.apply_chat_template([*messages], chat_template=template, tokenize=False, **options))
+    return cast(str, tokenizer.apply_chat_template([*messages], chat_template=template, tokenize=False, add_generation_prompt=opens_answer))
 
 
 def set_template(tokenizer: PreTrainedTokenizerBase, template: str | Path) -> None:
