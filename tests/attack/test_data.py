@@ -102,6 +102,11 @@ FILES: dict[str, tuple[bytes, int | str]] = {
         b'{"id": "\\ud800", "prompt": "Hi", "chosen": "A", "rejected": "B"}',
         ":1: a pair's id must be printable",
     ),
+    "half a pair in an id beside an empty side.jsonl": (
+        b'{"id": "\\ud800", "prompt": "Hi", "chosen": "", "rejected": "B"}',
+        ":1: a pair's id must be printable",
+    ),
+    "keys that no terminal writes.jsonl": (b'{"\\ud800": 1, "a\\nb": 2}', ":1: unknown schema: found ?, a?b; known: "),
     "half a pair in a label.jsonl": (
         b'{"subset": "\\ud800", "prompt": "Hi", "chosen": "A", "rejected": "B"}',
         "subset must be text or None",

@@ -132,6 +132,11 @@ def is_unicode(text: str) -> bool:
         return False
 
 
+def printable(text: str) -> str:
+    """A text in one line that every terminal can write: ids are printable, names of files and keys of rows need not be."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def shown_short(value: Any) -> str:
     """A value in a message: its first 60 characters in one line, without what a terminal cannot write."""
     return ascii(value[:60] if isinstance(value, (str, list, tuple)) else value)[:60]

@@ -66,8 +66,7 @@ class PreferencePair:
     where: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.id, str) or not self.id.isprintable() or not self.id.strip():
-            raise InputError(f"a pair's id must be printable text, got {shown_short(self.id)}")
+        _check_id(self.id)
         for name in ("objective", "subset", "group"):
             label = getattr(self, name)
             if label is not None and not (isinstance(label, str) and is_unicode(label)):
@@ -100,6 +99,11 @@ class PreferencePair:
             )
             if holds
         )
+
+
+def _check_id(name: Any) -> None:
+    if not isinstance(name, str) or not name.isprintable() or not name.strip():
+        raise InputError(f"a pair's id must be printable text, got {shown_short(name)}")
 
 
 def faults_of(pairs: Sequence[PreferencePair]) -> Counter[str]:
@@ -177,6 +181,7 @@ def pairs_of_sides(
         InputError: a message of another form than {role, content}, a prompt of which it is not certain whether the sides hold it, a system
             turn beside another one.
     """
+    _check_id(name)
     for side, value in (("chosen", chosen), ("rejected", rejected)):
         if not value:
             raise BadPair(f"pair {name}: {side} is empty", "a side is empty")

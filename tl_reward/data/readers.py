@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from tl_reward.arguments import is_whole
+from tl_reward.data.messages import printable
 from tl_reward.data.pairs import OBJECTIVES, BadPair, Objective, PreferencePair, check_unique_ids, faults_of
 from tl_reward.data.schemas.registry import goes_with, pairs_of_rows
 from tl_reward.data.sources.given import given_rows, holds_rows
@@ -167,7 +168,7 @@ def _pairs(rows: Iterable[SourceRow], source: str, wanted: Wanted) -> list[Prefe
         if kept == wanted.limit:  # a row of several pairs counts as one, and is kept whole
             break
     if not pairs:
-        raise InputError(f"{source}: {_nothing(found, wanted)}")
+        raise InputError(f"{source}: {printable(_nothing(found, wanted))}")
     check_unique_ids(pairs, source)
     _say(source, pairs, found.left_out)
     return pairs
@@ -191,7 +192,7 @@ def _renamed(row: Any, columns: Mapping[str, str], where: str) -> Any:
         raise InputError(f"{where}: a row must have columns, got {type(row).__name__}")
     lacking = next((theirs for theirs in columns.values() if theirs not in row), None)
     if lacking is not None:
-        raise InputError(f"{where}: no column {lacking!r}; it has {', '.join(map(str, row))[:300]}")
+        raise InputError(f"{where}: no column {lacking!r}; it has {printable(', '.join(map(str, row))[:300])}")
     return {ours: row[columns.get(ours, ours)] for ours in COLUMNS if columns.get(ours, ours) in row}
 
 

@@ -7,7 +7,7 @@ it, and an entry here.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tl_reward.data.messages import media_of
+from tl_reward.data.messages import media_of, printable
 from tl_reward.data.pairs import PreferencePair, label_of, labels_of, pairs_of_sides
 from tl_reward.data.schemas import plain, ranked, two_answers, votes
 from tl_reward.data.schemas.form import Comparison, LeftOut, Schema, one_row
@@ -243,7 +243,7 @@ def pairs_of_rows(rows: Sequence[Any], default_id: str, where: str | None = None
 
 def _unknown(row: Any) -> str:
     found = [*map(str, row)] if isinstance(row, Mapping) else []
-    shown = ", ".join(found)[:200] if isinstance(row, Mapping) else type(row).__name__
+    shown = printable(", ".join(found)[:200]) if isinstance(row, Mapping) else type(row).__name__
     near = nearest(found)
     lacks = ", ".join(key for key in near.keys if key not in found)
     return (

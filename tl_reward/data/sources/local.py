@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from tl_reward.data.messages import printable
 from tl_reward.data.sources.given import rows_of_table
 from tl_reward.data.sources.json_rows import json_rows
 from tl_reward.data.sources.row import SourceRow
@@ -60,8 +61,7 @@ def file_rows(path: Path, name: str) -> Iterator[SourceRow]:
         raise InputError(f"{path}: file is empty")
     kind = path.name.removesuffix(".gz")
     rows = parquet_rows(path) if kind.endswith(".parquet") else csv_rows(path) if kind.endswith((".csv", ".tsv")) else json_rows(path)
-    shown = "".join(letter if letter.isprintable() else "?" for letter in name)  # ids are printable, names of files need not be
-    yield from (SourceRow(f"{path}:{number}", f"{shown}:{number}", row) for number, row in rows)
+    yield from (SourceRow(f"{path}:{number}", f"{printable(name)}:{number}", row) for number, row in rows)
 
 
 def _folder(path: Path, split: str | None) -> Iterator[SourceRow]:
