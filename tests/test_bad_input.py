@@ -12,8 +12,9 @@ from helpers.tiny_tokenizers import byte_tokenizer
 
 from tl_reward.analyses.discovery import Discovery
 from tl_reward.cli import main
-from tl_reward.data.pairs import OBJECTIVES, SCHEMAS, Message, PreferencePair
+from tl_reward.data.pairs import OBJECTIVES, Message, PreferencePair
 from tl_reward.data.readers import SUFFIXES, load_pairs
+from tl_reward.data.schemas.registry import SCHEMAS
 from tl_reward.data.text import render
 from tl_reward.errors import InputError
 from tl_reward.measures.names import StatisticName, check_statistic
@@ -51,7 +52,7 @@ ZIPPED = gzip.compress(LINES)
 FILES: dict[str, tuple[bytes | None, str]] = {
     "missing.jsonl": (None, "no such file"),
     "missing.txt": (None, "no such file"),
-    "pairs.csv": (LINES, "must end in one of " + ", ".join(SUFFIXES)),
+    "pairs.xlsx": (LINES, "must end in one of " + ", ".join(SUFFIXES)),
     "empty.jsonl": (b"", "file is empty"),
     "empty.json": (b"", "file is empty"),
     "empty.parquet": (b"", "file is empty"),
@@ -118,7 +119,7 @@ def test_malformed_line_is_named(line: str, tmp_path: Path):
         ({"prompt": "Hi", "chosen": ["A", "B"], "rejected": ["B"]}, "equal"),
         ({"prompt": "Hi", "chosen": ["A", "B"], "rejected": []}, "rejected is empty"),
         ({"chosen": [SAID], "rejected": [SAID, {"role": "assistant", "content": "A"}]}, "must end with an assistant message"),
-        ({"chosen": [SAID, {"role": "tool", "content": "A"}], "rejected": [SAID]}, "a message must hold a role (human, user,"),
+        ({"chosen": [SAID, {"role": "robot", "content": "A"}], "rejected": [SAID]}, "a message must hold a role (human, user,"),
         ({"chosen": [SAID, {"role": "assistant"}], "rejected": [SAID]}, "text as content"),
         ({"chosen": [SAID, {"role": "assistant", "content": ["A"]}], "rejected": [SAID]}, "text as content"),
         ({"chosen": [{"role": ["user"], "content": "A"}], "rejected": [SAID]}, "a message must hold a role"),
@@ -142,7 +143,7 @@ def test_nothing_left_after_dropping(row: dict, tmp_path: Path):
     assert "no pairs" in refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", GOOD_ROW | row), on_bad="drop")
 
 
-@pytest.mark.parametrize("side", [[SAID, {"role": "tool", "content": "A"}], 5])
+@pytest.mark.parametrize("side", [[SAID, {"role": "robot", "content": "A"}], 5])
 def test_dropping_leaves_a_wrong_schema_alone(side: Any, tmp_path: Path):
     assert refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", GOOD_ROW | {"chosen": side}), on_bad="drop")
 
@@ -162,7 +163,7 @@ def test_unknown_schema_names_what_it_found_and_what_it_knows(row: Any, found: s
     message = refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", row))
     assert "unknown schema" in message
     assert found in message
-    assert [schema for schema in SCHEMAS if schema not in message] == []
+    assert [schema.name for schema in SCHEMAS if schema.name not in message] == []
 
 
 def test_ids_must_differ(tmp_path: Path):
@@ -338,6 +339,10 @@ def test_command_that_works(found: Path, tmp_path: Path, capsys: pytest.CaptureF
         (["--pairs", "{folder}/missing.jsonl"], "missing.jsonl: no such file"),
         (["--pairs", "{folder}/schema.jsonl"], "unknown schema: found text; known: "),
         (["--pairs", "{folder}/good.jsonl", "--subset", "maths"], "no subset 'maths'; it has chat"),
+        (["--pairs", "{folder}/schema.jsonl"], "columns of other names: --columns prompt=… chosen=… rejected=…"),
+        (["--pairs", "{folder}/good.jsonl", "--columns", "prompt"], "--columns must name each column as prompt=NAME, got 'prompt'"),
+        (["--pairs", "{folder}/good.jsonl", "--columns", "prompt=question"], "good.jsonl:1: no column 'question'; it has prompt, chosen,"),
+        (["--pairs", "{folder}/good.jsonl", "--columns", "answer=chosen"], "columns() has no option 'answer' (known: prompt, chosen,"),
         (["--pairs", "{folder}/good.jsonl", "--limit", "0"], "limit must be at least 1"),
         (["--pairs", "{folder}/good.jsonl", "{folder}/bad.jsonl"], "bad.jsonl:1: malformed JSON"),
     ],

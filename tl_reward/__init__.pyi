@@ -10,7 +10,8 @@ from .analyses.reward_lens import RewardLens, reward_lens
 from .analyses.tension import Tension
 from .data.alignment import Alignment, align
 from .data.pairs import Message, PreferencePair
-from .data.readers import load_pairs, short_name
+from .data.readers import load_pairs, pairs_from, short_name
+from .data.text import set_template
 from .errors import InputError, one_line_errors
 from .interventions.ablations import MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
 from .interventions.from_functions import intervention
@@ -109,6 +110,7 @@ __all__ = [
     "neuron_effects",
     "neurons_to_show",
     "one_line_errors",
+    "pairs_from",
     "patch_between",
     "patch_models",
     "patch_pairs",
@@ -134,6 +136,7 @@ __all__ = [
     "score",
     "selectivity",
     "set_effects",
+    "set_template",
     "sets_of",
     "short_name",
     "stream",

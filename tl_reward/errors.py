@@ -81,7 +81,11 @@ def shown(value: object) -> str:
 
 # Keywords of functions, as options of commands: names with an underscore, but not within a path, and two settings of a keyword.
 _KEYWORD = re.compile(r"(?<![\w/\\.-])(max_tokens|max_memory_gb|max_length|data_dir|drop_bad)(?![\w/\\(.-])")
-_SETTINGS = {'on_bad="drop"': "--drop-bad", "overwrite=True": "--overwrite"}
+_SETTINGS = {
+    'on_bad="drop"': "--drop-bad",
+    "overwrite=True": "--overwrite",
+    'columns={"prompt": …, "chosen": …, "rejected": …}': "--columns prompt=… chosen=… rejected=…",
+}
 
 
 def as_options(message: str) -> str:

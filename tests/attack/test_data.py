@@ -9,20 +9,25 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jaxtyping
 import pytest
 import torch
-from helpers.attack import LONG
+from helpers.attack import LONG, tries
 from helpers.tiny_tokenizers import byte_tokenizer
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tl_reward.data.encoding import encode_pairs
 from tl_reward.data.pairs import Message, PreferencePair, pairs_of_row
-from tl_reward.data.readers import MOST_BYTES, load_pairs
+from tl_reward.data.readers import MOST_BYTES, load_pairs, pairs_from
+from tl_reward.data.schemas.form import Schema
+from tl_reward.data.schemas.registry import SCHEMAS
 from tl_reward.errors import InputError
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet, tied_at_cut
+from tl_reward.results.provenance import provenance
 from tl_reward.running.batching import encode_for
 from tl_reward.running.scoring import score
 
@@ -30,6 +35,7 @@ ROW = {"prompt": "Hi", "chosen": "Hello.", "rejected": "Go away."}
 LINE = json.dumps(ROW).encode()
 OTHER = json.dumps(ROW | {"prompt": "Bye"}).encode()
 SAID = (Message("user", "Hi"), Message("assistant", "Hello."))
+FIELDS = ("role", "content", "from", "value", "answer", "rank", "response", "overall_score", "text", "type", "post", "image", "llm_name")
 ANY_SET: Any = NeuronSet
 ANY_MESSAGE: Any = Message
 NO = (Message("user", "Hi"), Message("assistant", "no"))
@@ -96,6 +102,11 @@ FILES: dict[str, tuple[bytes, int | str]] = {
         b'{"id": "\\ud800", "prompt": "Hi", "chosen": "A", "rejected": "B"}',
         ":1: a pair's id must be printable",
     ),
+    "half a pair in an id beside an empty side.jsonl": (
+        b'{"id": "\\ud800", "prompt": "Hi", "chosen": "", "rejected": "B"}',
+        ":1: a pair's id must be printable",
+    ),
+    "keys that no terminal writes.jsonl": (b'{"\\ud800": 1, "a\\nb": 2}', ":1: unknown schema: found ?, a?b; known: "),
     "half a pair in a label.jsonl": (
         b'{"subset": "\\ud800", "prompt": "Hi", "chosen": "A", "rejected": "B"}',
         "subset must be text or None",
@@ -140,8 +151,8 @@ ROWS: dict[str, tuple[Any, str]] = {
     "numbers as responses": ({"chosen": [1, 2]}, "a message must hold a role"),
     "none among responses": ({"chosen": ["A", None], "rejected": ["B"]}, "a message must hold a role"),
     "a blank response of several": ({"chosen": ["A", " "], "rejected": ["B"]}, "chosen is empty"),
-    "a message of parts": ({"chosen": [{"role": "assistant", "content": [{"type": "text", "text": "A"}]}]}, "text as content"),
-    "a tool's message": ({"chosen": [{"role": "tool", "content": "A"}]}, "a message must hold a role"),
+    "a message of parts that are no objects": ({"chosen": [{"role": "assistant", "content": ["A", {"text": "B"}]}]}, "text as content"),
+    "an answer of a tool": ({"chosen": [{"role": "tool", "content": "A"}]}, "must end with an assistant message, got tool"),
     "a message without content": ({"chosen": [{"role": "assistant", "content": None}]}, "text as content"),
     "a blank message": ({"chosen": [{"role": "assistant", "content": " "}]}, "chosen is empty"),
     "an object as prompt": ({"prompt": {"a": 1}}, "expected text or a list"),
@@ -205,6 +216,22 @@ def test_what_is_no_list_of_pairs(pairs: Any, says: str):
     assert says in refusal(encode_for, tiny_reward_model(), pairs)
 
 
+@pytest.mark.parametrize("columns", [["prompt=q"], "prompt=q", {"prompt": 5}, {5: "q"}, 5])
+@pytest.mark.usefixtures("unchecked")
+def test_columns_that_are_no_names(columns: Any):
+    assert 'columns must be names, as in {"prompt": "question"}, got ' in refusal(pairs_from, [ROW], columns=columns)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_rows_in_the_place_of_pairs_are_told_what_makes_pairs_of_them():
+    import pandas
+
+    for rows in ([ROW], pandas.DataFrame([ROW]), (row for row in [ROW])):
+        assert "tl_reward.pairs_from makes pairs of rows" in refusal(score, tiny_reward_model(), rows)
+    for rows in ([ROW], "pairs.jsonl", pandas.DataFrame([ROW])):
+        assert "tl_reward.pairs_from makes them of rows" in refusal(provenance, data={"mine": rows})
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_generator_of_pairs_is_read():
     given: Any = (PreferencePair(name, SAID, NO) for name in "ab")
@@ -238,7 +265,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
-@pytest.mark.parametrize("name", ["bomb.jsonl.gz", "bomb.json.gz"])
+@pytest.mark.parametrize("name", ["bomb.jsonl.gz", "bomb.json.gz", "bomb.csv.gz"])
 def test_file_that_unpacks_to_a_gigabyte_takes_bounded_memory(name: str, tmp_path: Path):
     size = 2**30 if LONG else 2**27
     with gzip.open(tmp_path / name, "wb", compresslevel=1) as file:
@@ -247,7 +274,8 @@ def test_file_that_unpacks_to_a_gigabyte_takes_bounded_memory(name: str, tmp_pat
             file.write(b"x" * 2**20)
     done = subprocess.run([sys.executable, "-c", BOMB, str(tmp_path / name)], capture_output=True, text=True, check=True)
     message, grown = done.stdout.splitlines()
-    assert message == f"{tmp_path / name}:1: a row may have {MOST_BYTES:,} bytes, and this one has more"
+    line = ": line 1 of the file has more than {:,} bytes" if ".csv" in name else ":1: a row may have {:,} bytes, and this one has more"
+    assert message == f"{tmp_path / name}{line.format(MOST_BYTES)}"
     assert int(grown) < 12 * MOST_BYTES // 2**20  # of 128 or 1,024 MiB
 
 
@@ -313,6 +341,37 @@ def test_ties_are_cut_in_order_and_counted():
 @pytest.mark.usefixtures("unchecked")
 def test_sets_that_are_none(call: Callable[[], Any], says: str):
     assert says in refusal(call)
+
+
+VALUES = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-4, 9)
+    | st.floats()
+    | st.sampled_from(["", " ", "Hi", "\\n\\nHuman: Hi", "A>B", "[1]", "\\udc80"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=tries(150, 20_000), deadline=None)
+@given(schema=st.sampled_from(SCHEMAS), values=st.data())
+@pytest.mark.filterwarnings("ignore")
+def test_any_values_under_the_keys_of_a_schema_make_pairs_or_one_line(schema: Schema, values: st.DataObject):
+    """No traceback, whatever a row holds; what is made are pairs of two sides that differ."""
+    row = {
+        key: values.draw(VALUES, label=key)
+        for key in (*schema.keys, "prompt", "system", "id")
+        if key in schema.keys or values.draw(st.booleans())
+    }
+    rows = [row, row] if schema.together else [row]
+    on_bad: Literal["error", "drop"] = values.draw(st.sampled_from(["error", "drop"]))
+    try:
+        pairs = pairs_from(rows, on_bad=on_bad)
+    except InputError:
+        assert refusal(pairs_from, rows, on_bad=on_bad).startswith("rows:")
+        return
+    assert all(pair.chosen != pair.rejected and pair.chosen[-1].role == "assistant" for pair in pairs)
 
 
 def test_rows_are_read_alike_by_hand():

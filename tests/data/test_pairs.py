@@ -1,6 +1,8 @@
 """Every schema and file format is read into the same pairs."""
 
+import csv
 import gzip
+import io
 import json
 import re
 from collections import Counter
@@ -29,6 +31,14 @@ def write(path: Path, rows: list) -> Path:
     """Writes rows in the format that the name ends in."""
     if path.suffix == ".parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        return path
+    if ".csv" in path.name or ".tsv" in path.name:
+        lines = io.StringIO(newline="")
+        table = csv.DictWriter(lines, {key: None for row in rows for key in row}, delimiter="\t" if ".tsv" in path.name else ",")
+        table.writeheader()
+        table.writerows({key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()} for row in rows)
+        text = lines.getvalue()
+        path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
         return path
     text = "".join(json.dumps(row) + "\n" for row in rows) if ".jsonl" in path.name else json.dumps(rows, indent=1)
     path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
@@ -217,8 +227,8 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """Stands in for the download: two rows without ids in every folder and split. Returns the list of what was asked for."""
     asked: list[tuple] = []
 
-    def load_dataset(hub_id: str, data_dir: str | None = None, split: str | None = None) -> list[dict]:
-        asked.append((hub_id, data_dir, split))
+    def load_dataset(hub_id: str, name: str | None = None, data_dir: str | None = None, split: str | None = None) -> list[dict]:
+        asked.append((hub_id, data_dir, split) if name is None else (hub_id, name, data_dir, split))
         return [
             {"chosen": f"\n\nHuman: {data_dir} {i}\n\nAssistant: Hello.", "rejected": f"\n\nHuman: {data_dir} {i}\n\nAssistant: No."}
             for i in range(2)

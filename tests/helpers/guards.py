@@ -93,7 +93,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     Guard(
         "bounded rows",
-        "tl_reward/data/readers.py",
+        "tl_reward/data/sources/json_rows.py",
         "        if len(line) > MOST_BYTES:",
         "        if False:",
         "tests/attack/test_data.py::test_file[too long.jsonl]",

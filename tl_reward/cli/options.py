@@ -2,6 +2,7 @@
 
 import re
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ class Data:
     """Which preference pairs to read."""
 
     pairs: tuple[str, ...] = ("embedded",)
-    """Files (.json, .jsonl, .gz, .parquet), hub ids such as Anthropic/hh-rlhf, or "embedded"."""
+    """Files (.json, .jsonl, .csv, .tsv, also .gz; .parquet), folders of them, hub ids such as Anthropic/hh-rlhf, or "embedded"."""
     objective: Objective | None = None
     """Keep pairs of this objective, and mark those that name none with it."""
     subset: str | None = None
@@ -36,8 +37,12 @@ class Data:
     split: str | None = None
     """Split of a hub data set, or of a file whose rows name theirs. The embedded pairs have find and test. Default: train to train;
     find where neurons are found (discover, tension); test elsewhere."""
+    name: str | None = None
+    """Configuration of a hub data set."""
     data_dir: str | None = None
     """Folder within a hub data set."""
+    columns: tuple[str, ...] = ()
+    """What the rows call prompt, chosen, rejected, system, id, objective, subset or split, each as prompt=NAME."""
     limit: int | None = None
     """Keep the first rows of each file, this many; a best-of-n row counts as one."""
     drop_bad: bool = False
@@ -54,7 +59,7 @@ class Data:
         for source in self.pairs:
             local = source != EMBEDDED and Path(source).exists()
             chosen = self.split or (embedded if source == EMBEDDED else None if local else split)
-            kept = [chosen, self.objective, self.subset, f"first {self.limit}" if self.limit else None]
+            kept = [self.name, chosen, self.objective, self.subset, f"first {self.limit}" if self.limit else None]
             name = ", ".join([short_name(source), *(part for part in kept if part)])
             if name in result:
                 raise InputError(f"two sources are called {name!r}; rename one")
@@ -62,12 +67,22 @@ class Data:
                 source,
                 objective=self.objective,
                 subset=self.subset,
+                name=self.name,
                 data_dir=self.data_dir,
                 split=chosen,
                 limit=self.limit,
+                columns=_columns(self.columns),
                 on_bad="drop" if self.drop_bad else "error",
             )
         return result
+
+
+def _columns(given: Sequence[str]) -> dict[str, str]:
+    parts = [each.partition("=") for each in given]
+    wrong = next((each for each, (ours, _, theirs) in zip(given, parts, strict=True) if not ours or not theirs), None)
+    if wrong is not None:
+        raise InputError(f"--columns must name each column as prompt=NAME, got {wrong!r}")
+    return {ours: theirs for ours, _, theirs in parts}
 
 
 @dataclass(frozen=True)
@@ -88,6 +103,8 @@ class Running:
     """Default: the GPU if there is one."""
     readout: Literal["mask", "hf"] = "mask"
     """Where the reward is read: at the last token, or where Hugging Face reads it, at the last one that is not the pad token."""
+    template: str | None = None
+    """How transcripts are written: hh (HH-RLHF turns), plain, or a file with a Jinja chat template. Default: the tokenizer's own."""
     adapter_base: str | None = None
     """Base model of an adapter, where the one that its config names is elsewhere."""
     intervention: tuple[str, ...] = ()
@@ -101,9 +118,17 @@ class Running:
         return {"dtype": getattr(torch, self.dtype), "device": self.device}
 
     def load(self, source: str) -> "HookedRewardModel":
+        from tl_reward.data.text import NoTemplate, set_template
         from tl_reward.model.reward_model import HookedRewardModel
 
-        return HookedRewardModel.from_pretrained(source, base=self.adapter_base, readout=self.readout, **self.precision)
+        if self.template is None:
+            return HookedRewardModel.from_pretrained(source, base=self.adapter_base, readout=self.readout, **self.precision)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NoTemplate)  # it gets one
+            model = HookedRewardModel.from_pretrained(source, base=self.adapter_base, readout=self.readout, **self.precision)
+        assert model.tokenizer is not None
+        set_template(model.tokenizer, self.template)
+        return model
 
     def label(self, model: str) -> str:
         """What run folders and plots call a model: one that is edited is not called as the one that is not."""
@@ -112,12 +137,14 @@ class Running:
     def named(self, models: Sequence[str]) -> dict[str, str]:
         """Where each model is, by its label. Says no before any model runs: to a device that is not here, to interventions that do not
         load, to models that cannot be read."""
+        from tl_reward.data.text import check_template
         from tl_reward.devices import check_device
         from tl_reward.interventions.from_functions import load_interventions
         from tl_reward.model.checkpoints import check_reward_model
 
         found = {self.label(name): source for name, source in named(models).items()}
         check_device(self.device)
+        check_template(self.template)
         load_interventions(self.intervention)
         for source in found.values():
             check_reward_model(source, base=self.adapter_base)

@@ -6,51 +6,40 @@ model sees is written in one place only (`tl_reward.data.encoding`).
 
 import hashlib
 import json
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
+from tl_reward.data.messages import BadPair, Message, Role, Transcript, has_turns, is_unicode, parse_transcript, read_messages, shown_short
 from tl_reward.errors import InputError
 
-Role = Literal["system", "user", "assistant"]
+__all__ = (  # what else of a pair is made of: from here, as everything of pairs
+    "OBJECTIVES",
+    "BadPair",
+    "Message",
+    "Objective",
+    "Overlong",
+    "PreferencePair",
+    "Role",
+    "Transcript",
+    "check_unique_ids",
+    "data_hash",
+    "faults_of",
+    "label_of",
+    "labels_of",
+    "pair_hash",
+    "pairs_of_row",
+    "pairs_of_sides",
+    "parse_transcript",
+)
+
 Objective = Literal["helpful", "harmless", "mixed"]
 Overlong = Literal["drop", "left", "error"]  # what to do with a pair of which a side has more tokens than the model may be given
 
 OBJECTIVES: tuple[Objective, ...] = ("helpful", "harmless", "mixed")
-SCHEMAS = {
-    "transcripts": "chosen, rejected: text with turns opened by '\\n\\nHuman:' and '\\n\\nAssistant:' (HH-RLHF, RMB)",
-    "responses": "prompt, chosen, rejected: text (RewardBench, embedded pairs)",
-    "messages": "chosen, rejected: lists of {role, content}, with or without a prompt of that form (TRL)",
-    "best-of-n": "prompt, chosen, rejected: a list of texts on each side (RM-Bench, RewardBench 2)",
-}
 ECHO = 20  # characters of a prompt that responses do not all begin with by chance
-_ROLES: dict[str, Role] = {
-    "human": "user",
-    "user": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "system": "system",
-}
-_TURN = re.compile(r"\n\n(Human|Assistant):")
-
-
-class Message(NamedTuple):
-    role: Role
-    content: str
-
-
-Transcript = tuple[Message, ...]
-
-
-class BadPair(InputError):
-    """A pair that says nothing: a side is empty, or both are equal. `load_pairs` can leave such pairs out, and counts them by `reason`."""
-
-    def __init__(self, message: str, reason: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -77,15 +66,16 @@ class PreferencePair:
     where: str | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.id, str) or not self.id.isprintable() or not self.id.strip():
-            raise InputError(f"a pair's id must be printable text, got {_shown(self.id)}")
+        _check_id(self.id)
         for name in ("objective", "subset", "group"):
             label = getattr(self, name)
-            if label is not None and not (isinstance(label, str) and _is_unicode(label)):
-                raise InputError(f"pair {self.id}: {name} must be text or None, got {_shown(label)}")
+            if label is not None and not (isinstance(label, str) and is_unicode(label)):
+                raise InputError(f"pair {self.id}: {name} must be text or None, got {shown_short(label)}")
         for side in ("chosen", "rejected"):
             try:
-                transcript = _messages(getattr(self, side))
+                transcript = read_messages(getattr(self, side))
+            except BadPair as error:
+                raise BadPair(f"pair {self.id}: {side}: {error}", error.reason) from None
             except InputError as error:
                 raise InputError(f"pair {self.id}: {side}: {error}") from None
             object.__setattr__(self, side, transcript)
@@ -111,21 +101,9 @@ class PreferencePair:
         )
 
 
-def parse_transcript(text: str) -> Transcript:
-    """Splits a transcript with turns opened by `\\n\\nHuman:` and `\\n\\nAssistant:` into messages.
-
-    One space after the colon belongs to the marker; the rest of the text is kept as it is.
-
-    >>> parse_transcript("\\n\\nHuman: Hi\\n\\nAssistant: Hello.")
-    (Message(role='user', content='Hi'), Message(role='assistant', content='Hello.'))
-    """
-    head, *turns = _TURN.split(text if text.startswith("\n\n") else "\n\n" + text.lstrip("\n"))
-    if head.strip() or not turns:
-        raise InputError(f"a transcript must open with '\\n\\nHuman:' or '\\n\\nAssistant:', got {text[:40]!r}")
-    return tuple(
-        Message("user" if speaker == "Human" else "assistant", content.removeprefix(" "))
-        for speaker, content in zip(turns[::2], turns[1::2], strict=True)
-    )
+def _check_id(name: Any) -> None:
+    if not isinstance(name, str) or not name.isprintable() or not name.strip():
+        raise InputError(f"a pair's id must be printable text, got {shown_short(name)}")
 
 
 def faults_of(pairs: Sequence[PreferencePair]) -> Counter[str]:
@@ -141,7 +119,8 @@ def check_unique_ids(pairs: Iterable[PreferencePair], source: str) -> None:
     seen: dict[str, str | None] = {}
     for pair in pairs:
         if not isinstance(pair, PreferencePair):
-            raise InputError(f"{source} must be PreferencePairs, got {type(pair).__name__}; load_pairs and pairs_of_row make them of rows")
+            made = "tl_reward.pairs_from makes them of rows, tl_reward.load_pairs of files"
+            raise InputError(f"{source} must be PreferencePairs, got {type(pair).__name__}; {made}")
         if pair.id in seen:
             places = f" ({seen[pair.id]} and {pair.where})" if seen[pair.id] and pair.where else ""
             raise InputError(f"{source}: two pairs have the id {pair.id!r}{places}; ids must be unique")
@@ -151,51 +130,107 @@ def check_unique_ids(pairs: Iterable[PreferencePair], source: str) -> None:
 
 
 def pairs_of_row(row: Any, default_id: str, where: str | None = None) -> list[PreferencePair]:
-    """The pairs of one row; its schema is told by the keys and by the types of `chosen` and `rejected`.
-
-    A prompt that the sides hold too is there once in what the model reads: where they begin with it (behind a system turn, or with other
-    spaces around it), or end with it before the answer.
+    """The pairs of one row that holds `chosen` and `rejected`; what else it may hold: `prompt`, `system`, `id`, `objective`, `subset`. The
+    rows of every other schema are read by `tl_reward.data.schemas.registry`.
 
     Args:
         where: the file and row, which the pairs keep.
 
     Raises:
-        BadPair: a side is empty, or both are equal.
-        InputError: an unknown schema, a message of another form than {role, content}, or a prompt of which it is not certain whether the
-            sides hold it.
+        BadPair, InputError: as `pairs_of_sides`; a row without one of the sides.
     """
     if not isinstance(row, Mapping) or not {"chosen", "rejected"} <= set(row):
         found = ", ".join(map(str, row))[:200] if isinstance(row, Mapping) else type(row).__name__
-        raise InputError(f"unknown schema: found {found}; known: " + "; ".join(f"{k} ({v})" for k, v in SCHEMAS.items()))
-    name = _label("id", row.get("id")) or default_id
-    chosen, rejected, prompt = row["chosen"], row["rejected"], row.get("prompt")
-    # RM-Bench on the hub calls it a domain.
-    found = {"objective": row.get("objective"), "subset": row.get("domain") if row.get("subset") is None else row["subset"]}
-    labels = {key: _label(key, value) for key, value in found.items()}
-    for side in ("chosen", "rejected"):
-        if not row[side]:
+        raise InputError(f"a row must hold chosen and rejected, got {found}")
+    return pairs_of_sides(
+        label_of("id", row.get("id")) or default_id,
+        row.get("prompt"),
+        row["chosen"],
+        row["rejected"],
+        system=row.get("system"),
+        where=where,
+        **labels_of(row),
+    )
+
+
+def pairs_of_sides(
+    name: str,
+    prompt: Any,
+    chosen: Any,
+    rejected: Any,
+    *,
+    system: Any = None,
+    objective: str | None = None,
+    subset: str | None = None,
+    group: str | None = None,
+    where: str | None = None,
+) -> list[PreferencePair]:
+    """One pair, or every pair of a chosen with a rejected one where both sides are lists of texts (best-of-n).
+
+    A prompt that the sides hold too is there once in what the model reads: where they begin with it (behind a system turn, or with other
+    spaces around it), or end with it before the answer.
+
+    Args:
+        name: the pair's id.
+        prompt: text, messages, or none where the sides hold it.
+        chosen, rejected: a transcript as text, the text of an answer, messages, or a list of texts.
+        system: the text of a system turn before everything else.
+
+    Raises:
+        BadPair: a side is empty, or both are equal.
+        InputError: a message of another form than {role, content}, a prompt of which it is not certain whether the sides hold it, a system
+            turn beside another one.
+    """
+    _check_id(name)
+    for side, value in (("chosen", chosen), ("rejected", rejected)):
+        if not value:
             raise BadPair(f"pair {name}: {side} is empty", "a side is empty")
     listed = _texts(chosen) and _texts(rejected)
     if listed and prompt is None:
         raise InputError("a best-of-n row needs a prompt beside its lists of responses")
     good, bad = (
-        [_transcript(prompt, text, f"pair {name}: {side}") for text in (row[side] if listed else [row[side]])]
-        for side in ("chosen", "rejected")
+        [_behind(system, _transcript(prompt, text, label), label) for text in (value if listed else [value])]
+        for label, value in ((f"pair {name}: chosen", chosen), (f"pair {name}: rejected", rejected))
     )
     _refuse_echo(prompt, [*chosen, *rejected] if listed else [chosen, rejected], name)
     if not listed:
-        return [PreferencePair(name, good[0], bad[0], **labels, where=where)]
+        return [PreferencePair(name, good[0], bad[0], objective, subset, group, where)]
     return [
-        PreferencePair(f"{name}/{i}-{j}", a, b, **labels, group=name, where=where) for i, a in enumerate(good) for j, b in enumerate(bad)
+        PreferencePair(f"{name}/{i}-{j}", a, b, objective, subset, group or name, where)
+        for i, a in enumerate(good)
+        for j, b in enumerate(bad)
     ]
 
 
-def _label(key: str, value: Any) -> str | None:
+def _behind(system: Any, transcript: Transcript, label: str) -> Transcript:
+    """A transcript with a system turn before it; as it is where it has that one, or where there is none."""
+    if system is None or (isinstance(system, float) and system != system) or (isinstance(system, str) and not system.strip()):
+        return transcript
+    if not isinstance(system, str):
+        raise InputError(f"system must be text, got {shown_short(system)}")
+    first = transcript[0]
+    if first.role != "system":
+        return (Message("system", system), *transcript)
+    if first.content.strip() != system.strip():
+        raise InputError(
+            f"{label} begins with a system turn of its own ({shown_short(first.content)}) beside the column system: leave one out"
+        )
+    return transcript
+
+
+def labels_of(row: Mapping[Any, Any]) -> dict[str, str | None]:
+    """The objective and the subset that a row names."""
+    # RM-Bench on the hub calls it a domain.
+    found = {"objective": row.get("objective"), "subset": row.get("domain") if row.get("subset") is None else row["subset"]}
+    return {key: label_of(key, value) for key, value in found.items()}
+
+
+def label_of(key: str, value: Any) -> str | None:
     """Ids and labels are text or whole numbers; what a table leaves out is None, or nan."""
     if value is None or (isinstance(value, float) and value != value):
         return None
     if isinstance(value, bool) or not isinstance(value, (str, Real)):
-        raise InputError(f"{key} must be text or a number, got {_shown(value)}")
+        raise InputError(f"{key} must be text or a number, got {shown_short(value)}")
     return str(value)
 
 
@@ -209,10 +244,10 @@ def _transcript(prompt: Any, side: Any, label: str) -> Transcript:
     if isinstance(side, str):
         if not side.strip():
             raise BadPair(f"{label} is empty", "a side is empty")
-        whole = prompt is None or _has_turns(side)
+        whole = prompt is None or has_turns(side)
         if isinstance(prompt, str) and prompt.rstrip().endswith("\n\nAssistant:"):
             side = side.removeprefix(" ")  # the space after the marker
-    messages = _messages(side) if not isinstance(side, str) else parse_transcript(side) if whole else (Message("assistant", side),)
+    messages = read_messages(side) if not isinstance(side, str) else parse_transcript(side) if whole else (Message("assistant", side),)
     if not isinstance(side, str) and not messages[-1].content.strip():
         raise BadPair(f"{label} is empty", "a side is empty")
     blank = isinstance(prompt, str) and not prompt.strip() and messages[0].role != "assistant"
@@ -229,7 +264,7 @@ def _joined(prompt: Transcript, side: Transcript, label: str) -> Transcript:
         return side if asked == question else (*prompt[: len(asked) - len(question)], *side)  # one of them has a system turn besides
     again = next((content for role, content in said[:-1] if content and (role, content) in asked), None)
     if again is not None:
-        raise InputError(f"{label} holds a part of the prompt ({_shown(again)}) and not the whole: leave one of the two out")
+        raise InputError(f"{label} holds a part of the prompt ({shown_short(again)}) and not the whole: leave one of the two out")
     before, after = prompt[-1].role if prompt else "nothing", side[0].role
     if before == after or (before != "nothing" and after == "system"):
         raise InputError(
@@ -247,59 +282,27 @@ def _without_system(messages: list[Message]) -> list[Message]:
 def _refuse_echo(prompt: Any, sides: Sequence[Any], name: str) -> None:
     """Responses may repeat a few words of the prompt; where each of them begins with all of it, they may be whole transcripts."""
     text = prompt.strip() if isinstance(prompt, str) else ""
-    if len(text) >= ECHO and all(isinstance(side, str) and not _has_turns(side) and side.lstrip().startswith(text) for side in sides):
+    if len(text) >= ECHO and all(isinstance(side, str) and not has_turns(side) and side.lstrip().startswith(text) for side in sides):
         raise InputError(
-            f"pair {name}: every response begins with the text of the prompt ({_shown(text)}), which the model would read twice: take it "
-            "out of the responses"
+            f"pair {name}: every response begins with the text of the prompt ({shown_short(text)}), which the model would read twice: "
+            "take it out of the responses"
         )
-
-
-def _has_turns(text: str) -> bool:
-    """Whether a text is a transcript: opened by a speaker's marker, that of HH-RLHF or one without its line breaks."""
-    return text.startswith(("\n\nHuman:", "\n\nAssistant:")) or (text.lstrip("\n").startswith("Human:") and "\n\nAssistant:" in text)
 
 
 def _prompt(value: Any) -> Transcript:
     if not isinstance(value, str):
-        return _messages(value)
-    if not _has_turns(value):
+        return read_messages(value)
+    if not has_turns(value):
         return (Message("user", value),)
     messages = parse_transcript(value)
     # A prompt may open the answer's turn; the answer itself follows from the side.
     return messages[:-1] if messages[-1].role == "assistant" and not messages[-1].content.strip() else messages
 
 
-def _messages(value: Any) -> Transcript:
-    if not isinstance(value, (list, tuple)):
-        raise InputError(f"expected text or a list of {{role, content}}, got {type(value).__name__}")
-    messages: list[Message] = []
-    for item in value:
-        if isinstance(item, Message):
-            role, content = item
-        else:
-            role, content = (item.get("role"), item.get("content")) if isinstance(item, Mapping) else (None, None)
-        if not isinstance(role, str) or role not in _ROLES or not isinstance(content, str):
-            raise InputError(f"a message must hold a role ({', '.join(_ROLES)}) and text as content, got {_shown(item)}")
-        if not _is_unicode(content):
-            raise InputError(f"a message holds half of a surrogate pair, which is no text: {_shown(content)}")
-        messages.append(item if isinstance(item, Message) and role == _ROLES[role] else Message(_ROLES[role], content))
-    return tuple(messages)
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        return text.isascii() or bool(text.encode())
-    except UnicodeEncodeError:
-        return False
-
-
-def _shown(value: Any) -> str:
-    """A value in a message: its first 60 characters in one line, without what a terminal cannot write."""
-    return ascii(value[:60] if isinstance(value, (str, list, tuple)) else value)[:60]
-
-
 def data_hash(pairs: Sequence[PreferencePair]) -> str:
-    """sha256 over the texts of the pairs, in their order: the same whatever file or hub they came from."""
+    """sha256 over the texts of the pairs, in their order: the same whatever file or hub they came from. Raises InputError for rows."""
+    if not all(isinstance(pair, PreferencePair) for pair in pairs):
+        raise InputError("data must be PreferencePairs; tl_reward.pairs_from makes them of rows, tl_reward.load_pairs of files")
     return hashlib.sha256("\n".join(map(pair_hash, pairs)).encode()).hexdigest()
 
 

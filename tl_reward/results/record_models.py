@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from tl_reward.data.text import given_template
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.results.disk.models import compare, known
 from tl_reward.results.store import Results
@@ -36,4 +37,5 @@ def check_model(results: Results, label: str, model: HookedRewardModel, *, other
 
 
 def _told_of(model: HookedRewardModel) -> dict[str, Any]:
-    return {**model.origin.to_json(), "readout": model.readout}
+    template = given_template(model.tokenizer)
+    return {**model.origin.to_json(), "readout": model.readout, **({"template": template} if template else {})}

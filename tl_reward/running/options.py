@@ -13,6 +13,9 @@ from tl_reward.errors import InputError, check_keywords, shown
 from tl_reward.interventions.protocol import Intervention
 from tl_reward.model.reward_model import HookedRewardModel
 
+READS_A_FILE = "tl_reward.load_pairs reads a file"
+MAKES_PAIRS = f"tl_reward.pairs_from makes pairs of rows, {READS_A_FILE}"
+
 
 class RunOptions(TypedDict, total=False):
     """How a model is run over pairs, for every function that does.
@@ -80,12 +83,14 @@ def _as_pairs(given: Any) -> list[PreferencePair] | EncodedPairs:
     if isinstance(given, EncodedPairs):
         return given
     if isinstance(given, (str, bytes, PreferencePair, Mapping)) or not isinstance(given, Iterable):
-        hint = "put it in brackets" if isinstance(given, PreferencePair) else "tl_reward.load_pairs reads a file"
+        hint = (
+            "put it in brackets" if isinstance(given, PreferencePair) else READS_A_FILE if isinstance(given, (str, bytes)) else MAKES_PAIRS
+        )
         raise InputError(f"pairs must be a list of PreferencePair, got {shown(given)} ({hint})")
     pairs = list(given)
     if not pairs:
         raise InputError("pairs must not be empty")
     for i, pair in enumerate(pairs):
         if not isinstance(pair, PreferencePair):
-            raise InputError(f"pairs[{i}] must be a PreferencePair, got {shown(pair)} (tl_reward.load_pairs reads a file)")
+            raise InputError(f"pairs[{i}] must be a PreferencePair, got {shown(pair)} ({MAKES_PAIRS})")
     return pairs

@@ -1,5 +1,6 @@
 """Loads checkpoints: config, weights and tokenizer, each checked before the next is read."""
 
+import warnings
 from collections.abc import Set
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from tl_reward.data.text import NoTemplate
 from tl_reward.devices import check_fits
 from tl_reward.errors import InputError
 from tl_reward.model import architectures, conversion, embedded
@@ -48,7 +50,8 @@ def load_reward_model(
         config = hf_config(folder, name)
         check_reward_head(config, name)
         source = made_from(name, folder, weight_files(folder, name))
-        return Checkpoint(_hf_model(folder, config, dtype, name, device=device), tokenizer(folder, name), name, source)
+        hf_model = _hf_model(folder, config, dtype, name, device=device)
+        return _told(Checkpoint(hf_model, tokenizer(folder, name), name, source), folder)
     base_name = str(base or adapter.base_model_name_or_path)
     try:
         # The revision is the adapter's; its base has revisions of its own.
@@ -62,11 +65,28 @@ def load_reward_model(
     if (folder / "tokenizer_config.json").exists():
         own = tokenizer(folder, name)
         hf_model.config.pad_token_id = own.pad_token_id  # the one that the adapter was trained with
-        return Checkpoint(hf_model, own, name, source)
+        return _told(Checkpoint(hf_model, own, name, source), folder)
     of_base = tokenizer(base_folder, base_name)
     if folder.parent == embedded.ADAPTERS:
         of_base.chat_template = None  # embedded adapters ship without a tokenizer, and read HH-RLHF turns
-    return Checkpoint(hf_model, of_base, name, source)
+    return _told(Checkpoint(hf_model, of_base, name, source), folder)
+
+
+def _told(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    """Warns, once for a model, where its tokenizer has no chat template and it was not trained here: HH-RLHF turns are then a guess."""
+    ours = folder.parent == embedded.ADAPTERS or (folder / "training.json").is_file()
+    if checkpoint.tokenizer.chat_template is None and not ours and checkpoint.name not in _WARNED:
+        _WARNED.add(checkpoint.name)
+        warnings.warn(
+            f"{checkpoint.name}: its tokenizer has no chat template, so transcripts are written as HH-RLHF turns; if it was trained on "
+            "others, say on which: tl_reward.set_template(model.tokenizer, …), on the command line --template",
+            NoTemplate,
+            stacklevel=2,
+        )
+    return checkpoint
+
+
+_WARNED: set[str] = set()
 
 
 @quietly()

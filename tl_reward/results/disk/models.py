@@ -8,7 +8,7 @@ from tl_reward.results.disk.folder import named
 from tl_reward.results.disk.plain import short
 
 # What two models of one name have to share to be one; paths differ from machine to machine.
-_SAME = ("weights", "architecture", "layers", "d_model", "d_mlp", "heads", "readout")
+_SAME = ("weights", "architecture", "layers", "d_model", "d_mlp", "heads", "readout", "template")
 
 
 def both_models(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
