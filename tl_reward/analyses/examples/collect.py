@@ -120,7 +120,8 @@ def collect_examples(
 ) -> Examples:
     """Two passes over the pairs: the first finds peaks and ranges, the second reads what happens at the examples found.
 
-    Memory is bounded: [rank, layer, neuron] for all neurons, [transcript, shown] for those shown in detail.
+    Memory is bounded: [rank, layer, neuron] for all neurons, [transcript, shown] for those shown in detail. Where what shown neurons are
+    at all tokens is no more than `passes.KEPT_BYTES` (256 MiB), the first pass keeps it, and the second one does not run the model.
 
     Args:
         neurons: those to show in detail. Of all others only the top transcripts are found.
@@ -146,16 +147,22 @@ def collect_examples(
     task.state.update(state)
     chunks = range(0, len(encoded.pairs), passes.CHUNK)
 
+    peaks = Peaks(task)
+
     def run(number: int, sums: Peaks | Details) -> None:
         for i, start in enumerate(chunks, number * len(chunks)):
             if i >= done and sums.sites:
                 part = sums.part = passes.part_of(encoded, start, model.cfg.device)
                 last = start + len(part.encoded.pairs)
                 label = f"{progress}, pass {number + 1} of 2, pairs {start + 1}-{last} of {len(encoded.pairs)}" if progress else None
-                stream(model, part.encoded, sums.sites, sums, whole=True, progress=label, **options)
+                if isinstance(sums, Details) and start in peaks.kept:
+                    for seen in peaks.kept.pop(start):
+                        sums.add(seen)
+                else:
+                    stream(model, part.encoded, sums.sites, sums, whole=True, progress=label, **options)
                 write_state(saved, identity, task.state, i + 1)
 
-    run(0, Peaks(task))
+    run(0, peaks)
     details = Details(task)
     run(1, details)
     return _examples(task, details, words_of)
