@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from tl_reward.analyses.discovery import discover
 from tl_reward.analyses.examples import collect, passes
+from tl_reward.analyses.examples import kept as what_is_kept
 from tl_reward.analyses.examples.collect import KINDS, NeuronSite, collect_examples
 from tl_reward.analyses.examples.words import token_text
 from tl_reward.cli.examples import ExamplesCommand
@@ -268,7 +269,7 @@ def equal(one, other):
 def test_a_run_that_was_killed_goes_on_where_it_was(tiny, tmp_path, monkeypatch, calls):
     monkeypatch.setattr(passes, "CHUNK", 2)  # four chunks, two passes
     whole = collect_examples(tiny, PAIRS, NEURONS)
-    monkeypatch.setattr(passes, "KEPT_BYTES", 0)
+    monkeypatch.setattr(what_is_kept, "KEPT_BYTES", 0)
     stream, ran = collect.stream, []
 
     def cut(model, pairs, *args, **kwargs):
@@ -300,7 +301,7 @@ def test_one_pass_that_keeps_what_is_shown_gives_what_two_give(tiny, monkeypatch
     tokens = sum(len(row.ids) for row in encode_for(tiny, PAIRS).rows)
     found = []
     for room in (4 * tokens * len(NEURONS), 4 * tokens * len(NEURONS) - 1):  # just enough, and just too little
-        monkeypatch.setattr(passes, "KEPT_BYTES", room)
+        monkeypatch.setattr(what_is_kept, "KEPT_BYTES", room)
         found.append(collect_examples(tiny, PAIRS, NEURONS, **options))
     equal(*found)
     chunks = [[pair.id for pair in PAIRS[start : start + 3]] for start in range(0, len(PAIRS), 3)]
@@ -338,7 +339,7 @@ def test_weights_are_hashed_only_where_a_state_is_kept(tiny, tmp_path, monkeypat
 def test_a_cut_within_a_chunk_leaves_the_chunk_before(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(passes, "CHUNK", 2)
     whole, add, calls = collect_examples(tiny, PAIRS, NEURONS), passes.Details.layer, []
-    monkeypatch.setattr(passes, "KEPT_BYTES", 0)
+    monkeypatch.setattr(what_is_kept, "KEPT_BYTES", 0)
 
     def cut(*args):
         add(*args)
@@ -596,7 +597,7 @@ def test_the_command(tmp_path, tiny, monkeypatch, capsys):
     with pytest.raises(InputError, match="holds no MLP neurons of 'model'"):
         command("none", ranking=tmp_path / "ranked").run()
     # Cut in the last pass, and then while the run is written: the state stays.
-    for owner, name in ((passes.Details, "add"), (store, "save_file")):
+    for owner, name in ((passes.Details, "end"), (store, "save_file")):
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, interrupted)
             with pytest.raises(KeyboardInterrupt):

@@ -12,6 +12,7 @@ from tl_reward.measures.agreement import Precision, compare_margins
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.running import half_precision
+from tl_reward.running.batching import encode_for
 from tl_reward.running.half_precision import sweep_in_half
 from tl_reward.running.scoring import score, sweep
 
@@ -63,6 +64,19 @@ def test_the_models_own_precision_without_a_comparison(reason, monkeypatch):
     found, precision = sweep_in_half(model, PAIRS, CONDITIONS[:1])
     assert precision.dtype == precision.own and precision.asked and precision.margins == 0
     np.testing.assert_array_equal(margins(found), margins(sweep(model, PAIRS, CONDITIONS[:1])))
+
+
+def test_pairs_that_were_encoded_otherwise_are_compared_as_they_are(tiny, faster):
+    """Some are cut short by `max_length`; in the comparison they have to be so too."""
+    encoded = encode_for(tiny, PAIRS, max_length=120, overlong="left")
+    _, precision = sweep_in_half(tiny, encoded, CONDITIONS[:1])
+    half = sweep(tiny_reward_model().to(torch.bfloat16), encoded, CONDITIONS[:1])[0].margin
+    assert precision.dtype == "bfloat16"
+    assert precision.largest == pytest.approx(np.abs(half - sweep(tiny, encoded, CONDITIONS[:1])[0].margin).max())
+
+
+def test_no_condition(tiny, faster):
+    assert sweep_in_half(tiny, PAIRS, []).scores == []
 
 
 def test_how_fast_products_are_is_measured(tiny):

@@ -21,7 +21,10 @@ from tl_reward.show.run_tables import summary
 
 ASKED = Precision("float32", "float32", asked=True)
 DIFFER = replace(ASKED, margins=24, error=0.0412, largest=0.1234, correlation=0.9981)
-IN_WORDS = "24 margins in both precisions differ by at most 0.12 reward units (0.041 standard deviations, root mean square; rank correlation 0.998)"
+IN_WORDS = (
+    "24 margins in both precisions differ by at most 0.12 reward units (0.041 standard deviations, root mean square; "
+    "rank correlation 0.998)"
+)
 
 
 @pytest.mark.parametrize(

@@ -51,14 +51,14 @@ def sweep_in_half(
     What is small beside a margin, such as the effect of a single neuron, is not for half precision: bfloat16 has two to three digits.
     """
     encoded, found = encode_for(model, pairs, **options), replace(own_precision(model), asked=True)
-    if _is_faster(model):
+    if conditions and _is_faster(model):
         half = deepcopy(model)
         half.to(HALF)
         scores = sweep(half, encoded, conditions, progress=f"{progress}, in {_name(HALF)}" if progress else None, **options)
         del half
         which, at = _spread(len(conditions), CHECKED_CONDITIONS), _spread(len(encoded.pairs), CHECKED_PAIRS)
         label = f"{progress}, {len(at)} pairs in {found.own} to compare" if progress else None
-        again = sweep(model, [encoded.pairs[i] for i in at], [conditions[i] for i in which], progress=label, **options)
+        again = sweep(model, encoded.take(at), [conditions[i] for i in which], progress=label, **options)
         own, other = ([each.margin for each in again], [scores[i].margin[at] for i in which])
         found = compare_margins(np.concatenate(own), np.concatenate(other), found, _name(HALF))
         if found.dtype != found.own:

@@ -18,7 +18,6 @@ from tl_reward.sites import Site, Where
 TOP, DRAWN, BINS = 5, 2, 40
 QUANTILES = (0.75, 0.5, 0.25)
 CHUNK = 128  # pairs between two times that the state is saved
-KEPT_BYTES = 256 * 2**20  # what the first pass may keep of shown neurons, so that the second one need not run the model
 NONE = 2**31 - 1  # the row of no transcript, after all that are one
 
 
@@ -47,9 +46,8 @@ class Task(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A chunk of pairs, its first one's place, and the rows of all pairs that its rows are."""
+    """A chunk of pairs, and the rows of all pairs that its rows are."""
 
-    start: int
     encoded: EncodedPairs
     row: Int[Tensor, " row"]
 
@@ -61,22 +59,11 @@ def part_of(encoded: EncodedPairs, start: int, device: Any) -> Part:
     place = {row: i for i, row in enumerate(used)}
     sides = [tuple(place[row] for row in side) for side in (chosen, rejected)]
     part = EncodedPairs(encoded.pairs[here], tuple(encoded.rows[row] for row in used), chosen=sides[0], rejected=sides[1])
-    return Part(start, part, torch.tensor(used, device=device))
-
-
-class Seen(NamedTuple):
-    """A batch, and what shown neurons are at its tokens, float32."""
-
-    batch: Batch
-    values: Float[Tensor, "token shown"]
+    return Part(part, torch.tensor(used, device=device))
 
 
 class Peaks:
-    """The first pass: the top transcripts of all neurons; of shown ones every peak and the range; rewards.
-
-    Attributes:
-        kept: by the start of a chunk, what the second pass is to read; empty where all of it is more than `KEPT_BYTES`.
-    """
+    """The first pass: the top transcripts of all neurons; of shown ones every peak and the range; rewards."""
 
     part: Part  # the chunk whose batches come next
 
@@ -95,8 +82,6 @@ class Peaks:
                 "reward": empty(rows, dtype=torch.float64),
                 "seen": empty(rows, dtype=torch.bool),
             }
-        self.kept: dict[int, list[Seen]] = {}
-        self._keeps = 4 * len(task.neurons) * sum(len(row.ids) for row in task.encoded.rows) <= KEPT_BYTES
         # Of the batch: the rows that no chunk had before, and where their tokens that are meant are.
         self.row = torch.empty(0)
         self.places: list[Tensor] = []
@@ -106,14 +91,9 @@ class Peaks:
         new = ~self.state["seen"][row]  # a transcript may be part of pairs in several chunks
         self.row, at = row[new], _meant(batch, self.task.where)
         self.places = [place[at[place]] for place in (batch.places(i) for i in new.nonzero()[:, 0].tolist())]
-        if self._keeps:
-            self.kept.setdefault(self.part.start, []).append(Seen(batch, _room(batch, self.task)))
 
     def layer(self, site: Site, activation: Tensor, base: Tensor | None) -> None:
         state, layer = self.state, site.layer
-        if self._keeps and site.kind != "resid_post" and layer in self.columns:
-            neuron, column = self.columns[layer]
-            self.kept[self.part.start][-1].values[:, column] = activation[:, neuron].float()
         if not self.places:
             return
         if site.kind == "resid_post":
@@ -160,38 +140,33 @@ class Details:
                 "product": empty(shown, shown, dtype=torch.float64),
                 "activation": empty(self.chosen.size),
             }
-        self._seen: Seen | None = None  # of the batch
+        self.batch: Batch | None = None
+        self.values = torch.empty(0)  # of the batch, [token, shown]
 
     def begin(self, batch: Batch) -> None:
-        self._seen = Seen(batch, _room(batch, self.task))
+        tokens = int(batch.at("all").sum())
+        self.batch, self.values = batch, torch.empty(tokens, len(self.task.neurons), device=batch.tokens.device)
 
     def layer(self, site: Site, activation: Tensor, base: Tensor | None) -> None:
-        assert self._seen is not None
         neuron, column = self.columns[site.layer]
-        self._seen.values[:, column] = activation[:, neuron].float()
+        self.values[:, column] = activation[:, neuron].float()
 
     def end(self) -> None:
-        assert self._seen is not None
-        self.add(self._seen)
-
-    @torch.inference_mode()
-    def add(self, seen: Seen) -> None:
-        """A batch of the chunk, from a pass over the model or as the first pass kept it."""
-        batch, values = seen
-        self._count(batch, values)
-        for i, row in enumerate(self.part.row[batch.row].tolist()):
+        assert self.batch is not None
+        self._count(self.batch)
+        for i, row in enumerate(self.part.row[self.batch.row].tolist()):
             shown, kind = (self.chosen.row == row).nonzero(as_tuple=True)
-            place = batch.places(i)
+            place = self.batch.places(i)
             token = torch.arange(len(place), device=place.device)
-            self.state["activation"][self.chosen.start[shown, kind] + token[:, None]] = values[place][:, shown]
+            self.state["activation"][self.chosen.start[shown, kind] + token[:, None]] = self.values[place][:, shown]
 
     def merge(self) -> None:
         parallel.require_one("collect_examples")
 
-    def _count(self, batch: Batch, values: Float[Tensor, "token shown"]) -> None:
+    def _count(self, batch: Batch) -> None:
         """What a transcript counts in a chunk is how often it occurs in that chunk's pairs, so that chunks add up."""
         at = _meant(batch, self.task.where)
-        values, weight = values[at], side_weights(self.part.encoded, batch)[:, :, at].double()
+        values, weight = self.values[at], side_weights(self.part.encoded, batch)[:, :, at].double()
         centred = values.double() - (self.state["low"] + self.state["high"]).double() / 2  # so that float error stays small
         weighted = centred * weight.sum((0, 1))[:, None]
         self.state["sum"] += weighted.sum(0)
@@ -205,10 +180,6 @@ class Details:
                 counted = torch.bincount(here.flatten(), weights=weights, minlength=BINS * len(bins))
                 split = 2 * self.task.encoded.objectives.index(name) + side
                 self.state["count"][:, split] += counted.view(-1, BINS).long()
-
-
-def _room(batch: Batch, task: Task) -> Float[Tensor, "token shown"]:
-    return torch.empty(int(batch.at("all").sum()), len(task.neurons), device=batch.tokens.device)
 
 
 def _meant(batch: Batch, where: Where) -> Tensor:
