@@ -12,7 +12,7 @@ from tl_reward.data.readers import load_pairs
 from tl_reward.measures.agreement import Precision
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.record_edits import record_ablation, record_effects
-from tl_reward.results.sections import made
+from tl_reward.results.sections import FoundOn, made
 from tl_reward.results.store import Results
 from tl_reward.running import half_precision
 from tl_reward.show.how_made import how_made
@@ -46,12 +46,14 @@ def test_tables_and_page_say_it(tiny, monkeypatch, tmp_path):
     pairs, results = load_pairs("embedded", split="test", limit=6), Results()
     ranking = torch.rand(2, 48, generator=torch.Generator().manual_seed(0))
     curve = ablation_curve(tiny, pairs, ranking, fractions=(0.1,), draws=1, half=True)
-    found = {"dataset": "others", "pair_hashes": []}
+    found: FoundOn = {"dataset": "others", "pair_hashes": []}
     record_ablation(results, "mixed", "pairs", curve, score="mean", site="mlp_gate", found=found, pairs=pairs)
     record_effects(results, "mixed", "pairs", neuron_effects(tiny, pairs, NeuronSet([(0, 3)])))
     results.save(tmp_path / "run")
     read = Results.load(tmp_path / "run")
-    assert read.section("ablation")["mixed · pairs"]["precision"]["margins"] == 2 * len(pairs)  # the ranked set, and a drawn one
+    assert read.section("ablation")["mixed · pairs"].get("precision", {}).get("margins") == 2 * len(
+        pairs
+    )  # the ranked set, and a drawn one
     console = Console(record=True, width=400, file=open("/dev/null", "w"))  # noqa: SIM115
     summary(read, console)
     captions = " ".join(panel.caption for panel in panels_of(read))
