@@ -30,17 +30,17 @@ def margins(found):
     return np.array([scores.margin for scores in found])
 
 
-def test_half_precision_where_it_is_faster_and_agrees(tiny, faster):
+def test_half_precision_where_it_is_faster_and_agrees(tiny, faster, capsys):
     exact = margins(sweep(tiny, PAIRS, CONDITIONS))
     found, precision = sweep_in_half(tiny, PAIRS, CONDITIONS)
     assert (precision.dtype, precision.own, precision.asked) == ("bfloat16", "float32", True)
     assert precision.margins == 3 * len(PAIRS)  # three conditions on these few pairs
-    # The model itself, loaded in half precision, is the reference for the copy.
-    expected = margins(sweep(tiny_reward_model().to(torch.bfloat16), PAIRS, CONDITIONS))
+    expected = margins(sweep(tiny_reward_model().to(torch.bfloat16, print_details=False), PAIRS, CONDITIONS))
     assert margins(found) == pytest.approx(expected) and margins(found) != pytest.approx(exact)
     differ = (margins(found) - exact)[[0, 2, 3]]  # the first, the middle and the last one
     assert precision.largest == pytest.approx(np.abs(differ).max())
     assert precision.error == pytest.approx(np.sqrt((differ**2).mean()) / exact[[0, 2, 3]].std())
+    assert capsys.readouterr().out == ""  # TransformerLens would tell of the copy's new type
     assert tiny.cfg.dtype == torch.float32 and {p.dtype for p in tiny.parameters()} == {torch.float32}  # the model is as it was
 
 
@@ -92,7 +92,7 @@ def test_margins_that_agree_and_that_do_not():
     assert compare_margins(own, one_away, asked, "bfloat16").error == pytest.approx(0.5 / np.sqrt(24) / own.std())
     swapped = own * 1e-3 + np.repeat([-1.0, 1.0], 12)  # hardly any error, and the ranks of a half are the other way round
     found = compare_margins(swapped, np.concatenate([swapped[:12][::-1], swapped[12:]]), asked, "bfloat16")
-    assert (found.error or 1) < 0.01 and (found.correlation or 1) < 0.97 and found.dtype == "float32"
+    assert (found.error or 1) < 0.01 and (found.correlation or 1) < 0.95 and found.dtype == "float32"
     flat = compare_margins(np.zeros(4), np.zeros(4), asked, "bfloat16")  # nothing to compare by
     assert flat.dtype == "float32" and flat.error is None and flat.largest == 0
 

@@ -73,8 +73,8 @@ def measure_agreement(estimated: np.ndarray, exact: np.ndarray, *, resamples: in
     )
 
 
-# An error of 0.15 standard deviations between pairs, if it is independent of them, makes the interval of a mean 1 % wider.
-MOST_ERROR, LEAST_CORRELATION = 0.15, 0.97
+# An error of 0.2 standard deviations between pairs, if it is independent of them, makes the interval of a mean 2 % wider.
+MOST_ERROR, LEAST_CORRELATION = 0.2, 0.95
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ def sweep_in_half(
     encoded, found = encode_for(model, pairs, **options), replace(own_precision(model), asked=True)
     if conditions and _is_faster(model):
         half = deepcopy(model)
-        half.to(HALF)
+        half.to(HALF, print_details=False)
         scores = sweep(half, encoded, conditions, progress=f"{progress}, in {_name(HALF)}" if progress else None, **options)
         del half
         which, at = _spread(len(conditions), CHECKED_CONDITIONS), _spread(len(encoded.pairs), CHECKED_PAIRS)
