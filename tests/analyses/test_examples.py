@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from tl_reward.analyses.discovery import discover
 from tl_reward.analyses.examples import collect, passes
+from tl_reward.analyses.examples import kept as what_is_kept
 from tl_reward.analyses.examples.collect import KINDS, NeuronSite, collect_examples
 from tl_reward.analyses.examples.words import token_text
 from tl_reward.cli.examples import ExamplesCommand
@@ -268,6 +269,7 @@ def equal(one, other):
 def test_a_run_that_was_killed_goes_on_where_it_was(tiny, tmp_path, monkeypatch, calls):
     monkeypatch.setattr(passes, "CHUNK", 2)  # four chunks, two passes
     whole = collect_examples(tiny, PAIRS, NEURONS)
+    monkeypatch.setattr(what_is_kept, "KEPT_BYTES", 0)
     stream, ran = collect.stream, []
 
     def cut(model, pairs, *args, **kwargs):
@@ -291,6 +293,40 @@ def test_a_run_that_was_killed_goes_on_where_it_was(tiny, tmp_path, monkeypatch,
     assert again == every[calls:]
 
 
+@pytest.mark.parametrize("options", [{}, {"site": "mlp_gate", "where": "all"}, {"max_tokens": 100}])
+def test_one_pass_that_keeps_what_is_shown_gives_what_two_give(tiny, monkeypatch, options):
+    stream, ran = collect.stream, []
+    monkeypatch.setattr(collect, "stream", lambda *args, **kwargs: ran.append([p.id for p in args[1].pairs]) or stream(*args, **kwargs))
+    monkeypatch.setattr(passes, "CHUNK", 3)
+    tokens = sum(len(row.ids) for row in encode_for(tiny, PAIRS).rows)
+    found = []
+    for room in (4 * tokens * len(NEURONS), 4 * tokens * len(NEURONS) - 1):  # just enough, and just too little
+        monkeypatch.setattr(what_is_kept, "KEPT_BYTES", room)
+        found.append(collect_examples(tiny, PAIRS, NEURONS, **options))
+    equal(*found)
+    chunks = [[pair.id for pair in PAIRS[start : start + 3]] for start in range(0, len(PAIRS), 3)]
+    assert ran == chunks + 2 * chunks
+
+
+def test_a_cut_loses_what_was_kept_and_the_model_runs_again(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(passes, "CHUNK", 2)
+    whole, stream, ran = collect_examples(tiny, PAIRS, NEURONS), collect.stream, []
+
+    def cut(model, pairs, *args, **kwargs):
+        if len(ran) == 2:
+            ran.append([])
+            raise KeyboardInterrupt
+        ran.append([pair.id for pair in pairs.pairs])
+        stream(model, pairs, *args, **kwargs)
+
+    monkeypatch.setattr(collect, "stream", cut)
+    with pytest.raises(KeyboardInterrupt):
+        collect_examples(tiny, PAIRS, NEURONS, saved=tmp_path / "partial")
+    equal(whole, collect_examples(tiny, PAIRS, NEURONS, saved=tmp_path / "partial"))
+    every = [[pair.id for pair in PAIRS[start : start + 2]] for start in (0, 2, 4, 6)]
+    assert ran == [*every[:2], [], *every[2:], *every[:2]]  # of the second pass, those that the first call had seen
+
+
 def test_weights_are_hashed_only_where_a_state_is_kept(tiny, tmp_path, monkeypatch):
     asked: list[int] = []
     monkeypatch.setattr(collect, "identity_of", lambda *_: asked.append(1) or {})
@@ -303,6 +339,7 @@ def test_weights_are_hashed_only_where_a_state_is_kept(tiny, tmp_path, monkeypat
 def test_a_cut_within_a_chunk_leaves_the_chunk_before(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(passes, "CHUNK", 2)
     whole, add, calls = collect_examples(tiny, PAIRS, NEURONS), passes.Details.layer, []
+    monkeypatch.setattr(what_is_kept, "KEPT_BYTES", 0)
 
     def cut(*args):
         add(*args)

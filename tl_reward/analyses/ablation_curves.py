@@ -8,17 +8,20 @@ from typing import Unpack
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.reading import Reading
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation, random_like
 from tl_reward.interventions.protocol import Edit
+from tl_reward.measures.agreement import Precision
 from tl_reward.measures.json_types import AblationCurveJson, AblationPointJson, SetAblationsJson
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet, tied_at_cut
-from tl_reward.running.batching import Pairs
+from tl_reward.running.batching import Pairs, encode_for
+from tl_reward.running.half_precision import own_precision, sweep_in_half
 from tl_reward.running.options import RunOptions, checked
-from tl_reward.running.scoring import sweep
+from tl_reward.running.scoring import Condition, score, sweep
 from tl_reward.sites import UnitSite, unit_shape
 
 
@@ -56,10 +59,11 @@ class AblationPoint:
 
 @dataclass(frozen=True, eq=False)
 class AblationCurve:
-    """`clean` is the model without an edit."""
+    """`clean` is the model without an edit, in its own precision; `precision` is that of the edited ones."""
 
     clean: Scores
     points: tuple[AblationPoint, ...]
+    precision: Precision | None = None
 
     @property
     def reading(self) -> Reading | None:
@@ -72,10 +76,11 @@ class AblationCurve:
 
 @dataclass(frozen=True, eq=False)
 class SetAblations:
-    """Sets by name. `clean` is the model without an edit."""
+    """Sets by name. `clean` is the model without an edit, in its own precision; `precision` is that of the edited ones."""
 
     clean: Scores
     sets: Mapping[str, AblationPoint]
+    precision: Precision | None = None
 
     @property
     def reading(self) -> Reading | None:
@@ -97,6 +102,8 @@ def ablation_curve(
     seed: int = 0,
     site: UnitSite = "mlp_post",
     edit: Edit | None = None,
+    clean: Scores | None = None,
+    half: bool = False,
     progress: str | None = None,
     **options: Unpack[RunOptions],
 ) -> AblationCurve:
@@ -108,20 +115,25 @@ def ablation_curve(
         draws: layer-matched random sets at each share, disjoint from the ranked one.
         site: "attn_z" where the ranking is of heads; zeroing either reading of a neuron is the same.
         edit: what is done to each set instead, such as a patch: from a `NeuronSet` to an intervention.
+        clean: the model's own scores of these pairs, where they are at hand. By default they are computed.
+        half: run the edited models in bfloat16, where that is faster and margins agree; `half_precision.sweep_in_half` says how.
         options: how the model is run (`running.options.RunOptions`).
 
     Raises:
-        InputError: a fraction outside (0, 1], or a ranking of another shape than the model.
+        InputError: a fraction outside (0, 1], a ranking of another shape than the model, or clean scores of other pairs.
     """
     shape = unit_shape(model.cfg, site)
     if tuple(ranking.shape) != shape:
         raise InputError(f"ranking must have the model's shape {list(shape)}, got {list(ranking.shape)}")
     tops = {f"{fraction}": NeuronSet.top(ranking, fraction=fraction) for fraction in fractions}
-    found = ablate_sets(model, pairs, tops, draws=draws, seed=seed, site=site, edit=edit, progress=progress, **options)
+    found = ablate_sets(
+        model, pairs, tops, draws=draws, seed=seed, site=site, edit=edit, clean=clean, half=half, progress=progress, **options
+    )
     points = zip(fractions, found.sets.values(), strict=True)
     return AblationCurve(
         found.clean,
         tuple(replace(point, fraction=fraction, ties=tied_at_cut(ranking, len(point.neurons))) for fraction, point in points),
+        found.precision,
     )
 
 
@@ -135,6 +147,8 @@ def ablate_sets(
     seed: int = 0,
     site: UnitSite = "mlp_post",
     edit: Edit | None = None,
+    clean: Scores | None = None,
+    half: bool = False,
     progress: str | None = None,
     **options: Unpack[RunOptions],
 ) -> SetAblations:
@@ -150,7 +164,16 @@ def ablate_sets(
     controls = {name: random_like(own, shape.units, draws=draws, seed=seed) if fits[name] and own else [] for name, own in sets.items()}
     edit = edit or partial(ZeroAblation, site=site)
     conditions = [[edit(neurons)] for name, own in sets.items() for neurons in (own, *controls[name])]
-    clean, *scores = sweep(model, pairs, [(), *conditions], progress=progress, **options)
+    encoded = encode_for(model, pairs, **options)
+    if clean is not None:
+        clean = _of_these(clean, encoded)
+    if half:
+        clean = score(model, encoded, progress=f"{progress}, clean" if progress else None, **options) if clean is None else clean
+        scores, precision = sweep_in_half(model, encoded, conditions, progress=progress, **options)
+    else:
+        first: list[Condition] = [()] if clean is None else []
+        scores, precision = sweep(model, encoded, [*first, *conditions], progress=progress, **options), own_precision(model)
+        clean = scores.pop(0) if clean is None else clean
     left = iter(scores)
     return SetAblations(
         clean,
@@ -158,4 +181,12 @@ def ablate_sets(
             name: AblationPoint(len(own) / (shape.layers * shape.units), own, 0, next(left), tuple(next(left) for _ in controls[name]))
             for name, own in sets.items()
         },
+        precision,
     )
+
+
+def _of_these(clean: Scores, encoded: EncodedPairs) -> Scores:
+    """Scores that are at hand, with what was read of these pairs. Raises InputError where they are of others."""
+    if clean.ids != tuple(pair.id for pair in encoded.pairs):
+        raise InputError(f"clean must be the scores of these {len(encoded.pairs)} pairs, in their order, got those of {len(clean)} others")
+    return replace(clean, dropped=encoded.dropped, reading=encoded.reading)

@@ -14,13 +14,14 @@ from tl_reward.data.reading import Reading
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ablation
 from tl_reward.interventions.protocol import Edit
-from tl_reward.measures.agreement import Agreement, measure_agreement, sample_neurons
+from tl_reward.measures.agreement import Agreement, Precision, measure_agreement, sample_neurons
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
 from tl_reward.measures.json_types import EffectJson
 from tl_reward.measures.scores import Scores, right
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.batching import Pairs, encode_for
+from tl_reward.running.half_precision import own_precision
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.running.scoring import sweep
 from tl_reward.sites import UnitSite, unit_shape
@@ -45,6 +46,7 @@ class Effects:
         sets: by name; a neuron by itself is called by its layer and number, as in "20.131".
         clean: the model without an edit.
         chosen, rejected: [set, pair]: clean reward minus ablated reward. Positive: ablating *lowers* the reward.
+        precision: in which the model ran, with and without edits.
     """
 
     sets: Mapping[str, NeuronSet]
@@ -53,6 +55,7 @@ class Effects:
     clean: Scores
     chosen: np.ndarray
     rejected: np.ndarray
+    precision: Precision | None = None
 
     @property
     def margin(self) -> np.ndarray:
@@ -146,6 +149,7 @@ def set_effects(
         clean=clean,
         chosen=np.stack([clean.chosen - scores.chosen for scores in ablated]),
         rejected=np.stack([clean.rejected - scores.rejected for scores in ablated]),
+        precision=own_precision(model),
     )
 
 

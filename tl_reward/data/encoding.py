@@ -81,6 +81,13 @@ class EncodedPairs:
         chosen, rejected = zip(*map(rows_of_pair, range(len(self.pairs))), strict=True)
         return EncodedPairs(self.pairs, tuple(rows), chosen, rejected, self.reading)
 
+    def take(self, index: Sequence[int]) -> "EncodedPairs":
+        """Some of the pairs, as they were encoded, with the rows that these need."""
+        used = sorted({row for i in index for row in (self.chosen[i], self.rejected[i])})
+        place = {row: i for i, row in enumerate(used)}
+        chosen, rejected = (tuple(place[side[i]] for i in index) for side in (self.chosen, self.rejected))
+        return EncodedPairs(tuple(self.pairs[i] for i in index), tuple(self.rows[row] for row in used), chosen, rejected)
+
     @property
     def pair_of_row(self) -> tuple[int, ...]:
         """The pair that each row is part of, where pairs are `apart`."""

@@ -1,7 +1,7 @@
 """Does attribution predict what ablation does? Rank correlation, sign and precision of one against the other."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +9,7 @@ from scipy import stats
 
 from tl_reward.errors import InputError
 from tl_reward.measures.intervals import Estimate
-from tl_reward.measures.json_types import AgreementJson
+from tl_reward.measures.json_types import AgreementJson, PrecisionJson
 from tl_reward.neurons import NeuronSet
 
 
@@ -71,6 +71,60 @@ def measure_agreement(estimated: np.ndarray, exact: np.ndarray, *, resamples: in
         sign=estimate(lambda a, b: float(np.mean(np.sign(a) == np.sign(b)))),
         precision={k: estimate(lambda a, b, k=k: _precision(a, b, k)) for k in sizes},
     )
+
+
+# An error of 0.2 standard deviations between pairs, if it is independent of them, makes the interval of a mean 2 % wider.
+MOST_ERROR, LEAST_CORRELATION = 0.2, 0.95
+
+
+@dataclass(frozen=True)
+class Precision:
+    """In which precision the conditions of a sweep ran, and what says that this is enough.
+
+    Attributes:
+        dtype: of the model that ran them, such as "bfloat16".
+        own: of the model itself.
+        asked: whether half precision was asked for. Where `dtype` is the model's own all the same, it was no faster (`margins` is 0), or
+            margins did not agree.
+        margins: how many margins were computed in both.
+        error: the root mean square of their differences, in standard deviations of the model's own; `largest` the largest difference, in
+            reward units; `correlation` Spearman's. None where no margin was computed in both, or where all of them are the same.
+    """
+
+    dtype: str
+    own: str
+    asked: bool = False
+    margins: int = 0
+    error: float | None = None
+    largest: float | None = None
+    correlation: float | None = None
+
+    def to_json(self) -> PrecisionJson:
+        return {
+            "dtype": self.dtype,
+            "own": self.own,
+            "asked": self.asked,
+            "margins": self.margins,
+            "error": self.error,
+            "largest": self.largest,
+            "correlation": self.correlation,
+        }
+
+
+def compare_margins(own: np.ndarray, half: np.ndarray, found: Precision, dtype: str) -> Precision:
+    """What the same margins in two precisions say: `dtype`, that of `half`, where they agree, and else the model's own.
+
+    They agree where their differences are at most `MOST_ERROR` standard deviations of the margins (root mean square), and their ranks
+    correlate by `LEAST_CORRELATION` (Spearman).
+    """
+    largest = float(np.abs(half - own).max())
+    found = replace(found, margins=len(own), largest=largest)
+    if len(own) < 3 or own.std() == 0 or half.std() == 0:
+        return found
+    error = float(np.sqrt(np.mean((half - own) ** 2)) / own.std())
+    correlation = float(np.corrcoef(stats.rankdata(own), stats.rankdata(half))[0, 1])
+    agree = error <= MOST_ERROR and correlation >= LEAST_CORRELATION
+    return replace(found, error=error, correlation=correlation, dtype=dtype if agree else found.own)
 
 
 class NeuronSample(NamedTuple):

@@ -97,6 +97,18 @@ class AblationPointJson(TypedDict):
     random_by_objective: dict[str, list[float]]
 
 
+class PrecisionJson(TypedDict):
+    """A `Precision`: in which one a sweep ran, and how far margins in half precision were from the model's own."""
+
+    dtype: str
+    own: str
+    asked: bool
+    margins: int
+    error: float | None
+    largest: float | None
+    correlation: float | None
+
+
 class AblationCurveJson(TypedDict):
     """An `AblationCurve`."""
 

@@ -12,7 +12,7 @@ from tl_reward.errors import InputError
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.disk.plain import listed
 from tl_reward.results.found_on import tested
-from tl_reward.results.sections import AblationEntry, EffectsEntry, FoundOn, SetsEntry, TensionEntry, read
+from tl_reward.results.sections import AblationEntry, EffectsEntry, FoundOn, SetsEntry, TensionEntry, made, read
 from tl_reward.results.store import Results
 
 
@@ -40,6 +40,7 @@ def record_ablation(
         "site": site,
         **tested(found, pairs),
         **read(curve.reading),
+        **made(curve.precision),
         **curve.to_json(),
     }
     results.add("ablation", f"{model} · {dataset}", entry)
@@ -58,6 +59,7 @@ def record_effects(results: Results, model: str, dataset: str, effects: Effects)
         "sets": list(effects.sets),
         "effects": effects.to_json(),
         **read(effects.reading),
+        **made(effects.precision),
     }
     tensors = {"chosen": torch.from_numpy(effects.chosen), "rejected": torch.from_numpy(effects.rejected)}
     results.add("effects", f"{model} · {dataset}, {effects.kind}", entry, tensors)
@@ -79,7 +81,15 @@ def record_sets(
         source: the entry that the sets come from, with the pairs that found them.
         pairs: the tested pairs.
     """
-    entry: SetsEntry = {"model": model, "dataset": dataset, "site": site, **tested(source, pairs), **read(found.reading), **found.to_json()}
+    entry: SetsEntry = {
+        "model": model,
+        "dataset": dataset,
+        "site": site,
+        **tested(source, pairs),
+        **read(found.reading),
+        **made(found.precision),
+        **found.to_json(),
+    }
     results.add("sets", f"{model} · {dataset}", entry)
 
 

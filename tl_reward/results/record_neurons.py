@@ -20,7 +20,16 @@ from tl_reward.measures.overlap import compare, shape_in_common
 from tl_reward.measures.scores import Scores
 from tl_reward.neurons import NeuronSet, tied_at_cut
 from tl_reward.results.disk.plain import listed
-from tl_reward.results.sections import AttributionEntry, CheckedEffectJson, DiscoveryEntry, OverlapEntry, ScoresEntry, TensionEntry, read
+from tl_reward.results.sections import (
+    AttributionEntry,
+    CheckedEffectJson,
+    DiscoveryEntry,
+    OverlapEntry,
+    ScoresEntry,
+    TensionEntry,
+    made,
+    read,
+)
 from tl_reward.results.store import Results
 from tl_reward.sites import UnitSite
 
@@ -155,6 +164,7 @@ def record_attribution(
         "pair_hashes": list(pairs),
         "exact": exact,
         **read(comparison.reading),
+        **made(comparison.effects.precision),
     }
     tensors = {f"{method}/{part}": getattr(found, part) for method, found in estimates.items() for part in ("effect", "error")}
     results.add("attribution", f"{model} · {dataset}", entry, tensors)

@@ -9,6 +9,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from tl_reward.data.reading import Reading, ReadingJson
+from tl_reward.measures.agreement import Precision
 from tl_reward.measures.json_types import (
     AblationCurveJson,
     AgreementJson,
@@ -17,6 +18,7 @@ from tl_reward.measures.json_types import (
     NeuronsJson,
     OverlapsJson,
     PairPatchingJson,
+    PrecisionJson,
     RewardLensJson,
     ScoresJson,
     SetAblationsJson,
@@ -42,6 +44,17 @@ class Read(TypedDict):
 def read(reading: Reading | None) -> Read:
     """What an entry says of the pairs that were read; nothing where that is not known."""
     return {"reading": reading.to_json()} if reading else {}
+
+
+class Made(TypedDict):
+    """In which precision the edited models ran. Earlier runs do not say."""
+
+    precision: NotRequired[PrecisionJson]
+
+
+def made(precision: Precision | None) -> Made:
+    """What an entry says of how it was made; nothing where that is not known."""
+    return {"precision": precision.to_json()} if precision else {}
 
 
 class FoundOn(TypedDict):
@@ -144,7 +157,7 @@ class CheckedEffectJson(EffectJson):
     drawn: bool
 
 
-class AttributionEntry(About, FoundOn, Read):
+class AttributionEntry(About, FoundOn, Read, Made):
     site: UnitSite
     kind: str
     methods: dict[str, MethodJson]
@@ -153,7 +166,7 @@ class AttributionEntry(About, FoundOn, Read):
     exact: list[CheckedEffectJson]
 
 
-class EffectsEntry(About, Read):
+class EffectsEntry(About, Read, Made):
     site: UnitSite
     kind: str
     pairs: int
@@ -167,12 +180,12 @@ class TensionEntry(About, FoundOn, Read, TensionJson):
     top: dict[str, NeuronsJson]
 
 
-class AblationEntry(About, Tested, Read, AblationCurveJson):
+class AblationEntry(About, Tested, Read, Made, AblationCurveJson):
     score: str
     site: str
 
 
-class SetsEntry(About, Tested, Read, SetAblationsJson):
+class SetsEntry(About, Tested, Read, Made, SetAblationsJson):
     site: str
 
 

@@ -14,6 +14,7 @@ from tl_reward.results.sections import (
     DiscoveryEntry,
     EffectsEntry,
     LensEntry,
+    Made,
     ModelPatchingEntry,
     OverlapEntry,
     PatchingEntry,
@@ -24,6 +25,7 @@ from tl_reward.results.sections import (
 )
 from tl_reward.results.store import Results
 from tl_reward.show.console import print_table
+from tl_reward.show.how_made import how_made
 from tl_reward.show.intervals import NOTE, any_few, bracket
 
 
@@ -112,6 +114,7 @@ def _print_ablation(name: str, entry: AblationEntry, console: Console) -> None:
         drawn = ", ".join(f"{v:.3f}" for v in point["random_accuracy"]) or none
         table.add_row(f"top {point['fraction']:.0%}", str(point["neurons"]), _estimate(point["ranked"]["accuracy"]), drawn)
     print_table(table, console)
+    _print_made(entry, console)
     _print_caution(entry, console)
     ties = [f"{p['fraction']:.0%}: {p['ties_at_cut']}" for p in entry["points"] if p["ties_at_cut"]]
     if ties:
@@ -132,6 +135,7 @@ def _print_attribution(name: str, entry: AttributionEntry, console: Console) -> 
         f"layer.neuron at {entry['site']}. Positive: the edit lowers the margin, in reward units."
         + (" The gain of patching a neuron is minus that." if entry["kind"] == "patch" else "")
     )
+    console.print(f"Exact effects: one run for each neuron and each of {entry['pairs']} pairs. {how_made(entry)}".strip())
     for key, label in (("agreement", "top and random neurons"), ("agreement_drawn", "random neurons alone")):
         found = {method: each[key] for method, each in entry["methods"].items()}
         count = next(iter(found.values()))["neurons"]
@@ -157,6 +161,7 @@ def _print_effects(name: str, entry: EffectsEntry, console: Console) -> None:
         table.add_row(row["name"], _signed(row["margin"]), *parts, _short(row["accuracy"]))
     print_table(table, console)
     console.print(f"{entry['pairs']} pairs, at {entry['site']}. Positive: ablating lowers the margin, in reward units.")
+    _print_made(entry, console)
 
 
 def _print_tension(name: str, entry: TensionEntry, console: Console) -> None:
@@ -191,7 +196,13 @@ def _print_sets(name: str, entry: SetsEntry, console: Console) -> None:
         "Random sets: the accuracy of each draw of as many neurons of the same layers, objective by objective. Share lost: of the clean "
         "accuracy over all pairs; negative where zeroing raises it."
     )
+    _print_made(entry, console)
     _print_caution(entry, console)
+
+
+def _print_made(entry: Made, console: Console) -> None:
+    if how_made(entry):
+        console.print(how_made(entry))
 
 
 def _print_caution(entry: Tested, console: Console) -> None:

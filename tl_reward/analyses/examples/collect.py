@@ -11,6 +11,7 @@ from torch import Tensor
 from tl_reward import parallel
 from tl_reward.analyses.examples import passes
 from tl_reward.analyses.examples.identity import identity_of
+from tl_reward.analyses.examples.kept import Kept
 from tl_reward.analyses.examples.passes import DRAWN, NONE, QUANTILES, TOP, Chosen, Details, Peaks, Task
 from tl_reward.analyses.examples.saved_state import read_state, write_state
 from tl_reward.analyses.examples.words import NEIGHBOURS, Words, WordsOut, cosine_neighbours, read_by, token_text, words_in, words_out
@@ -120,7 +121,8 @@ def collect_examples(
 ) -> Examples:
     """Two passes over the pairs: the first finds peaks and ranges, the second reads what happens at the examples found.
 
-    Memory is bounded: [rank, layer, neuron] for all neurons, [transcript, shown] for those shown in detail.
+    Memory is bounded: [rank, layer, neuron] for all neurons, [transcript, shown] for those shown in detail. Where what shown neurons are
+    at all tokens is no more than 256 MiB (`kept.KEPT_BYTES`), the first pass keeps it, and the second one does not run the model.
 
     Args:
         neurons: those to show in detail. Of all others only the top transcripts are found.
@@ -144,7 +146,7 @@ def collect_examples(
     identity = identity_of(task, interventions_of(options)) if saved is not None else {}  # it reads all weights
     state, done = read_state(saved, identity, model.cfg.device)
     task.state.update(state)
-    chunks = range(0, len(encoded.pairs), passes.CHUNK)
+    chunks, kept = range(0, len(encoded.pairs), passes.CHUNK), Kept(task)
 
     def run(number: int, sums: Peaks | Details) -> None:
         for i, start in enumerate(chunks, number * len(chunks)):
@@ -152,7 +154,9 @@ def collect_examples(
                 part = sums.part = passes.part_of(encoded, start, model.cfg.device)
                 last = start + len(part.encoded.pairs)
                 label = f"{progress}, pass {number + 1} of 2, pairs {start + 1}-{last} of {len(encoded.pairs)}" if progress else None
-                stream(model, part.encoded, sums.sites, sums, whole=True, progress=label, **options)
+                if isinstance(sums, Peaks) or not kept.show(start, sums):
+                    consumer = kept.beside(sums, start) if isinstance(sums, Peaks) else sums
+                    stream(model, part.encoded, sums.sites, consumer, whole=True, progress=label, **options)
                 write_state(saved, identity, task.state, i + 1)
 
     run(0, Peaks(task))

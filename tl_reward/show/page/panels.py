@@ -18,6 +18,7 @@ from tl_reward.results.sections import (
 )
 from tl_reward.results.store import Results
 from tl_reward.show import plots
+from tl_reward.show.how_made import how_made
 from tl_reward.show.intervals import NOTE, any_few, bracket
 from tl_reward.show.plots.escape import EscapedFigure
 
@@ -111,7 +112,7 @@ def _panel_of_attribution(results: Results, entries: Mapping[str, AttributionEnt
             f"Does attribution predict what editing a neuron does? {name}",
             f"Each point is a neuron: its effect on the mean margin of {entry['pairs']} pairs as {best['about']} at {entry['site']} "
             f"estimates it, and as editing it alone (kind: {entry['kind']}) shows, with 95 % intervals over prompts. Positive: the edit "
-            "lowers the margin. "
+            f"lowers the margin. {how_made(entry)} "
             f"Spearman correlation {_interval(best['agreement']['spearman'])} over all {sample}; "
             f"{_interval(best['agreement_drawn']['spearman'])} over these alone.",
             plots.attribution_scatter(results, name),
@@ -131,7 +132,7 @@ def _panel_of_effects(results: Results, entries: Mapping[str, EffectsEntry]) -> 
         yield Panel(
             f"What does each neuron do? {name}",
             f"Exact effect of ablating each alone (kind: {entry['kind']}) on the mean margin of {entry['pairs']} pairs, with 95 % "
-            "intervals over prompts. Right of the dotted line, ablating it lowers the margin.",
+            f"intervals over prompts. Right of the dotted line, ablating it lowers the margin. {how_made(entry)}".rstrip(),
             plots.effect_intervals(results, name),
             max(320, 120 + 22 * min(30, len(entry["effects"]))),
         )
@@ -154,7 +155,7 @@ def _panel_of_sets(results: Results, entries: Mapping[str, SetsEntry]) -> Iterat
         yield Panel(
             f"What breaks when each set is zeroed? {name}",
             f"Pair accuracy with 95 % intervals; crosses are random sets of as many neurons in each layer. Sets found on "
-            f"{entry['found_on']} ({_apart(entry)}).",
+            f"{entry['found_on']} ({_apart(entry)}). {how_made(entry)}".rstrip(),
             plots.set_bars(results, name),
             480,
         )
@@ -292,7 +293,8 @@ def _regions(entry: OverlapEntry) -> str:
 
 
 def _tested(name: str, entry: AblationEntry) -> str:
-    return f"{name}: highest {entry['score']} at {entry['site']}, found on {entry['found_on']} ({_apart(entry)})"
+    made = f". {how_made(entry)}".rstrip(". ") if "precision" in entry else ""
+    return f"{name}: highest {entry['score']} at {entry['site']}, found on {entry['found_on']} ({_apart(entry)}){made}"
 
 
 def _apart(entry: AblationEntry | SetsEntry | ModelPatchingEntry) -> str:
