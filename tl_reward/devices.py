@@ -1,7 +1,11 @@
 """Which devices there are to run a model on."""
 
+from pathlib import Path
+
+import psutil
 import torch
 
+from tl_reward import parallel
 from tl_reward.errors import InputError
 
 
@@ -26,3 +30,26 @@ def devices() -> list[str]:
     """The devices of this machine that models run on."""
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count())), *mps]
+
+
+def free_bytes(device: str | torch.device, groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes that this process may still take on a device: of what is free there, with what torch keeps for reuse; on a CPU within the limit
+    of the control group, shared among the processes that `parallel` counts. No more than is left of `parallel.room`, where that is set."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        own = torch.cuda.memory_allocated(device)
+        free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - own
+    else:
+        own, rooms = psutil.Process().memory_info().rss, [psutil.virtual_memory().available]
+        for limit, used, statistics in (
+            ("memory.max", "memory.current", "memory.stat"),
+            ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+        ):
+            try:
+                cached = dict(line.split() for line in (groups / statistics).read_text().splitlines()).get("inactive_file", "0")
+                rooms.append(int((groups / limit).read_text()) - int((groups / used).read_text()) + int(cached))
+            except (OSError, ValueError):  # no such group, or a limit of "max"
+                continue
+        free = min(rooms) // parallel.on_this_machine()
+    room = parallel.room()
+    return max(0, free if room is None else min(free, room - own))

@@ -14,6 +14,23 @@ class InputError(ValueError):
     """
 
 
+class OutOfMemory(InputError):
+    """There was too little memory. The message says in one line for what, what there was, and what would help."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out: on a GPU, on a CPU, or in Python itself.
+
+    >>> is_out_of_memory(MemoryError()), is_out_of_memory(RuntimeError("CUDA error: out of memory")), is_out_of_memory(OSError())
+    (True, True, False)
+    """
+    if isinstance(error, MemoryError | OutOfMemory) or any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True  # torch's own kind, without torch
+    # Of torch on a CPU, of Apple's GPU, and of CUDA's libraries.
+    said = ("can't allocate memory", "not enough memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+
+
 class UnknownOption(InputError, TypeError):
     """A keyword that a function does not take. It is a `TypeError` too, as Python's own is for such a call."""
 
