@@ -1,4 +1,4 @@
-"""A batch in several passes is the batch; how long a pass is follows from memory, which is counted here; and what happens where it runs out."""
+"""A batch in several passes is the batch; how long a pass is follows from memory, which is counted here; what happens where it runs out."""
 
 import dataclasses
 import json
@@ -110,9 +110,9 @@ def test_a_training_goes_on_with_other_passes(base, tmp_path, monkeypatch, float
 
 
 GPT2 = GPT2Config(vocab_size=257, n_embd=64, n_layer=3, n_head=4, n_positions=1024, bos_token_id=None, eos_token_id=0)
-SHAPE = {"vocab_size": 257, "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0}
-LLAMA = LlamaConfig(**SHAPE, intermediate_size=160)
-GEMMA = Gemma2Config(**SHAPE, intermediate_size=96, head_dim=16, query_pre_attn_scalar=16)
+SHAPE = {"vocab_size": 257, "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
+LLAMA = LlamaConfig(**SHAPE, intermediate_size=160, pad_token_id=0)
+GEMMA = Gemma2Config(**SHAPE, intermediate_size=96, head_dim=16, query_pre_attn_scalar=16, pad_token_id=0)
 SHAPES = {"llama": LLAMA, "gpt2": GPT2, "gemma2": GEMMA}
 
 
@@ -179,7 +179,8 @@ def test_out_of_memory_halves_a_pass_once_and_says_so(base, tmp_path, monkeypatc
 
 
 def test_out_of_memory_after_that_is_one_line_and_what_was_saved_stays(base, tmp_path, monkeypatch, float32):
-    with monkeypatch.context() as patch, pytest.warns(UserWarning, match="half as many"):
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that passes are halved
         short_of_memory(patch, 3, from_step=2)
         with pytest.raises(OutOfMemory) as caught:
             train(base, PAIRS, tmp_path / "out", FULL)
@@ -201,7 +202,7 @@ def test_out_of_memory_outside_a_pass_is_one_line_too(base, tmp_path, monkeypatc
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
     monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    with pytest.raises(OutOfMemory, match=r"out of memory in training: .*can't allocate memory.* free on cpu; a shorter max_length or more"):
+    with pytest.raises(OutOfMemory, match=r"out of memory in training: .*can't allocate memory.* on cpu; a shorter max_length or more"):
         train(base, PAIRS, tmp_path / "out", LORA)
 
 

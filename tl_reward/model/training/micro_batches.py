@@ -85,7 +85,7 @@ def number_of_parts(lengths: Sequence[int], tokens: int) -> int:
 
 
 def lengths_of(inputs: Mapping[str, Tensor]) -> Int[Tensor, " pair"]:
-    """Tokens of the longer side of each pair, in a batch as TRL makes it: all chosen rows, then all rejected ones, padded at their right."""
+    """Tokens of the longer side of each pair, in a batch as TRL makes it: the chosen rows, then the rejected ones, padded at the right."""
     return inputs["attention_mask"].sum(1).view(2, -1).amax(0)
 
 
