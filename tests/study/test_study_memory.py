@@ -87,7 +87,7 @@ def test_one_that_does_not_fit_alone_takes_no_other_with_it(data, tmp_path, stan
     said = str(run.error)
     assert len(said.splitlines()) == 1
     for part in (
-        "out of memory: train tiny, helpful, 0, run alone with",
+        "train tiny, helpful, 0 failed, alone as well, with",
         "GiB free on cpu: CUDA out of memory",
         "a smaller training.max_length or more free memory would help",
         "4 other cells were done now and are kept, 4 wait for it",

@@ -74,7 +74,7 @@ def _told(failed: Sequence[Failed], done: int, wait_for_them: int, inputs: Input
     first, *others = (each.planned.cell for each in failed)
     too = f" (likewise {'; '.join(f'{each.kind} {each.name}' for each in others)})" if others else ""
     return (
-        f"out of memory: {first.kind} {first.name}{too}, run alone with {failed[0].free / 2**30:.3g} GiB free on {device_of_cells()}: "
+        f"{first.kind} {first.name}{too} failed, alone as well, with {failed[0].free / 2**30:.3g} GiB free on {device_of_cells()}: "
         f"{failed[0].why}; {what_helps(first, inputs)}; {done} other cells were done now and are kept, {wait_for_them} wait for it"
     )
 
