@@ -4,6 +4,7 @@ import dataclasses
 import json
 import warnings
 from math import ceil
+from typing import Any
 
 import pytest
 import torch
@@ -110,7 +111,7 @@ def test_a_training_goes_on_with_other_passes(base, tmp_path, monkeypatch, float
 
 
 GPT2 = GPT2Config(vocab_size=257, n_embd=64, n_layer=3, n_head=4, n_positions=1024, bos_token_id=None, eos_token_id=0)
-SHAPE = {"vocab_size": 257, "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
+SHAPE: dict[str, Any] = {"vocab_size": 257, "hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
 LLAMA = LlamaConfig(**SHAPE, intermediate_size=160, pad_token_id=0)
 GEMMA = Gemma2Config(**SHAPE, intermediate_size=96, head_dim=16, query_pre_attn_scalar=16, pad_token_id=0)
 SHAPES = {"llama": LLAMA, "gpt2": GPT2, "gemma2": GEMMA}
@@ -216,6 +217,7 @@ def test_frozen_weights_are_bfloat16_and_trained_ones_float32(base, tmp_path, mo
     monkeypatch.setattr(preparation, "has_bf16", lambda: True)
     prepared = preparation.prepare(base, PAIRS, LORA)
     made = trainer.make_trainer(prepared, LORA, 1e-3, tmp_path)
+    assert made.model is not None
     kinds = {(parameter.requires_grad, parameter.dtype) for parameter in made.model.parameters()}
     assert kinds == {(False, torch.bfloat16), (True, torch.float32)}
 

@@ -30,6 +30,12 @@ def small(data) -> Inputs:
     return Inputs(parse_config(table(data) | alone | {"benchmarks": {}}), data)
 
 
+def size_of(cell: Cell, inputs: Inputs) -> int:
+    size = memory.bytes_of(cell, inputs)
+    assert size is not None
+    return size
+
+
 class Run:
     """All cells of a small study, computed with a stand-in for `make`."""
 
@@ -125,7 +131,7 @@ def test_any_other_error_is_raised_as_it_is(data, tmp_path, stand_in):
 def test_jobs_are_as_many_as_memory_has_room_for(data, tmp_path, monkeypatch):
     inputs = small(data)
     every = cells(inputs.config)
-    size = {cell.kind: memory.bytes_of(cell, inputs) for cell in every}
+    size = {cell.kind: size_of(cell, inputs) for cell in every}
     assert size["train"] > size["score"] == size["discover"] > size["compare"] > 2**29
     for room, jobs in ((9 * size["train"], 7), (7 * size["train"], 7), (7 * size["train"] - 1, 6), (3 * size["train"], 3), (1, 1)):
         fit, dearest = memory.jobs_that_fit(every, inputs, 7, room)
@@ -144,14 +150,14 @@ def test_a_larger_model_takes_more(data):
     for method, least, most in (("full", 4, 9), ("lora", 2, 5)):
         training = tables["training"] | {"method": method, "max_length": 320}
         inputs = Inputs(parse_config(tables | {"training": training, "seeds": [1]}), data)
-        size = memory.bytes_of(next(cell for cell in cells(inputs.config) if cell.kind == "train"), inputs)
+        size = size_of(next(cell for cell in cells(inputs.config) if cell.kind == "train"), inputs)
         assert least < size / 2**30 < most
         assert f'method = "{"lora"}"' in memory.what_helps(Cell("train", "smol", 1), inputs) or method == "lora"
 
 
 def test_the_cap_is_said_in_one_line_and_each_process_keeps_to_its_share(data, tmp_path, stand_in, monkeypatch):
     inputs = small(data)
-    size = memory.bytes_of(cells(inputs.config)[0], inputs)
+    size = size_of(cells(inputs.config)[0], inputs)
     monkeypatch.setattr(side_by_side, "free_bytes", lambda device: 2 * size + 5)
     stand_in(HOW="share")
     run = Run(inputs, tmp_path, 7)

@@ -72,8 +72,9 @@ class PairTrainer(RewardTrainer):
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         """Of a pass: its mean over pairs, times its share of the batch's pairs."""
-        assert not return_outputs  # nothing here evaluates
-        return super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch) * self._share
+        loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        assert not return_outputs and isinstance(loss, torch.Tensor)  # nothing here evaluates
+        return loss * self._share
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The loss of a batch, and its gradients. Where memory runs out, once in a training passes become half as long."""
@@ -106,13 +107,13 @@ class PairTrainer(RewardTrainer):
 
     def _tokens_that_fit(self) -> int:
         """Measured on the longest pair, on the device, before the first step."""
-        model: Any = self.model
-        lengths = self.train_dataset["length"][:]
-        longest, device = max(lengths), self.args.device
-        batch = self.data_collator([self.train_dataset[lengths.index(longest)]])
+        model, dataset, optimizer = cast(Any, self.model), cast(Any, self.train_dataset), cast(Any, self.optimizer)
+        lengths, device = dataset["length"][:], self.args.device
+        longest = max(lengths)
+        batch = self.data_collator([dataset[lengths.index(longest)]])
         with self.accelerator.autocast():
             takes = measured(model.train(), {name: tensor[:1].to(device) for name, tensor in batch.items()})
-        free, later = free_bytes(device), to_come(model, has_states=bool(self.optimizer.state))
+        free, later = free_bytes(device), to_come(model, has_states=bool(optimizer.state))
         tokens = tokens_that_fit(takes, free, later)
         if tokens < 2 * longest:
             needs = later + takes.fixed + 2 * longest * takes.per_token

@@ -122,7 +122,7 @@ class _Process:
 class _Workers(NamedTuple):
     """How many there are, and how one of them is started."""
 
-    count: int
+    jobs: int
     start: Callable[[], _Here | _Process]
 
 
@@ -139,7 +139,7 @@ def _run(cells: Sequence[Planned], unfinished: set[Cell], workers: _Workers, dis
     """Runs each as soon as those it needs are done, and takes them out of `unfinished`; gives those that memory was too short for."""
     waiting, aside, free = list(cells), list[Failed](), free_bytes(device_of_cells())
     idle, running = (
-        [workers.start() for _ in range(min(workers.count, len(waiting)))],
+        [workers.start() for _ in range(min(workers.jobs, len(waiting)))],
         dict[Future[None], tuple[Planned, _Here | _Process]](),
     )
     try:
