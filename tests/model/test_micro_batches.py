@@ -179,6 +179,25 @@ def test_out_of_memory_halves_a_pass_once_and_says_so(base, tmp_path, monkeypatc
     assert 0 < differs(tmp_path / "whole", tmp_path / "halved") < 1e-5
 
 
+def test_what_a_step_had_added_up_before_it_ran_out_of_memory_is_dropped(base, tmp_path, monkeypatch, float32):
+    config = dataclasses.replace(FULL, max_pairs=8)
+    train(base, PAIRS, tmp_path / "whole", config)
+    calls, loss = [], trainer.RewardTrainer.compute_loss
+
+    def short(self, model, inputs, *args, **kwargs):
+        calls.append(len(inputs["input_ids"]) // 2)
+        if len(calls) > 1 and calls[-1] > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return loss(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(trainer.PairTrainer, "_tokens_that_fit", lambda self: 2 * 4 * max(self.train_dataset["length"][:]))
+    monkeypatch.setattr(trainer.RewardTrainer, "compute_loss", short)
+    with pytest.warns(UserWarning, match="step 1, of 4 pairs"):
+        train(base, PAIRS, tmp_path / "halved", config)
+    assert calls[:2] == [4, 4] and calls[2] < 4
+    assert 0 < differs(tmp_path / "whole", tmp_path / "halved") < 1e-5
+
+
 def test_out_of_memory_after_that_is_one_line_and_what_was_saved_stays(base, tmp_path, monkeypatch, float32):
     with monkeypatch.context() as patch, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that passes are halved
