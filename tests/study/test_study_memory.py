@@ -2,6 +2,10 @@
 
 import dataclasses
 import multiprocessing
+import os
+import signal
+import time
+from concurrent.futures.process import BrokenProcessPool
 from io import StringIO
 
 import pytest
@@ -115,9 +119,19 @@ def test_a_killed_process_takes_no_other_cell_with_it(data, tmp_path, stand_in, 
 
 def test_workers_that_cannot_start_end_the_run_at_once(data, tmp_path, stand_in):
     stand_in(HOW="no start")
-    with pytest.raises(Exception, match="process"):
+    with pytest.raises(BrokenProcessPool):
         Run(small(data), tmp_path, 2)
     assert not list(tmp_path.glob("tried*"))
+
+
+def test_a_process_that_is_killed_between_two_cells_is_seen_at_the_next(data, tmp_path, stand_in):
+    inputs = small(data)
+    worker = side_by_side._Process(tmp_path, inputs, 1, 2**40)
+    os.kill(worker._started.result(), signal.SIGKILL)
+    while not vars(worker._pool)["_broken"]:
+        time.sleep(0.01)
+    future = worker.submit(Planned(cells(inputs.config)[0], "to do", 10, 1.0))
+    assert side_by_side._why_aside(future, worker) is not None
 
 
 def test_any_other_error_is_raised_as_it_is(data, tmp_path, stand_in):

@@ -109,7 +109,12 @@ class _Process:
         self._started = self._pool.submit(os.getpid)
 
     def submit(self, each: Planned) -> Future[None]:
-        return self._pool.submit(_make, each.cell, self.out, each.tokens)
+        try:
+            return self._pool.submit(_make, each.cell, self.out, each.tokens)
+        except BrokenProcessPool as error:  # it was killed between two cells
+            failed = Future[None]()
+            failed.set_exception(error)
+            return failed
 
     def check_started(self) -> None:
         """Raises the error of a process that did not come as far as its first cell: another would not either."""
