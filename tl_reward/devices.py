@@ -70,8 +70,14 @@ def memory_on(device: str | torch.device) -> Memory:
 
 
 def free_bytes(device: str | torch.device) -> int:
-    """Bytes that this process may still take on a device."""
-    return memory_on(device).free
+    """Bytes that this process may still take on a device: what is free there, and no more than is left of `parallel.room`, where that is
+    set."""
+    free, room = memory_on(device).free, parallel.room()
+    if room is None:
+        return free
+    on_card = torch.device(device).type == "cuda"
+    own = torch.cuda.memory_allocated(device) if on_card else psutil.Process().memory_info().rss
+    return max(0, min(free, room - own))
 
 
 def _cgroup_rooms(root: Path = Path("/sys/fs/cgroup")) -> list[int]:

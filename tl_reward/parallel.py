@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 _sections = itertools.count(1)
+_room: int | None = None
 _key: str | None = None  # in the store, once a process has failed in the section that is open
 
 
@@ -46,6 +47,17 @@ def is_first() -> bool:
 def on_this_machine() -> int:
     """How many of the processes share this machine's memory."""
     return _launched("LOCAL_WORLD_SIZE", 1)
+
+
+def keep_to(memory: int) -> None:
+    """Says how many bytes this process may take, of the device that it works on: where others work beside it, which nobody launched."""
+    global _room
+    _room = memory
+
+
+def room() -> int | None:
+    """What `keep_to` said; None where it was not called."""
+    return _room
 
 
 def device() -> str | None:

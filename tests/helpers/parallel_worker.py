@@ -15,7 +15,7 @@ from tl_reward.analyses.tension import tension
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.model.training import TrainingConfig, TrainingRecord, preparation
+from tl_reward.model.training import TrainingConfig, TrainingRecord, preparation, trainer
 from tl_reward.model.training import train as train_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import sample_activations, stream
@@ -88,8 +88,10 @@ def everything(pairs: list[PreferencePair]) -> dict[str, Tensor]:
 
 
 def train(base: Path, output: Path, config: TrainingConfig) -> TrainingRecord:
-    """In float32, so that two processes can be told from one that sees other pairs."""
+    """In float32, so that two processes can be told from one that sees other pairs. Of several, each asks for another number of passes."""
     has_bf16, preparation.has_bf16 = preparation.has_bf16, lambda: False
+    if parallel.count() > 1:
+        trainer.__dict__["number_of_parts"] = lambda lengths, tokens: 1 + parallel.rank()
     try:
         return train_model(str(base), harmless_pairs(), output, config)
     finally:

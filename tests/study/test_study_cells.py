@@ -20,14 +20,13 @@ from tl_reward.neurons import NeuronSet
 from tl_reward.running.scoring import score
 from tl_reward.study.compute import cells as cells_module
 from tl_reward.study.compute import inputs as inputs_module
-from tl_reward.study.compute import store, work
+from tl_reward.study.compute import side_by_side, store, work
 from tl_reward.study.compute.cells import cells
 from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.compute.plan import print_reproduction_plan
 from tl_reward.study.compute.store import is_done, load_matrix
 from tl_reward.study.config import parse_config
 from tl_reward.study.matrix import Model, ModelEdit
-from tl_reward.study.report import runner
 from tl_reward.study.report.runner import reproduce
 from tl_reward.study.top_sets import percentile_set
 
@@ -125,7 +124,7 @@ def test_two_runs_do_not_work_in_one_folder(data, done, tmp_path, monkeypatch):
             reproduce(config, out, data=data)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "make", second)
+    monkeypatch.setattr(side_by_side, "make", second)
     with pytest.raises(KeyboardInterrupt):
         reproduce(config, out, data=data)
     monkeypatch.undo()
@@ -187,7 +186,7 @@ def test_a_cell_with_other_files_than_were_written_is_made_again(data, done, tmp
     assert printed.getvalue().count("  damaged ") == 1
     made: list[str] = []
     monkeypatch.setattr(
-        runner,
+        side_by_side,
         "make",
         lambda cell, *args, **kwargs: is_done(*(out, cell, args[1])) or made.append(cell.kind) or work.make(cell, *args, **kwargs),
     )

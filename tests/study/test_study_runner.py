@@ -22,14 +22,13 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.store import Results
 from tl_reward.running.scoring import score
-from tl_reward.study.compute import plan, store, work
+from tl_reward.study.compute import plan, side_by_side, store, work
 from tl_reward.study.compute.cells import cells
 from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.compute.plan import print_reproduction_plan
 from tl_reward.study.compute.store import load_matrix
 from tl_reward.study.config import parse_config
 from tl_reward.study.matrix import Model, ModelEdit
-from tl_reward.study.report import runner
 from tl_reward.study.report.runner import reproduce
 
 
@@ -200,7 +199,7 @@ def test_a_change_reruns_what_depends_on_it(data, whole):
 def test_a_change_is_run_and_what_is_done_is_not(data, whole, tmp_path, monkeypatch):
     out = tmp_path / "out"
     made = []
-    monkeypatch.setattr(runner, "make", lambda cell, *args, **kwargs: made.append(cell.name) or work.make(cell, *args, **kwargs))
+    monkeypatch.setattr(side_by_side, "make", lambda cell, *args, **kwargs: made.append(cell.name) or work.make(cell, *args, **kwargs))
     small = table(data) | {"objectives": ["helpful"], "rankings": ["mean"], "set_fractions": [], "patch_fractions": [], "retrain": {}}
     reproduce(parse_config(small), out, data=data)
     assert len(made) == 6
@@ -283,7 +282,7 @@ def test_an_interrupt_is_said_in_one_line(data, tmp_path, monkeypatch, capsys):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "make", interrupted)
+    monkeypatch.setattr(side_by_side, "make", interrupted)
     (tmp_path / "c.toml").write_text(MINIMAL.replace("BASE", str(data / "base")))
     with pytest.raises(SystemExit) as stopped:
         main(["reproduce", "--config", str(tmp_path / "c.toml"), "--out", str(tmp_path / "out")])

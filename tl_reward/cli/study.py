@@ -19,7 +19,7 @@ class ReproduceCommand:
     plan: bool = False
     """Print every cell, what is missing, and about how long all takes; run nothing."""
     jobs: int = 1
-    """Processes that compute cells side by side."""
+    """Processes that compute cells side by side; fewer where memory has no room for them."""
 
     def run(self) -> None:
         from tl_reward.study.compute.inputs import Inputs

@@ -4,8 +4,10 @@ from bisect import bisect_left
 
 import torch
 
+from tl_reward.data.layouts import MOST_KEYS
 from tl_reward.devices import free_bytes
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, OutOfMemory
+from tl_reward.model.layers.kernels import kernel_name
 from tl_reward.model.reward_model import HookedRewardModel
 
 # Past these sizes a batch is no faster (docs/performance.md). On a CPU, activations of more than a few MiB leave the cache, and the
@@ -37,7 +39,7 @@ def tokens_per_batch(
         kept: bytes that an edit keeps of each token besides, as a patch does of what its source computes.
 
     Raises:
-        InputError: less than `longest`; the message names the smallest that would do.
+        InputError: less than `longest`; the message names the smallest that would do. OutOfMemory where nothing but memory sets it.
     """
     if max_tokens is not None and max_tokens < longest:
         raise InputError(f"max_tokens must be at least {longest}, the longest {unit} here, got {max_tokens}")
@@ -46,7 +48,8 @@ def tokens_per_batch(
     if room < longest * each:
         got = f"half of what is free is {room / 2**30:.3g}" if max_memory_gb is None else f"got {max_memory_gb:g}"
         least = _round_up(longest * each / 2**30)
-        raise InputError(f"max_memory_gb must be at least {least:g}, for the longest {unit} of {longest} tokens; {got}")
+        kind = OutOfMemory if max_memory_gb is None else InputError
+        raise kind(f"max_memory_gb must be at least {least:g}, for the longest {unit} of {longest} tokens; {got}")
     fits = int(room // each)
     return min(fits, max_tokens if max_tokens is not None else max(longest, _fastest(model, gradients)))
 
@@ -73,7 +76,8 @@ def bytes_per_token(model: HookedRewardModel, longest: int, *, gradients: bool =
 
     Counted on the layers: in the MLP gate, activation, linear part, product and a float32 copy of one; in attention queries, keys and
     values before and after rotation, and the heads' output; the residual stream around both. Where attention scores are computed, four
-    rows of them a head: scores before and after the cap or the mask, and the pattern before and after dropped padding.
+    rows of them a head: scores before and after the cap or the mask, and the pattern before and after dropped padding. On a GPU, what
+    packed batches gather for attention (`data.layouts`): keys and values, and for rows that are filled up a mask, kept as a number too.
     """
     cfg = model.cfg
     size = torch.finfo(cfg.dtype).bits // 8
@@ -81,6 +85,10 @@ def bytes_per_token(model: HookedRewardModel, longest: int, *, gradients: bool =
     layer = width * size + 4 * (int(cfg.d_mlp or 0) + cfg.d_model)
     if scores or cfg.attn_scores_soft_cap > 0:
         layer += 4 * cfg.n_heads * longest * size
+    kernel = kernel_name(True, model.W_U.device.type, cfg.dtype, cfg.d_head, cfg.attn_scores_soft_cap)
+    if kernel in ("varlen", "padded"):
+        heads = (cfg.n_key_value_heads or cfg.n_heads) if kernel == "varlen" else cfg.n_heads
+        layer += 2 * MOST_KEYS * heads * cfg.d_head * size + (5 * MOST_KEYS * longest if kernel == "padded" else 0)
     return layer * cfg.n_layers if gradients else layer
 
 

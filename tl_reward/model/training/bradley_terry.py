@@ -23,6 +23,7 @@ from tl_reward.model.training.begun import begin, begun_with, check_the_same
 from tl_reward.model.training.config import How, TrainingConfig
 from tl_reward.model.training.finite import check_finite
 from tl_reward.model.training.left_out import check_neurons, leave_out, merged
+from tl_reward.model.training.micro_batches import said_in_one_line
 from tl_reward.model.training.preparation import prepare
 from tl_reward.model.training.record import RECORD_FILE, TrainingRecord, begun_in, clear_saves, resume_from, saves_of
 from tl_reward.neurons import NeuronSet
@@ -40,6 +41,7 @@ def train(
 ) -> TrainingRecord:
     """Trains a reward model on pairs; `HookedRewardModel.from_pretrained(output)` loads the result.
 
+    A batch runs in as many passes as free memory asks for; the step is that of the whole batch, to rounding.
     Of several processes (`parallel`) each trains on its part of every batch. Where pairs do not fill the last batch of an epoch, it then
     takes the first ones of the epoch again.
 
@@ -55,7 +57,8 @@ def train(
     Raises:
         InputError: `output` exists, `batch_size` is no multiple of the number of processes, there is nothing to resume from, or a
             training of something else; every pair is over-long, rows end with every special token, the model has no such neuron, or the
-            training diverged: the loss or a weight is not finite. Nothing is saved then.
+            training diverged: the loss or a weight is not finite. Nothing is saved then. OutOfMemory, which is one: not even a pass of
+            fewer pairs fits. What was saved on the way stays.
     """
     try:
         from tl_reward.model.training.trainer import losses_of, make_trainer
@@ -82,11 +85,12 @@ def train(
     if saved is None:
         parallel.on_first(lambda: begin(output, begun))
     set_seed(config.seed)
-    trainer = make_trainer(prepared, config, learning_rate, saves_of(output))
-    if without:
-        leave_out(trainer.model, without, zero=how == "pruned")
-    start = time.monotonic()
-    result = trainer.train(resume_from_checkpoint=saved)
+    with said_in_one_line(output, full=config.method == "full"):
+        trainer = make_trainer(prepared, config, learning_rate, saves_of(output))
+        if without:
+            leave_out(trainer.model, without, zero=how == "pruned")
+        start = time.monotonic()
+        result = trainer.train(resume_from_checkpoint=saved)
     losses = losses_of(trainer.state.log_history)
     check_finite(result.global_step, losses, trainer.model)
     record = TrainingRecord(
@@ -101,6 +105,7 @@ def train(
         versions={package: version(package) for package in ("torch", "transformers", "trl", "peft")},
         without=len(without or ()),
         how=how if without else None,
+        most_pairs_at_once=trainer.most_pairs,
     )
     trained = merged(trainer.model, without) if without and how == "pruned" else trainer.model
     parallel.on_first(lambda: _save(trained, prepared.tokenizer, base, output, record))

@@ -17,7 +17,8 @@ class TrainingRecord:
     """What was trained on what: stored as `training.json` beside the weights.
 
     `mean_loss` is over all steps. `wall_seconds` is of the last leg, where a training was resumed. `without` counts the neurons
-    that it was trained without, and `how` says in which way.
+    that it was trained without, and `how` says in which way. `most_pairs_at_once`: in one pass, of those that a step needed for its batch
+    (its share, of several processes); of the last leg, and 0 of earlier versions, which ran a batch in one.
     """
 
     base: str
@@ -31,6 +32,7 @@ class TrainingRecord:
     versions: dict[str, str]
     without: int = 0
     how: How | None = None
+    most_pairs_at_once: int = 0
 
 
 def saves_of(output: Path) -> Path:

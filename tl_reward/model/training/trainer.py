@@ -1,8 +1,9 @@
 """TRL's `RewardTrainer` as a training is set up with it. Importing this needs the packages of `tl_reward[train]`."""
 
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,9 +13,22 @@ from peft import LoraConfig, TaskType
 from transformers import TrainerCallback
 from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 
+from tl_reward import parallel
 from tl_reward.data.encoding import EncodedPairs
+from tl_reward.devices import free_bytes
+from tl_reward.errors import OutOfMemory, first_line, is_out_of_memory
 from tl_reward.model.training.config import TrainingConfig
 from tl_reward.model.training.finite import check_finite
+from tl_reward.model.training.micro_batches import (
+    gib,
+    lengths_of,
+    measured,
+    number_of_parts,
+    parts_of,
+    release,
+    to_come,
+    tokens_that_fit,
+)
 from tl_reward.model.training.preparation import Prepared
 
 
@@ -40,14 +54,82 @@ base_trainer.__dict__["is_wandb_available"] = lambda: False  # it asks again whe
 
 
 class PairTrainer(RewardTrainer):
-    """Takes pairs in the order of a sampler that is given."""
+    """Takes pairs in the order of a sampler that is given, and each batch in as many passes as memory asks for. To the Trainer a batch is
+    still one step, so that its count, its saves and its order are the same whatever memory there was.
+
+    Attributes:
+        tokens: what a pass may hold; None before the first.
+        most_pairs: in one pass so far.
+    """
 
     def __init__(self, *args: Any, sampler: DistributedLengthGroupedSampler, **kwargs: Any) -> None:
-        self.sampler = sampler
+        self.sampler, self.tokens, self.most_pairs = sampler, cast(int | None, None), 0
+        self._share, self._halved = 1.0, False
         super().__init__(*args, callbacks=[InOrder(sampler), Watch()], **kwargs)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         return self.sampler
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        """Of a pass: its mean over pairs, times its share of the batch's pairs."""
+        loss = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch)
+        assert not return_outputs and isinstance(loss, torch.Tensor)  # nothing here evaluates
+        return loss * self._share
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The loss of a batch, and its gradients. Where memory runs out, once in a training passes become half as long."""
+        if self.tokens is None:
+            self.tokens = self._tokens_that_fit()
+        while True:
+            lengths = lengths_of(inputs)
+            # Processes exchange figures in every pass: they need the same number of them.
+            count = max(parallel.gathered(number_of_parts(lengths.tolist(), self.tokens)))
+            try:
+                return self._in_parts(count, model, inputs, *args, **kwargs)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                why = first_line(error)
+            self._halve(count, lengths, why)  # once the error is gone, with all that it holds
+            model.zero_grad()
+            release()
+
+    def _in_parts(self, count: int, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
+        parts = parts_of(inputs, count) if count > 1 else [inputs]
+        losses = []
+        for i, part in enumerate(parts):
+            pairs = len(part["input_ids"]) // 2
+            self._share = 2 * pairs / len(inputs["input_ids"])
+            with self.accelerator.no_sync(model) if i < count - 1 else nullcontext():
+                losses.append(super().training_step(model, part, *args, **kwargs))
+            self.most_pairs = max(self.most_pairs, pairs)
+        return torch.stack(losses).sum()
+
+    def _tokens_that_fit(self) -> int:
+        """Measured on the longest pair, on the device, before the first step."""
+        model, dataset, optimizer = cast(Any, self.model), cast(Any, self.train_dataset), cast(Any, self.optimizer)
+        lengths, device = dataset["length"][:], self.args.device
+        longest = max(lengths)
+        batch = self.data_collator([dataset[lengths.index(longest)]])
+        with self.accelerator.autocast():
+            takes = measured(model.train(), {name: tensor[:1].to(device) for name, tensor in batch.items()})
+        free, later = free_bytes(device), to_come(model, has_states=bool(optimizer.state))
+        tokens = tokens_that_fit(takes, free, later)
+        if tokens < 2 * longest:
+            needs = later + takes.fixed + 2 * longest * takes.per_token
+            warnings.warn(f"a training step of one pair takes about {gib(needs)}; {gib(free)} are free on {device}", stacklevel=2)
+        return min(parallel.gathered(tokens))
+
+    def _halve(self, count: int, lengths: torch.Tensor, why: str) -> None:
+        """Raises OutOfMemory where passes were halved before, hold one pair, or other processes wait for theirs."""
+        parts = lengths.sort().values.tensor_split(count)
+        most = max(map(len, parts))
+        pairs = f"{most} pairs of up to {int(lengths.max())} tokens at once" if most > 1 else f"one pair of {int(lengths.max())} tokens"
+        took = f"step {self.state.global_step + 1}, of {pairs} ({why})"
+        if self._halved or most == 1 or parallel.count() > 1:
+            raise OutOfMemory(took)
+        self._halved, self.tokens = True, max(2 * len(part) * int(part[-1]) for part in parts) // 2
+        warnings.warn(f"out of memory in training: {took}; it goes on with half as many", stacklevel=2)
 
 
 class InOrder(TrainerCallback):
@@ -115,7 +197,7 @@ def _adapters(config: TrainingConfig) -> LoraConfig:
 
 
 def _arguments(config: TrainingConfig, learning_rate: float, saves: Path, bf16: bool) -> RewardConfig:
-    return RewardConfig(
+    arguments = RewardConfig(
         output_dir=str(saves),
         per_device_train_batch_size=config.batch_size,
         accelerator_config={"split_batches": True},  # over the processes: batches are those of one process
@@ -137,6 +219,9 @@ def _arguments(config: TrainingConfig, learning_rate: float, saves: Path, bf16: 
         report_to="none",
         seed=config.seed,
     )
+    # Several GPUs are for several processes: the Trainer would make batches as many times as large, and run them in threads.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
 
 
 def _dataset(encoded: EncodedPairs) -> Dataset:

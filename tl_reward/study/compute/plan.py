@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from rich.console import Console
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from tl_reward.data.encoding import encode_pairs
 from tl_reward.data.packing import pack
@@ -22,6 +22,7 @@ from tl_reward.errors import InputError, first_line
 from tl_reward.model import embedded
 from tl_reward.study.compute.cells import Cell, cells, draws_of
 from tl_reward.study.compute.inputs import Inputs
+from tl_reward.study.compute.memory import shape_of
 from tl_reward.study.compute.store import State, notes, state_of
 from tl_reward.study.config import DATA, SingleObjective, Source, data_needed, is_hub, located
 
@@ -266,13 +267,8 @@ def _not_on_hub(source: str) -> str | None:
 
 def _parameters(source: str) -> int | None:
     """Of a model that is at hand."""
-    try:
-        config: Any = AutoConfig.from_pretrained(embedded.resolve(source), local_files_only=True, trust_remote_code=False)
-        config.num_labels = 1
-        with torch.device("meta"):
-            return AutoModelForSequenceClassification.from_config(config).num_parameters()
-    except (InputError, OSError, ValueError):
-        return None
+    shape = shape_of(source)
+    return shape[0] if shape else None
 
 
 def _tokenizer(source: str, chat: bool) -> Any:

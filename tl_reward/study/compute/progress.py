@@ -33,6 +33,10 @@ class Display:
         self._say(f"{self.before} of {self.all} cells are done{self.damaged}", "")
         return self
 
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, soft_wrap=True, highlight=False)
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self.bar:
             self.bar.stop()

@@ -1,6 +1,7 @@
 """What does each kind of cell compute?"""
 
 import dataclasses
+import gc
 import shutil
 import time
 from collections.abc import Mapping
@@ -199,3 +200,12 @@ def _loaded(path: Path, version: str, dtype: str) -> HookedRewardModel:
 @lru_cache(maxsize=1)
 def _base(source: str, dtype: str) -> HookedRewardModel:
     return HookedRewardModel.from_base(source, dtype=getattr(torch, dtype))
+
+
+def forget() -> None:
+    """Lets go of the models that are kept for the next cell."""
+    _loaded.cache_clear()
+    _base.cache_clear()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -2,31 +2,23 @@
 
 import dataclasses
 import json
-import multiprocessing
-import os
-import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.connection import wait as wait_for
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from tl_reward import parallel
 from tl_reward.errors import InputError
 from tl_reward.locks import locked
 from tl_reward.results.provenance import provenance
-from tl_reward.show.console import quiet
-from tl_reward.study.compute.cells import Cell, cells
+from tl_reward.study.compute.cells import cells
 from tl_reward.study.compute.inputs import Inputs
-from tl_reward.study.compute.plan import Planned, Sizes, plan, problems
+from tl_reward.study.compute.plan import Sizes, plan, problems
 from tl_reward.study.compute.progress import Display
+from tl_reward.study.compute.side_by_side import compute
 from tl_reward.study.compute.store import is_done, load_matrix, note_of
-from tl_reward.study.compute.work import make
 from tl_reward.study.config import StudyConfig
 from tl_reward.study.findings.claims import claims
 from tl_reward.study.report.all_tables import tables_of
@@ -41,10 +33,11 @@ def reproduce(config: StudyConfig, out: str | Path, *, data: str | Path | None =
 
     Args:
         data: the folder that `$DATA` of the config stands for.
-        jobs: processes that compute cells side by side.
+        jobs: processes that compute cells side by side; fewer where memory has no room for them.
 
     Raises:
-        InputError: before anything runs, with all that is missing; `jobs` below 1.
+        InputError: before anything runs, with all that is missing; `jobs` below 1. OutOfMemory, which is one: at the end, where a cell has
+            too little memory alone as well. All others are done then, but for those that need it.
     """
     parallel.require_one("reproduce")
     if jobs < 1:
@@ -73,13 +66,7 @@ def _run(inputs: Inputs, out: Path, jobs: int) -> Path:
     planned = plan(Sizes(inputs, out))
     left = [each for each in planned if not each.done]
     with Display(planned) as display:
-        if jobs == 1:
-            for each in left:
-                display.start(each.cell)
-                make(each.cell, out, inputs, tokens=each.tokens)
-                display.end(each.cell)
-        else:
-            _side_by_side(left, out, inputs, jobs, display)
+        compute(left, out, inputs, jobs, display)
     return report_of_done(inputs, out)
 
 
@@ -105,49 +92,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items() if item is not None and key != "seed"}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _side_by_side(left: Sequence[Planned], out: Path, inputs: Inputs, jobs: int, display: Display) -> None:
-    """Each cell as soon as those it needs are done."""
-    waiting, unfinished = list(left), {each.cell for each in left}
-    running: dict[Future[None], Cell] = {}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(inputs.config, inputs.data, jobs)) as pool:
-        try:
-            while waiting or running:
-                ready = [each for each in waiting if not unfinished & set(each.cell.needs)]
-                for each in ready[: jobs - len(running)]:
-                    waiting.remove(each)
-                    display.start(each.cell)
-                    running[pool.submit(_make, each.cell, out, each.tokens)] = each.cell
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    cell = running.pop(future)
-                    future.result()
-                    unfinished.remove(cell)
-                    display.end(cell)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-_inputs: Inputs | None = None  # of a worker process
-
-
-def _begin(config: StudyConfig, data: str | Path | None, jobs: int) -> None:
-    global _inputs
-    _inputs = Inputs(config, data)
-    quiet()
-    torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def end_with_parent() -> None:
-        wait_for([parent.sentinel])
-        os._exit(1)  # what it was at is done again: nobody would wait for it
-
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def _make(cell: Cell, out: Path, tokens: int) -> None:
-    assert _inputs is not None
-    make(cell, out, _inputs, tokens=tokens)
