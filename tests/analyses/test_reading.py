@@ -52,6 +52,7 @@ ANALYSES: dict[str, dict[str, Any] | None] = {
     "set_effects": {"sets": {"some": NEURONS}},
     "stream": None,
     "sweep": {"conditions": [()]},
+    "tension": {},
 }
 
 
@@ -74,12 +75,6 @@ def test_result_says_what_was_left_out(name: str, tiny: HookedRewardModel):
     function: Callable[..., Any] = getattr(tl_reward, name)
     found = function(tiny, pairs=PAIRS, max_length=LIMIT, **ANALYSES[name] or {})
     assert (found[0] if name == "sweep" else found).reading == READING
-
-
-def test_tension_adds_up_both_objectives(tiny: HookedRewardModel):
-    from tl_reward.analyses.tension import tension
-
-    assert tension(tiny, PAIRS, max_length=LIMIT).reading == READING
 
 
 def test_every_section_of_results_says_it():

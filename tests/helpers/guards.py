@@ -52,15 +52,15 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "all models are looked at first",
         "tl_reward/cli/options.py",
-        "            check_reward_model(source, base=self.adapter_base)",
+        "            check_reward_model(source, base=self._base_of(source))",
         "            pass",
         "tests/cli/test_commands.py::test_all_models_are_looked_at_before_one_is_run",
     ),
     Guard(
         "what is done is kept",
-        "tl_reward/cli/options.py",
-        "self._keep(recorded)",
-        "pass",
+        "tl_reward/show/run_folder.py",
+        "        _keep(results, Path(out))",
+        "        pass",
         "tests/cli/test_commands.py::test_what_is_done_is_kept",
     ),
     Guard(
@@ -157,8 +157,8 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "weights of a changed file",
         "tl_reward/model/origin.py",
-        "    if not made_from.files or any(_changed(stamp) for stamp in made_from.files):",
-        "    if not made_from.files:",
+        "if not files or edited or any(_changed(stamp) for stamp in files):",
+        "if not files or edited:",
         "tests/model/test_origin.py::test_a_model_in_memory_is_its_tensors",
     ),
     Guard(

@@ -6,6 +6,7 @@ import pytest
 
 from tl_reward.cli import main
 from tl_reward.errors import InputError
+from tl_reward.model.reward_model import load
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
 from tl_reward.results.record_models import check_model, record_model
 from tl_reward.results.store import Results
@@ -109,3 +110,13 @@ def test_one_model_read_at_two_places_is_two():
     other.readout = "hf"
     with pytest.raises(InputError, match=r"\(readout differ\)"):
         record_model(results, "m", other)
+
+
+def test_what_was_found_in_files_is_not_used_for_what_was_made_of_them_in_memory(tmp_path: Path):
+    tiny_hf_model().save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    results, model = Results(), load(tmp_path, device="cpu")
+    record_model(results, "m", model)
+    model.W_U.data.mul_(2)
+    with pytest.raises(InputError, match=r"edited in memory \(llama, .* here \(weights differ\)"):
+        check_model(results, "m", model)

@@ -1,9 +1,7 @@
 """What the commands share: which pairs to read, how to run the model, where to write, and what is printed then."""
 
-import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from tl_reward import parallel
 from tl_reward.data.pairs import Objective, Overlong, PreferencePair
 from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, Lacking, did_you_mean
 from tl_reward.model import embedded
 
 if TYPE_CHECKING:
@@ -30,16 +27,16 @@ class Data:
     pairs: tuple[str, ...] = ("embedded",)
     """Files (.json, .jsonl, .gz, .parquet), hub ids such as Anthropic/hh-rlhf, or "embedded"."""
     objective: Objective | None = None
-    """Keep pairs of this objective, and mark those that name none with it."""
+    """Keep pairs of this objective, and mark those that name none with it, which is said. Refused where a file names others alone."""
     subset: str | None = None
     """Keep pairs of this subset."""
     split: str | None = None
-    """Split of a hub data set, or of a file whose rows name theirs. The embedded pairs have find and test. Default: train to train;
-    find where neurons are found (discover, tension); test elsewhere."""
+    """Split of a hub data set, or of a file whose rows name theirs; refused where they name others alone. The embedded pairs have find and
+    test. Default: train to train; find where neurons are found (discover, tension); test elsewhere."""
     data_dir: str | None = None
     """Folder within a hub data set."""
     limit: int | None = None
-    """Keep the first rows of each file, this many; a best-of-n row counts as one."""
+    """Keep the first rows of each file, this many, whatever their objective; a best-of-n row counts as one."""
     drop_bad: bool = False
     """Leave out pairs with an empty side or two equal ones, and those that the chat template refuses, instead of stopping."""
 
@@ -89,7 +86,7 @@ class Running:
     readout: Literal["mask", "hf"] = "mask"
     """Where the reward is read: at the last token, or where Hugging Face reads it, at the last one that is not the pad token."""
     adapter_base: str | None = None
-    """Base model of an adapter, where the one that its config names is elsewhere."""
+    """Base model of the adapters among the models, where the one that their config names is elsewhere."""
     intervention: tuple[str, ...] = ()
     """Edits of the model that is studied, each module:name of an intervention of your own, applied in their order."""
 
@@ -103,7 +100,13 @@ class Running:
     def load(self, source: str) -> "HookedRewardModel":
         from tl_reward.model.reward_model import HookedRewardModel
 
-        return HookedRewardModel.from_pretrained(source, base=self.adapter_base, readout=self.readout, **self.precision)
+        return HookedRewardModel.from_pretrained(source, base=self._base_of(source), readout=self.readout, **self.precision)
+
+    def _base_of(self, source: str) -> str | None:
+        """The base to load a model with: that of the options where it is an adapter."""
+        from tl_reward.model.checkpoints import is_adapter
+
+        return self.adapter_base if self.adapter_base and is_adapter(source) else None
 
     def label(self, model: str) -> str:
         """What run folders and plots call a model: one that is edited is not called as the one that is not."""
@@ -114,31 +117,31 @@ class Running:
         load, to models that cannot be read."""
         from tl_reward.devices import check_device
         from tl_reward.interventions.from_functions import load_interventions
-        from tl_reward.model.checkpoints import check_reward_model
+        from tl_reward.model.checkpoints import check_reward_model, is_adapter
 
         found = {self.label(name): source for name, source in named(models).items()}
         check_device(self.device)
         load_interventions(self.intervention)
+        if self.adapter_base and not any(map(is_adapter, found.values())):
+            raise InputError(f"adapter_base is for adapters, and {', '.join(found)} {'is none' if len(found) == 1 else 'are none'}")
         for source in found.values():
-            check_reward_model(source, base=self.adapter_base)
+            check_reward_model(source, base=self._base_of(source))
         return found
 
     def models(self, sources: Sequence[str], results: "Results") -> "Iterator[tuple[str, HookedRewardModel]]":
-        """Loads one model after another, each with its label, and records them."""
-        from tl_reward.results.record_models import record_model
-
+        """Loads one model after another, each with its label, and records them; all are looked at first."""
         for name, source in self.named(sources).items():
-            model = self.load(source)
-            record_model(results, name, model)
-            yield name, model
+            yield name, self.model(source, results)
 
     def model(self, source: str, results: "Results", found: "Results | None" = None, *, other_model: bool = False) -> "HookedRewardModel":
-        """Loads one model, and records it. Says no where `found`, a run whose neurons are to be used, has them of another model."""
-        from tl_reward.results.record_models import check_model
+        """Loads one model, which `named` has looked at, and records it. Says no where `found`, a run whose neurons are to be used, has them
+        of another model."""
+        from tl_reward.results.record_models import check_model, record_model
 
-        ((_, model),) = self.models((source,), results)
+        (plain,) = named((source,))
+        model = self.load(source)
+        record_model(results, self.label(plain), model)
         if found is not None:
-            (plain,) = named((source,))
             check_model(found, self.recorded(found, plain), model, other_model=other_model)
         return model
 
@@ -177,37 +180,23 @@ class Output:
 
         check_run_folder(self.out, overwrite=self.overwrite)
 
-    @contextmanager
-    def run(self, data: Mapping[str, Sequence[PreferencePair]] | None = None, *, seed: int | None = None) -> "Iterator[Results]":
-        """See `tl_reward.run_folder`. Where the block is cut short, what it has recorded by then is kept beside OUT."""
+    def run(
+        self, data: Mapping[str, Sequence[PreferencePair]] | None = None, *, seed: int | None = None
+    ) -> "AbstractContextManager[Results]":
+        """See `tl_reward.run_folder`."""
         from tl_reward.show.run_folder import run_folder
 
-        recorded: Results | None = None
-        finished = False
-        try:
-            with run_folder(self.out, data=data, seed=seed, overwrite=self.overwrite) as recorded:
-                yield recorded
-                finished = True
-        except BaseException:
-            if recorded is not None and recorded.sections and not finished:
-                self._keep(recorded)
-            raise
-
-    def _keep(self, recorded: "Results") -> None:
-        """Of several processes none keeps anything: they would wait for one that has failed."""
-        if parallel.count() > 1:
-            return
-        kept = self.out.with_name(f"{self.out.name}.unfinished")
-        with suppress(InputError, OSError):  # what stopped the run is what is said
-            recorded.provenance["unfinished"] = True
-            recorded.save(kept, overwrite=True)
-            print(f"What was done by then is kept in {kept}", file=sys.stderr)
+        return run_folder(self.out, data=data, seed=seed, overwrite=self.overwrite)
 
 
 def named(models: Sequence[str]) -> dict[str, str]:
     """Each model by its last path part, which is what run folders and plots call it."""
     if not models:
         raise InputError(f"at least one model is needed; embedded: {', '.join(embedded.REWARD_MODELS)}")
+    for model in models:
+        near = did_you_mean(model, embedded.REWARD_MODELS) if model not in embedded.REWARD_MODELS else ""
+        if not model.strip() or (near and not Path(model).exists()):
+            raise InputError(f"no model {model!r}: no such folder here{near}")
     result = {Path(model).name or model: model for model in models}
     if len(result) < len(models):
         raise InputError(f"models must have different names, got {', '.join(models)}")
@@ -233,8 +222,7 @@ def reading(*folders: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        lacking = re.match(r"this run has no (\w+)|one (\w+) of", str(error))
-        writer = _WRITERS.get((lacking[1] or lacking[2]) if lacking else "")
+        writer = _WRITERS.get(error.section) if isinstance(error, Lacking) else None
         hint = f" (tl-reward {writer} makes one)" if writer else ""
         raise InputError(f"{', '.join(map(str, folders))}: {error}{hint}") from None
 

@@ -15,9 +15,10 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tl_reward.arguments import is_whole
-from tl_reward.data.pairs import OBJECTIVES, BadPair, Objective, PreferencePair, check_unique_ids, faults_of, pairs_of_row
-from tl_reward.errors import InputError, first_line
+from tl_reward.arguments import check_argument, is_whole
+from tl_reward.data.pairs import BadPair, Objective, PreferencePair, check_unique_ids, faults_of, pairs_of_row
+from tl_reward.data.reading import Label
+from tl_reward.errors import InputError, did_you_mean, first_line
 
 # Short pairs written for this project, half of each objective in the split "find" and half in "test".
 EMBEDDED = "embedded"
@@ -27,6 +28,7 @@ SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
 MOST_BYTES = 16 * 2**20
 CHUNK = 2**16  # bytes of a .json file that are read at a time
 _DECODER = json.JSONDecoder()
+OnBad = Literal["error", "drop"]
 # Bai et al. 2022 publish the objectives of HH-RLHF as folders of one dataset.
 HH_DATA_DIRS = {
     "helpful": ("helpful-base", "helpful-online", "helpful-rejection-sampled"),
@@ -50,7 +52,7 @@ def load_pairs(
     data_dir: str | None = None,
     split: str | None = None,
     limit: int | None = None,
-    on_bad: Literal["error", "drop"] = "error",
+    on_bad: OnBad = "error",
 ) -> list[PreferencePair]:
     """Reads preference pairs from a local file, or from a dataset on the Hugging Face hub.
 
@@ -59,37 +61,38 @@ def load_pairs(
 
     Args:
         source: a file ending in one of `SUFFIXES`, a hub id such as `Anthropic/hh-rlhf`, or "embedded".
-        objective: keeps the rows of this objective, where rows name theirs, and marks the rest with it. "mixed" keeps all. For
-            `Anthropic/hh-rlhf` it also chooses the folders (`HH_DATA_DIRS`).
+        objective: keeps the rows of this objective, and marks with it those that name none, which the warning counts. Where rows name
+            others alone, it is refused. "mixed" keeps all. For `Anthropic/hh-rlhf` it also chooses the folders (`HH_DATA_DIRS`).
         subset: keeps the rows of this subset.
         data_dir: which folder of a hub dataset.
-        split: which split of a hub dataset (None is "test"). Of a file, keeps the rows of this split, where rows name theirs.
+        split: which split of a hub dataset (None is "test"). Of a file, keeps the rows of this split, and those that name none, which the
+            warning counts; where rows name others alone, it is refused. None keeps all rows of a file, of the embedded pairs both splits.
         limit: keeps the first `limit` rows; a best-of-n row counts as one, and keeps all of its pairs.
         on_bad: "error" stops at a pair with an empty side or two equal ones, "drop" leaves such pairs out.
 
     Raises:
         InputError: a missing or empty file; malformed JSON or text that is no UTF-8 (with file and row); a row of more than `MOST_BYTES`;
-            an unknown schema, objective or subset; a bad pair; two pairs with one id.
+            an unknown schema, objective, subset or split; a bad pair; two pairs with one id.
     """
-    if objective is not None and objective not in OBJECTIVES:
-        raise InputError(f"objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    for label, value, hint in (("source", source, str | Path), ("objective", objective, Objective | None), ("on_bad", on_bad, OnBad)):
+        check_argument(label, value, hint)
     if limit is not None and (not is_whole(limit) or limit < 1):
         raise InputError(f"limit must be a whole number of at least 1, got {limit}")
-    if on_bad not in ("error", "drop"):
-        raise InputError(f"on_bad must be error or drop, got {on_bad!r}")
+    if not str(source).strip():
+        raise InputError(f'pairs are read from a file, a hub id such as Anthropic/hh-rlhf, or "{EMBEDDED}"; got {str(source)!r}')
     if source == EMBEDDED:
         source = EMBEDDED_FILE
     local = looks_local(source)
     rows = _local_rows(Path(source)) if local else _hub_rows(str(source), objective, data_dir, split or "test")
-    wanted = split if local else None  # of the hub, the split was asked for
-    found = _Found(Counter(), Counter(), set(), set(), set())
+    labels = Label("split", split if local else None), Label("objective", None if objective == "mixed" else objective)
+    found = _Found(Counter(), Counter(), set(), set(), *labels)
     pairs: list[PreferencePair] = []
     kept: set[str] = set()
     for row in rows:
-        for pair in _read(row, wanted, on_bad, found):
+        for pair in _read(row, on_bad, found):
+            if not found.objective.takes(pair.objective):
+                continue
             if objective not in (None, "mixed"):
-                if pair.objective not in (None, objective):
-                    continue
                 pair = replace(pair, objective=objective)
             found.subsets.add(pair.subset or "")
             if subset in (None, pair.subset):
@@ -97,10 +100,12 @@ def load_pairs(
                 kept.add(pair.group or pair.id)
         if len(kept) == limit:  # a best-of-n row counts as one, and is kept whole
             break
+    for label in labels:
+        label.check(str(source))
     if not pairs:
         raise InputError(f"{source}: {_nothing(found, split, objective, subset)}")
     check_unique_ids(pairs, str(source))
-    _say(str(source), pairs, found.left_out)
+    _say(str(source), pairs, found)
     return pairs
 
 
@@ -111,14 +116,14 @@ class _Found(NamedTuple):
     read: Counter[str]
     objectives: set[str]
     subsets: set[str]
-    splits: set[str]  # those that were not asked for
+    split: Label
+    objective: Label
 
 
-def _read(source: "SourceRow", split: str | None, on_bad: Literal["error", "drop"], found: _Found) -> list[PreferencePair]:
+def _read(source: "SourceRow", on_bad: OnBad, found: _Found) -> list[PreferencePair]:
     """The pairs of a row; none where it is of another split, or bad and left out."""
     row = source.row
-    if split and isinstance(row, Mapping) and row.get("split", split) != split:
-        found.splits.add(str(row["split"]))
+    if isinstance(row, Mapping) and not found.split.takes(row.get("split")):
         return []
     try:
         pairs = pairs_of_row(row, source.default_id, source.where)
@@ -138,8 +143,6 @@ def _read(source: "SourceRow", split: str | None, on_bad: Literal["error", "drop
 
 def _nothing(found: _Found, split: str | None, objective: str | None, subset: str | None) -> str:
     """Why no pair is left of a source."""
-    if found.splits and not found.read["pairs"] and not found.left_out:
-        return f"no split {split!r}; it has {', '.join(sorted(found.splits))}"
     if not found.read["pairs"]:
         bad = ", ".join(f"{count} rows where {reason}" for reason, count in found.left_out.items())
         return "no pairs found in it" + (f" in split {split!r}" if split else "") + (f"; left out: {bad}" if bad else "")
@@ -148,8 +151,11 @@ def _nothing(found: _Found, split: str | None, objective: str | None, subset: st
     return f"no subset {subset!r}; it has {', '.join(sorted(found.subsets - {''})) or 'no subsets'}"
 
 
-def _say(source: str, pairs: Sequence[PreferencePair], left_out: Counter[str]) -> None:
-    said = [f"{count:,} rows left out where {reason}" for reason, count in left_out.items()]
+def _say(source: str, pairs: Sequence[PreferencePair], found: _Found) -> None:
+    said = [f"{count:,} rows left out where {reason}" for reason, count in found.left_out.items()]
+    said += [*found.split.said(), *found.objective.said()]
+    if found.split.asked is None and source == str(EMBEDDED_FILE):
+        said.append("both splits, find and test, are read: split= chooses one")
     said += [f"{count:,} of {len(pairs):,} pairs {what}" for what, count in faults_of(pairs).items()]
     if said:
         warnings.warn(f"{source}: {'; '.join(said)}", stacklevel=3)
@@ -176,8 +182,9 @@ def short_name(path: str | Path) -> str:
 
 def _local_rows(path: Path) -> Iterator[SourceRow]:
     if not path.is_file():
-        what = "is a folder, not a file of pairs" if path.is_dir() else "is no regular file" if path.exists() else "no such file"
-        raise InputError(f"{path}: {what}")
+        missing = f"no such file{did_you_mean(str(path), [EMBEDDED])}"
+        there = "is a folder, not a file of pairs" if path.is_dir() else "is no regular file"
+        raise InputError(f"{path}: {there if path.exists() else missing}")
     if not path.name.endswith(SUFFIXES):
         raise InputError(f"{path}: file name must end in one of {', '.join(SUFFIXES)}")
     if path.stat().st_size == 0:

@@ -17,7 +17,7 @@ from tl_reward.data.packing import PackedBatch
 from tl_reward.data.padding import TokenBatch
 from tl_reward.errors import InputError
 from tl_reward.interventions.protocol import Hooks, Intervention
-from tl_reward.interventions.user_code import defined_at, raised_at
+from tl_reward.interventions.user_code import defined_at, raised_at, watch
 from tl_reward.sites import Site, Where
 
 
@@ -45,6 +45,7 @@ class FunctionIntervention:
         def fn(activation: Tensor, hook: Any) -> Any:  # what it gives is checked where the hook runs
             given = activation.clone()  # may be edited in place
             edited = self.function(given, hook=hook) if takes_hook else self.function(given)
+            watch(self.function, edited, given, activation)
             edited = given if edited is None else edited
             if self.where == "all" or not isinstance(edited, Tensor) or edited.shape != activation.shape:
                 return edited
@@ -64,7 +65,8 @@ def intervention(*places: Any, where: Where = "all", per_token: bool = False) ->
             return activation / 2
 
     The activation is [batch, pos, …] and floating point; the function returns one of the same shape. It may also take `hook`, whose
-    `name` says where it is.
+    `name` says where it is. What it changes in place counts as well, where it returns None; one that edits nothing anywhere in a pass is
+    warned of.
 
     Args:
         places: sites, or names of hook points.

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from tl_reward import parallel
-from tl_reward.data.encoding import EncodedPairs, encode_pairs
+from tl_reward.data.encoding import EncodedPairs, check_encoding, encode_pairs
 from tl_reward.data.packing import Batch, group_sizes, pack
 from tl_reward.data.padding import batches
 from tl_reward.data.pairs import PreferencePair
@@ -52,8 +52,13 @@ def encode_for(model: HookedRewardModel, pairs: Pairs, *, gradients: bool = Fals
 
     Args:
         gradients: a backward pass follows, which takes more memory, so that long transcripts may not fit.
+
+    Raises:
+        InputError: as `encode_pairs`; pairs that are encoded already, with another tokenizer, read-out, `max_length` or `overlong`.
     """
     if isinstance(pairs, EncodedPairs):
+        if model.tokenizer is not None:
+            check_encoding(pairs, model.tokenizer, model.unread_token, options.get("max_length"), options.get("overlong"))
         return pairs
     context, limit, what = int(model.cfg.n_ctx), options.get("max_length"), "max_length"
     if limit is None:

@@ -109,7 +109,9 @@ def _branches(model: HookedRewardModel, batch: Batch, hooks: Sequence[Hooks], ma
             # Copies of its own: a hook that edits in place must reach neither the other conditions nor the trunk.
             start = torch.cat([residual] * len(group))
             with attached(model, joint):
-                reward = model(start, attention_mask=mask_of(batch), start_at_layer=at)
+                reward = model(
+                    start, attention_mask=mask_of(batch), **({} if at is None else {"start_at_layer": at, "tokens": batch.tokens})
+                )
             rewards[group] = reward.view(len(group), -1).double()
     return rewards
 

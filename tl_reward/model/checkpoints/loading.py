@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from tl_reward.errors import InputError
 from tl_reward.model import architectures, conversion, embedded
 from tl_reward.model.checkpoints.adapters import ADAPTER_WEIGHTS, adapter_config, merge_adapter, scale_of
-from tl_reward.model.checkpoints.folders import HubOptions, check_options, hf_config, local_folder, made_from, refused, tokenizer
+from tl_reward.model.checkpoints.folders import HubOptions, check_options, hf_config, local_folder, made_from, name_of, refused, tokenizer
 from tl_reward.model.checkpoints.quiet import quietly
 from tl_reward.model.checkpoints.stored import check_stored, weight_files
 from tl_reward.model.origin import MadeFrom
@@ -35,7 +35,7 @@ def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = Non
     Raises:
         InputError: as `HookedRewardModel.from_pretrained`.
     """
-    name = str(name_or_path)
+    name = name_of(name_or_path)
     check_options(hub, name, ("name_or_path", "base", "device", "dtype", "readout"))
     folder = local_folder(name, hub)
     adapter = adapter_config(folder, name)
@@ -69,7 +69,7 @@ def load_reward_model(name_or_path: str | Path, *, base: str | Path | None = Non
 @quietly()
 def load_with_fresh_head(name_or_path: str | Path, *, seed: int, dtype: torch.dtype, hub: HubOptions) -> Checkpoint:
     """A causal language model with a new head of one output, drawn from normal(0, 0.02). A head that is there is replaced."""
-    name = str(name_or_path)
+    name = name_of(name_or_path)
     check_options(hub, name, ("name_or_path", "seed", "device", "dtype"))
     folder = local_folder(name, hub)
     hf_model = _with_one_output(folder, dtype, name)
@@ -89,7 +89,7 @@ def load_unembedding(
     Raises:
         InputError: no model there, an unsupported architecture, weights in other files than safetensors, or missing ones.
     """
-    name = str(name_or_path)
+    name = name_of(name_or_path)
     folder = local_folder(name, hub or {})
     config = hf_config(folder, name)
     hf_model = _hf_model(folder, config, dtype, name, {"score.weight"}, kind=AutoModelForCausalLM)  # a head that is there is not read
@@ -105,7 +105,7 @@ def load_unembedding(
 def check_reward_model(name_or_path: str | Path, *, base: str | Path | None = None) -> None:
     """Says no before another model is run for an hour: raises InputError where `load_reward_model` would, but for what only the weights
     tell. It reads configs alone."""
-    name = str(name_or_path)
+    name = name_of(name_or_path)
     folder = local_folder(name, {})
     adapter = adapter_config(folder, name)
     if adapter is None:
@@ -113,6 +113,12 @@ def check_reward_model(name_or_path: str | Path, *, base: str | Path | None = No
     else:
         base_name = str(base or adapter.base_model_name_or_path)
         hf_config(local_folder(base_name, {}), base_name)
+
+
+def is_adapter(name_or_path: str | Path) -> bool:
+    """Whether a checkpoint is a PEFT adapter. Raises InputError where there is none, or an adapter that cannot be merged."""
+    name = name_of(name_or_path)
+    return adapter_config(local_folder(name, {}), name) is not None
 
 
 def check_reward_head(config: Any, name: str, class_name: str | None = None) -> None:
