@@ -193,9 +193,10 @@ def named(models: Sequence[str]) -> dict[str, str]:
     """Each model by its last path part, which is what run folders and plots call it."""
     if not models:
         raise InputError(f"at least one model is needed; embedded: {', '.join(embedded.REWARD_MODELS)}")
-    for model in models:
-        near = did_you_mean(model, embedded.REWARD_MODELS) if model not in embedded.REWARD_MODELS else ""
-        if not model.strip() or (near and not Path(model).exists()):
+    for model in models:  # a single word is one that is embedded, or a folder here; few models of the hub have no owner
+        word = model not in embedded.REWARD_MODELS and not Path(model).exists() and "/" not in model
+        near = did_you_mean(model, embedded.REWARD_MODELS) if word else ""
+        if near or not model.strip():
             raise InputError(f"no model {model!r}: no such folder here{near}")
     result = {Path(model).name or model: model for model in models}
     if len(result) < len(models):
