@@ -189,7 +189,7 @@ def test_the_base_of_adapters_is_that_of_adapters_alone(folder, tmp_path, capsys
         running.load(source)
     assert loaded == [(str(folder), None), ("an/adapter", str(tmp_path / "base"))]
     assert list(running.named([str(folder), "an/adapter"])) == ["good", "adapter"]
-    with pytest.raises(InputError, match="adapter_base is for adapters, and good is none"):
+    with pytest.raises(InputError, match="--adapter-base is for adapters, and good is none"):
         running.named([str(folder)])
     assert "--adapter-base is for adapters" in line_of(capsys, "score", folder, "--adapter-base", "x", "--out", tmp_path / "out")
 

@@ -101,7 +101,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "the limit is the context",
         "tl_reward/running/batching.py",
-        '        limit = _default_length(model, options.get("max_memory_gb"), gradients)',
+        '        limit = _default_length(model, options.get("max_memory_gb"), gradients, not _packs([model], shared))',
         "        limit = min(1024, context)",
         "tests/analyses/test_reading.py::test_default_limit_is_the_context",
     ),

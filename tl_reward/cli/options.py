@@ -76,7 +76,7 @@ class Running:
     max_memory_gb: float | None = None
     """Memory that a batch may take besides the model's weights, in GiB. Default: half of what is free."""
     max_length: int | None = None
-    """Longest transcript, in tokens. Default: the model's context, or what fits in memory."""
+    """Longest transcript, in tokens. Default: the shortest context of the models, or what fits in memory: one for all of a command."""
     overlong: Overlong = "drop"
     """What to do with longer ones: drop the pair, cut tokens off the left, or stop."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -123,15 +123,22 @@ class Running:
         check_device(self.device)
         load_interventions(self.intervention)
         if self.adapter_base and not any(map(is_adapter, found.values())):
-            raise InputError(f"adapter_base is for adapters, and {', '.join(found)} {'is none' if len(found) == 1 else 'are none'}")
+            raise InputError(f"--adapter-base is for adapters, and {', '.join(found)} {'is none' if len(found) == 1 else 'are none'}")
         for source in found.values():
             check_reward_model(source, base=self._base_of(source))
         return found
 
     def models(self, sources: Sequence[str], results: "Results") -> "Iterator[tuple[str, HookedRewardModel]]":
-        """Loads one model after another, each with its label, and records them; all are looked at first."""
-        for name, source in self.named(sources).items():
-            yield name, self.model(source, results)
+        """Loads one model after another, each with its label, and records them; all are looked at first, and read the same pairs."""
+        from tl_reward.model.checkpoints import sizes_of
+        from tl_reward.running.batching import read_alike
+        from tl_reward.running.budget import Sizes
+
+        found = self.named(sources)
+        sizes = [Sizes.of(sizes_of(source, base=self._base_of(source))) for source in found.values()] if len(found) > 1 else []
+        with read_alike(sizes):
+            for name, source in found.items():
+                yield name, self.model(source, results)
 
     def model(self, source: str, results: "Results", found: "Results | None" = None, *, other_model: bool = False) -> "HookedRewardModel":
         """Loads one model, which `named` has looked at, and records it. Says no where `found`, a run whose neurons are to be used, has them

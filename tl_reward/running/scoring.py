@@ -56,9 +56,10 @@ def sweep(
     calls of `score`, with the same result. One condition that is not per token makes all of them run one transcript a row, so keep such
     conditions apart. Args and errors as in `score`.
     """
-    encoded = encode_for(model, pairs, **options)
     every = [*interventions_of(options), *(intervention for condition in conditions for intervention in condition)]
     traits = [traits_of(intervention) for intervention in every]
+    shared = all(each.per_token for each in traits)
+    encoded = encode_for(model, pairs, shared=shared, **options)
     paired = any(each.paired for each in traits)
     if paired:
         others = [type(intervention).__name__ for intervention, each in zip(every, traits, strict=True) if not each.per_token]
@@ -67,7 +68,7 @@ def sweep(
         align(encoded)  # says which pair cannot be aligned
         encoded = encoded.apart()
     grouping = Grouping(encoded.pair_of_row, whole=True) if paired else None
-    made = batches_for([model], encoded, options, shared=all(each.per_token for each in traits), grouping=grouping)
+    made = batches_for([model], encoded, options, shared=shared, grouping=grouping)
     rewards = torch.zeros(len(conditions), len(encoded.rows), dtype=torch.float64)
     with parallel.together():
         for batch in in_turn(made.batches, progress, model.cfg.device, times=len(conditions)):

@@ -115,6 +115,17 @@ def check_reward_model(name_or_path: str | Path, *, base: str | Path | None = No
         hf_config(local_folder(base_name, {}), base_name)
 
 
+def sizes_of(name_or_path: str | Path, *, base: str | Path | None = None) -> dict[str, Any]:
+    """The fields of a reward model's TransformerLens config, before its weights are loaded. Errors as `check_reward_model`."""
+    name = name_of(name_or_path)
+    folder = local_folder(name, {})
+    adapter = adapter_config(folder, name)
+    if adapter is not None:
+        name = str(base or adapter.base_model_name_or_path)
+        folder = local_folder(name, {})
+    return architectures.lens_config(hf_config(folder, name))
+
+
 def is_adapter(name_or_path: str | Path) -> bool:
     """Whether a checkpoint is a PEFT adapter. Raises InputError where there is none, or an adapter that cannot be merged."""
     name = name_of(name_or_path)
