@@ -153,7 +153,7 @@ def test_models_of_one_command_read_the_same_pairs(tmp_path, monkeypatch: pytest
     given = ["--pairs", str(tmp_path / "pairs.jsonl"), "--device", "cpu", "--out"]
 
     def left_out(*models: str) -> list[dict[str, int]]:
-        out = str(tmp_path / "-".join(models))
+        out = str(tmp_path / "-".join(["run", *models]))
         main(["score", *(str(tmp_path / model) for model in models), *given, out])
         return [entry["reading"]["left_out"] for entry in tl_reward.Results.load(out).section("scores").values() if "reading" in entry]
 

@@ -308,3 +308,28 @@ def test_an_edit_that_edits_nothing_is_warned_of_once(tiny, per_token):
         warnings.simplefilter("error")
         for function in (in_place, at_one_place, looks_on):
             score(tiny, PAIRS, interventions=[intervention(*places, per_token=per_token)(function)])
+
+
+@pytest.mark.parametrize("edit", [lambda a: a - a.mean(1, keepdim=True), lambda a: a * (torch.arange(a.shape[1]) < 20)[None, :, None]])
+def test_a_promise_of_each_token_that_is_none_is_refused(edit):
+    model = tiny_reward_model()
+    wrong = intervention(Site(0, "resid_mid"), per_token=True)(edit)
+    for run in (
+        lambda: score(model, PAIRS, interventions=[wrong]),
+        lambda: sweep(model, PAIRS, [[], [wrong]]),
+        lambda: discover(model, PAIRS, interventions=[wrong]),
+        lambda: attribute(model, PAIRS, interventions=[wrong]),
+    ):
+        with pytest.raises(InputError, match=r"^<lambda> \(test_from_functions.py:\d+\) says per_token=True, and what it does to a token"):
+            run()
+    assert score(model, PAIRS, interventions=[intervention(Site(0, "resid_mid"))(edit)]).chosen.shape == (4,)
+
+
+@pytest.mark.parametrize("where", ["readout", "response", "all"])
+def test_a_promise_that_is_kept_is_tried_once_for_a_model(where):
+    model, calls = tiny_reward_model(), []
+    edit = intervention(Site(1, "mlp_post"), where=where, per_token=True)(lambda a: calls.append(a.shape) or a / 2)
+    score(model, PAIRS, interventions=[edit])
+    first = len(calls)
+    score(model, PAIRS, interventions=[edit])
+    assert 0 < len(calls) - first == first - 3

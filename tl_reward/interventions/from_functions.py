@@ -73,7 +73,8 @@ def intervention(*places: Any, where: Where = "all", per_token: bool = False) ->
         where: the tokens at which the edit counts: "readout", "response" or "all". Do not pick them by their index: rows are padded on
             the right, and with `per_token` a batch is one row of many transcripts.
         per_token: what the function does to a token depends on nothing but that token: no mean over `pos`, no index into it. Then
-            transcripts that share a prefix share its computation (see `Intervention`).
+            transcripts that share a prefix share its computation (see `Intervention`). Before its first pass over a model's pairs it is
+            tried on the two shortest transcripts, together and apart, and refused where their rewards differ.
     """
     if not places:
         raise InputError("an intervention needs a place: a Site, or the name of a hook point, got none")

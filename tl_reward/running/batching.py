@@ -19,6 +19,7 @@ from tl_reward.interventions.protocol import traits_of
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.budget import Sizes, longest_that_fits, tokens_per_batch
 from tl_reward.running.options import RunOptions, checked
+from tl_reward.running.promises import check_per_token
 
 Pairs = Sequence[PreferencePair] | EncodedPairs
 
@@ -159,6 +160,7 @@ def batches_for(
         )
     budget = min(parallel.gathered(budget))  # memory differs, and batches must not
     if packed:
+        check_per_token(models[0], encoded, interventions_of(options))
         return Batching(list(pack(encoded.rows, max_tokens=budget, groups=groups)), budget)
     return Batching(list(batches(encoded.rows, max_tokens=budget)), budget)
 

@@ -22,6 +22,7 @@ from tl_reward.model.layer_by_layer import mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
 from tl_reward.running.options import RunOptions, checked
+from tl_reward.running.promises import check_per_token
 from tl_reward.sites import layer_of
 
 Condition = Sequence[Intervention]
@@ -69,6 +70,8 @@ def sweep(
         encoded = encoded.apart()
     grouping = Grouping(encoded.pair_of_row, whole=True) if paired else None
     made = batches_for([model], encoded, options, shared=shared, grouping=grouping)
+    if isinstance(made.batches[0], PackedBatch):
+        check_per_token(model, encoded, [intervention for condition in conditions for intervention in condition])
     rewards = torch.zeros(len(conditions), len(encoded.rows), dtype=torch.float64)
     with parallel.together():
         for batch in in_turn(made.batches, progress, model.cfg.device, times=len(conditions)):
