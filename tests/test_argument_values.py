@@ -142,5 +142,5 @@ def test_neurons_of_another_models_shape_are_refused_before_anything_runs(tiny, 
                 run(neurons)
             assert says in str(caught.value)
     with pytest.raises(InputError, match="sets of two models' shapes: one of 2 layers of 3, the other of 1 layers of 48"):
-        narrow & far
+        _ = narrow & far
     assert narrow == NeuronSet(narrow.coords) and hash(narrow) == hash(NeuronSet(narrow.coords))

@@ -52,8 +52,8 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "all models are looked at first",
         "tl_reward/cli/options.py",
-        "            check_reward_model(source, base=self._base_of(source))",
-        "            pass",
+        "check_reward_model(source, base=self._base_of(source))",
+        "{}",
         "tests/cli/test_commands.py::test_all_models_are_looked_at_before_one_is_run",
     ),
     Guard(
@@ -304,7 +304,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "one limit for all models of a command",
         "tl_reward/cli/options.py",
-        "        with read_alike(sizes):",
+        "        with read_alike([Sizes.of(config) for _, config in found.values()]):",
         "        if True:",
         "tests/analyses/test_reading.py::test_models_of_one_command_read_the_same_pairs",
     ),

@@ -275,13 +275,13 @@ class Silent:
 
     def hooks(self, batch):
         def forgetful(activation, hook):
-            activation * 0
+            _ = activation * 0
 
         return [(Site(0, "mlp_out").hook_name, forgetful)]
 
 
 def forgetful(activation):
-    activation * 0
+    _ = activation * 0
 
 
 def in_place(activation):
@@ -302,7 +302,7 @@ def test_an_edit_that_edits_nothing_is_warned_of_once(tiny, per_token):
     for edit in (intervention(*places, per_token=per_token)(forgetful), Silent()):
         for run in (score, discover, attribute):
             with pytest.warns(UserWarning, match=r"forgetful \(test_from_functions.py:\d+\) edited nothing: it returned None") as warned:
-                run(tiny, PAIRS, interventions=[edit])
+                run(tiny, PAIRS, interventions=cast(Any, [edit]))
             assert len([each for each in warned if "edited nothing" in str(each.message)]) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")

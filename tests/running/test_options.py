@@ -158,13 +158,15 @@ def test_pairs_that_were_encoded_in_another_way_are_refused(tiny: HookedRewardMo
     templated = tiny_reward_model()
     assert templated.tokenizer is not None
     templated.tokenizer.chat_template = "{{ messages }}"
-    for model, pairs, options, says in (
+    cases: tuple[tuple[HookedRewardModel, Any, dict[str, Any], str], ...] = (
         (tiny, encoded, {"max_length": 512}, "max_length 2048, not 512"),
         (tiny, short, {"max_length": 512, "overlong": "left"}, "max_length 500, not 512; with overlong 'drop', not 'left'"),
         (hf, encoded, {}, "the read-out mask, not hf"),
         (tiny, encode_for(hf, PAIRS), {}, "the read-out hf, not mask"),
         (templated, encoded, {}, "the tokenizer of"),
-    ):
+    )
+    run: Callable[..., Any]
+    for model, pairs, options, says in cases:
         for run in (score, discover, attribute):
             with pytest.raises(InputError, match=f"^these EncodedPairs were made with {says}"):
                 run(model, pairs, **options)

@@ -213,11 +213,11 @@ def _check_values(command: Any) -> None:
     """Numbers in their ranges, no option that needs a value without one, and models that may be there, before anything is imported that
     computes."""
     for each in fields(command):
-        value = getattr(command, each.name)
+        value: Any = getattr(command, each.name)
         if is_dataclass(value):
             _check_values(value)
         if each.name in ("model", "models") and value is not None:
-            named((value,) if isinstance(value, str) else value)
+            named([value] if isinstance(value, str) else cast(Sequence[str], value))
         check_range(each.name, value)
         if value == () and each.default not in ((), MISSING):
             raise InputError(f"--{each.name.replace('_', '-')} needs at least one value")

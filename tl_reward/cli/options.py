@@ -115,6 +115,10 @@ class Running:
     def named(self, models: Sequence[str]) -> dict[str, str]:
         """Where each model is, by its label. Says no before any model runs: to a device that is not here, to interventions that do not
         load, to models that cannot be read."""
+        return {name: source for name, (source, _) in self._looked_at(models).items()}
+
+    def _looked_at(self, models: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+        """`named`, with the fields of each model's TransformerLens config."""
         from tl_reward.devices import check_device
         from tl_reward.interventions.from_functions import load_interventions
         from tl_reward.model.checkpoints import check_reward_model, is_adapter
@@ -124,20 +128,16 @@ class Running:
         load_interventions(self.intervention)
         if self.adapter_base and not any(map(is_adapter, found.values())):
             raise InputError(f"--adapter-base is for adapters, and {', '.join(found)} {'is none' if len(found) == 1 else 'are none'}")
-        for source in found.values():
-            check_reward_model(source, base=self._base_of(source))
-        return found
+        return {name: (source, check_reward_model(source, base=self._base_of(source))) for name, source in found.items()}
 
     def models(self, sources: Sequence[str], results: "Results") -> "Iterator[tuple[str, HookedRewardModel]]":
         """Loads one model after another, each with its label, and records them; all are looked at first, and read the same pairs."""
-        from tl_reward.model.checkpoints import sizes_of
         from tl_reward.running.batching import read_alike
         from tl_reward.running.budget import Sizes
 
-        found = self.named(sources)
-        sizes = [Sizes.of(sizes_of(source, base=self._base_of(source))) for source in found.values()] if len(found) > 1 else []
-        with read_alike(sizes):
-            for name, source in found.items():
+        found = self._looked_at(sources)
+        with read_alike([Sizes.of(config) for _, config in found.values()]):
+            for name, (source, _) in found.items():
                 yield name, self.model(source, results)
 
     def model(self, source: str, results: "Results", found: "Results | None" = None, *, other_model: bool = False) -> "HookedRewardModel":

@@ -53,7 +53,7 @@ def check_per_token(model: HookedRewardModel, encoded: EncodedPairs, interventio
 def _rewards(model: HookedRewardModel, made: Sequence[Batch], interventions: Sequence[Any]) -> Float[Tensor, " row"]:
     found: dict[int, float] = {}
     for each in made:
-        batch = each.to(model.cfg.device)
+        batch = each.to(model.W_U.device)
         with torch.inference_mode(), edited(model, batch, interventions):
             rewards = model(batch.tokens, attention_mask=mask_of(batch)).flatten().double().tolist()
         found |= dict(zip(batch.row.tolist(), rewards, strict=True))

@@ -12,7 +12,6 @@ from tl_reward.model.checkpoints.loading import (
     load_reward_model,
     load_unembedding,
     load_with_fresh_head,
-    sizes_of,
 )
 
 __all__ = [
@@ -23,5 +22,4 @@ __all__ = [
     "load_reward_model",
     "load_unembedding",
     "load_with_fresh_head",
-    "sizes_of",
 ]

@@ -102,28 +102,19 @@ def load_unembedding(
 
 
 @quietly()
-def check_reward_model(name_or_path: str | Path, *, base: str | Path | None = None) -> None:
+def check_reward_model(name_or_path: str | Path, *, base: str | Path | None = None) -> dict[str, Any]:
     """Says no before another model is run for an hour: raises InputError where `load_reward_model` would, but for what only the weights
-    tell. It reads configs alone."""
+    tell. It reads configs alone, and gives the fields of the model's TransformerLens config."""
     name = name_of(name_or_path)
     folder = local_folder(name, {})
     adapter = adapter_config(folder, name)
     if adapter is None:
-        check_reward_head(hf_config(folder, name), name)
+        config = hf_config(folder, name)
+        check_reward_head(config, name)
     else:
         base_name = str(base or adapter.base_model_name_or_path)
-        hf_config(local_folder(base_name, {}), base_name)
-
-
-def sizes_of(name_or_path: str | Path, *, base: str | Path | None = None) -> dict[str, Any]:
-    """The fields of a reward model's TransformerLens config, before its weights are loaded. Errors as `check_reward_model`."""
-    name = name_of(name_or_path)
-    folder = local_folder(name, {})
-    adapter = adapter_config(folder, name)
-    if adapter is not None:
-        name = str(base or adapter.base_model_name_or_path)
-        folder = local_folder(name, {})
-    return architectures.lens_config(hf_config(folder, name))
+        config = hf_config(local_folder(base_name, {}), base_name)
+    return architectures.lens_config(config)
 
 
 def is_adapter(name_or_path: str | Path) -> bool:
