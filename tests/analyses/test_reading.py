@@ -133,12 +133,12 @@ def test_attention_scores_count_where_an_edit_is_not_of_each_token(monkeypatch: 
     assert 1300 * budget.bytes_per_token(model, 1300, scores=True) > room // 2
     monkeypatch.setattr(budget, "free_memory", lambda _: room)
     long = [pair(0, "x" * 1500), *PAIRS[1:]]
-    cases: tuple[tuple[Callable[..., Any], dict[str, Any], int], ...] = (
+    cases: list[tuple[Any, dict[str, Any], int]] = [
         (tl_reward.score, {}, 0),
         (tl_reward.score, {"interventions": [whole]}, 1),
-        (lambda *args: tl_reward.sweep(*args, [[], [whole]])[1], {}, 1),
+        (lambda model, pairs: tl_reward.sweep(model, pairs, [[], [whole]])[1], {}, 1),
         (tl_reward.discover, {"interventions": [whole]}, 1),
-    )
+    ]
     for read, given, left_out in cases:
         assert read(model, long, **given).reading.dropped == left_out
 
