@@ -183,7 +183,7 @@ def test_the_base_of_adapters_is_that_of_adapters_alone(folder, tmp_path, capsys
     loaded: list[tuple[str, str | None]] = []
     monkeypatch.setattr(HookedRewardModel, "from_pretrained", lambda source, base, **_: loaded.append((source, base)))
     monkeypatch.setattr("tl_reward.model.checkpoints.is_adapter", lambda source: "adapter" in source)
-    monkeypatch.setattr("tl_reward.model.checkpoints.check_reward_model", lambda *_, **__: None)
+    monkeypatch.setattr("tl_reward.model.checkpoints.check_reward_model", lambda *_, **__: {})
     running = Running(adapter_base=str(tmp_path / "base"))
     for source in (str(folder), "an/adapter"):
         running.load(source)
