@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 import torch
 
+from tl_reward.analyses.ablation_curves import ablate_sets
+from tl_reward.analyses.exact_effects import neuron_effects
 from tl_reward.arguments import RANGES, check_range
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError, as_options
 from tl_reward.interventions.ablations import MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
 from tl_reward.interventions.patches import HeadPatch, Patch, Source, patch_between
 from tl_reward.neurons import NeuronSet
-from tl_reward.running.scoring import score
+from tl_reward.running.scoring import score, sweep
 from tl_reward.sites import Site
 
 ONE = NeuronSet([(0, 1)])
@@ -116,3 +118,29 @@ def test_values_of_another_models_shape_are_refused(tiny):
 def test_a_patch_between_a_model_and_itself(tiny):
     with pytest.raises(InputError, match="a patch between models needs two, got one twice"):
         patch_between(tiny, tiny)
+
+
+def test_neurons_of_another_models_shape_are_refused_before_anything_runs(tiny, monkeypatch):
+    pairs = load_pairs("embedded", split="test", limit=2)
+    narrow, far = NeuronSet.top(torch.rand(2, 3), k=1), NeuronSet.from_mask(torch.ones(1, 48) > 0)
+    monkeypatch.setattr(type(tiny), "forward", None)
+    for neurons, says in (
+        (narrow, "these neurons are of a model with 2 layers of 3, and this one has 2 layers of 48"),
+        (narrow | ONE, "2 layers of 3"),
+        (narrow.matched_random(3, seed=0), "2 layers of 3"),
+        (far, "1 layers of 48"),
+        (NeuronSet([(2, 0)]), "layer must be in [0, 2), got 2"),
+        (NeuronSet([(0, 48)]), "neuron must be in [0, 48), got 48"),
+    ):
+        for run in (
+            lambda neurons: score(tiny, pairs, interventions=[ZeroAblation(neurons)]),
+            lambda neurons: sweep(tiny, pairs, [[], [ScaleAblation(neurons, 2.0)]]),
+            lambda neurons: ablate_sets(tiny, pairs, {"some": neurons}),
+            lambda neurons: neuron_effects(tiny, pairs, neurons),
+        ):
+            with pytest.raises(InputError) as caught:
+                run(neurons)
+            assert says in str(caught.value)
+    with pytest.raises(InputError, match="sets of two models' shapes: one of 2 layers of 3, the other of 1 layers of 48"):
+        _ = narrow & far
+    assert narrow == NeuronSet(narrow.coords) and hash(narrow) == hash(NeuronSet(narrow.coords))

@@ -7,7 +7,7 @@ from .analyses.examples.collect import Examples, collect_examples
 from .analyses.model_patching import ModelPatching, compare_gain_with_exact, gain, patch_models
 from .analyses.pair_patching import PairPatching, patch_pairs
 from .analyses.reward_lens import RewardLens, reward_lens
-from .analyses.tension import Tension
+from .analyses.tension import Tension, tension
 from .data.alignment import Alignment, align
 from .data.pairs import Message, PreferencePair
 from .data.readers import load_pairs, pairs_from, short_name
@@ -142,6 +142,7 @@ __all__ = [
     "stream",
     "summary",
     "sweep",
+    "tension",
     "token_attribution",
     "train",
 ]

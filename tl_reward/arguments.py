@@ -145,7 +145,7 @@ def _wrong(label: str, hint: Any, value: Any) -> str:
     got = f"the class {value.__name__} itself" if isinstance(value, type) else shown(value)
     if getattr(hint, "__name__", None) == "Intervention":
         return f"{label} must have hooks(batch), got {got}; make one of a function with @tl_reward.intervention(site)"
-    return f"{label} must be {_named(hint)}, got {got}"
+    return f"{label} must be {in_words(hint)}, got {got}"
 
 
 _NAMES: Mapping[str, str] = {
@@ -164,17 +164,19 @@ _NAMES: Mapping[str, str] = {
 }
 
 
-def _named(hint: Any) -> str:
+def in_words(hint: Any) -> str:
     """A type in words.
 
-    >>> _named(int | None), _named(Literal["a", "b", "c"]), _named(Literal["a", "b"] | float)
-    ('a whole number or None', 'one of a, b, c', 'one of a, b, or a number')
+    >>> in_words(int | None), in_words(Literal["a", "b", "c"]), in_words(Literal["a", "b"] | float), in_words(tuple[int, ...])
+    ('a whole number or None', 'one of a, b, c', 'one of a, b, or a number', 'a whole number, or several')
     """
     origin = get_origin(hint)
+    if origin is tuple:
+        return f"{in_words(get_args(hint)[0])}, or several"
     if origin is Literal:
         return f"one of {', '.join(map(str, get_args(hint)))}"
     if origin in (Union, types.UnionType):
-        parts = [_named(each) for each in get_args(hint)]
+        parts = [in_words(each) for each in get_args(hint)]
         return f"{', '.join(parts[:-1])}{',' if parts[0].startswith('one of') else ''} or {parts[-1]}"
     if hasattr(hint, "array_type"):
         return f"a {hint.array_type.__name__.lower()}"

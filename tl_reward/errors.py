@@ -31,6 +31,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(words in str(error) for words in said)
 
 
+class Lacking(InputError):
+    """A run has no entry of a section, such as "discovery", that is needed."""
+
+    def __init__(self, message: str, section: str) -> None:
+        super().__init__(message)
+        self.section = section
+
+
 class UnknownOption(InputError, TypeError):
     """A keyword that a function does not take. It is a `TypeError` too, as Python's own is for such a call."""
 

@@ -1,7 +1,7 @@
 """Sets of neurons: which ones, as data that can be combined, drawn at random, and written down."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -18,19 +18,25 @@ from tl_reward.errors import InputError, shown
 class NeuronSet:
     """A set of MLP neurons, as (layer, neuron) pairs, or of attention heads, as (layer, head); sorted and unique.
 
+    One that is made of scores or of a mask keeps their shape, and is refused where a model has another. What two sets make together has the
+    shape of both. Sets are equal whatever their shapes.
+
     >>> a, b = NeuronSet([(0, 1), (1, 4)]), NeuronSet([(1, 4), (2, 0)])
     >>> (a & b).coords, (a - b).coords, len(a | b)
     (((1, 4),), ((0, 1),), 3)
     """
 
     coords: tuple[tuple[int, int], ...] = ()
+    shape: tuple[int, int] | None = field(default=None, compare=False, repr=False)
 
-    def __init__(self, coords: Iterable[tuple[int, int]] | Tensor | np.ndarray = ()) -> None:
+    def __init__(self, coords: Iterable[tuple[int, int]] | Tensor | np.ndarray = (), *, shape: tuple[int, int] | None = None) -> None:
+        """`shape`: how many layers the model has, and how many neurons in each; None where that is not known."""
         unique = sorted({*_whole(coords)})
         negative = [coord for coord in unique if min(coord) < 0]
         if negative:
             raise InputError(f"layers and neurons must be at least 0, got {negative[0]}")
         object.__setattr__(self, "coords", tuple(unique))
+        object.__setattr__(self, "shape", shape)
 
     def __len__(self) -> int:
         return len(self.coords)
@@ -47,13 +53,31 @@ class NeuronSet:
         return f"<b>{len(self):,} neurons in {len(self.by_layer())} layers</b><br>{named}{more}"
 
     def __or__(self, other: "NeuronSet") -> "NeuronSet":
-        return NeuronSet({*self.coords, *other.coords})
+        return NeuronSet({*self.coords, *other.coords}, shape=self._shape_with(other))
 
     def __and__(self, other: "NeuronSet") -> "NeuronSet":
-        return NeuronSet(set(self.coords) & set(other.coords))
+        return NeuronSet(set(self.coords) & set(other.coords), shape=self._shape_with(other))
 
     def __sub__(self, other: "NeuronSet") -> "NeuronSet":
-        return NeuronSet(set(self.coords) - set(other.coords))
+        return NeuronSet(set(self.coords) - set(other.coords), shape=self._shape_with(other))
+
+    def _shape_with(self, other: "NeuronSet") -> tuple[int, int] | None:
+        if None not in (self.shape, other.shape) and self.shape != other.shape:
+            raise InputError(
+                f"sets of two models' shapes: one of {_shape_in_words(self.shape)}, the other of {_shape_in_words(other.shape)}"
+            )
+        return self.shape or other.shape
+
+    def check_fits(self, n_layers: int, d_mlp: int) -> None:
+        """Raises InputError for a set of another shape, and for a layer or neuron that a model of this shape does not have."""
+        if self.shape not in (None, (n_layers, d_mlp)):
+            got = f"{_shape_in_words(self.shape)}, and this one has {_shape_in_words((n_layers, d_mlp))}"
+            raise InputError(f"these neurons are of a model with {got}")
+        for layer, neuron in self.coords:
+            if layer >= n_layers:
+                raise InputError(f"layer must be in [0, {n_layers}), got {layer}")
+            if neuron >= d_mlp:
+                raise InputError(f"neuron must be in [0, {d_mlp}), got {neuron}")
 
     def by_layer(self) -> Mapping[int, Int[Tensor, " neuron"]]:
         """The neurons of each layer that has any."""
@@ -68,24 +92,17 @@ class NeuronSet:
         return {layer: torch.tensor(neurons) for layer, neurons in layers.items()}
 
     def mask(self, n_layers: int, d_mlp: int) -> Bool[Tensor, "layer neuron"]:
-        """True where a neuron is in the set.
-
-        Raises:
-            InputError: a layer or neuron that a model of this shape does not have.
-        """
+        """True where a neuron is in the set. Raises InputError as `check_fits`."""
+        self.check_fits(n_layers, d_mlp)
         result = torch.zeros(n_layers, d_mlp, dtype=torch.bool)
-        for layer, neuron in self.coords:
-            if layer >= n_layers:
-                raise InputError(f"layer must be in [0, {n_layers}), got {layer}")
-            if neuron >= d_mlp:
-                raise InputError(f"neuron must be in [0, {d_mlp}), got {neuron}")
-            result[layer, neuron] = True
+        for layer, neurons in self.by_layer().items():
+            result[layer, neurons] = True
         return result
 
     @classmethod
     def from_mask(cls, mask: Bool[Tensor, "layer neuron"]) -> "NeuronSet":
         """The neurons at which a mask is true."""
-        return cls((layer, neuron) for layer, neuron in mask.nonzero().tolist())
+        return cls(((layer, neuron) for layer, neuron in mask.nonzero().tolist()), shape=_shape_of(mask))
 
     @classmethod
     def top(cls, score: Float[Tensor, "layer neuron"], *, k: int | None = None, fraction: float | None = None) -> "NeuronSet":
@@ -113,7 +130,7 @@ class NeuronSet:
             raise InputError(f"{int((~flat.isfinite()).sum())} of {len(flat)} scores are not finite")
         order = torch.sort(flat, descending=True, stable=True).indices[:k]
         width = score.shape[1]
-        return cls((int(i) // width, int(i) % width) for i in order)
+        return cls(((int(i) // width, int(i) % width) for i in order), shape=_shape_of(score))
 
     def matched_random(self, d_mlp: int, *, seed: int) -> "NeuronSet":
         """As many neurons of each layer, drawn without replacement from those outside the set; of an empty set, none.
@@ -135,7 +152,7 @@ class NeuronSet:
                 )
             drawn = pool[torch.randperm(len(pool), generator=generator)[: len(neurons)]]
             coords += [(layer, neuron) for neuron in drawn.tolist()]
-        return NeuronSet(coords)
+        return NeuronSet(coords, shape=self.shape)
 
     @classmethod
     def parse(cls, names: Iterable[str]) -> "NeuronSet":
@@ -161,6 +178,16 @@ class NeuronSet:
         if not isinstance(value, (list, tuple)):
             raise InputError(f"neurons must be a list of [layer, neuron], got {type(value).__name__}")
         return cls((layer, neuron) for layer, neuron in value)
+
+
+def _shape_of(values: Tensor) -> tuple[int, int]:
+    layers, units = values.shape
+    return int(layers), int(units)
+
+
+def _shape_in_words(shape: tuple[int, int] | None) -> str:
+    layers, units = shape or ("?", "?")
+    return f"{layers} layers of {units}"
 
 
 def check_fraction(fraction: float) -> None:

@@ -1,6 +1,7 @@
 """No analysis leaves out a pair without a word: its result says how many, and why; so do the run that keeps it, and its table."""
 
 import inspect
+import json
 from collections.abc import Callable
 from io import StringIO
 from typing import Any, get_type_hints
@@ -10,14 +11,17 @@ import torch
 from rich.console import Console
 
 import tl_reward
+from tl_reward.cli import main
 from tl_reward.data.pairs import Message, PreferencePair
 from tl_reward.data.reading import Reading
+from tl_reward.interventions.from_functions import intervention
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.model.tiny import tiny_reward_model
+from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.sections import Sections
 from tl_reward.running import batching, budget
 from tl_reward.running.batching import encode_for
+from tl_reward.sites import Site
 
 LIMIT = 40
 OBJECTIVES = ("helpful", "harmless")
@@ -52,6 +56,7 @@ ANALYSES: dict[str, dict[str, Any] | None] = {
     "set_effects": {"sets": {"some": NEURONS}},
     "stream": None,
     "sweep": {"conditions": [()]},
+    "tension": {},
 }
 
 
@@ -74,12 +79,6 @@ def test_result_says_what_was_left_out(name: str, tiny: HookedRewardModel):
     function: Callable[..., Any] = getattr(tl_reward, name)
     found = function(tiny, pairs=PAIRS, max_length=LIMIT, **ANALYSES[name] or {})
     assert (found[0] if name == "sweep" else found).reading == READING
-
-
-def test_tension_adds_up_both_objectives(tiny: HookedRewardModel):
-    from tl_reward.analyses.tension import tension
-
-    assert tension(tiny, PAIRS, max_length=LIMIT).reading == READING
 
 
 def test_every_section_of_results_says_it():
@@ -125,6 +124,50 @@ def test_where_the_context_does_not_fit_the_limit_is_what_does(monkeypatch: pyte
     # It is found once for a model: free memory varies, and all analyses are to read the same pairs.
     monkeypatch.setattr(batching, "longest_that_fits", lambda *_, **__: 2048)
     assert encode_for(model, [pair(0, "x" * 1500), *PAIRS[1:]]).reading.left_out == left_out
+
+
+def test_attention_scores_count_where_an_edit_is_not_of_each_token(monkeypatch: pytest.MonkeyPatch):
+    model = tiny_reward_model()
+    whole = intervention(Site(0, "mlp_out"))(lambda activation: activation)
+    room = 2 * 2048 * budget.bytes_per_token(model, 2048)
+    assert 1300 * budget.bytes_per_token(model, 1300, scores=True) > room // 2
+    monkeypatch.setattr(budget, "free_memory", lambda _: room)
+    long = [pair(0, "x" * 1500), *PAIRS[1:]]
+    cases: list[tuple[Any, dict[str, Any], int]] = [
+        (tl_reward.score, {}, 0),
+        (tl_reward.score, {"interventions": [whole]}, 1),
+        (lambda model, pairs: tl_reward.sweep(model, pairs, [[], [whole]])[1], {}, 1),
+        (tl_reward.discover, {"interventions": [whole]}, 1),
+    ]
+    for read, given, left_out in cases:
+        assert read(model, long, **given).reading.dropped == left_out
+
+
+def test_models_of_one_command_read_the_same_pairs(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    for name, context in (("long", 2048), ("short", 1100)):
+        tiny_hf_model().save_pretrained(tmp_path / name)
+        byte_tokenizer().save_pretrained(tmp_path / name)
+        config = json.loads((tmp_path / name / "config.json").read_text())
+        (tmp_path / name / "config.json").write_text(json.dumps(config | {"max_position_embeddings": context}))
+    rows = [{"prompt": f"Hi {i}", "chosen": "x" * length, "rejected": "no"} for i, length in enumerate((5, 6, 1300))]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    given = ["--pairs", str(tmp_path / "pairs.jsonl"), "--device", "cpu", "--out"]
+
+    def left_out(*models: str) -> list[dict[str, int]]:
+        out = str(tmp_path / "-".join(["run", *models]))
+        main(["score", *(str(tmp_path / model) for model in models), *given, out])
+        return [entry["reading"]["left_out"] for entry in tl_reward.Results.load(out).section("scores").values() if "reading" in entry]
+
+    assert left_out("long") == [{}]
+    assert left_out("long", "short") == [
+        {"longer than 1,100 tokens (the shortest context of the models)": 1},
+        {"longer than 1,100 tokens (the model's context)": 1},
+    ]
+    (tmp_path / "short" / "config.json").write_text((tmp_path / "long" / "config.json").read_text())
+    rooms = iter([2**40, 1])  # the first model is loaded while there is room, the second when there is none
+    monkeypatch.setattr(batching, "longest_that_fits", lambda *_, **__: 2048 if next(rooms) > 1 else 1024)
+    assert left_out("short", "long") == [{}, {}]
+    capsys.readouterr()
 
 
 def test_readings_add_up():

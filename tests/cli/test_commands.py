@@ -1,5 +1,7 @@
 """What commands refuse before they work, and keep when they are cut short."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +9,11 @@ import pytest
 import torch
 
 from tl_reward.cli import main
-from tl_reward.cli.options import Output
+from tl_reward.cli.options import Output, Running
 from tl_reward.data.readers import load_pairs
 from tl_reward.devices import check_device
 from tl_reward.errors import InputError
+from tl_reward.model import checkpoints
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 from tl_reward.results.record_neurons import record_scores
@@ -172,3 +175,51 @@ def test_the_state_of_examples_goes_once_their_run_is_written(inside: bool, tmp_
         main(["examples", "nosuch", "--neurons", "0.1", "--out", str(run)])
     assert "exists; choose another folder" in capsys.readouterr().err
     assert not state.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["scroe"], "no command 'scroe'; did you mean score?"),
+        (["score", "helpful", "--overlog", "drop"], "score has no option --overlog; did you mean --overlong?"),
+        (["score", "helpful", "--limit", "four"], "--limit must be a whole number or None, got 'four'"),
+        (["ablate", "helpful", "--ranking", "r", "--fractions=0.1", "lots"], "--fractions must be a number, or several, got"),
+        (["score", "helpfull"], "no model 'helpfull': no such folder here; did you mean helpful?"),
+        (["score"], "at least one model is needed"),
+        (["score", "helpful", "helpful"], "models must have different names"),
+    ],
+)
+def test_names_and_values_are_refused_without_torch(arguments: list[str], says: str):
+    script = f"import sys; from tl_reward.cli import main\ntry: main({[*arguments, '--out', 'x']})\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and says in done.stderr and len(done.stderr.splitlines()) == 1 and done.stdout == "False\n"
+
+
+def test_the_base_of_adapters_is_that_of_adapters_alone(folder, tmp_path, capsys, monkeypatch):
+    loaded: list[tuple[str, str | None]] = []
+    monkeypatch.setattr(HookedRewardModel, "from_pretrained", lambda source, base, **_: loaded.append((source, base)))
+    monkeypatch.setattr("tl_reward.model.checkpoints.is_adapter", lambda source: "adapter" in source)
+    monkeypatch.setattr("tl_reward.model.checkpoints.check_reward_model", lambda *_, **__: {})
+    running = Running(adapter_base=str(tmp_path / "base"))
+    for source in (str(folder), "an/adapter"):
+        running.load(source)
+    assert loaded == [(str(folder), None), ("an/adapter", str(tmp_path / "base"))]
+    assert list(running.named([str(folder), "an/adapter"])) == ["good", "adapter"]
+    with pytest.raises(InputError, match="--adapter-base is for adapters, and good is none"):
+        running.named([str(folder)])
+    assert "--adapter-base is for adapters" in line_of(capsys, "score", folder, "--adapter-base", "x", "--out", tmp_path / "out")
+
+
+def test_a_model_is_looked_at_once(folder, tmp_path, capsys, monkeypatch):
+    looked = []
+    check = checkpoints.check_reward_model
+    monkeypatch.setattr(checkpoints, "check_reward_model", lambda *given, **options: looked.append(given) or check(*given, **options))
+    assert main(["effects", str(folder), "--neurons", "0.1", "--device", "cpu", "--limit", "2", "--out", str(tmp_path / "out")]) == 0
+    assert len(looked) == 1
+    capsys.readouterr()
+
+
+def test_a_limit_that_leaves_one_objective_is_refused_before_a_model_is_loaded(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(HookedRewardModel, "from_pretrained", None)
+    said = line_of(capsys, "tension", folder, "--limit", "10", "--out", tmp_path / "out")
+    assert "got 10 pairs of helpful (a limit keeps the first rows of a file, which may be of one objective: give a larger one" in said

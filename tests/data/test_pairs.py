@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 from statistics import mean
@@ -371,3 +372,44 @@ def test_an_id_that_is_a_best_of_n_row_too_is_refused():
     with pytest.raises(InputError, match="'1' is the id of a pair and of a best-of-n row"):
         check_unique_ids([*rows, *alone], "pairs")
     check_unique_ids(rows, "pairs")
+
+
+@pytest.mark.parametrize(
+    ("filters", "says"),
+    [
+        ({"split": "tset"}, r"no split 'tset'; it has test, train; did you mean test\?$"),
+        ({"objective": "harmless"}, r"no harmless pairs; it has helpful$"),
+        ({"objective": "harmless", "split": "test"}, "no harmless pairs; it has helpful$"),
+    ],
+)
+def test_a_label_that_no_row_has_is_not_given_to_those_that_name_none(filters: dict, says: str, tmp_path: Path):
+    labels = [{"objective": "helpful", "split": "train"}, {"objective": "helpful", "split": "test"}, {}, {"split": None, "objective": None}]
+    file = write(tmp_path / "pairs.jsonl", [row(i, **label) for i, label in enumerate(labels)])
+    with pytest.raises(InputError, match=says):
+        load_pairs(file, **filters)
+
+
+def test_a_label_that_is_given_to_rows_without_one_is_said(tmp_path: Path):
+    file = write(tmp_path / "pairs.jsonl", [row(i) for i in range(3)])
+    said = r"3 rows name no split, and are taken for 'mine'; 3 pairs name no objective, and are taken for 'helpful'$"
+    with pytest.warns(UserWarning, match=said):
+        assert {pair.objective for pair in load_pairs(file, split="mine", objective="helpful")} == {"helpful"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_pairs(file)
+        load_pairs("embedded", split="test", objective="helpful")
+    with pytest.warns(UserWarning, match="both splits, find and test, are read: split= chooses one"):
+        assert len(load_pairs("embedded")) == 168
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("", r'^pairs are read from a file, a hub id such as Anthropic/hh-rlhf, or "embedded"; got \'\'$'),
+        ("embeded", r"^embeded: no such file; did you mean embedded\?$"),
+        ("nosuch.jsonl", r"^nosuch.jsonl: no such file$"),
+    ],
+)
+def test_what_is_no_source(source: str, says: str):
+    with pytest.raises(InputError, match=says):
+        load_pairs(source)

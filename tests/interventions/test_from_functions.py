@@ -1,6 +1,7 @@
 """Users' own interventions: functions, names on the command line, edits of everything a model is asked, and mistakes in them."""
 
 import textwrap
+import warnings
 from typing import Any, cast
 
 import pytest
@@ -267,3 +268,68 @@ def test_names_that_are_none(folder, name, says, capsys):
     with pytest.raises(SystemExit):
         main(["score", "model", "--device", "cpu", "--limit", "2", "--intervention", name, "--out", "run"])
     assert says[:20] in capsys.readouterr().err
+
+
+class Silent:
+    """Hooks of a class, made anew for every batch; the function forgets its return."""
+
+    def hooks(self, batch):
+        def forgetful(activation, hook):
+            _ = activation * 0
+
+        return [(Site(0, "mlp_out").hook_name, forgetful)]
+
+
+def forgetful(activation):
+    _ = activation * 0
+
+
+def in_place(activation):
+    activation.data[:] = 0
+
+
+def at_one_place(activation, hook):
+    return activation * 0 if hook.name.startswith("blocks.1") else None
+
+
+def looks_on(activation):
+    return activation
+
+
+@pytest.mark.parametrize("per_token", [True, False])
+def test_an_edit_that_edits_nothing_is_warned_of_once(tiny, per_token):
+    places = Site(0, "mlp_out"), Site(1, "mlp_out")
+    for edit in (intervention(*places, per_token=per_token)(forgetful), Silent()):
+        for run in (score, discover, attribute):
+            with pytest.warns(UserWarning, match=r"forgetful \(test_from_functions.py:\d+\) edited nothing: it returned None") as warned:
+                run(tiny, PAIRS, interventions=cast(Any, [edit]))
+            assert len([each for each in warned if "edited nothing" in str(each.message)]) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for function in (in_place, at_one_place, looks_on):
+            score(tiny, PAIRS, interventions=[intervention(*places, per_token=per_token)(function)])
+
+
+@pytest.mark.parametrize("edit", [lambda a: a - a.mean(1, keepdim=True), lambda a: a * (torch.arange(a.shape[1]) < 20)[None, :, None]])
+def test_a_promise_of_each_token_that_is_none_is_refused(edit):
+    model = tiny_reward_model()
+    wrong = intervention(Site(0, "resid_mid"), per_token=True)(edit)
+    for run in (
+        lambda: score(model, PAIRS, interventions=[wrong]),
+        lambda: sweep(model, PAIRS, [[], [wrong]]),
+        lambda: discover(model, PAIRS, interventions=[wrong]),
+        lambda: attribute(model, PAIRS, interventions=[wrong]),
+    ):
+        with pytest.raises(InputError, match=r"^<lambda> \(test_from_functions.py:\d+\) says per_token=True, and what it does to a token"):
+            run()
+    assert score(model, PAIRS, interventions=[intervention(Site(0, "resid_mid"))(edit)]).chosen.shape == (4,)
+
+
+@pytest.mark.parametrize("where", ["readout", "response", "all"])
+def test_a_promise_that_is_kept_is_tried_once_for_a_model(where):
+    model, calls = tiny_reward_model(), []
+    edit = intervention(Site(1, "mlp_post"), where=where, per_token=True)(lambda a: calls.append(a.shape) or a / 2)
+    score(model, PAIRS, interventions=[edit])
+    first = len(calls)
+    score(model, PAIRS, interventions=[edit])
+    assert 0 < len(calls) - first == first - 3

@@ -1,7 +1,7 @@
 """What a model is given: TransformerLens' options are taken or refused, and the reward is read where it was asked for."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -9,9 +9,10 @@ from transformers import AutoModelForSequenceClassification, GPTNeoXConfig
 
 from tl_reward.data.pairs import PreferencePair, pairs_of_row
 from tl_reward.errors import InputError, UnknownOption, check_keywords
-from tl_reward.model.inputs import check_tokenizer
+from tl_reward.model.checkpoints.folders import name_of
+from tl_reward.model.inputs import check_tokenizer, tokenise
 from tl_reward.model.reward_model import HookedRewardModel, load
-from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
+from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
 from tl_reward.running.batching import encode_for
 from tl_reward.running.scoring import score
 
@@ -121,7 +122,7 @@ def folder(tmp_path_factory) -> Path:
         (lambda f: LOAD(f, revision="v2"), "revision.*is a folder on this machine"),
         (lambda f: LOAD("helpful", revision="v2"), "revision"),
         (lambda f: LOAD(f, base="x"), "base is for adapters"),
-        (lambda f: LOAD(f, readout="last"), "mask or hf"),
+        (lambda f: LOAD(f, readout="last"), "readout must be one of mask, hf"),
     ],
 )
 def test_options_that_loading_does_not_know_are_refused(folder, call, message):
@@ -180,3 +181,39 @@ def test_an_odd_number_of_rotary_dimensions_is_refused():
     assert dict(config.rope_parameters or {})["partial_rotary_factor"] == 0.25
     with pytest.raises(InputError, match="3 rotary dimensions"):
         HookedRewardModel.from_hf(AutoModelForSequenceClassification.from_config(config))
+
+
+def test_a_residual_stream_is_read_where_its_tokens_say():
+    model = HookedRewardModel.from_hf(tiny_hf_model(), byte_tokenizer(), readout="hf")
+    tokens = torch.tensor([[5, 6, 7, 0, 0], [5, 6, 7, 8, 9]])
+    mask = torch.ones_like(tokens)
+    expected = model(tokens, attention_mask=mask)
+    residual = model(tokens, None, attention_mask=mask, stop_at_layer=1)
+    assert torch.equal(model(residual, attention_mask=mask, start_at_layer=1, tokens=tokens), expected)
+    for given in ({}, {"tokens": tokens[:, :2]}):
+        with pytest.raises(InputError, match=r"a residual stream does not show: give tokens= beside it, \[2, 5\]"):
+            model(residual, attention_mask=mask, start_at_layer=1, **given)
+    model.readout = "mask"
+    assert not torch.equal(model(residual, attention_mask=mask, start_at_layer=1), expected)
+
+
+def test_where_the_reward_is_read_is_one_of_two():
+    model = tiny_reward_model()
+    assert model.readout == "mask"
+    for wrong in ("HF", "last"):
+        with pytest.raises(InputError, match=r"^readout must be one of mask, hf, got"):
+            model.readout = cast(Any, wrong)
+        with pytest.raises(InputError, match=r"^readout must be one of mask, hf, got"):
+            HookedRewardModel.from_hf(tiny_hf_model(), readout=cast(Any, wrong))
+    assert model.readout == "mask"
+
+
+@pytest.mark.parametrize("given", [5, None, b"x", {"a": 1}])
+def test_what_is_no_model_and_no_text(tiny, given):
+    # The checker of types that the tests run under is first at the functions that users call.
+    with pytest.raises(InputError, match=r"^name_or_path must be text or a Path, got"):
+        name_of(given)
+    with pytest.raises(InputError, match=r"^the model must be given a text, a list of texts, or a tensor of tokens, got"):
+        tokenise(given, tiny.tokenizer, tiny.cfg, None)
+    with pytest.raises(InputError, match=r"^a model is a folder, a hub id, or embedded \(helpful, harmless, mixed\); got ''$"):
+        load("")

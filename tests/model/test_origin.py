@@ -1,5 +1,6 @@
 """A model is known by its weights, not by the name of its folder."""
 
+import copy
 import hashlib
 import json
 import shutil
@@ -93,3 +94,50 @@ def test_an_adapter_is_its_own_files_its_scale_and_its_bases(tmp_path):
     ]
     assert len({origin.weights for origin in found}) == 3
     assert load(tmp_path / "adapter", base=tmp_path / "base0", device="cpu").origin == found[0]
+
+
+def rebind(model: HookedRewardModel) -> None:
+    model.blocks[0].mlp.W_out = torch.nn.Parameter(model.blocks[0].mlp.W_out * 2)
+
+
+def one_number(model: HookedRewardModel) -> None:
+    model.blocks[1].attn.W_Q.data[0, 0, 0] += 1e-3
+
+
+def one_neuron(model: HookedRewardModel) -> None:
+    with torch.no_grad():
+        model.blocks[0].mlp.W_out[3] = 0
+
+
+def head(model: HookedRewardModel) -> None:
+    model.W_U.data.neg_()
+
+
+@pytest.mark.parametrize("edit", [rebind, one_number, one_neuron, head])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_weights_edited_in_memory_are_not_those_of_the_files(folder, edit, dtype):
+    model = load(folder, device="cpu", dtype=dtype)
+    before = model.origin
+    assert not before.edited and "edited" not in before.to_json()
+    edit(model)
+    after = model.origin
+    assert after.edited and after.to_json()["edited"] is True and after.weights != before.weights and after.path == before.path
+    assert model.origin == after
+
+
+def test_moving_running_and_copying_a_model_edits_nothing(folder):
+    model = load(folder, device="cpu")
+    model(torch.ones(1, 1500, dtype=torch.long))  # rotary tables grow
+    before = model.origin
+    assert not before.edited and copy.deepcopy(model).origin == before
+    copied = copy.deepcopy(model)
+    head(copied)
+    assert copied.origin.edited and not model.origin.edited
+    assert not model.to(torch.float64).origin.edited
+
+
+def test_a_model_in_memory_that_is_edited_is_another_one():
+    model = tiny_reward_model()
+    before = model.origin
+    head(model)
+    assert model.origin.weights != before.weights and not model.origin.edited

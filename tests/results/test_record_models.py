@@ -4,10 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from tl_reward.analyses.tension import tension
 from tl_reward.cli import main
-from tl_reward.errors import InputError
+from tl_reward.data.readers import load_pairs
+from tl_reward.errors import InputError, Lacking
+from tl_reward.model.reward_model import load
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
+from tl_reward.results.record_edits import sets_of
 from tl_reward.results.record_models import check_model, record_model
+from tl_reward.results.record_neurons import record_tension
 from tl_reward.results.store import Results
 
 ONE, OTHER = tiny_reward_model(seed=0), tiny_reward_model(seed=1)
@@ -109,3 +114,29 @@ def test_one_model_read_at_two_places_is_two():
     other.readout = "hf"
     with pytest.raises(InputError, match=r"\(readout differ\)"):
         record_model(results, "m", other)
+
+
+def test_what_was_found_in_files_is_not_used_for_what_was_made_of_them_in_memory(tmp_path: Path):
+    tiny_hf_model().save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    results, model = Results(), load(tmp_path, device="cpu")
+    record_model(results, "m", model)
+    model.W_U.data.mul_(2)
+    with pytest.raises(InputError, match=r"edited in memory \(llama, .* here \(weights differ\)"):
+        check_model(results, "m", model)
+
+
+def test_the_sets_of_a_run_with_two_sites_are_those_of_the_site_that_is_asked_for(tiny):
+    pairs = [pair for name in ("helpful", "harmless") for pair in load_pairs("embedded", split="find", objective=name, limit=3)]
+    runs = []
+    for site in ("mlp_post", "attn_z"):
+        runs.append(Results())
+        record_tension(runs[-1], "m", "d", tension(tiny, pairs, site=site), fraction=0.25)
+    merged = Results.merge(runs)
+    for site, run in zip(("mlp_post", "attn_z"), runs, strict=True):
+        found = sets_of(merged, "m", site)
+        assert found.entry["site"] == site and found.sets == sets_of(run, "m").sets
+    with pytest.raises(InputError, match=r"^one tension of m is needed; the run has 2, at mlp_post, attn_z: say which site$"):
+        sets_of(merged, "m")
+    with pytest.raises(Lacking, match=r"^one tension of m at mlp_gate is needed; the run has"):
+        sets_of(merged, "m", "mlp_gate")

@@ -18,7 +18,7 @@ import torch
 from tl_reward.analyses.discovery import discover
 from tl_reward.data.pairs import PreferencePair, data_hash, parse_transcript
 from tl_reward.data.readers import load_pairs
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, Lacking
 from tl_reward.interventions.from_functions import intervention
 from tl_reward.measures.json_types import EstimateJson
 from tl_reward.results import store
@@ -508,3 +508,23 @@ def test_what_is_no_json_in_the_provenance_does_not_lose_a_run(tmp_path, capsys)
         results.provenance["config"] = {"out": tmp_path}
     (kept,) = tmp_path.glob("run-rescued-*")
     assert Results.load(kept).provenance["seed"] == 3
+
+
+def test_two_runs_that_hold_one_entry_are_named(tmp_path: Path):
+    runs = [Results(), Results(), Results()]
+    for run in runs[1:]:
+        run.add("study", "a", {"model": ["a"], "edits": []})
+    with pytest.raises(InputError, match=r"^two runs hold study of a: run 2 and run 3; leave one out$"):
+        Results.merge(runs)
+    loaded = [Results.load(run.save(tmp_path / name)) for run, name in zip(runs[1:], ("one", "two"), strict=True)]
+    with pytest.raises(InputError, match=r"^two runs hold study of a: \S*one and \S*two; leave one out$"):
+        Results.merge(loaded)
+
+
+def test_what_a_run_lacks_is_named_by_its_section():
+    for lack in (lambda run: run.section("discovery"), lambda run: run.entry("study", "b")):
+        run = Results()
+        run.add("study", "a", {"model": ["a"], "edits": []})
+        with pytest.raises(Lacking) as caught:
+            lack(run)
+        assert caught.value.section in ("discovery", "study")

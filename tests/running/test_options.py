@@ -11,9 +11,13 @@ import pytest
 import torch
 
 import tl_reward
+from tl_reward.analyses.attribution import attribute
+from tl_reward.analyses.discovery import discover
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError, UnknownOption
 from tl_reward.interventions.ablations import ZeroAblation
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.batching import encode_for
 from tl_reward.running.options import RunOptions, checked
@@ -151,3 +155,26 @@ def test_numbers_of_numpy_pass():
 def test_the_signature_stays():
     assert list(inspect.signature(score).parameters) == ["model", "pairs", "progress", "options"]
     assert RunOptions.__annotations__.keys() == {"interventions", "max_tokens", "max_memory_gb", "max_length", "overlong", "on_bad"}
+
+
+def test_pairs_that_were_encoded_in_another_way_are_refused(tiny: HookedRewardModel):
+    encoded, short = encode_for(tiny, PAIRS), encode_for(tiny, PAIRS, max_length=500)
+    hf = tiny_reward_model()
+    hf.readout = "hf"
+    templated = tiny_reward_model()
+    assert templated.tokenizer is not None
+    templated.tokenizer.chat_template = "{{ messages }}"
+    cases: tuple[tuple[HookedRewardModel, Any, dict[str, Any], str], ...] = (
+        (tiny, encoded, {"max_length": 512}, "max_length 2048, not 512"),
+        (tiny, short, {"max_length": 512, "overlong": "left"}, "max_length 500, not 512; with overlong 'drop', not 'left'"),
+        (hf, encoded, {}, "the read-out mask, not hf"),
+        (tiny, encode_for(hf, PAIRS), {}, "the read-out hf, not mask"),
+        (templated, encoded, {}, "the tokenizer of"),
+    )
+    run: Callable[..., Any]
+    for model, pairs, options, says in cases:
+        for run in (score, discover, attribute):
+            with pytest.raises(InputError, match=f"^these EncodedPairs were made with {says}"):
+                run(model, pairs, **options)
+    assert score(tiny, short, max_length=500).chosen.tolist() == score(tiny, PAIRS).chosen.tolist()
+    assert score(tiny_reward_model(), encoded.apart()).chosen.tolist() == pytest.approx(score(tiny, PAIRS).chosen.tolist(), abs=1e-5)

@@ -61,7 +61,9 @@ def test_no_hook_stays_behind_after_an_exception(tiny):
     assert score(tiny, PAIRS).chosen == pytest.approx(clean)
 
 
-@pytest.mark.parametrize(("neurons", "message"), [([(9, 0)], r"layers are \[0, 2\)"), ([(0, 48)], r"neuron must be in \[0, 48\), got 48")])
+@pytest.mark.parametrize(
+    ("neurons", "message"), [([(9, 0)], r"layer must be in \[0, 2\), got 9"), ([(0, 48)], r"neuron must be in \[0, 48\), got 48")]
+)
 def test_neurons_out_of_range_are_refused_and_leave_no_hook(tiny, neurons, message):
     with pytest.raises(InputError, match=message):
         score(tiny, PAIRS, interventions=[ZeroAblation(NeuronSet(neurons))])

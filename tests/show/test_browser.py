@@ -9,6 +9,7 @@ import torch
 from helpers.browser import browser, click_at, opened, scroll_through
 from helpers.page_runs import NAMES, TEXTS, random_run, tiny_run
 
+from tl_reward.data.reading import Reading
 from tl_reward.show.neuron_columns import columns_of
 from tl_reward.show.page import document as page_module
 from tl_reward.show.page import write_page
@@ -297,3 +298,14 @@ def test_a_million_neurons_open(chromium, tmp_path, monkeypatch, whole):
         page.fill("#search", "79.17919")
         page.press("#search", "Enter")
         page.wait_for_selector('#neuron[data-shown="79.17919"]')
+
+
+def test_what_was_left_out_is_on_the_page(chromium, tmp_path):
+    run = random_run(2, 20, models=("plain",), shown=3)
+    reading = Reading(45, {"longer than 1,024 tokens (<b>max_length</b>)": 36}, {"read as equal": 1})
+    run.section("discovery")["plain"]["reading"] = reading.to_json()
+    with opened(chromium, write_page(run, tmp_path / "page.html").as_uri()) as page:
+        said = page.locator("#notes li").all_inner_texts()
+    assert said == [
+        "discovery of plain: 36 of 45 pairs left out: 36 longer than 1,024 tokens (<b>max_length</b>). Of the 9 read: 1 read as equal."
+    ]

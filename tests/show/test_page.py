@@ -10,10 +10,17 @@ import plotly.graph_objects as go
 import pytest
 from helpers.page_runs import TEXTS, block, document, random_run, tiny_run
 
+from tl_reward.analyses.discovery import discover
+from tl_reward.data.readers import load_pairs
+from tl_reward.data.reading import in_words
 from tl_reward.errors import InputError
+from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.results.disk.folder import check_run_folder
+from tl_reward.results.record_neurons import record_discovery
 from tl_reward.results.store import Results
+from tl_reward.running.batching import encode_for
 from tl_reward.show.neuron_columns import columns_of
+from tl_reward.show.notes import notes_of
 from tl_reward.show.page import build_page, write_page
 from tl_reward.show.page.blocks import ASSETS, halves
 
@@ -135,3 +142,15 @@ assert not {{"transformer_lens", "transformers", "tl_reward.model.reward_model"}
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_page_says_which_pairs_were_left_out_and_why():
+    results, pairs = Results(), load_pairs("embedded", split="test", limit=6)
+    shorter = sorted(len(row.ids) for row in encode_for(tiny_reward_model(), pairs).rows)[8]
+    found = discover(tiny_reward_model(), pairs, max_length=shorter)
+    record_discovery(results, HOSTILE, "d", found)
+    assert found.reading is not None and 0 < found.reading.dropped < 6
+    text = build_page(results)
+    (note,) = document(text, "manifest")["notes"]
+    assert note == f"discovery of {HOSTILE}: {in_words(found.reading.to_json())}" and "of 6 pairs left out: " in note
+    assert document(build_page(tiny_run()), "manifest")["notes"] == [*notes_of(tiny_run())]

@@ -66,3 +66,26 @@ def test_results_that_cannot_be_written_at_the_end_go_beside(tmp_path: Path, mon
     monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "temporary"))
     said = late(tmp_path / "deep" / "run", lambda: (tmp_path / "deep").write_text("a file, by now"))
     assert re.search(r"deep is a file; the results are in .*temporary.run-rescued", said)
+
+
+@pytest.mark.parametrize("error", [ValueError("a user's own"), KeyboardInterrupt(), SystemExit(3)])
+def test_what_a_script_recorded_before_it_failed_is_kept(tmp_path: Path, error: BaseException, capsys: pytest.CaptureFixture[str]):
+    def script() -> None:
+        with run_folder(tmp_path / "run", seed=3) as results:
+            results.add("study", "a", ENTRY)
+            raise error
+
+    for _ in range(2):  # the second takes the first one's place
+        with pytest.raises(type(error)):
+            script()
+        assert [item.name for item in tmp_path.iterdir()] == ["run.unfinished"]
+        kept = Results.load(tmp_path / "run.unfinished")
+        assert kept.section("study") == {"a": ENTRY} and kept.provenance["unfinished"] is True and kept.provenance["seed"] == 3
+        assert capsys.readouterr().err == f"What was done by then is kept in {tmp_path / 'run.unfinished'}\n"
+
+
+def test_the_folder_of_a_run_that_was_cut_short_may_be_anything(tmp_path: Path):
+    (tmp_path / "run.unfinished").write_text("no folder")
+    with pytest.raises(ZeroDivisionError), run_folder(tmp_path / "run") as results:
+        assert results.add("study", "a", ENTRY) or 1 / 0
+    assert (tmp_path / "run.unfinished").read_text() == "no folder"

@@ -111,7 +111,8 @@ def patch_models(
         model, encoded, ranking, fractions=fractions, draws=draws, seed=seed, site=site, edit=edit, progress=progress, **options
     )
     own: RunOptions = {**options, "interventions": ()}
-    return ModelPatching(score(source, encoded, progress=f"{progress}, source" if progress else None, **own), curve)
+    same = replace(encoded, how=None)  # the source reads the same tokens, whatever its own chat template
+    return ModelPatching(score(source, same, progress=f"{progress}, source" if progress else None, **own), curve)
 
 
 def patch_edit(model: HookedRewardModel, source: HookedRewardModel, *, site: UnitSite = "mlp_post", where: Where = "all") -> Edit:

@@ -1,6 +1,6 @@
 """Do helpfulness and harmlessness pull on the same neurons, and which way? Effects of each on the margins of two objectives."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Unpack
 
@@ -122,12 +122,7 @@ def tension(
     Raises:
         InputError: the pairs name less or more than two objectives; an unsuitable method.
     """
-    by_objective: dict[str, list[PreferencePair]] = {}
-    for pair in pairs:
-        by_objective.setdefault(pair.objective or "none", []).append(pair)
-    if len(by_objective) != 2 or "none" in by_objective:
-        got = ", ".join(f"{len(part)} pairs of {name}" for name, part in sorted(by_objective.items())) or "no pairs"
-        raise InputError(f"tension needs pairs of exactly two objectives, each naming its own, got {got} (a limit keeps the first rows)")
+    by_objective = of_two_objectives(pairs)
     check_with_error(method, site)
     effects = {
         name: estimate(model, part, method, site=site, progress=f"{progress}: {name}" if progress else None, **options)
@@ -143,6 +138,18 @@ def tension(
         conflict=conflict(one.effect, other.effect),
         conflict_clear=conflict(one.effect * clear, other.effect * clear),
     )
+
+
+def of_two_objectives(pairs: Sequence[PreferencePair]) -> dict[str, list[PreferencePair]]:
+    """Pairs by objective. Raises InputError where these are less or more than two, or a pair names none."""
+    found: dict[str, list[PreferencePair]] = {}
+    for pair in pairs:
+        found.setdefault(pair.objective or "none", []).append(pair)
+    if len(found) != 2 or "none" in found:
+        got = ", ".join(f"{len(part)} pairs of {name}" for name, part in sorted(found.items())) or "no pairs"
+        helps = "a limit keeps the first rows of a file, which may be of one objective: give a larger one, or none"
+        raise InputError(f"tension needs pairs of exactly two objectives, each naming its own, got {got} ({helps})")
+    return found
 
 
 def check_with_error(method: str, site: str) -> None:

@@ -1,6 +1,7 @@
 """Open up reward models: score preference pairs, find neurons, ablate them, and see the result on one page."""
 
 import io
+import itertools
 import re
 import shlex
 import sys
@@ -14,14 +15,14 @@ from typing import Any, Protocol, cast, get_type_hints, runtime_checkable
 import tyro
 from tyro.extras import subcommand_cli_from_dict
 
-from tl_reward.arguments import check_range
+from tl_reward.arguments import check_range, in_words
 from tl_reward.cli.examples import ExamplesCommand
 from tl_reward.cli.neurons import AblateCommand, AttributeCommand, CompareCommand, DiscoverCommand, EffectsCommand, TensionCommand
-from tl_reward.cli.options import Data, Models, Output, Running, Runs, merged
+from tl_reward.cli.options import Data, Models, Output, Running, Runs, merged, named
 from tl_reward.cli.patching import LensCommand, PatchCommand, PatchModelsCommand
 from tl_reward.cli.serve import ServeCommand
 from tl_reward.cli.study import ReproduceCommand
-from tl_reward.errors import InputError, did_you_mean, one_line_errors
+from tl_reward.errors import InputError, did_you_mean, one_line_errors, shown
 from tl_reward.model import embedded
 from tl_reward.model.training.config import TrainingConfig
 from tl_reward.show.console import console, quiet
@@ -176,19 +177,21 @@ def _check_names(given: Sequence[str]) -> None:
     name, *rest = given
     if name not in COMMANDS:
         raise InputError(f"no command {name!r}{did_you_mean(name, COMMANDS)} (tl-reward --help lists them)")
-    known = ["--help", *_options_of(COMMANDS[name])]
+    known = ["--help", *dict(_options_of(COMMANDS[name]))]
     for option in (part.partition("=")[0] for part in rest if part.startswith("--")):
         if option.replace("_", "-") not in known:
             raise InputError(f"{name} has no option {option}{did_you_mean(option, known)} (tl-reward {name} --help lists them)")
 
 
-def _options_of(command: type) -> Iterator[str]:
-    """The options of a command: the fields of its dataclass, and of those within it."""
+def _options_of(command: type) -> Iterator[tuple[str, Any]]:
+    """The options of a command, each with its type: the fields of its dataclass, and of those within it."""
     for name, hint in get_type_hints(command).items():
         if is_dataclass(hint):
             yield from _options_of(cast(type, hint))
         else:
-            yield from (f"--{name.replace('_', '-')}", *([f"--no-{name.replace('_', '-')}"] if hint is bool else []))
+            yield f"--{name.replace('_', '-')}", hint
+            if hint is bool:
+                yield f"--no-{name.replace('_', '-')}", hint
 
 
 def _parsed(given: Sequence[str]) -> Command:
@@ -201,16 +204,31 @@ def _parsed(given: Sequence[str]) -> Command:
         lines = [re.sub(r"[─-╿]", " ", line).strip() for line in said.getvalue().splitlines()[1:]]
         text = " ".join(line for line in lines if line)
         if text:
-            raise InputError(text.replace("For full helptext, run", "See").rstrip(".: ")) from None
+            raise InputError(_refused(given, text)) from None
         raise
 
 
+def _refused(given: Sequence[str], text: str) -> str:
+    """What the parser said of some arguments, in our words where it could not read a value."""
+    unread = re.match(r"Error parsing (--[\w-]+):", text)
+    if unread is None or given[0] not in COMMANDS:
+        return text.replace("For full helptext, run", "See").rstrip(".: ")
+    option = unread[1]
+    at = next((i for i, each in enumerate(given) if each.partition("=")[0].replace("_", "-") == option), len(given))
+    inline = given[at].partition("=")[2] if at < len(given) else ""
+    value = inline or " ".join(itertools.takewhile(lambda each: not each.startswith("--"), given[at + 1 :]))
+    return f"{option} must be {in_words(dict(_options_of(COMMANDS[given[0]]))[option])}, got {shown(value)}"
+
+
 def _check_values(command: Any) -> None:
-    """Numbers in their ranges, and no option that needs a value without one, before anything is imported that computes."""
+    """Numbers in their ranges, no option that needs a value without one, and models that may be there, before anything is imported that
+    computes."""
     for each in fields(command):
-        value = getattr(command, each.name)
+        value: Any = getattr(command, each.name)
         if is_dataclass(value):
             _check_values(value)
+        if each.name in ("model", "models") and value is not None:
+            named([value] if isinstance(value, str) else cast(Sequence[str], value))
         check_range(each.name, value)
         if value == () and each.default not in ((), MISSING):
             raise InputError(f"--{each.name.replace('_', '-')} needs at least one value")

@@ -200,7 +200,7 @@ class TensionCommand:
     """Share of all neurons that counts as the top of each objective, for the sets that `tl-reward effects --sets` zeroes."""
 
     def run(self) -> None:
-        from tl_reward.analyses.tension import check_with_error, tension
+        from tl_reward.analyses.tension import check_with_error, of_two_objectives, tension
         from tl_reward.neurons import count_of
         from tl_reward.results.record_neurons import record_tension
 
@@ -208,6 +208,7 @@ class TensionCommand:
         check_with_error(self.method, self.site)
         data = self.data.load(split="test", embedded="find")
         pairs = [pair for part in data.values() for pair in part]
+        of_two_objectives(pairs)
         options = self.running.options_on(self.data)
         with self.output.run(data) as results:
             for name, model in self.running.models(self.models, results):

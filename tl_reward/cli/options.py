@@ -1,10 +1,8 @@
 """What the commands share: which pairs to read, how to run the model, where to write, and what is printed then."""
 
-import re
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from tl_reward import parallel
 from tl_reward.data.pairs import Objective, Overlong, PreferencePair
 from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, Lacking, did_you_mean
 from tl_reward.model import embedded
 
 if TYPE_CHECKING:
@@ -31,12 +28,13 @@ class Data:
     pairs: tuple[str, ...] = ("embedded",)
     """Files (.json, .jsonl, .csv, .tsv, also .gz; .parquet), folders of them, hub ids such as Anthropic/hh-rlhf, or "embedded"."""
     objective: Objective | None = None
-    """Keep pairs of this objective, and mark those that name none with it."""
+    """Keep pairs of this objective, and mark those that name none with it, which is said. Refused where a file names others alone."""
     subset: str | None = None
     """Keep pairs of this subset."""
     split: str | None = None
-    """Split of a hub data set, or of a file whose rows name theirs. The embedded pairs have find and test. Default: train to train;
-    find where neurons are found (discover, tension); test elsewhere."""
+    """Split of a hub data set, of a folder whose files' names tell theirs, or of a file whose rows name theirs; refused where they name
+    others alone. The embedded pairs have find and test. Default: train to train; find where neurons are found (discover, tension); test
+    elsewhere."""
     name: str | None = None
     """Configuration of a hub data set."""
     data_dir: str | None = None
@@ -44,7 +42,7 @@ class Data:
     columns: tuple[str, ...] = ()
     """What the rows call prompt, chosen, rejected, system, id, objective, subset or split, each as prompt=NAME."""
     limit: int | None = None
-    """Keep the first rows of each file, this many; a best-of-n row counts as one."""
+    """Keep the first rows of each file, this many, whatever their objective; a best-of-n row counts as one."""
     drop_bad: bool = False
     """Leave out pairs with an empty side or two equal ones, and those that the chat template refuses, instead of stopping."""
 
@@ -94,7 +92,7 @@ class Running:
     max_memory_gb: float | None = None
     """Memory that a batch may take besides the model's weights, in GiB. Default: half of what is free."""
     max_length: int | None = None
-    """Longest transcript, in tokens. Default: the model's context, or what fits in memory."""
+    """Longest transcript, in tokens. Default: the shortest context of the models, or what fits in memory: one for all of a command."""
     overlong: Overlong = "drop"
     """What to do with longer ones: drop the pair, cut tokens off the left, or stop."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -106,7 +104,7 @@ class Running:
     template: str | None = None
     """How transcripts are written: hh (HH-RLHF turns), plain, or a file with a Jinja chat template. Default: the tokenizer's own."""
     adapter_base: str | None = None
-    """Base model of an adapter, where the one that its config names is elsewhere."""
+    """Base model of the adapters among the models, where the one that their config names is elsewhere."""
     intervention: tuple[str, ...] = ()
     """Edits of the model that is studied, each module:name of an intervention of your own, applied in their order."""
 
@@ -121,14 +119,20 @@ class Running:
         from tl_reward.data.text import NoTemplate, set_template
         from tl_reward.model.reward_model import HookedRewardModel
 
-        if self.template is None:
-            return HookedRewardModel.from_pretrained(source, base=self.adapter_base, readout=self.readout, **self.precision)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", NoTemplate)  # it gets one
-            model = HookedRewardModel.from_pretrained(source, base=self.adapter_base, readout=self.readout, **self.precision)
-        assert model.tokenizer is not None
-        set_template(model.tokenizer, self.template)
+            if self.template is not None:
+                warnings.simplefilter("ignore", NoTemplate)  # it gets one
+            model = HookedRewardModel.from_pretrained(source, base=self._base_of(source), readout=self.readout, **self.precision)
+        if self.template is not None:
+            assert model.tokenizer is not None
+            set_template(model.tokenizer, self.template)
         return model
+
+    def _base_of(self, source: str) -> str | None:
+        """The base to load a model with: that of the options where it is an adapter."""
+        from tl_reward.model.checkpoints import is_adapter
+
+        return self.adapter_base if self.adapter_base and is_adapter(source) else None
 
     def label(self, model: str) -> str:
         """What run folders and plots call a model: one that is edited is not called as the one that is not."""
@@ -137,35 +141,42 @@ class Running:
     def named(self, models: Sequence[str]) -> dict[str, str]:
         """Where each model is, by its label. Says no before any model runs: to a device that is not here, to interventions that do not
         load, to models that cannot be read."""
+        return {name: source for name, (source, _) in self._looked_at(models).items()}
+
+    def _looked_at(self, models: Sequence[str]) -> dict[str, tuple[str, dict[str, Any]]]:
+        """`named`, with the fields of each model's TransformerLens config."""
         from tl_reward.data.text import check_template
         from tl_reward.devices import check_device
         from tl_reward.interventions.from_functions import load_interventions
-        from tl_reward.model.checkpoints import check_reward_model
+        from tl_reward.model.checkpoints import check_reward_model, is_adapter
 
         found = {self.label(name): source for name, source in named(models).items()}
         check_device(self.device)
         check_template(self.template)
         load_interventions(self.intervention)
-        for source in found.values():
-            check_reward_model(source, base=self.adapter_base)
-        return found
+        if self.adapter_base and not any(map(is_adapter, found.values())):
+            raise InputError(f"--adapter-base is for adapters, and {', '.join(found)} {'is none' if len(found) == 1 else 'are none'}")
+        return {name: (source, check_reward_model(source, base=self._base_of(source))) for name, source in found.items()}
 
     def models(self, sources: Sequence[str], results: "Results") -> "Iterator[tuple[str, HookedRewardModel]]":
-        """Loads one model after another, each with its label, and records them."""
-        from tl_reward.results.record_models import record_model
+        """Loads one model after another, each with its label, and records them; all are looked at first, and read the same pairs."""
+        from tl_reward.running.batching import read_alike
+        from tl_reward.running.budget import Sizes
 
-        for name, source in self.named(sources).items():
-            model = self.load(source)
-            record_model(results, name, model)
-            yield name, model
+        found = self._looked_at(sources)
+        with read_alike([Sizes.of(config) for _, config in found.values()]):
+            for name, (source, _) in found.items():
+                yield name, self.model(source, results)
 
     def model(self, source: str, results: "Results", found: "Results | None" = None, *, other_model: bool = False) -> "HookedRewardModel":
-        """Loads one model, and records it. Says no where `found`, a run whose neurons are to be used, has them of another model."""
-        from tl_reward.results.record_models import check_model
+        """Loads one model, which `named` has looked at, and records it. Says no where `found`, a run whose neurons are to be used, has them
+        of another model."""
+        from tl_reward.results.record_models import check_model, record_model
 
-        ((_, model),) = self.models((source,), results)
+        (plain,) = named((source,))
+        model = self.load(source)
+        record_model(results, self.label(plain), model)
         if found is not None:
-            (plain,) = named((source,))
             check_model(found, self.recorded(found, plain), model, other_model=other_model)
         return model
 
@@ -204,37 +215,24 @@ class Output:
 
         check_run_folder(self.out, overwrite=self.overwrite)
 
-    @contextmanager
-    def run(self, data: Mapping[str, Sequence[PreferencePair]] | None = None, *, seed: int | None = None) -> "Iterator[Results]":
-        """See `tl_reward.run_folder`. Where the block is cut short, what it has recorded by then is kept beside OUT."""
+    def run(
+        self, data: Mapping[str, Sequence[PreferencePair]] | None = None, *, seed: int | None = None
+    ) -> "AbstractContextManager[Results]":
+        """See `tl_reward.run_folder`."""
         from tl_reward.show.run_folder import run_folder
 
-        recorded: Results | None = None
-        finished = False
-        try:
-            with run_folder(self.out, data=data, seed=seed, overwrite=self.overwrite) as recorded:
-                yield recorded
-                finished = True
-        except BaseException:
-            if recorded is not None and recorded.sections and not finished:
-                self._keep(recorded)
-            raise
-
-    def _keep(self, recorded: "Results") -> None:
-        """Of several processes none keeps anything: they would wait for one that has failed."""
-        if parallel.count() > 1:
-            return
-        kept = self.out.with_name(f"{self.out.name}.unfinished")
-        with suppress(InputError, OSError):  # what stopped the run is what is said
-            recorded.provenance["unfinished"] = True
-            recorded.save(kept, overwrite=True)
-            print(f"What was done by then is kept in {kept}", file=sys.stderr)
+        return run_folder(self.out, data=data, seed=seed, overwrite=self.overwrite)
 
 
 def named(models: Sequence[str]) -> dict[str, str]:
     """Each model by its last path part, which is what run folders and plots call it."""
     if not models:
         raise InputError(f"at least one model is needed; embedded: {', '.join(embedded.REWARD_MODELS)}")
+    for model in models:  # a single word is one that is embedded, or a folder here; few models of the hub have no owner
+        word = model not in embedded.REWARD_MODELS and not Path(model).exists() and "/" not in model
+        near = did_you_mean(model, embedded.REWARD_MODELS) if word else ""
+        if near or not model.strip():
+            raise InputError(f"no model {model!r}: no such folder here{near}")
     result = {Path(model).name or model: model for model in models}
     if len(result) < len(models):
         raise InputError(f"models must have different names, got {', '.join(models)}")
@@ -260,8 +258,7 @@ def reading(*folders: Path) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        lacking = re.match(r"this run has no (\w+)|one (\w+) of", str(error))
-        writer = _WRITERS.get((lacking[1] or lacking[2]) if lacking else "")
+        writer = _WRITERS.get(error.section) if isinstance(error, Lacking) else None
         hint = f" (tl-reward {writer} makes one)" if writer else ""
         raise InputError(f"{', '.join(map(str, folders))}: {error}{hint}") from None
 

@@ -14,6 +14,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from tl_reward.arguments import check_argument
 from tl_reward.data.pairs import Overlong, PreferencePair, Transcript, check_unique_ids, faults_of
 from tl_reward.data.reading import Reading
 from tl_reward.data.text import RenderedTranscript, render, template_date
@@ -27,12 +28,22 @@ class Row(NamedTuple):
     response_start: int
 
 
+class Encoding(NamedTuple):
+    """How pairs were made tokens, as in `encode_pairs`."""
+
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    overlong: Overlong
+    unread: int | None
+
+
 @dataclass(frozen=True)
 class EncodedPairs:
     """Pairs as rows of token ids. Transcripts of the same tokens are one row, however many pairs they are part of.
 
     `chosen[i]` and `rejected[i]` index `rows`. They are the same row where the model reads both sides as equal: such a pair's margin is
-    exactly 0, which counts as half right (`Scores.accuracy`). `reading` counts the pairs left out, by reason.
+    exactly 0, which counts as half right (`Scores.accuracy`). `reading` counts the pairs left out, by reason. `how` is None where that is
+    not known, or another model is to read the very same tokens.
     """
 
     pairs: tuple[PreferencePair, ...]
@@ -40,6 +51,7 @@ class EncodedPairs:
     chosen: tuple[int, ...]
     rejected: tuple[int, ...]
     reading: Reading = field(default_factory=lambda: Reading(0))
+    how: Encoding | None = field(default=None, compare=False, repr=False)
 
     @property
     def dropped(self) -> int:
@@ -79,7 +91,7 @@ class EncodedPairs:
         """The same pairs with two rows of their own each, those of `rows_of_pair`, also where pairs have a transcript in common."""
         rows = [self.rows[row] for pair in zip(self.chosen, self.rejected, strict=True) for row in pair]
         chosen, rejected = zip(*map(rows_of_pair, range(len(self.pairs))), strict=True)
-        return EncodedPairs(self.pairs, tuple(rows), chosen, rejected, self.reading)
+        return EncodedPairs(self.pairs, tuple(rows), chosen, rejected, self.reading, self.how)
 
     def take(self, index: Sequence[int]) -> "EncodedPairs":
         """Some of the pairs, as they were encoded, with the rows that these need."""
@@ -162,9 +174,8 @@ def encode_pairs(
     """
     pairs = list(pairs)
     check_unique_ids(pairs, "pairs")
-    for name, value, allowed in (("overlong", overlong, ("drop", "left", "error")), ("on_bad", on_bad, ("error", "drop"))):
-        if value not in allowed:
-            raise InputError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+    check_argument("overlong", overlong, Overlong)
+    check_argument("on_bad", on_bad, Literal["error", "drop"])
     if not pairs:
         raise InputError("at least one pair is needed, got none")
     texts, refused = _rendered(pairs, tokenizer, on_bad)
@@ -196,7 +207,37 @@ def encode_pairs(
     chosen, rejected = zip(*sides, strict=True)
     noted = faults_of(kept) + Counter({"read as equal": sum(a == b for a, b in sides)})
     reading = Reading(len(pairs), dict(left_out), dict(noted), template_date(tokenizer))
-    return EncodedPairs(tuple(kept), tuple(place), chosen, rejected, reading)
+    how = Encoding(tokenizer, max_length, overlong, unread)
+    return EncodedPairs(tuple(kept), tuple(place), chosen, rejected, reading, how)
+
+
+def check_encoding(
+    encoded: EncodedPairs, tokenizer: PreTrainedTokenizerBase, unread: int | None, max_length: int | None, overlong: Overlong | None
+) -> None:
+    """Raises InputError where pairs were made tokens in another way than is asked for now; None asks for nothing."""
+    how = encoded.how
+    if how is None:
+        return
+    differ = []
+    if not _write_alike(how.tokenizer, tokenizer):
+        differ.append(
+            f"the tokenizer of {how.tokenizer.name_or_path or 'another model'}, not that of {tokenizer.name_or_path or 'this one'}"
+        )
+    if how.unread != unread:
+        differ.append(f"the read-out {'mask' if how.unread is None else 'hf'}, not {'mask' if unread is None else 'hf'}")
+    if max_length not in (None, how.max_length):
+        differ.append(f"max_length {how.max_length}, not {max_length}")
+    if overlong not in (None, how.overlong):
+        differ.append(f"overlong {how.overlong!r}, not {overlong!r}")
+    if differ:
+        raise InputError(f"these EncodedPairs were made with {'; with '.join(differ)}: give the pairs themselves, or encode them again")
+
+
+def _write_alike(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Whether two tokenizers make the same tokens of a transcript."""
+    if one is other:
+        return True
+    return one.chat_template == other.chat_template and one.encode("") == other.encode("") and one.get_vocab() == other.get_vocab()
 
 
 def _rendered(

@@ -8,9 +8,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-from tl_reward.arguments import is_whole
+from tl_reward.arguments import check_argument, is_whole
 from tl_reward.data.messages import printable
-from tl_reward.data.pairs import OBJECTIVES, BadPair, Objective, PreferencePair, check_unique_ids, faults_of
+from tl_reward.data.pairs import BadPair, Objective, PreferencePair, check_unique_ids, faults_of
+from tl_reward.data.reading import Label
 from tl_reward.data.schemas.registry import goes_with, pairs_of_rows
 from tl_reward.data.sources.given import given_rows, holds_rows
 from tl_reward.data.sources.hub import HH_DATA_DIRS, hub_rows
@@ -59,22 +60,25 @@ def load_pairs(
     Args:
         source: a file ending in one of `SUFFIXES`, a folder of such files, a hub id such as `Anthropic/hh-rlhf`, "embedded", or what
             `pairs_from` takes.
-        objective: keeps the rows of this objective, where rows name theirs, and marks the rest with it. "mixed" keeps all. For
-            `Anthropic/hh-rlhf` it also chooses the folders (`HH_DATA_DIRS`).
+        objective: keeps the rows of this objective, and marks with it those that name none, which the warning counts. Where rows name
+            others alone, it is refused. "mixed" keeps all. For `Anthropic/hh-rlhf` it also chooses the folders (`HH_DATA_DIRS`).
         subset: keeps the rows of this subset.
         name: which configuration of a hub dataset.
         data_dir: which folder of a hub dataset.
         split: which split of a hub dataset (None is "test"), or of a folder whose files' names tell theirs. Of a file, keeps the rows of
-            this split, where rows name theirs.
+            this split, and those that name none, which the warning counts; where rows name others alone, it is refused. None keeps all
+            rows of a file, of the embedded pairs both splits.
         limit: keeps the first `limit` rows; a row of several pairs counts as one, and keeps all of them.
         columns: the names that a row has for `COLUMNS`, as in {"prompt": "q", "chosen": "good", "rejected": "bad"}.
         on_bad: "error" stops at a pair with an empty side or two equal ones, "drop" leaves such pairs out.
 
     Raises:
         InputError: a missing or empty file; malformed JSON or text that is no UTF-8 (with file and row); a row of more than `MOST_BYTES`;
-            an unknown schema, objective, subset or column; an image; a bad pair; two pairs with one id.
+            an unknown schema, objective, subset, split or column; an image; a bad pair; two pairs with one id.
     """
     wanted = Wanted(objective, subset, split, limit, columns, on_bad)
+    if isinstance(source, (str, Path)) and not str(source).strip():
+        raise InputError(f'pairs are read from a file, a hub id such as Anthropic/hh-rlhf, or "{EMBEDDED}"; got {str(source)!r}')
     if holds_rows(source):
         return _pairs(given_rows(source, split, "rows"), "rows", wanted)
     if not isinstance(source, (str, Path)):
@@ -127,12 +131,10 @@ class Wanted:
     on_bad: OnBad = "error"
 
     def __post_init__(self) -> None:
-        if self.objective is not None and self.objective not in OBJECTIVES:
-            raise InputError(f"objective must be one of {', '.join(OBJECTIVES)}, got {self.objective!r}")
+        check_argument("objective", self.objective, Objective | None)
+        check_argument("on_bad", self.on_bad, OnBad)
         if self.limit is not None and (not is_whole(self.limit) or self.limit < 1):
             raise InputError(f"limit must be a whole number of at least 1, got {self.limit}")
-        if self.on_bad not in ("error", "drop"):
-            raise InputError(f"on_bad must be error or drop, got {self.on_bad!r}")
         columns: Any = {} if self.columns is None else self.columns
         if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in (*columns, *columns.values())):
             raise InputError(f'columns must be names, as in {{"prompt": "question"}}, got {shown(columns)}')
@@ -143,23 +145,24 @@ class Wanted:
 class _Found:
     """What a source holds besides the pairs that are kept."""
 
+    split: Label
+    objective: Label
     left_out: Counter[str] = field(default_factory=Counter)
     read: int = 0
     objectives: set[str] = field(default_factory=set)
     subsets: set[str] = field(default_factory=set)
-    splits: set[str] = field(default_factory=set)  # those that were not asked for
 
 
 def _pairs(rows: Iterable[SourceRow], source: str, wanted: Wanted) -> list[PreferencePair]:
-    found = _Found()
+    found = _Found(Label("split", wanted.split), Label("objective", None if wanted.objective == "mixed" else wanted.objective))
     pairs: list[PreferencePair] = []
     kept = 0
     for several in _together(_of_split(rows, wanted, found)):
         before = len(pairs)
         for pair in _read(several, wanted.on_bad, found):
+            if not found.objective.takes(pair.objective):
+                continue
             if wanted.objective not in (None, "mixed"):
-                if pair.objective not in (None, wanted.objective):
-                    continue
                 pair = replace(pair, objective=wanted.objective)
             found.subsets.add(pair.subset or "")
             if wanted.subset in (None, pair.subset):
@@ -167,10 +170,12 @@ def _pairs(rows: Iterable[SourceRow], source: str, wanted: Wanted) -> list[Prefe
         kept += len(pairs) > before
         if kept == wanted.limit:  # a row of several pairs counts as one, and is kept whole
             break
+    for label in (found.split, found.objective):
+        label.check(printable(source))
     if not pairs:
         raise InputError(f"{source}: {printable(_nothing(found, wanted))}")
     check_unique_ids(pairs, source)
-    _say(source, pairs, found.left_out)
+    _say(source, pairs, found)
     return pairs
 
 
@@ -179,10 +184,7 @@ def _of_split(rows: Iterable[SourceRow], wanted: Wanted, found: _Found) -> Itera
     for source in rows:
         if wanted.columns:
             source = source._replace(row=_renamed(source.row, wanted.columns, source.where))
-        row = source.row
-        if wanted.split and isinstance(row, Mapping) and row.get("split", wanted.split) != wanted.split:
-            found.splits.add(str(row["split"]))
-        else:
+        if not isinstance(source.row, Mapping) or found.split.takes(source.row.get("split") or source.split):
             yield source
 
 
@@ -245,8 +247,6 @@ def _read(sources: Sequence[SourceRow], on_bad: OnBad, found: _Found) -> list[Pr
 
 def _nothing(found: _Found, wanted: Wanted) -> str:
     """Why no pair is left of a source."""
-    if found.splits and not found.read and not found.left_out:
-        return f"no split {wanted.split!r}; it has {', '.join(sorted(found.splits))}"
     if not found.read:
         bad = ", ".join(f"{count} rows where {reason}" for reason, count in found.left_out.items())
         return "no pairs found in it" + (f" in split {wanted.split!r}" if wanted.split else "") + (f"; left out: {bad}" if bad else "")
@@ -255,8 +255,11 @@ def _nothing(found: _Found, wanted: Wanted) -> str:
     return f"no subset {wanted.subset!r}; it has {', '.join(sorted(found.subsets - {''})) or 'no subsets'}"
 
 
-def _say(source: str, pairs: Sequence[PreferencePair], left_out: Mapping[str, int]) -> None:
-    said = [f"{count:,} rows left out where {reason}" for reason, count in left_out.items()]
+def _say(source: str, pairs: Sequence[PreferencePair], found: _Found) -> None:
+    said = [f"{count:,} rows left out where {reason}" for reason, count in found.left_out.items()]
+    said += [*found.split.said(), *found.objective.said()]
+    if found.split.asked is None and source == str(EMBEDDED_FILE):
+        said.append("both splits, find and test, are read: split= chooses one")
     said += [f"{count:,} of {len(pairs):,} pairs {what}" for what, count in faults_of(pairs).items()]
     if said:
         warnings.warn(f"{source}: {'; '.join(said)}", stacklevel=4)

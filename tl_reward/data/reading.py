@@ -2,9 +2,57 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from typing_extensions import TypedDict
+
+from tl_reward.errors import InputError, did_you_mean
+
+
+@dataclass
+class Label:
+    """A label that is asked for, a split or an objective, beside those that the rows of a source name. Rows that name none are taken for
+    rows of it, unless others name labels, and all of them another one: then it is more likely misspelt.
+
+    >>> label = Label("split", "tset")
+    >>> label.takes("test"), label.takes(None)
+    (False, True)
+    >>> label.check("a.jsonl")
+    Traceback (most recent call last):
+    tl_reward.errors.InputError: a.jsonl: no split 'tset'; it has test; did you mean test?
+    """
+
+    kind: str
+    asked: str | None
+    others: set[str] = field(default_factory=set)
+    met: int = 0
+    unnamed: int = 0
+
+    def takes(self, named: object) -> bool:
+        """Whether a row that names this label, or None, is one that was asked for."""
+        if self.asked is None:
+            return True
+        if named is None:
+            self.unnamed += 1
+            return True
+        self.met += named == self.asked
+        self.others |= set() if named == self.asked else {str(named)}
+        return named == self.asked
+
+    def check(self, source: str) -> None:
+        """Raises InputError where rows name labels, and none of them that which was asked for."""
+        if self.asked is not None and self.others and not self.met:
+            lacks = f"split {self.asked!r}" if self.kind == "split" else f"{self.asked} pairs"
+            raise InputError(f"{source}: no {lacks}; it has {', '.join(sorted(self.others))}{did_you_mean(self.asked, self.others)}")
+
+    def said(self) -> list[str]:
+        """What is to be known of the rows that name none."""
+        return (
+            [f"{self.unnamed:,} {'rows' if self.kind == 'split' else 'pairs'} name no {self.kind}, and are taken for {self.asked!r}"]
+            if self.unnamed
+            else []
+        )
 
 
 class ReadingJson(TypedDict):

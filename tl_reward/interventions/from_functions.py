@@ -17,7 +17,7 @@ from tl_reward.data.packing import PackedBatch
 from tl_reward.data.padding import TokenBatch
 from tl_reward.errors import InputError
 from tl_reward.interventions.protocol import Hooks, Intervention
-from tl_reward.interventions.user_code import defined_at, raised_at
+from tl_reward.interventions.user_code import defined_at, raised_at, watch
 from tl_reward.sites import Site, Where
 
 
@@ -45,6 +45,7 @@ class FunctionIntervention:
         def fn(activation: Tensor, hook: Any) -> Any:  # what it gives is checked where the hook runs
             given = activation.clone()  # may be edited in place
             edited = self.function(given, hook=hook) if takes_hook else self.function(given)
+            watch(self.function, edited, given, activation)
             edited = given if edited is None else edited
             if self.where == "all" or not isinstance(edited, Tensor) or edited.shape != activation.shape:
                 return edited
@@ -64,14 +65,16 @@ def intervention(*places: Any, where: Where = "all", per_token: bool = False) ->
             return activation / 2
 
     The activation is [batch, pos, …] and floating point; the function returns one of the same shape. It may also take `hook`, whose
-    `name` says where it is.
+    `name` says where it is. What it changes in place counts as well, where it returns None; one that edits nothing anywhere in a pass is
+    warned of.
 
     Args:
         places: sites, or names of hook points.
         where: the tokens at which the edit counts: "readout", "response" or "all". Do not pick them by their index: rows are padded on
             the right, and with `per_token` a batch is one row of many transcripts.
         per_token: what the function does to a token depends on nothing but that token: no mean over `pos`, no index into it. Then
-            transcripts that share a prefix share its computation (see `Intervention`).
+            transcripts that share a prefix share its computation (see `Intervention`). Before its first pass over a model's pairs it is
+            tried on the two shortest transcripts, together and apart, and refused where their rewards differ.
     """
     if not places:
         raise InputError("an intervention needs a place: a Site, or the name of a hook point, got none")

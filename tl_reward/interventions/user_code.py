@@ -2,12 +2,16 @@
 
 import inspect
 import sysconfig
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial, wraps
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tl_reward.errors import InputError, is_out_of_memory
@@ -35,7 +39,7 @@ def guarded(hook_name: str, fn: Callable[..., Any], *, copy: bool = True) -> Cal
     given the activation's precision. Anything else, and any exception, becomes an `InputError` that names the hook point and the source.
 
     Args:
-        copy: the function gets a copy, so that an edit in place reaches no other run.
+        copy: the function gets a copy, so that an edit in place reaches no other run; and it is watched (`watching`).
     """
 
     @wraps(fn)
@@ -49,6 +53,8 @@ def guarded(hook_name: str, fn: Callable[..., Any], *, copy: bool = True) -> Cal
             if is_out_of_memory(error):
                 raise  # no fault of the edit's
             raise InputError(f"{hook_name}: {type(error).__name__} at {raised_at(error, fn)}: {error}") from error
+        if copy:
+            watch(fn, edited, given, activation)
         if edited is None:
             return given if copy else None
         if not isinstance(edited, Tensor) or edited.shape != activation.shape or not edited.is_floating_point():
@@ -58,6 +64,43 @@ def guarded(hook_name: str, fn: Callable[..., Any], *, copy: bool = True) -> Cal
         return edited.to(activation)
 
     return run
+
+
+_seen: ContextVar[dict[Any, tuple[str, bool]] | None] = ContextVar("seen", default=None)
+
+
+@contextmanager
+def watching() -> Iterator[None]:
+    """Warns at the end of a pass, the outermost where one is within another, of each user's function that ran and edited nothing in it."""
+    if _seen.get() is not None:
+        yield
+        return
+    seen: dict[Any, tuple[str, bool]] = {}
+    before = _seen.set(seen)
+    try:
+        yield
+    finally:
+        _seen.reset(before)
+    for said, edits in seen.values():
+        if not edits:
+            warnings.warn(
+                f"{said} edited nothing: it returned None at every place, and left each activation as it was (did it forget to return the "
+                "edited one? To look on and edit nothing, return the activation)",
+                stacklevel=4,
+            )
+
+
+def watch(fn: Callable[..., Any], edited: Any, given: Tensor, activation: Tensor) -> None:
+    """Notes whether a user's function edited: it returned something, or changed the copy that it was given in place."""
+    seen = _seen.get()
+    if seen is None:
+        return
+    while isinstance(fn, partial):
+        fn = fn.func
+    fn = inspect.unwrap(fn)
+    key = getattr(fn, "__code__", fn)  # hooks are made anew for every batch
+    said, edits = seen.get(key) or (f"{getattr(fn, '__name__', type(fn).__name__)} ({defined_at(fn)})", False)
+    seen[key] = said, edits or edited is not None or not torch.equal(given, activation)  # compared until the first edit
 
 
 def raised_at(error: BaseException, fn: Any = None) -> str:

@@ -1,19 +1,32 @@
 """What a model is given: options of a call, texts, tokens; and at which of them its reward is read."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from tl_reward.errors import InputError, check_keywords
+from tl_reward.arguments import check_argument
+from tl_reward.errors import InputError, check_keywords, shown
 from tl_reward.model.components import HookedTransformerConfig
 
 # Arguments of `HookedTransformer.forward`. Those of the second line have no meaning for a reward, and only their defaults are taken.
 _TAKEN = ("input", "return_type", "attention_mask", "padding_side", "start_at_layer", "stop_at_layer", "past_kv_cache")
 _EMPTY = ("loss_per_token", "tokens", "shortformer_pos_embed")
+Readout = Literal["mask", "hf"]
+
+
+class ReadoutSetting:
+    """The attribute `readout` of a model: "mask" until it is set, and nothing but what is allowed."""
+
+    def __get__(self, model: Any, owner: Any = None) -> Readout:
+        return getattr(model, "_readout", "mask")
+
+    def __set__(self, model: Any, value: Readout) -> None:
+        check_argument("readout", value, Readout)
+        model._readout = value
 
 
 class Tokenised(NamedTuple):
@@ -30,7 +43,7 @@ def inner_options(given: Mapping[str, Any], cfg: HookedTransformerConfig, *, is_
         InputError: an option that would be ignored; UnknownOption: one that no call takes.
     """
     check_keywords(given, (*_TAKEN, *_EMPTY, "prepend_bos"), "the model")
-    for name in _EMPTY:
+    for name in _EMPTY if given.get("start_at_layer") is None else _EMPTY[:1]:  # a residual stream may come with its tokens
         if given.get(name) is not None and given[name] is not False:
             raise InputError(f"{name} has no meaning for a reward model, which predicts no next token")
     first = given.get("prepend_bos")
@@ -42,8 +55,11 @@ def inner_options(given: Mapping[str, Any], cfg: HookedTransformerConfig, *, is_
     return {name: value for name, value in given.items() if name not in (*_EMPTY, "prepend_bos", "padding_side")}
 
 
-def tokenise(texts: Sequence[Any], tokenizer: PreTrainedTokenizerBase | None, cfg: HookedTransformerConfig, side: str | None) -> Tokenised:
-    """Texts as `tokenizer(text)` has them, padded on the given side, or on the tokenizer's."""
+def tokenise(texts: Any, tokenizer: PreTrainedTokenizerBase | None, cfg: HookedTransformerConfig, side: str | None) -> Tokenised:
+    """Texts, or a single one, as `tokenizer(text)` has them, padded on the given side, or on the tokenizer's."""
+    if isinstance(texts, (bytes, Mapping)) or not isinstance(texts, Iterable):
+        raise InputError(f"the model must be given a text, a list of texts, or a tensor of tokens, got {shown(texts)}")
+    texts = [texts] if isinstance(texts, str) else list(texts)
     if tokenizer is None:
         raise InputError("this model has no tokenizer; pass tokens instead of text")
     if not texts or not all(isinstance(text, str) and text for text in texts):
@@ -98,6 +114,20 @@ def check_tokenizer(tokenizer: Any, cfg: HookedTransformerConfig) -> None:
         raise InputError(
             f"the tokenizer has {tokenizer.vocab_size} tokens, and {cfg.model_name} embeddings of {cfg.d_vocab}: it is another model's"
         )
+
+
+def read_tokens(given: Any, unread: int | None, rewards: Float[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"] | None:
+    """Which tokens the reward may be read at, of a batch of tokens, or of those that a residual stream comes with; None where at all.
+
+    Raises:
+        InputError: `readout` is hf and a residual stream comes without its tokens: which of them are pad tokens is not in it.
+    """
+    if unread is None:
+        return None
+    if not isinstance(given, Tensor) or given.is_floating_point() or given.shape != rewards.shape:
+        help = f'give tokens= beside it, {list(rewards.shape)}, or set model.readout = "mask"'
+        raise InputError(f'readout "hf" passes over pad tokens, which a residual stream does not show: {help}')
+    return given.to(rewards.device) != unread
 
 
 def readout(

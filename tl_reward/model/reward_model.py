@@ -7,15 +7,15 @@ are folded into it, so that the residual stream, divided by the final norm's sca
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, get_args
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from tl_reward.arguments import check_argument
 from tl_reward.data.packing import PackedBatch
 from tl_reward.devices import check_fits
 from tl_reward.errors import InputError, check_keywords
@@ -23,12 +23,12 @@ from tl_reward.model import architectures, checkpoints, conversion, inputs
 from tl_reward.model.checkpoints.folders import HubOptions
 from tl_reward.model.checkpoints.placing import placed
 from tl_reward.model.components import HookedTransformer, HookedTransformerConfig, HookPoint, TypedModuleList
+from tl_reward.model.inputs import Readout
 from tl_reward.model.layers.attention import with_class
 from tl_reward.model.layers.block import Block, RewardHead
-from tl_reward.model.origin import MadeFrom, Origin, weights_of
+from tl_reward.model.origin import MadeFrom, Origin, Weights
 
 ReturnType = Literal["reward", "reward_tokens", "logits"] | None
-Readout = Literal["mask", "hf"]
 
 
 class NoOptions(TypedDict):
@@ -45,9 +45,9 @@ class HookedRewardModel(HookedTransformer):
     """
 
     hf_config: Any
-    readout: Readout = "mask"
+    readout = inputs.ReadoutSetting()
     """Where the reward is read: see `from_pretrained`."""
-    _made_from: MadeFrom = MadeFrom()
+    _weights: Weights
     blocks: TypedModuleList[Block]  # pyright: ignore[reportIncompatibleVariableOverride] - all of them are made ours by `__init__`
 
     def __init__(
@@ -68,14 +68,13 @@ class HookedRewardModel(HookedTransformer):
         self.hook_reward = HookPoint()  # [batch]
         self.setup()
 
-    @cached_property
+    @property
     def origin(self) -> Origin:
-        """What tells this model from others. At its first use the weight files are read once, 1 to 2 GB a second."""
-        cfg, weights = self.cfg, weights_of(self._made_from, self.named_parameters())
-        d_mlp = cfg.d_mlp or 0  # every supported architecture has one
-        sizes = {"layers": cfg.n_layers, "d_model": cfg.d_model, "d_mlp": d_mlp, "heads": cfg.n_heads}
-        path, revision = self._made_from.path, self._made_from.revision
-        return Origin(path, self.hf_config.model_type, **sizes, weights=weights, revision=revision)
+        """What tells this model from others, weights that were edited in memory included. At its first use the weight files are read once,
+        1 to 2 GB a second."""
+        cfg, made, now = self.cfg, self._weights.made_from, self._weights.now(self.named_parameters())
+        sizes = {"layers": cfg.n_layers, "d_model": cfg.d_model, "d_mlp": cfg.d_mlp or 0, "heads": cfg.n_heads}  # all have MLPs
+        return Origin(made.path, self.hf_config.model_type, **sizes, weights=now.hash, revision=made.revision, edited=now.edited)
 
     @property
     def unread_token(self) -> int | None:
@@ -112,8 +111,9 @@ class HookedRewardModel(HookedTransformer):
             attention_mask: true on real tokens; padding may be on either side. Without one, every token counts as real. In its place, a
                 `PackedBatch` whose tokens the input is: then "reward" is [row], a reward for each of its transcripts (with copies of the
                 batch as rows of the input, [copy * row]).
-            kwargs: `start_at_layer`, `stop_at_layer`, `past_kv_cache` of `HookedTransformer.forward`, and for texts `padding_side`. Those
-                without a meaning here (`loss_per_token`, another `prepend_bos` than the tokenizer's) are refused.
+            kwargs: `start_at_layer`, `stop_at_layer`, `past_kv_cache` of `HookedTransformer.forward`; for texts `padding_side`; for a
+                residual stream `tokens`, which `readout="hf"` needs. Those without a meaning here (`loss_per_token`, another
+                `prepend_bos` than the tokenizer's) are refused.
 
         Raises:
             InputError: another return type (a reward has no next-token loss); tokens that look padded come without a mask, are more than
@@ -123,12 +123,11 @@ class HookedRewardModel(HookedTransformer):
             raise InputError(f"return_type must be reward, reward_tokens, logits or None, got {return_type!r}")
         inner_kwargs = inputs.inner_options(kwargs, self.cfg, is_text=not isinstance(input, Tensor))
         if not isinstance(input, Tensor):
-            texts = [input] if isinstance(input, str) else list(input)
-            input, attention_mask = inputs.tokenise(texts, self.tokenizer, self.cfg, kwargs.get("padding_side"))
+            input, attention_mask = inputs.tokenise(input, self.tokenizer, self.cfg, kwargs.get("padding_side"))
         elif attention_mask is None and not input.is_floating_point():
             input = input[None] if input.ndim == 1 else input
             inputs.refuse_hidden_padding(input, self.tokenizer)
-        kwargs = inner_kwargs
+        tokens, kwargs = kwargs.get("tokens", input), inner_kwargs
         if isinstance(attention_mask, PackedBatch):
             return self._forward_packed(input, return_type, attention_mask, **kwargs)
         if not input.is_floating_point():
@@ -143,7 +142,7 @@ class HookedRewardModel(HookedTransformer):
         rewards = self.hook_reward_tokens(logits[..., 0])
         if return_type == "reward_tokens":
             return rewards
-        read = None if self.unread_token is None or input.is_floating_point() else input != self.unread_token
+        read = inputs.read_tokens(tokens, self.unread_token, rewards)
         return self.hook_reward(rewards.gather(1, inputs.readout(rewards, attention_mask, read)[:, None])[:, 0])
 
     def _forward_packed(
@@ -252,14 +251,10 @@ class HookedRewardModel(HookedTransformer):
                 weights that are missing or have no place, an adapter that does not fit its base; UnknownOption: another keyword;
                 OutOfMemory: the weights have no room on the device, which is known from the headers of their files.
         """
-        if readout not in get_args(Readout):
-            raise InputError(f"readout must be mask or hf, got {readout!r}")
+        check_argument("readout", readout, Readout)
         with placed(str(name_or_path), device, dtype) as chosen:
-            model = cls._converted(
-                *checkpoints.load_reward_model(name_or_path, base=base, dtype=dtype, device=chosen, hub=hub), device=chosen
-            )
-        model.readout = readout
-        return model
+            checkpoint = checkpoints.load_reward_model(name_or_path, base=base, dtype=dtype, device=chosen, hub=hub)
+            return cls._converted(*checkpoint, device=chosen, readout=readout)
 
     @classmethod
     def from_base(
@@ -284,6 +279,7 @@ class HookedRewardModel(HookedTransformer):
         *,
         device: str | torch.device | None = None,
         name: str | None = None,
+        readout: Readout = "mask",
         **unknown: Unpack[NoOptions],
     ) -> "HookedRewardModel":
         """Converts a Hugging Face `*ForSequenceClassification` model of one output. dtype is the model's own; it is left unchanged.
@@ -292,11 +288,12 @@ class HookedRewardModel(HookedTransformer):
             InputError: an unsupported architecture, weights without a place, such as an adapter's that is not merged, quantised or not
                 finite ones; UnknownOption: another keyword.
         """
-        check_keywords(unknown, ("hf_model", "tokenizer", "device", "name"), "from_hf")
+        check_keywords(unknown, ("hf_model", "tokenizer", "device", "name", "readout"), "from_hf")
+        check_argument("readout", readout, Readout)
         called = name or type(hf_model).__name__
         with placed(called, device, hf_model.dtype) as chosen:
             check_fits(called, sum(each.numel() for each in hf_model.parameters()), hf_model.dtype, chosen)
-            return cls._converted(hf_model, tokenizer, name, device=chosen)
+            return cls._converted(hf_model, tokenizer, name, device=chosen, readout=readout)
 
     @classmethod
     def _converted(
@@ -307,6 +304,7 @@ class HookedRewardModel(HookedTransformer):
         source: MadeFrom | None = None,
         *,
         device: str,
+        readout: Readout = "mask",
     ) -> "HookedRewardModel":
         hf_config = deepcopy(hf_model.config)
         checkpoints.check_reward_head(hf_config, type(hf_model).__name__, type(hf_model).__name__)
@@ -323,8 +321,8 @@ class HookedRewardModel(HookedTransformer):
                 parameter.data = parameter.data.new_empty(0)
         conversion.set_weights(model, conversion.to_lens(state, hf_config, dtype, device=device, keep=source is None))
         model.to(device, print_details=False)
-        model.hf_config = hf_config
-        model._made_from = source or MadeFrom()
+        model.hf_config, model.readout = hf_config, readout
+        model._weights = Weights(source or MadeFrom(), model.named_parameters())
         return model.eval().requires_grad_(False)
 
     def save_pretrained(self, folder: str | Path, **unknown: Unpack[NoOptions]) -> None:

@@ -8,12 +8,13 @@ import torch
 from tl_reward.analyses.ablation_curves import AblationCurve, SetAblations
 from tl_reward.analyses.exact_effects import Effects
 from tl_reward.data.pairs import PreferencePair
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, Lacking
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.disk.plain import listed
 from tl_reward.results.found_on import tested
 from tl_reward.results.sections import AblationEntry, EffectsEntry, FoundOn, SetsEntry, TensionEntry, made, read
 from tl_reward.results.store import Results
+from tl_reward.sites import UnitSite
 
 
 def record_ablation(
@@ -100,10 +101,23 @@ class RecordedSets(NamedTuple):
     entry: TensionEntry
 
 
-def sets_of(results: Results, model: str) -> RecordedSets:
-    """The sets of a recorded tension that have a neuron: the top of each objective, and the quadrants."""
-    found = [entry for entry in results.section("tension").values() if entry["model"] == model]
-    if len(found) != 1:
-        raise InputError(f"one tension of {model} is needed; the run has {listed(results.section('tension'))}")
+def sets_of(results: Results, model: str, site: UnitSite | None = None) -> RecordedSets:
+    """The sets of a recorded tension that have a neuron: the top of each objective, and the quadrants.
+
+    Args:
+        site: which one, where the run has several of the model.
+
+    Raises:
+        Lacking: the run has no tension of that model, at that site.
+        InputError: it has several.
+    """
+    entries = results.section("tension")
+    found = [entry for entry in entries.values() if entry["model"] == model and site in (None, entry["site"])]
+    at = f"{model} at {site}" if site else model
+    if not found:
+        raise Lacking(f"one tension of {at} is needed; the run has {listed(entries)}", "tension")
+    if len(found) > 1:
+        sites = ", ".join(entry["site"] for entry in found)
+        raise InputError(f"one tension of {at} is needed; the run has {len(found)}, at {sites}: say which site")
     sets = {f"top {name}": coords for name, coords in found[0]["top"].items()} | found[0]["quadrants"]
     return RecordedSets({name: NeuronSet.from_json(coords) for name, coords in sets.items() if coords}, found[0])

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tl_reward import parallel
-from tl_reward.errors import InputError, first_line
+from tl_reward.errors import InputError, Lacking, first_line
 from tl_reward.results.disk.folder import JSON, TENSORS, named, read_run, write_run
 from tl_reward.results.disk.models import both_models
 from tl_reward.results.disk.plain import LARGEST_FILE, count_fault, json_fault, listed, read_json, short
@@ -70,11 +70,13 @@ class Results:
         sections: section → name → JSON, of the sections that it has.
         tensors: `section/name/…` → tensor.
         provenance: versions, seed, commit, data hashes, command.
+        folder: where it was read from; None where it was made here.
     """
 
     sections: Sections = field(default_factory=Sections)
     tensors: dict[str, Tensor] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = None
 
     def add(self, section: str, name: str, value: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
         """Adds one entry. Tensors are stored under `section/name/`.
@@ -132,7 +134,7 @@ class Results:
     def section(self, name: str) -> Mapping[str, Any]:
         """The entries of a section, by name. Raises InputError where this run has no such section."""
         if name not in self.sections:
-            raise InputError(f"this run has no {short(name)}; it has {listed(self.sections)}")
+            raise Lacking(f"this run has no {short(name)}; it has {listed(self.sections)}", name)
         return self._untyped[name]
 
     @overload
@@ -167,7 +169,7 @@ class Results:
         """Raises InputError where the section has no such entry; the message names those that it has."""
         entries = self.section(section)
         if name not in entries:
-            raise InputError(f"this run has no {section} of {short(name)!r}; it has {listed(entries)}")
+            raise Lacking(f"this run has no {section} of {short(name)!r}; it has {listed(entries)}", section)
         return entries[name]
 
     def names(self) -> dict[str, list[str]]:
@@ -226,7 +228,9 @@ class Results:
         than it reads: more than 512 MB of JSON, 10,000 entries, or a text of more than a million characters."""
         folder = Path(folder)
         try:
-            return read_run(folder, lambda document, tensors: cls._read(folder, document, tensors))
+            found = read_run(folder, lambda document, tensors: cls._read(folder, document, tensors))
+            found.folder = folder
+            return found
         except KeyError as error:
             raise InputError(f"{named(folder)}: run is damaged ({JSON} has no {error})") from None
         except (TypeError, OSError, SafetensorError) as error:
@@ -259,7 +263,8 @@ class Results:
         if not runs:
             raise InputError("at least one run is needed, got none")
         merged = cls(provenance=dict(runs[0].provenance))
-        for run in runs:
+        of: dict[tuple[str, str], int] = {}  # which run an entry came from
+        for number, run in enumerate(runs):
             if models := both_models(merged.provenance, run.provenance):
                 merged.provenance["models"] = models
             for section, entries in run._untyped.items():
@@ -267,9 +272,11 @@ class Results:
                 for name in sorted(set(entries) & set(own)):
                     site = entries[name].get("site")
                     if site is None or site == own[name].get("site") or f"{name} at {site}" in own.keys() | entries.keys():
-                        raise InputError(f"two runs hold {section} of {short(name)}")
+                        both = " and ".join(_called(runs[i], i) for i in (of[section, name], number))
+                        raise InputError(f"two runs hold {section} of {short(name)}: {both}; leave one out")
                     run = run._with_name(section, name, f"{name} at {site}")
                 own.update(run._untyped[section])
+                of |= {(section, name): number for name in run._untyped[section]}
             merged.tensors |= run.tensors
         return merged
 
@@ -287,6 +294,11 @@ class Results:
             f"<tr><td>{html.escape(section)}</td><td>{html.escape(', '.join(names))}</td></tr>" for section, names in self.names().items()
         )
         return f"<table><tr><th>section</th><th>entries</th></tr>{rows}</table>"
+
+
+def _called(run: Results, place: int) -> str:
+    """What a message calls a run: the folder that it was read from, or its place among those given."""
+    return named(run.folder) if run.folder is not None else f"run {place + 1}"
 
 
 def _steps_from(number: int) -> list[Callable[[Stored], Stored]] | None:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, Unpack
 from weakref import WeakKeyDictionary
@@ -11,14 +12,16 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from tl_reward import parallel
-from tl_reward.data.encoding import EncodedPairs, encode_pairs
+from tl_reward.data.encoding import EncodedPairs, check_encoding, encode_pairs
 from tl_reward.data.packing import Batch, PackedBatch, group_sizes, pack
 from tl_reward.data.padding import batches
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
+from tl_reward.interventions.protocol import traits_of
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.budget import longest_that_fits, tokens_per_batch
+from tl_reward.running.budget import Sizes, longest_that_fits, tokens_per_batch
 from tl_reward.running.options import RunOptions, checked
+from tl_reward.running.promises import check_per_token
 
 Pairs = Sequence[PreferencePair] | EncodedPairs
 
@@ -49,18 +52,30 @@ def tokenizer_of(model: HookedRewardModel) -> PreTrainedTokenizerBase:
 
 
 @checked
-def encode_for(model: HookedRewardModel, pairs: Pairs, *, gradients: bool = False, **options: Unpack[RunOptions]) -> EncodedPairs:
+def encode_for(
+    model: HookedRewardModel, pairs: Pairs, *, gradients: bool = False, shared: bool | None = None, **options: Unpack[RunOptions]
+) -> EncodedPairs:
     """Tokenises pairs for a model, by `max_length`, `overlong` and `on_bad` of the options. `EncodedPairs.reading` says what was left out.
 
     Args:
         gradients: a backward pass follows, which takes more memory, so that long transcripts may not fit.
+        shared: every edit that follows is of each token by itself; None is whether those of the options are. Else attention scores are
+            computed, which take memory too.
+
+    Raises:
+        InputError: as `encode_pairs`; pairs that are encoded already, with another tokenizer, read-out, `max_length` or `overlong`.
     """
     if isinstance(pairs, EncodedPairs):
+        if model.tokenizer is not None:
+            check_encoding(pairs, model.tokenizer, model.unread_token, options.get("max_length"), options.get("overlong"))
         return pairs
     context, limit, what = int(model.cfg.n_ctx), options.get("max_length"), "max_length"
     if limit is None:
-        limit = _default_length(model, options.get("max_memory_gb"), gradients)
-        what = "the model's context" if limit == context else "what fits in memory: see max_memory_gb"
+        if shared is None:
+            shared = all(traits_of(each).per_token for each in interventions_of(options))
+        limit = _default_length(model, options.get("max_memory_gb"), gradients, not _packs([model], shared))
+        shortest = min([context, *(each.n_ctx for each in _alike[-1].models)]) if _alike else context
+        what = "the model's context" if limit == context else "the shortest context of the models" if limit == shortest else _FITS
     elif not 1 <= limit <= context:
         raise InputError(f"max_length must be in [1, {context}], got {limit}")
     overlong, on_bad = options.get("overlong", "drop"), options.get("on_bad", "error")
@@ -69,17 +84,47 @@ def encode_for(model: HookedRewardModel, pairs: Pairs, *, gradients: bool = Fals
     )
 
 
-_lengths: WeakKeyDictionary[HookedRewardModel, dict[tuple[float | None, bool], int]] = WeakKeyDictionary()
+_FITS = "what fits in memory: see max_memory_gb"
+_Limits = dict[tuple[float | None, bool, bool], int]
+_lengths: WeakKeyDictionary[HookedRewardModel, _Limits] = WeakKeyDictionary()
 
 
-def _default_length(model: HookedRewardModel, max_memory_gb: float | None, gradients: bool) -> int:
+class _Alike(NamedTuple):
+    models: Sequence[Sizes]
+    limits: _Limits
+
+
+_alike: list[_Alike] = []
+
+
+@contextmanager
+def read_alike(models: Sequence[Sizes]) -> Iterator[None]:
+    """Within it, these models have one default limit, so that all of them read the same pairs, whatever their contexts and the memory that
+    is free when each is loaded."""
+    _alike.append(_Alike(models, {}))
+    try:
+        yield
+    finally:
+        _alike.pop()
+
+
+def _default_length(model: HookedRewardModel, max_memory_gb: float | None, gradients: bool, scores: bool) -> int:
     """The limit where none is given. It is found once for a model, so that all that asks of it reads the same pairs: free memory varies."""
-    known = _lengths.setdefault(model, {})
-    if (max_memory_gb, gradients) not in known:
+    known = _alike[-1].limits if _alike else _lengths.setdefault(model, {})
+    others = _alike[-1].models if _alike else ()
+    asked = max_memory_gb, gradients, scores
+    if asked not in known:
         with parallel.together():
-            fits = longest_that_fits(model, max_memory_gb=max_memory_gb, gradients=gradients)
-        known[max_memory_gb, gradients] = min(parallel.gathered(fits))
-    return known[max_memory_gb, gradients]
+            fits = longest_that_fits(model, max_memory_gb=max_memory_gb, gradients=gradients, scores=scores, others=others)
+        known[asked] = min(parallel.gathered(fits))
+    return known[asked]
+
+
+def _packs(models: Sequence[HookedRewardModel], shared: bool) -> bool:
+    """Whether transcripts may share tokens: every edit allows it, and nobody else listens, since a hook of the user's expects one
+    transcript a row."""
+    others = any(module._forward_hooks or module._forward_pre_hooks for model in models for module in model.modules())
+    return shared and not others and not any(model.cfg.use_attn_result for model in models)
 
 
 def pairs_of(encoded: EncodedPairs, rows: Sequence[int]) -> str:
@@ -106,8 +151,7 @@ def batches_for(
         kept: bytes that edits keep of each token.
     """
     groups, whole = grouping or (None, False)
-    others = any(module._forward_hooks or module._forward_pre_hooks for model in models for module in model.modules())
-    packed = shared and not others and not any(model.cfg.use_attn_result for model in models)
+    packed = _packs(models, shared)
     with parallel.together():
         budget = tokens_per_batch(
             models[0],
@@ -121,6 +165,7 @@ def batches_for(
         )
     budget = min(parallel.gathered(budget))  # memory differs, and batches must not
     if packed:
+        check_per_token(models[0], encoded, interventions_of(options))
         return Batching(list(pack(encoded.rows, max_tokens=budget, groups=groups)), budget)
     return Batching(list(batches(encoded.rows, max_tokens=budget)), budget)
 

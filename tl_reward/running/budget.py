@@ -1,6 +1,8 @@
 """How many tokens a batch may hold: as many as memory allows, and no more than run fastest."""
 
 from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 
@@ -54,16 +56,49 @@ def tokens_per_batch(
     return min(fits, max_tokens if max_tokens is not None else max(longest, _fastest(model, gradients)))
 
 
-def longest_that_fits(model: HookedRewardModel, *, max_memory_gb: float | None = None, gradients: bool = False) -> int:
+class Sizes(NamedTuple):
+    """What of a model's TransformerLens config decides how much memory a token takes, and how many tokens it reads."""
+
+    n_ctx: int
+    n_layers: int
+    n_heads: int
+    d_model: int
+    d_mlp: int
+    d_head: int
+    n_key_value_heads: int = 0
+    attn_scores_soft_cap: float = -1.0
+
+    @classmethod
+    def of(cls, config: Any) -> "Sizes":
+        """Of a config, or of the dictionary that one is made of."""
+        given = config if isinstance(config, Mapping) else vars(config)
+        return cls(**{name: given[name] or 0 for name in cls._fields if name in given})
+
+
+def longest_that_fits(
+    model: HookedRewardModel,
+    *,
+    max_memory_gb: float | None = None,
+    gradients: bool = False,
+    scores: bool = False,
+    others: Sequence[Sizes] = (),
+) -> int:
     """The longest transcript, in tokens, that a batch has room for: the model's context, or where that does not fit a multiple of 256.
 
     Never less than `LEAST_LENGTH`, or the context: where such a transcript does not fit, `tokens_per_batch` says what would do.
+
+    Args:
+        gradients, scores: as in `tokens_per_batch`.
+        others: of models that are to read the same transcripts.
     """
-    context = int(model.cfg.n_ctx)
+    every = {Sizes.of(model.cfg), *others}
+    context = min(each.n_ctx for each in every)
     room = free_memory(model) / 2 if max_memory_gb is None else max_memory_gb * 2**30
 
     def fits(length: int) -> bool:
-        return length * bytes_per_token(model, length, gradients=gradients) <= room
+        device, dtype = model.W_U.device, model.cfg.dtype
+        most = max(_bytes_per_token(each, device, dtype, length, gradients=gradients, scores=scores) for each in every)
+        return length * most <= room
 
     if fits(context):
         return context
@@ -79,17 +114,20 @@ def bytes_per_token(model: HookedRewardModel, longest: int, *, gradients: bool =
     rows of them a head: scores before and after the cap or the mask, and the pattern before and after dropped padding. On a GPU, what
     packed batches gather for attention (`data.layouts`): keys and values, and for rows that are filled up a mask, kept as a number too.
     """
-    cfg = model.cfg
-    size = torch.finfo(cfg.dtype).bits // 8
-    width = 5 * int(cfg.d_mlp or 0) + 12 * cfg.d_model
-    layer = width * size + 4 * (int(cfg.d_mlp or 0) + cfg.d_model)
-    if scores or cfg.attn_scores_soft_cap > 0:
-        layer += 4 * cfg.n_heads * longest * size
-    kernel = kernel_name(True, model.W_U.device.type, cfg.dtype, cfg.d_head, cfg.attn_scores_soft_cap)
+    return _bytes_per_token(Sizes.of(model.cfg), model.W_U.device, model.cfg.dtype, longest, gradients=gradients, scores=scores)
+
+
+def _bytes_per_token(sizes: Sizes, device: torch.device, dtype: torch.dtype, longest: int, *, gradients: bool, scores: bool) -> int:
+    size = torch.finfo(dtype).bits // 8
+    width = 5 * sizes.d_mlp + 12 * sizes.d_model
+    layer = width * size + 4 * (sizes.d_mlp + sizes.d_model)
+    if scores or sizes.attn_scores_soft_cap > 0:
+        layer += 4 * sizes.n_heads * longest * size
+    kernel = kernel_name(True, device.type, dtype, sizes.d_head, sizes.attn_scores_soft_cap)
     if kernel in ("varlen", "padded"):
-        heads = (cfg.n_key_value_heads or cfg.n_heads) if kernel == "varlen" else cfg.n_heads
-        layer += 2 * MOST_KEYS * heads * cfg.d_head * size + (5 * MOST_KEYS * longest if kernel == "padded" else 0)
-    return layer * cfg.n_layers if gradients else layer
+        heads = (sizes.n_key_value_heads or sizes.n_heads) if kernel == "varlen" else sizes.n_heads
+        layer += 2 * MOST_KEYS * heads * sizes.d_head * size + (5 * MOST_KEYS * longest if kernel == "padded" else 0)
+    return layer * sizes.n_layers if gradients else layer
 
 
 def free_memory(model: HookedRewardModel) -> int:

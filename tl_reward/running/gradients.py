@@ -78,7 +78,7 @@ def backpropagate(
                     leaves = [embedded.detach().requires_grad_()]
                     hooks = [(site.hook_name, _feed_gradient(site, consumer, batch, encoded, baseline, path, leaves)) for site in sites]
                     with attached(model, hooks):
-                        reward = model(leaves[0], attention_mask=mask_of(batch), start_at_layer=0)
+                        reward = model(leaves[0], attention_mask=mask_of(batch), start_at_layer=0, tokens=batch.tokens)
                         # Of these alone: weights that can be trained get no gradient.
                         (reward * sign.to(reward)[batch.row]).sum().backward(inputs=leaves)
                 consumer.end()

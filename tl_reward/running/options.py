@@ -11,7 +11,10 @@ from tl_reward.data.pairs import Overlong, PreferencePair
 from tl_reward.devices import says_what_was_free
 from tl_reward.errors import InputError, check_keywords, shown
 from tl_reward.interventions.protocol import Intervention
+from tl_reward.interventions.user_code import watching
 from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.neurons import NeuronSet
+from tl_reward.sites import UNIT_SITES, unit_shape
 
 READS_A_FILE = "tl_reward.load_pairs reads a file"
 MAKES_PAIRS = f"tl_reward.pairs_from makes pairs of rows, {READS_A_FILE}"
@@ -52,7 +55,8 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
 
     Raises (the function that is returned):
         UnknownOption: a keyword that neither the function nor its options have.
-        InputError: no pair; an argument of another type, such as a path in the place of a model; a number outside its range.
+        InputError: no pair; an argument of another type, such as a path in the place of a model; a number outside its range; neurons that
+            the model does not have, or that were found in a model of another shape.
         OutOfMemory: there was no room for a batch.
     """
     signature = inspect.signature(function)
@@ -71,11 +75,26 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
                 bound.arguments[name] = _as_pairs(value)
             elif name in hints:
                 check_argument(name, value, hints[name])
+        _check_sets(bound.arguments)
         device = next((each.W_U.device for each in bound.arguments.values() if isinstance(each, HookedRewardModel)), "cpu")
-        with says_what_was_free(function.__name__, device, helps=_HELPS):
+        with watching(), says_what_was_free(function.__name__, device, helps=_HELPS):
             return function(*bound.args, **bound.kwargs)
 
     return call
+
+
+def _check_sets(given: Mapping[str, Any]) -> None:
+    """Raises InputError where neurons to edit or to look at are not those of the model, before anything runs."""
+    model, site = given.get("model"), given.get("site")
+    if model is None:
+        return
+    edits = [*given.get("options", {}).get("interventions", ()), *(each for condition in given.get("conditions", ()) for each in condition)]
+    held = [(getattr(each, "neurons", None), getattr(each, "site", None)) for each in edits]
+    sets = given.get("sets")
+    held += [(each, site or "mlp_post") for each in (given.get("neurons"), *(sets.values() if isinstance(sets, Mapping) else ()))]
+    for neurons, at in held:
+        if isinstance(neurons, NeuronSet) and at in UNIT_SITES:
+            neurons.check_fits(*unit_shape(model.cfg, at))
 
 
 def _as_pairs(given: Any) -> list[PreferencePair] | EncodedPairs:

@@ -26,6 +26,7 @@ from tl_reward.model.layer_by_layer import mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of, smaller
 from tl_reward.running.options import RunOptions, checked
+from tl_reward.running.promises import check_per_token
 from tl_reward.sites import layer_of
 
 Condition = Sequence[Intervention]
@@ -60,9 +61,10 @@ def sweep(
     calls of `score`, with the same result. One condition that is not per token makes all of them run one transcript a row, so keep such
     conditions apart. Args and errors as in `score`.
     """
-    encoded = encode_for(model, pairs, **options)
     every = [*interventions_of(options), *(intervention for condition in conditions for intervention in condition)]
     traits = [traits_of(intervention) for intervention in every]
+    shared = all(each.per_token for each in traits)
+    encoded = encode_for(model, pairs, shared=shared, **options)
     paired = any(each.paired for each in traits)
     if paired:
         others = [type(intervention).__name__ for intervention, each in zip(every, traits, strict=True) if not each.per_token]
@@ -73,7 +75,9 @@ def sweep(
     grouping = Grouping(encoded.pair_of_row, whole=True) if paired else None
     sources = {source for each in every if isinstance(source := getattr(each, "source", None), Source)}
     kept = sum(source.bytes_per_token for source in sources)
-    made = batches_for([model], encoded, options, shared=all(each.per_token for each in traits), grouping=grouping, kept=kept)
+    made = batches_for([model], encoded, options, shared=shared, grouping=grouping, kept=kept)
+    if isinstance(made.batches[0], PackedBatch):
+        check_per_token(model, encoded, [intervention for condition in conditions for intervention in condition])
     rewards = torch.zeros(len(conditions), len(encoded.rows), dtype=torch.float64)
 
     def rewards_of(batch: Batch, max_tokens: int) -> Float[Tensor, "condition row"]:
@@ -152,7 +156,9 @@ def _branches(model: HookedRewardModel, batch: Batch, hooks: Sequence[Hooks], ma
             # Copies of its own: a hook that edits in place must reach neither the other conditions nor the trunk.
             start = torch.cat([residual] * len(group))
             with attached(model, joint):
-                reward = model(start, attention_mask=mask_of(batch), start_at_layer=at)
+                reward = model(
+                    start, attention_mask=mask_of(batch), **({} if at is None else {"start_at_layer": at, "tokens": batch.tokens})
+                )
             rewards[group] = reward.view(len(group), -1).double()
     return rewards
 

@@ -1,9 +1,10 @@
 """What stands around every analysis: the run folder is checked before it, written after it, and its summary printed."""
 
 import json
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def run_folder(
 ) -> Iterator[Results]:
     """Gives `Results` to record in; when the block ends, they are written to `out`, and their summary and the folder's path are printed.
 
-    Where the block raises, nothing is written. Of several processes the first one writes and prints, and the others wait for it.
+    Where the block raises, or is stopped, `out` is not written: what it has recorded by then is kept beside it, in `out`.unfinished, with
+    `unfinished` in its provenance. Of several processes the first one writes and prints, and the others wait for it; they keep nothing.
 
     ```python
     with tl_reward.run_folder("runs/mine", data={"embedded, test": pairs}) as results:
@@ -47,13 +49,28 @@ def run_folder(
     """
     check_run_folder(out, overwrite=overwrite)
     results = Results(provenance=provenance(seed=seed, data=data))
-    yield results
+    try:
+        yield results
+    except BaseException:
+        _keep(results, Path(out))
+        raise
     try:
         folder = results.save(out, overwrite=overwrite)
     except InputError as error:
         raise InputError(f"{error}; {_rescued(results, Path(out))}") from None
     summary(results, console)
     console.print(f"Run: {folder.resolve()}", soft_wrap=True)
+
+
+def _keep(recorded: Results, out: Path) -> None:
+    """Writes what is recorded of a run that was cut short. Several processes would wait for one that has failed."""
+    if parallel.count() > 1 or not recorded.sections:
+        return
+    kept = out.with_name(f"{out.name}.unfinished")
+    with suppress(InputError, OSError):  # what stopped the run is what is said
+        recorded.provenance["unfinished"] = True
+        recorded.save(kept, overwrite=True)
+        print(f"What was done by then is kept in {kept}", file=sys.stderr)
 
 
 def _rescued(results: Results, out: Path) -> str:

@@ -1,12 +1,11 @@
 """A run as tables in a terminal."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Column, Table
 
-from tl_reward.data.reading import in_words
 from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson, ScoresJson
 from tl_reward.results.sections import (
     AblationEntry,
@@ -27,6 +26,7 @@ from tl_reward.results.store import Results
 from tl_reward.show.console import print_table
 from tl_reward.show.how_made import how_made
 from tl_reward.show.intervals import NOTE, any_few, bracket
+from tl_reward.show.notes import notes_of
 
 
 def summary(results: Results, console: Console) -> None:
@@ -49,15 +49,8 @@ def summary(results: Results, console: Console) -> None:
 
 
 def _print_notes(results: Results, console: Console) -> None:
-    """Of every section: the pairs that it left out, and what its numbers rest on."""
-    names: dict[str, list[str]] = {}
-    for section, entries in cast(Mapping[str, Mapping[str, Any]], results.sections).items():
-        for name, entry in entries.items():
-            said = in_words(entry["reading"]) if "reading" in entry else ""
-            if said:
-                names.setdefault(said, []).append(f"{section} of {name}")
-    for said, those in names.items():
-        console.print(f"{'; '.join(those)}: {said}")
+    for note in notes_of(results):
+        console.print(note)
     if any_few(results.sections):
         console.print(NOTE)
 

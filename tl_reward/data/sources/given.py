@@ -19,12 +19,12 @@ def given_rows(rows: Any, split: str | None, source: str) -> Iterator[SourceRow]
     for number, row in rows_of_table(rows, split, source):
         if isinstance(row, PreferencePair):
             raise InputError(f"{source}:{number}: is a PreferencePair already: give such pairs to the functions as they are")
-        yield SourceRow(f"{source}:{number}", f"{source}:{number}", row)
+        yield SourceRow(f"{source}:{number}", f"{source}:{number}", row, split if holds_splits(rows) else None)
 
 
 def rows_of_table(rows: Any, split: str | None, source: str) -> Iterator[tuple[int, Any]]:
     """Each row of a table or of an iterable as plain Python, with its number."""
-    if _is_splits(rows):
+    if holds_splits(rows):
         if split not in rows:
             said = f"no split {split!r}; it has" if split else "holds the splits"
             raise InputError(f"{source}: {said} {', '.join(map(str, rows))}: say which, with split={next(iter(rows))!r}")
@@ -40,11 +40,11 @@ def rows_of_table(rows: Any, split: str | None, source: str) -> Iterator[tuple[i
 def holds_rows(value: Any) -> bool:
     """Whether a value is a table or an iterable of rows, and no pair and no name of a file."""
     if isinstance(value, (str, bytes, Mapping, PreferencePair)):
-        return _is_splits(value)
+        return holds_splits(value)
     return isinstance(value, Iterable) or hasattr(value, "to_batches")
 
 
-def _is_splits(value: Any) -> bool:
+def holds_splits(value: Any) -> bool:
     """A `DatasetDict`: a mapping of names to tables."""
     return isinstance(value, Mapping) and len(value) > 0 and all(hasattr(part, "column_names") for part in value.values())
 

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tl_reward.data.messages import printable
-from tl_reward.data.sources.given import rows_of_table
+from tl_reward.data.sources.given import holds_splits, rows_of_table
 from tl_reward.data.sources.json_rows import json_rows
 from tl_reward.data.sources.row import SourceRow
 from tl_reward.data.sources.tables import csv_rows, parquet_rows
-from tl_reward.errors import InputError, first_line
+from tl_reward.errors import InputError, did_you_mean, first_line
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
 # What a folder of data holds besides: files about the data, written by `datasets` and the hub.
@@ -54,7 +54,8 @@ def local_rows(path: Path, split: str | None) -> Iterator[SourceRow]:
 
 def file_rows(path: Path, name: str) -> Iterator[SourceRow]:
     if not path.is_file():
-        raise InputError(f"{path}: {'is no regular file' if path.exists() else 'no such file'}")
+        missing = f"no such file{did_you_mean(str(path), ['embedded'])}"
+        raise InputError(f"{path}: {'is no regular file' if path.exists() else missing}")
     if not path.name.endswith(SUFFIXES):
         raise InputError(f"{path}: file name must end in one of {', '.join(SUFFIXES)}")
     if path.stat().st_size == 0:
@@ -88,7 +89,8 @@ def _folder(path: Path, split: str | None) -> Iterator[SourceRow]:
     for file, named in files.items():
         if split is None or named in (None, wanted):
             part = file.relative_to(path)
-            yield from file_rows(file, "/".join([path.resolve().name, *part.parts[:-1], stem_of(part.name)]))
+            rows = file_rows(file, "/".join([path.resolve().name, *part.parts[:-1], stem_of(part.name)]))
+            yield from (row._replace(split=split) for row in rows) if named else rows
 
 
 def split_of(path: Path) -> str | None:
@@ -110,4 +112,4 @@ def _saved_dataset(path: Path, split: str | None) -> Iterator[SourceRow]:
     except Exception as error:  # datasets raises many kinds for a folder that lacks something
         raise InputError(f"{path}: not readable as a saved Dataset ({first_line(error)})") from None
     for number, row in rows_of_table(rows, split, str(path)):
-        yield SourceRow(f"{path}:{number}", f"{path.resolve().name}:{number}", row)
+        yield SourceRow(f"{path}:{number}", f"{path.resolve().name}:{number}", row, split if holds_splits(rows) else None)

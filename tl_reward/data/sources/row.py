@@ -7,8 +7,10 @@ MOST_BYTES = 16 * 2**20
 
 
 class SourceRow(NamedTuple):
-    """`where` for messages, `default_id` for a row that names none."""
+    """`where` for messages, `default_id` for a row that names none. `split`: that which was chosen by the name of a file or a table, and
+    which holds for a row that names none."""
 
     where: str
     default_id: str
     row: Any
+    split: str | None = None

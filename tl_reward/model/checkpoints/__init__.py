@@ -8,9 +8,18 @@ from tl_reward.model.checkpoints.loading import (
     Checkpoint,
     check_reward_head,
     check_reward_model,
+    is_adapter,
     load_reward_model,
     load_unembedding,
     load_with_fresh_head,
 )
 
-__all__ = ["Checkpoint", "check_reward_head", "check_reward_model", "load_reward_model", "load_unembedding", "load_with_fresh_head"]
+__all__ = [
+    "Checkpoint",
+    "check_reward_head",
+    "check_reward_model",
+    "is_adapter",
+    "load_reward_model",
+    "load_unembedding",
+    "load_with_fresh_head",
+]

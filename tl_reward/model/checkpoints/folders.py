@@ -9,6 +9,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from transformers import AutoConfig, AutoTokenizer
 
+from tl_reward.arguments import check_argument
 from tl_reward.errors import InputError, check_keywords, first_line, is_out_of_memory
 from tl_reward.model import architectures, embedded
 from tl_reward.model.origin import MadeFrom, Stamp
@@ -57,6 +58,14 @@ def check_options(hub: HubOptions, name: str, own: tuple[str, ...]) -> None:
     check_keywords(hub, [*own, *HubOptions.__annotations__], "load")
     if hub.get("revision") is not None and Path(embedded.resolve(name)).exists():
         raise InputError(f"revision is an option of models on the Hugging Face hub; {name} is a folder on this machine")
+
+
+def name_of(given: Any) -> str:
+    """What a model is asked for by, as text. Raises InputError for anything else than a name or a path, and for none."""
+    check_argument("name_or_path", given, str | Path)
+    if not str(given).strip():
+        raise InputError(f"a model is a folder, a hub id, or embedded ({', '.join(embedded.REWARD_MODELS)}); got {str(given)!r}")
+    return str(given)
 
 
 def local_folder(name: str, hub: HubOptions) -> Path:

@@ -16,7 +16,7 @@ from tl_reward.devices import check_fits
 from tl_reward.errors import InputError
 from tl_reward.model import architectures, conversion, embedded
 from tl_reward.model.checkpoints.adapters import ADAPTER_WEIGHTS, adapter_config, merge_adapter, scale_of
-from tl_reward.model.checkpoints.folders import HubOptions, check_options, hf_config, local_folder, made_from, refused, tokenizer
+from tl_reward.model.checkpoints.folders import HubOptions, check_options, hf_config, local_folder, made_from, name_of, refused, tokenizer
 from tl_reward.model.checkpoints.quiet import quietly
 from tl_reward.model.checkpoints.stored import check_stored, weight_files
 from tl_reward.model.origin import MadeFrom
@@ -40,7 +40,7 @@ def load_reward_model(
     Raises:
         InputError: as `HookedRewardModel.from_pretrained`.
     """
-    name = str(name_or_path)
+    name = name_of(name_or_path)
     check_options(hub, name, ("name_or_path", "base", "device", "dtype", "readout"))
     folder = local_folder(name, hub)
     adapter = adapter_config(folder, name)
@@ -92,7 +92,7 @@ _WARNED: set[str] = set()
 @quietly()
 def load_with_fresh_head(name_or_path: str | Path, *, seed: int, dtype: torch.dtype, device: str = "cpu", hub: HubOptions) -> Checkpoint:
     """A causal language model with a new head of one output, drawn from normal(0, 0.02). A head that is there is replaced."""
-    name = str(name_or_path)
+    name = name_of(name_or_path)
     check_options(hub, name, ("name_or_path", "seed", "device", "dtype"))
     folder = local_folder(name, hub)
     hf_model = _with_one_output(folder, dtype, name, device)
@@ -112,7 +112,7 @@ def load_unembedding(
     Raises:
         InputError: no model there, an unsupported architecture, weights in other files than safetensors, or missing ones.
     """
-    name = str(name_or_path)
+    name = name_of(name_or_path)
     folder = local_folder(name, hub or {})
     config = hf_config(folder, name)
     hf_model = _hf_model(folder, config, dtype, name, {"score.weight"}, kind=AutoModelForCausalLM)  # a head that is there is not read
@@ -125,17 +125,25 @@ def load_unembedding(
 
 
 @quietly()
-def check_reward_model(name_or_path: str | Path, *, base: str | Path | None = None) -> None:
+def check_reward_model(name_or_path: str | Path, *, base: str | Path | None = None) -> dict[str, Any]:
     """Says no before another model is run for an hour: raises InputError where `load_reward_model` would, but for what only the weights
-    tell. It reads configs alone."""
-    name = str(name_or_path)
+    tell. It reads configs alone, and gives the fields of the model's TransformerLens config."""
+    name = name_of(name_or_path)
     folder = local_folder(name, {})
     adapter = adapter_config(folder, name)
     if adapter is None:
-        check_reward_head(hf_config(folder, name), name)
+        config = hf_config(folder, name)
+        check_reward_head(config, name)
     else:
         base_name = str(base or adapter.base_model_name_or_path)
-        hf_config(local_folder(base_name, {}), base_name)
+        config = hf_config(local_folder(base_name, {}), base_name)
+    return architectures.lens_config(config)
+
+
+def is_adapter(name_or_path: str | Path) -> bool:
+    """Whether a checkpoint is a PEFT adapter. Raises InputError where there is none, or an adapter that cannot be merged."""
+    name = name_of(name_or_path)
+    return adapter_config(local_folder(name, {}), name) is not None
 
 
 def check_reward_head(config: Any, name: str, class_name: str | None = None) -> None:

@@ -8,9 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tl_reward.errors import InputError
+from tl_reward.model.origin import hash_of_tensors
 from tl_reward.model.training.config import How, TrainingConfig
 from tl_reward.model.training.preparation import Prepared
 from tl_reward.model.training.record import begun_in, saves_of
@@ -24,7 +23,7 @@ def begun_with(prepared: Prepared, config: TrainingConfig, without: NeuronSet | 
     options = dataclasses.asdict(config)
     del options["save_every"]
     return {
-        "base's weights": _weights_hash(prepared.model),
+        "base's weights": hash_of_tensors(prepared.model.state_dict().items()),
         "pairs (or how the tokenizer writes them)": _hash([[row.ids for row in encoded.rows], encoded.chosen, encoded.rejected]),
         **options,
         "without": _hash(without.to_json()) if without else None,
@@ -50,14 +49,6 @@ def check_the_same(output: Path, begun: dict[str, Any]) -> None:
     if differs:
         told = [name if len(str(begun[name])) == 64 else f"{name} {before.get(name)}, now {begun[name]}" for name in differs]
         raise InputError(f"{output}: this training was begun with another {'; another '.join(told)}; give the same, or another folder")
-
-
-def _weights_hash(model: Any) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _hash(value: Any) -> str:

@@ -35,6 +35,6 @@ def compare(label: str, told: Mapping[str, Any] | None, given: Mapping[str, Any]
 
 
 def _words(origin: Mapping[str, Any]) -> str:
-    path = named(str(origin.get("path") or "made in memory"))
+    path = named(str(origin.get("path") or "made in memory")) + (", edited in memory" if origin.get("edited") else "")
     sizes = f"{origin.get('layers')} layers of {origin.get('d_mlp')} neurons"
     return f"{path} ({short(origin.get('architecture'))}, {sizes}, weights {str(origin.get('weights'))[:8]})"

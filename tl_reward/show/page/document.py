@@ -9,6 +9,7 @@ from typing import Any
 from tl_reward.errors import InputError, first_line
 from tl_reward.results.store import Results
 from tl_reward.show.neuron_columns import Column, columns_of, exact_effects
+from tl_reward.show.notes import notes_of
 from tl_reward.show.page import neuron_details
 from tl_reward.show.page.blocks import array_block, elements, figure_json, filled, front, halves, json_block, plotly_block, policy
 from tl_reward.show.page.files import check_page, write_blocks, writing
@@ -75,6 +76,7 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
         "title": title,
         "live": live,
         "provenance": _provenance(results),
+        "notes": list(notes_of(results)),
         "models": [{"name": name, "layers": int(layers), "width": int(width)} for name, (layers, width) in shapes.items()],
         "columns": [_column(column, i, blocks) for i, column in enumerate(columns)],
         "tensions": neuron_details.tensions(results),

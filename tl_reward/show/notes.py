@@ -1,0 +1,19 @@
+"""What is to be known of the pairs behind a run's numbers: said under its tables, and on its page."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+from tl_reward.data.reading import in_words
+from tl_reward.results.store import Results
+
+
+def notes_of(results: Results) -> Iterator[str]:
+    """Of every section, the pairs that it left out, by reason, and what is odd about the rest. Those that say the same share a line."""
+    names: dict[str, list[str]] = {}
+    for section, entries in cast(Mapping[str, Mapping[str, Any]], results.sections).items():
+        for name, entry in entries.items():
+            said = in_words(entry["reading"]) if "reading" in entry else ""
+            if said:
+                names.setdefault(said, []).append(f"{section} of {name}")
+    for said, those in names.items():
+        yield f"{'; '.join(those)}: {said}"
