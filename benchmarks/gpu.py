@@ -39,7 +39,7 @@ from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer
 from tl_reward.neurons import NeuronSet
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score, sweep
 
 

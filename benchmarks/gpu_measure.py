@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 
-from tl_reward.data.packing import PackedBatch
+from tl_reward.data.batches.packing import PackedBatch
 from tl_reward.model.layers import kernels
 from tl_reward.model.layers.attention import FusedAttention
 

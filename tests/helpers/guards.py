@@ -100,7 +100,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     Guard(
         "the limit is the context",
-        "tl_reward/running/batching.py",
+        "tl_reward/running/batches/batching.py",
         '        limit = _default_length(model, options.get("max_memory_gb"), gradients, not _packs([model], shared))',
         "        limit = min(1024, context)",
         "tests/analyses/test_reading.py::test_default_limit_is_the_context",
@@ -289,7 +289,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     Guard(
         "pairs encoded in another way",
-        "tl_reward/running/batching.py",
+        "tl_reward/running/batches/batching.py",
         '            check_encoding(pairs, model.tokenizer, model.unread_token, options.get("max_length"), options.get("overlong"))',
         "            pass",
         "tests/running/test_options.py::test_pairs_that_were_encoded_in_another_way_are_refused",

@@ -13,7 +13,7 @@ from tl_reward.model.checkpoints.folders import name_of
 from tl_reward.model.inputs import check_tokenizer, tokenise
 from tl_reward.model.reward_model import HookedRewardModel, load
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score
 
 LOAD: Any = load  # the type checker refuses what these tests ask for
@@ -115,7 +115,7 @@ def folder(tmp_path_factory) -> Path:
     [
         (lambda f: LOAD(f, torch_dtype=torch.bfloat16), "'torch_dtype'; did you mean dtype"),
         (lambda f: LOAD(f, dtyp=torch.bfloat16), "did you mean dtype"),
-        (lambda f: LOAD(f, device_map="auto"), "did you mean device"),
+        (lambda f: LOAD(f, device_map="auto"), "device_map is refused: a model is on one device"),
         (lambda f: MODEL.from_base(f, sed=3), "did you mean seed"),
         (lambda f: MODEL.from_hf(tiny_hf_model(), tokeniser=None), "did you mean tokenizer"),
         (lambda f: LOAD(f, device="cpu").save_pretrained(f, fold=True), "did you mean folder"),

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from tl_reward.data import layouts
+from tl_reward.data.batches import layouts
+from tl_reward.data.batches.packing import PackedBatch, pack
 from tl_reward.data.encoding import Row
-from tl_reward.data.packing import PackedBatch, pack
 from tl_reward.model.layers import kernels
 from tl_reward.model.layers.kernels import Scoring
 

@@ -12,7 +12,7 @@ from tl_reward.measures.agreement import Precision, compare_margins
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.running import half_precision
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.half_precision import sweep_in_half
 from tl_reward.running.scoring import score, sweep
 

@@ -19,7 +19,7 @@ from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.running.scoring import score, sweep
 

@@ -18,7 +18,7 @@ from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.results.disk.folder import check_run_folder
 from tl_reward.results.record_neurons import record_discovery
 from tl_reward.results.store import Results
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.show.neuron_columns import columns_of
 from tl_reward.show.notes import notes_of
 from tl_reward.show.page import build_page, write_page

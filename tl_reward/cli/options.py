@@ -160,8 +160,8 @@ class Running:
 
     def models(self, sources: Sequence[str], results: "Results") -> "Iterator[tuple[str, HookedRewardModel]]":
         """Loads one model after another, each with its label, and records them; all are looked at first, and read the same pairs."""
-        from tl_reward.running.batching import read_alike
-        from tl_reward.running.budget import Sizes
+        from tl_reward.running.batches.batching import read_alike
+        from tl_reward.running.batches.budget import Sizes
 
         found = self._looked_at(sources)
         with read_alike([Sizes.of(config) for _, config in found.values()]):

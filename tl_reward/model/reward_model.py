@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tl_reward.arguments import check_argument
-from tl_reward.data.packing import PackedBatch
+from tl_reward.data.batches.packing import PackedBatch
 from tl_reward.devices import check_fits
 from tl_reward.errors import InputError, check_keywords
 from tl_reward.model import architectures, checkpoints, conversion, inputs

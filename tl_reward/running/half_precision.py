@@ -13,7 +13,7 @@ from tl_reward import parallel
 from tl_reward.measures.agreement import Precision, compare_margins
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.batching import Pairs, encode_for
+from tl_reward.running.batches.batching import Pairs, encode_for
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.running.scoring import Condition, sweep
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_reward.data.batches.packing import Batch, pack
+from tl_reward.data.batches.padding import batches
 from tl_reward.data.encoding import EncodedPairs
-from tl_reward.data.packing import Batch, pack
-from tl_reward.data.padding import batches
 from tl_reward.errors import InputError
 from tl_reward.interventions.attaching import edited
 from tl_reward.interventions.from_functions import FunctionIntervention

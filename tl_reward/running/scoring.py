@@ -14,8 +14,8 @@ from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.data.alignment import align
+from tl_reward.data.batches.packing import Batch, PackedBatch
 from tl_reward.data.encoding import EncodedPairs
-from tl_reward.data.packing import Batch, PackedBatch
 from tl_reward.devices import forget_cached
 from tl_reward.errors import InputError, is_out_of_memory
 from tl_reward.interventions.attaching import attached, edited
@@ -24,7 +24,7 @@ from tl_reward.interventions.protocol import Hooks, Intervention, hooks_of, trai
 from tl_reward.measures.scores import Scores
 from tl_reward.model.layer_by_layer import mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of, smaller
+from tl_reward.running.batches.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of, smaller
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.running.promises import check_per_token
 from tl_reward.sites import layer_of

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward.analyses.examples.passes import Details, Peaks, Task
-from tl_reward.data.packing import Batch
+from tl_reward.data.batches.packing import Batch
 from tl_reward.sites import Site
 
 KEPT_BYTES = 256 * 2**20

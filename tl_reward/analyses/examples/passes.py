@@ -8,8 +8,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_reward import parallel
+from tl_reward.data.batches.packing import Batch
 from tl_reward.data.encoding import EncodedPairs
-from tl_reward.data.packing import Batch
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import rewards_at, side_weights

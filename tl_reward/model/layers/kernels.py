@@ -23,7 +23,7 @@ try:
 except ImportError:  # before torch 2.10
     varlen_attn = None
 
-from tl_reward.data.packing import PackedBatch, Span
+from tl_reward.data.batches.packing import PackedBatch, Span
 from tl_reward.errors import first_line
 
 # One transcript a row: [batch, pos], above 0 at real tokens, or None where all are real. Many in one row: the packed batch itself.

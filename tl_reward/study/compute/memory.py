@@ -30,7 +30,7 @@ def bytes_of(cell: Cell, inputs: Inputs) -> int | None:
     """What the process of a cell takes at least: a training one pair of the longest at once, with gradients and AdamW's states, any other
     a transcript of the longest. None where the model is not at hand.
 
-    Passes grow with what is free (`model.training.micro_batches`, `running.budget`): this is what there has to be.
+    Passes grow with what is free (`model.training.micro_batches`, `running.batches.budget`): this is what there has to be.
     """
     config = shape_of(inputs.base(cell.base).source)
     if config is None:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from tl_reward.data.padding import batch_tensor_on
+from tl_reward.data.batches.padding import batch_tensor_on
 
 # A call takes at most so many keys for each token of the batch: a prefix that hundreds of transcripts share stands in the packed row once,
 # and among the keys once for each of them.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tl_reward.data.layouts import MOST_KEYS
+from tl_reward.data.batches.layouts import MOST_KEYS
 from tl_reward.devices import free_bytes
 from tl_reward.errors import InputError, OutOfMemory
 from tl_reward.model.layers.kernels import kernel_name
@@ -112,7 +112,8 @@ def bytes_per_token(model: HookedRewardModel, longest: int, *, gradients: bool =
     Counted on the layers: in the MLP gate, activation, linear part, product and a float32 copy of one; in attention queries, keys and
     values before and after rotation, and the heads' output; the residual stream around both. Where attention scores are computed, four
     rows of them a head: scores before and after the cap or the mask, and the pattern before and after dropped padding. On a GPU, what
-    packed batches gather for attention (`data.layouts`): keys and values, and for rows that are filled up a mask, kept as a number too.
+    packed batches gather for attention (`data.batches.layouts`): keys and values, and for rows that are filled up a mask, kept as a
+    number too.
     """
     return _bytes_per_token(Sizes.of(model.cfg), model.W_U.device, model.cfg.dtype, longest, gradients=gradients, scores=scores)
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from tl_reward.data.batches.padding import TokenBatch, batches
 from tl_reward.data.encoding import Row
-from tl_reward.data.padding import TokenBatch, batches
 
 LENGTHS = (5, 3, 3, 1)
 
