@@ -19,16 +19,26 @@ DEVICE = "meta"  # one that torch knows and that needs no driver
 _ASKS = ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "bincount", "equal")
 
 
-class OnDevice(Tensor):
+class _AsTensor(type(Tensor)):
+    """TransformerLens asks whether the type of what it is given equals `torch.Tensor`."""
+
+    def __eq__(cls, other: object) -> bool:
+        return other is cls or other is Tensor
+
+    __hash__ = type.__hash__
+
+
+class OnDevice(Tensor, metaclass=_AsTensor):
     """A tensor of the device; `inner` holds its numbers."""
 
     inner: Tensor
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "OnDevice":
-        made = torch.Tensor._make_wrapper_subclass(
-            cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype, device=DEVICE
-        )
+        with torch.inference_mode(inner.is_inference()):  # a view of a tensor is of its kind
+            made = torch.Tensor._make_wrapper_subclass(
+                cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype, device=DEVICE
+            )
         made.inner = inner
         return made
 
@@ -44,7 +54,7 @@ class OnDevice(Tensor):
 
 
 class Waits(TorchDispatchMode):
-    """Runs what concerns the device. `asked` counts by operation what the device has to finish its work for; `sent` what is copied to it."""
+    """Runs what concerns the device. `asked` counts, by operation, what it has to finish its work for; `sent` what is copied to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,9 +65,15 @@ class Waits(TorchDispatchMode):
         kwargs = kwargs or {}
         tensors = [each for each in tree_flatten((args, kwargs))[0] if isinstance(each, Tensor)]
         there = [each for each in tensors if isinstance(each, OnDevice)]
+        lists = [each for each in tensors if each.is_meta and not isinstance(each, OnDevice)]
+        assert not lists, f"{func}: a list or a number as an index, which torch itself sends to the device"
         target = torch.device(kwargs["device"]).type if kwargs.get("device") is not None else None
         if not there and target != DEVICE:
             return func(*args, **kwargs)
+        with self:
+            found = func.decompose(*args, **kwargs)  # in inference mode, calls that are made of others come whole
+        if found is not NotImplemented:
+            return found
         name = func._schema.name.removeprefix("aten::")
         here = [each for each in tensors if not isinstance(each, OnDevice) and each.ndim > 0]
         back = self._note(name, args, there, here, target)

@@ -110,7 +110,8 @@ def _branches(model: HookedRewardModel, batch: Batch, hooks: Sequence[Hooks], ma
             start = torch.cat([residual] * len(group))
             with attached(model, joint):
                 reward = model(start, attention_mask=mask_of(batch), start_at_layer=at)
-            rewards[group] = reward.view(len(group), -1).double()
+            for i, own in zip(group, reward.view(len(group), -1).double(), strict=True):  # a list as an index would be sent to the device
+                rewards[i] = own
     return rewards
 
 

@@ -1,5 +1,6 @@
 """Two passes over pairs for the examples of each neuron, in chunks, with what is needed to go on after a cut: see `collect`."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -213,7 +214,7 @@ def _groups(new: list[tuple[int, Tensor]], batch: Batch) -> list[list[tuple[int,
     return groups
 
 
-def _as_one(places: list[Int[Tensor, " place"]]) -> Int[Tensor, "row place"]:
+def _as_one(places: Sequence[Tensor]) -> Int[Tensor, "row place"]:
     """Places as rows of one length: a short one has its last place again, which changes no minimum and no maximum."""
     longest = max(len(each) for each in places)
     return torch.stack([each[torch.arange(longest).clamp(max=len(each) - 1)] for each in places])
@@ -237,9 +238,9 @@ class Chosen(NamedTuple):
 
 def _choose(task: Task) -> Chosen:
     size, rows = task.state["peak"].abs(), len(task.encoded.rows)
-    layers, neurons = torch.tensor(task.neurons.coords, dtype=torch.long, device=task.device).view(-1, 2).unbind(1)
+    layers, neurons = torch.tensor(task.neurons.coords, dtype=torch.long).view(-1, 2).to(task.device).unbind(1)
     top = task.state["top"][:, layers, neurons].T.long()
-    rank = [round((1 - share) * (rows - 1)) for share in QUANTILES]
+    rank = torch.tensor([round((1 - share) * (rows - 1)) for share in QUANTILES]).to(task.device)
     # Some neurons at a time: sorting takes a few times the memory of what is sorted.
     at = [part.sort(dim=0, descending=True, stable=True).indices[rank].T for part in size.split(64, dim=1)]
     order = torch.tensor(sorted(range(rows), key=lambda i: task.encoded.rows[i].ids))  # so that that of the pairs is no matter
@@ -248,6 +249,6 @@ def _choose(task: Task) -> Chosen:
     other = (first + 1 + torch.randint(rows - 1, (len(top),), generator=generator)) % rows
     drawn = order[torch.stack([first, other], 1)].to(top)
     row = torch.cat([torch.where(top == NONE, -1, top), torch.cat(at), drawn], dim=1)
-    length = torch.tensor([*(len(each.ids) for each in task.encoded.rows), 0], device=task.device)[row]  # -1 is the last
+    length = torch.tensor([*(len(each.ids) for each in task.encoded.rows), 0]).to(task.device)[row]  # -1 is the last
     end = length.flatten().cumsum(0).view(row.shape)
     return Chosen(row, end - length, int(length.sum()))
