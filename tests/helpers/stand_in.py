@@ -2,7 +2,7 @@
 would refuse, tensors of two devices in one call, is refused."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,17 +29,22 @@ class _AsTensor(type(Tensor)):
 
 
 class OnDevice(Tensor, metaclass=_AsTensor):
-    """A tensor of the device; `inner` holds its numbers."""
+    """A tensor of the device; `numbers` holds what it is."""
 
-    inner: Tensor
+    numbers: Tensor
 
     @staticmethod
     def __new__(cls, inner: Tensor) -> "OnDevice":
         with torch.inference_mode(inner.is_inference()):  # a view of a tensor is of its kind
             made = torch.Tensor._make_wrapper_subclass(
-                cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype, device=DEVICE
+                cls,
+                inner.shape,
+                strides=inner.stride(),
+                storage_offset=inner.storage_offset(),
+                dtype=inner.dtype,
+                device=torch.device(DEVICE),
             )
-        made.inner = inner
+        made.numbers = inner
         return made
 
     @classmethod
@@ -77,7 +82,7 @@ class Waits(TorchDispatchMode):
         name = func._schema.name.removeprefix("aten::")
         here = [each for each in tensors if not isinstance(each, OnDevice) and each.ndim > 0]
         back = self._note(name, args, there, here, target)
-        inner = tree_map(lambda each: each.inner if isinstance(each, OnDevice) else each, (args, kwargs))
+        inner = tree_map(lambda each: each.numbers if isinstance(each, OnDevice) else each, (args, kwargs))
         if target == DEVICE:
             inner[1]["device"] = "cpu"
         found = func(*inner[0], **inner[1])
@@ -85,7 +90,7 @@ class Waits(TorchDispatchMode):
             return args[0]
         return found if back else tree_map(lambda each: OnDevice(each) if isinstance(each, Tensor) else each, found)
 
-    def _note(self, name: str, args: Any, there: list[Tensor], here: list[Tensor], target: str | None) -> bool:
+    def _note(self, name: str, args: Any, there: Sequence[Tensor], here: Sequence[Tensor], target: str | None) -> bool:
         """Counts a call, and says whether what it gives is on the CPU."""
         if name == "_to_copy" and target is not None:
             if there and target != DEVICE:

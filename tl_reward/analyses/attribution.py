@@ -127,7 +127,7 @@ class _PromptSums:
         # Of the batch: 1 where a token is part of a prompt; which prompts it ends, with their pairs; what it takes from `_open` for which
         # of its prompts, and what it leaves of `_open` and then of its own, None where that is nothing; the steps that each layer has had.
         self._within = self._ends = self._count = torch.empty(0)
-        self._takes: tuple[Tensor, Tensor] | None = None
+        self._takes: tuple[Tensor, ...] | None = None
         self._leaves: Tensor | None = None
         self._so_far: dict[int, Float[Tensor, "prompt unit"]] = {}
         self._seen = [0] * shape.layers

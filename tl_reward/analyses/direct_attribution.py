@@ -85,12 +85,12 @@ class _Sums:
 
     def __init__(self, model: HookedRewardModel, encoded: EncodedPairs) -> None:
         cfg = self._cfg = model.cfg
-        self._model = model
-        self._sides = (encoded.sides.sum(0).double() / len(encoded.pairs)).to(widest(cfg.device)).to(cfg.device)
-        self.head = WideSums(2, cfg.n_layers, cfg.n_heads, device=cfg.device)
-        self.neuron = WideSums(2, cfg.n_layers, int(cfg.d_mlp or 0), device=cfg.device)
-        self.embedding, self.bias, self.remainder, self.reward = (WideSums(2, device=cfg.device) for _ in range(4))
-        self.largest_remainder = torch.zeros((), dtype=widest(cfg.device), device=cfg.device)
+        self._model, device = model, model.W_U.device
+        self._sides = (encoded.sides.sum(0).double() / len(encoded.pairs)).to(widest(device)).to(device)
+        self.head = WideSums(2, cfg.n_layers, cfg.n_heads, device=device)
+        self.neuron = WideSums(2, cfg.n_layers, int(cfg.d_mlp or 0), device=device)
+        self.embedding, self.bias, self.remainder, self.reward = (WideSums(2, device=device) for _ in range(4))
+        self.largest_remainder = torch.zeros((), dtype=widest(device), device=device)
         each = [Site(layer, kind) for layer in range(cfg.n_layers) for kind in ("attn_z", "mlp_post")]
         self._first, self._last = Site(0, "resid_pre"), Site(cfg.n_layers - 1, "resid_post")
         self.sites = [self._first, *each, self._last]

@@ -128,7 +128,7 @@ class _Read:
         self._depth = {Site(0, "resid_pre"): 0} | {Site(layer, "resid_post"): layer + 1 for layer in range(n_layers)}
         self._last = Site(n_layers - 1, "resid_post")
         self.sites = list(self._depth)
-        device = model.cfg.device
+        device = model.W_U.device
         self.rewards = torch.zeros(n_layers + 1, len(encoded.rows), dtype=widest(device), device=device)
         self._starts = [*accumulate((len(row.ids) for row in encoded.rows), initial=0)]
         self.curves = torch.zeros(self._starts[-1], device=device)
