@@ -29,8 +29,8 @@ from transformers import PreTrainedModel
 
 from tl_reward.analyses.attribution import attribute
 from tl_reward.analyses.discovery import discover
+from tl_reward.data.batches.packing import pack
 from tl_reward.data.encoding import EncodedPairs, Row
-from tl_reward.data.packing import pack
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.data.reading import Reading
@@ -40,7 +40,7 @@ from tl_reward.measures.scores import Scores
 from tl_reward.model import checkpoints, embedded
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score, sweep
 from tl_reward.sites import Site
 

@@ -16,7 +16,7 @@ from transformer_lens import patching
 import tl_reward
 from tl_reward.data.pairs import pairs_of_row
 from tl_reward.model.tiny import tiny_reward_model
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import tl_reward
+from tl_reward.data.batches.padding import batches
 from tl_reward.data.encoding import Row
-from tl_reward.data.padding import batches
 from tl_reward.data.readers import EMBEDDED_FILE
 from tl_reward.interventions.protocol import hooks_of
 from tl_reward.interventions.user_code import guarded, is_ours, raised_at

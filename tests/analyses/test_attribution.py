@@ -17,7 +17,7 @@ from tl_reward.measures.names import METHODS
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import sample_activations
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score
 from tl_reward.sites import Site
 

@@ -6,7 +6,7 @@ import torch
 from tl_reward.analyses.direct_attribution import direct_attribution, token_attribution
 from tl_reward.data.readers import load_pairs
 from tl_reward.data.text import render
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score
 from tl_reward.sites import Site
 

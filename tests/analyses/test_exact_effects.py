@@ -9,14 +9,14 @@ import torch
 from tl_reward.analyses.attribution import attribute
 from tl_reward.analyses.discovery import discover
 from tl_reward.analyses.exact_effects import compare_with_exact, neuron_effects, set_effects
-from tl_reward.data.padding import batches
+from tl_reward.data.batches.padding import batches
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
 from tl_reward.measures.agreement import measure_agreement, sample_neurons
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import sample_activations
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score
 from tl_reward.sites import Site
 

@@ -31,7 +31,7 @@ from tl_reward.results import store
 from tl_reward.results.record_examples import neurons_to_show, record_examples
 from tl_reward.results.record_neurons import record_discovery
 from tl_reward.results.store import Results
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score
 from tl_reward.sites import Site
 

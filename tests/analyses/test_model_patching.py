@@ -80,7 +80,7 @@ def test_a_patch_at_some_tokens_is_the_same_packed_and_one_by_one(where):
 
 def test_response_tokens_by_hand():
     model, other = two("gpt2")
-    from tl_reward.running.batching import encode_for
+    from tl_reward.running.batches.batching import encode_for
 
     encoded = encode_for(model, PAIRS[:1], max_length=512)
     row = encoded.rows[encoded.chosen[0]]

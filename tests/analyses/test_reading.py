@@ -16,8 +16,8 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.sections import Sections
-from tl_reward.running import batching, budget
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches import batching, budget
+from tl_reward.running.batches.batching import encode_for
 
 LIMIT = 40
 OBJECTIVES = ("helpful", "harmless")

@@ -8,7 +8,7 @@ from tl_reward.analyses.reward_lens import TokenCurves, decided, reward_lens
 from tl_reward.data.readers import load_pairs
 from tl_reward.data.text import token_texts
 from tl_reward.model.tiny import byte_tokenizer
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score
 from tl_reward.sites import Site
 

@@ -23,7 +23,7 @@ from tl_reward.data.readers import MOST_BYTES, load_pairs
 from tl_reward.errors import InputError
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet, tied_at_cut
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score
 
 ROW = {"prompt": "Hi", "chosen": "Hello.", "rejected": "Go away."}

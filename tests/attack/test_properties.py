@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tl_reward.data.alignment import align, partners
+from tl_reward.data.batches.packing import pack, shared_prefix
+from tl_reward.data.batches.padding import batches
 from tl_reward.data.encoding import EncodedPairs, Row, encode, encode_pairs
-from tl_reward.data.packing import pack, shared_prefix
-from tl_reward.data.padding import batches
 from tl_reward.data.pairs import Message, PreferencePair, Role, Transcript, pairs_of_row
 from tl_reward.data.reading import Reading
 from tl_reward.measures.intervals import Estimate, bootstrap_mean

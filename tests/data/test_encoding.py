@@ -7,8 +7,8 @@ import torch
 from helpers.tiny_tokenizers import BOS, byte_tokenizer
 
 from tl_reward.analyses.pair_patching import patch_pairs
+from tl_reward.data.batches.padding import batches
 from tl_reward.data.encoding import Row, encode, encode_pairs
-from tl_reward.data.padding import batches
 from tl_reward.data.pairs import Message, PreferencePair, Transcript
 from tl_reward.data.text import TEMPLATE_DATE, render
 from tl_reward.errors import InputError

@@ -100,7 +100,7 @@ GUARDS: tuple[Guard, ...] = (
     ),
     Guard(
         "the limit is the context",
-        "tl_reward/running/batching.py",
+        "tl_reward/running/batches/batching.py",
         '        limit = _default_length(model, options.get("max_memory_gb"), gradients)',
         "        limit = min(1024, context)",
         "tests/analyses/test_reading.py::test_default_limit_is_the_context",

@@ -21,7 +21,7 @@ from tl_reward.interventions.protocol import Intervention
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.store import Results
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score, sweep
 from tl_reward.sites import Site
 

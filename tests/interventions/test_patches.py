@@ -23,7 +23,7 @@ from tl_reward.interventions.path_patches import PathPatch
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_reward_model
 from tl_reward.neurons import NeuronSet
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score, sweep
 from tl_reward.sites import Site
 

@@ -15,7 +15,7 @@ from tl_reward.measures.contrast import BINS, ContrastSums, bin_of
 from tl_reward.measures.names import CONTRASTS
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.sites import Site, UnitSite
 
 PAIRS = load_pairs("embedded", split="find", limit=8)

@@ -12,7 +12,7 @@ from tl_reward.errors import InputError, UnknownOption, check_keywords
 from tl_reward.model.inputs import check_tokenizer
 from tl_reward.model.reward_model import HookedRewardModel, load
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score
 
 LOAD: Any = load  # the type checker refuses what these tests ask for

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tl_reward import parallel
-from tl_reward.data.packing import Batch
+from tl_reward.data.batches.packing import Batch
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.running.activations import stream

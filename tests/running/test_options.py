@@ -15,7 +15,7 @@ from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError, UnknownOption
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.neurons import NeuronSet
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.running.scoring import score, sweep
 

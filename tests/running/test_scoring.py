@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tl_reward.data.padding import batches
+from tl_reward.data.batches.padding import batches
 from tl_reward.data.readers import load_pairs
 from tl_reward.data.text import render
 from tl_reward.errors import InputError
@@ -12,7 +12,7 @@ from tl_reward.interventions.attaching import attached
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import side_weights, stream
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score
 from tl_reward.sites import Site
 

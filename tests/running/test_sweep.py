@@ -8,7 +8,7 @@ import psutil
 import pytest
 import torch
 
-from tl_reward.data.padding import batches
+from tl_reward.data.batches.padding import batches
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
@@ -16,8 +16,8 @@ from tl_reward.interventions.protocol import Hooks
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.running import budget
-from tl_reward.running.batching import encode_for
-from tl_reward.running.budget import _cgroup_rooms, bytes_per_token, tokens_per_batch
+from tl_reward.running.batches.batching import encode_for
+from tl_reward.running.batches.budget import _cgroup_rooms, bytes_per_token, tokens_per_batch
 from tl_reward.running.scoring import score, sweep
 
 PAIRS = load_pairs("embedded", split="find", limit=3)

@@ -19,8 +19,8 @@ from tl_reward import devices
 from tl_reward.analyses import pair_patching
 from tl_reward.analyses.pair_patching import PatchedPlace
 from tl_reward.analyses.tension import tension
-from tl_reward.data.packing import PackedBatch
-from tl_reward.data.padding import TokenBatch
+from tl_reward.data.batches.packing import PackedBatch
+from tl_reward.data.batches.padding import TokenBatch
 from tl_reward.data.pairs import Message, PreferencePair
 from tl_reward.devices import WideSums
 from tl_reward.errors import InputError
@@ -31,7 +31,7 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import sample_activations, stream
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.sites import Site
 
 # Short ones, in which two share a prompt.

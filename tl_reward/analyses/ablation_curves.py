@@ -16,7 +16,7 @@ from tl_reward.measures.json_types import AblationCurveJson, AblationPointJson, 
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet, tied_at_cut
-from tl_reward.running.batching import Pairs
+from tl_reward.running.batches.batching import Pairs
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.running.scoring import sweep
 from tl_reward.sites import UnitSite, unit_shape

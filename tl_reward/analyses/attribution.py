@@ -13,9 +13,9 @@ from tl_reward import parallel
 from tl_reward.analyses.direct_attribution import direct_attribution
 from tl_reward.analyses.discovery import discover
 from tl_reward.data.alignment import align
+from tl_reward.data.batches.packing import Batch
+from tl_reward.data.batches.padding import batch_tensor_on
 from tl_reward.data.encoding import EncodedPairs
-from tl_reward.data.packing import Batch
-from tl_reward.data.padding import batch_tensor_on
 from tl_reward.data.pairs import pair_hash
 from tl_reward.data.reading import Reading
 from tl_reward.devices import WideSums, wide
@@ -25,7 +25,7 @@ from tl_reward.measures.names import Method, check_method
 from tl_reward.measures.neuron_statistics import pieces
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.baselines import Baseline, BaselineAtTokens, ConstantBaseline, CounterpartBaseline, OtherModelBaseline
-from tl_reward.running.batching import Grouping, Pairs, encode_for
+from tl_reward.running.batches.batching import Grouping, Pairs, encode_for
 from tl_reward.running.gradients import backpropagate
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import Site, UnitShape, UnitSite, Where, check_where, unit_shape

@@ -8,16 +8,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward import parallel
+from tl_reward.data.batches.packing import Batch
+from tl_reward.data.batches.padding import batch_tensor_on
 from tl_reward.data.encoding import EncodedPairs
-from tl_reward.data.packing import Batch
-from tl_reward.data.padding import batch_tensor_on
 from tl_reward.data.pairs import pair_hash
 from tl_reward.data.reading import Reading
 from tl_reward.devices import WideSums, wide, widest
 from tl_reward.errors import InputError
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import stream
-from tl_reward.running.batching import Pairs, encode_for
+from tl_reward.running.batches.batching import Pairs, encode_for
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import Site
 

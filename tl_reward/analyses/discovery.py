@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from tl_reward.data.batches.packing import Batch
+from tl_reward.data.batches.padding import batch_tensor_on
 from tl_reward.data.encoding import EncodedPairs
-from tl_reward.data.packing import Batch
-from tl_reward.data.padding import batch_tensor_on
 from tl_reward.data.pairs import pair_hash
 from tl_reward.data.reading import Reading
 from tl_reward.errors import InputError
@@ -20,7 +20,7 @@ from tl_reward.measures.neuron_statistics import NeuronStatistics
 from tl_reward.measures.selectivity import Selectivity, selectivity
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import meant_places, side_weights, stream
-from tl_reward.running.batching import Pairs, encode_for
+from tl_reward.running.batches.batching import Pairs, encode_for
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import UNIT_SITES, Site, UnitShape, UnitSite, Where, check_unit_site, unit_shape
 

@@ -20,7 +20,7 @@ from tl_reward.measures.intervals import Estimate, bootstrap_mean
 from tl_reward.measures.json_types import ModelPatchingJson
 from tl_reward.measures.scores import Scores, right
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.batching import Pairs, encode_for
+from tl_reward.running.batches.batching import Pairs, encode_for
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.running.scoring import score
 from tl_reward.sites import UnitSite, Where

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.data.alignment import Alignment, align
+from tl_reward.data.batches.packing import Batch
 from tl_reward.data.encoding import EncodedPairs
-from tl_reward.data.packing import Batch
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.data.reading import Reading
 from tl_reward.data.text import token_texts
@@ -26,7 +26,7 @@ from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.baselines import CounterpartBaseline
-from tl_reward.running.batching import Grouping, Pairs, encode_for, tokenizer_of
+from tl_reward.running.batches.batching import Grouping, Pairs, encode_for, tokenizer_of
 from tl_reward.running.gradients import backpropagate
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.running.scoring import sweep

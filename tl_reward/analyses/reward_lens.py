@@ -10,9 +10,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_reward import parallel
+from tl_reward.data.batches.packing import Batch, shared_prefix
+from tl_reward.data.batches.padding import batch_tensor_on, places_in
 from tl_reward.data.encoding import EncodedPairs
-from tl_reward.data.packing import Batch, shared_prefix
-from tl_reward.data.padding import batch_tensor_on, places_in
 from tl_reward.data.reading import Reading
 from tl_reward.devices import widest
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
@@ -20,7 +20,7 @@ from tl_reward.measures.json_types import RewardLensJson
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import rewards_at, stream
-from tl_reward.running.batching import Pairs, encode_for
+from tl_reward.running.batches.batching import Pairs, encode_for
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import Site
 

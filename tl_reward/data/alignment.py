@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from tl_reward.data.batches.packing import PackedBatch, shared_prefix
+from tl_reward.data.batches.padding import TokenBatch, batch_tensor_on, places_in
 from tl_reward.data.encoding import EncodedPairs, pair_of_row, rows_of_pair
-from tl_reward.data.packing import PackedBatch, shared_prefix
-from tl_reward.data.padding import TokenBatch, batch_tensor_on, places_in
 from tl_reward.errors import InputError
 
 

@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_reward.arguments import check_fields
-from tl_reward.data.packing import PackedBatch
-from tl_reward.data.padding import TokenBatch, batch_tensor_on
+from tl_reward.data.batches.packing import PackedBatch
+from tl_reward.data.batches.padding import TokenBatch, batch_tensor_on
 from tl_reward.errors import InputError
 from tl_reward.interventions.protocol import HookFunction, Hooks, Intervention
 from tl_reward.measures.names import AblationKind

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from tl_reward.data.packing import Batch
+from tl_reward.data.batches.packing import Batch
 from tl_reward.errors import InputError
 from tl_reward.interventions.protocol import Hooks, hooks_of
 from tl_reward.model.reward_model import HookedRewardModel

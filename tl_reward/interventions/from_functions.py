@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tl_reward.arguments import check_argument
-from tl_reward.data.packing import PackedBatch
-from tl_reward.data.padding import TokenBatch
+from tl_reward.data.batches.packing import PackedBatch
+from tl_reward.data.batches.padding import TokenBatch
 from tl_reward.errors import InputError
 from tl_reward.interventions.protocol import Hooks, Intervention
 from tl_reward.interventions.user_code import defined_at, raised_at

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from tl_reward.arguments import check_argument, check_fields
 from tl_reward.data.alignment import partners
-from tl_reward.data.packing import Batch
-from tl_reward.data.padding import batch_tensor_on, places_in
+from tl_reward.data.batches.packing import Batch
+from tl_reward.data.batches.padding import batch_tensor_on, places_in
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import edits
 from tl_reward.interventions.attaching import attached, check_hook_point

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward.arguments import check_fields
-from tl_reward.data.packing import Batch
+from tl_reward.data.batches.packing import Batch
 from tl_reward.errors import InputError
 from tl_reward.interventions.patches import Source, check_tokens, read_source, spread
 from tl_reward.interventions.protocol import Hooks

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from tl_reward.data.packing import PackedBatch
-from tl_reward.data.padding import TokenBatch
+from tl_reward.data.batches.packing import PackedBatch
+from tl_reward.data.batches.padding import TokenBatch
 from tl_reward.errors import InputError
 from tl_reward.interventions.user_code import guarded, is_ours, raised_at
 from tl_reward.neurons import NeuronSet

@@ -10,7 +10,7 @@ from scipy import stats
 from torch import Tensor
 
 from tl_reward import parallel
-from tl_reward.data.padding import batch_tensor_on
+from tl_reward.data.batches.padding import batch_tensor_on
 from tl_reward.devices import WideSums, wide, widest
 from tl_reward.errors import InputError
 from tl_reward.measures.names import ContrastName

@@ -5,8 +5,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_reward.data.packing import Batch, PackedBatch
-from tl_reward.data.padding import TokenBatch
+from tl_reward.data.batches.packing import Batch, PackedBatch
+from tl_reward.data.batches.padding import TokenBatch
 from tl_reward.errors import InputError
 from tl_reward.model.reward_model import HookedRewardModel
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tl_reward import parallel
-from tl_reward.data.packing import PackedBatch
+from tl_reward.data.batches.packing import PackedBatch
 from tl_reward.devices import check_device
 from tl_reward.errors import InputError, check_keywords
 from tl_reward.model import architectures, checkpoints, conversion, inputs

@@ -9,16 +9,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tl_reward import parallel
+from tl_reward.data.batches.packing import Batch
+from tl_reward.data.batches.padding import batch_tensor_on, places_in
 from tl_reward.data.encoding import EncodedPairs
-from tl_reward.data.packing import Batch
-from tl_reward.data.padding import batch_tensor_on, places_in
 from tl_reward.devices import wide
 from tl_reward.errors import InputError
 from tl_reward.interventions.attaching import attached, edited
 from tl_reward.interventions.protocol import Hooks, traits_of
 from tl_reward.model.layer_by_layer import check_comparable, mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.batching import Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
+from tl_reward.running.batches.batching import Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
 from tl_reward.running.consumers import Consumer, Function, Merge, consumer_of
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import Site, UnitSite, Where, check_where, layer_of, unit_shape

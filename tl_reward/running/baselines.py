@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tl_reward.data.alignment import partners
-from tl_reward.data.packing import Batch
-from tl_reward.data.padding import batch_tensor_on
+from tl_reward.data.batches.packing import Batch
+from tl_reward.data.batches.padding import batch_tensor_on
 from tl_reward.interventions.patches import Source, spread
 from tl_reward.sites import Site, Where
 

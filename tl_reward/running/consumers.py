@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward import parallel
-from tl_reward.data.packing import Batch
+from tl_reward.data.batches.packing import Batch
 from tl_reward.errors import InputError
 from tl_reward.sites import Site
 

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from tl_reward import parallel
-from tl_reward.data.packing import Batch
+from tl_reward.data.batches.packing import Batch
 from tl_reward.interventions.attaching import attached, edited
 from tl_reward.model.layer_by_layer import mask_of
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import Look, _all_per_token, _keep, finite_only
 from tl_reward.running.baselines import Baseline
-from tl_reward.running.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of
+from tl_reward.running.batches.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of
 from tl_reward.running.consumers import GradientConsumer, check_consumer
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import Site

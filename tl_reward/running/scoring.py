@@ -13,14 +13,14 @@ from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.data.alignment import align
-from tl_reward.data.packing import Batch, PackedBatch
+from tl_reward.data.batches.packing import Batch, PackedBatch
 from tl_reward.errors import InputError
 from tl_reward.interventions.attaching import attached, edited
 from tl_reward.interventions.protocol import Hooks, Intervention, hooks_of, traits_of
 from tl_reward.measures.scores import Scores
 from tl_reward.model.layer_by_layer import mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
+from tl_reward.running.batches.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import layer_of
 

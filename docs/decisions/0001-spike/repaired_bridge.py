@@ -12,7 +12,7 @@ from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_f
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from tl_reward.data.packing import PackedBatch
+from tl_reward.data.batches.packing import PackedBatch
 from tl_reward.model.architectures import ARCHITECTURES
 
 Hooks = Sequence[tuple[str, Callable[..., Tensor | None]]]

@@ -23,8 +23,8 @@ from repaired_bridge import Hooks, at_readout, bridge_of, fold_final_norm, hande
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from tl_reward.data.batches.packing import pack
 from tl_reward.data.encoding import Row
-from tl_reward.data.packing import pack
 from tl_reward.model import checkpoints
 from tl_reward.sites import Site, SiteKind
 

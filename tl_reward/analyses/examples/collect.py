@@ -23,7 +23,7 @@ from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import stream
-from tl_reward.running.batching import Pairs, encode_for, interventions_of
+from tl_reward.running.batches.batching import Pairs, encode_for, interventions_of
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import Where
 

@@ -9,9 +9,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_reward import parallel
+from tl_reward.data.batches.packing import Batch
+from tl_reward.data.batches.padding import batch_tensor_on, places_in
 from tl_reward.data.encoding import EncodedPairs
-from tl_reward.data.packing import Batch
-from tl_reward.data.padding import batch_tensor_on, places_in
 from tl_reward.devices import wide, widest
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet

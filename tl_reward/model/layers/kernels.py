@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tl_reward.data.packing import PackedBatch
+from tl_reward.data.batches.packing import PackedBatch
 
 # One transcript a row: [batch, pos], above 0 at real tokens, or None where all are real. Many in one row: the packed batch itself.
 AttentionMask = Tensor | PackedBatch | None

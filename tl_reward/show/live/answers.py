@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward.analyses.attribution import attribute
+from tl_reward.data.batches.packing import Batch
 from tl_reward.data.encoding import EncodedPairs, encode
-from tl_reward.data.packing import Batch
 from tl_reward.data.pairs import pairs_of_row
 from tl_reward.data.reading import Reading
 from tl_reward.data.text import token_texts
@@ -21,7 +21,7 @@ from tl_reward.interventions.patches import Patch, Source
 from tl_reward.interventions.protocol import Hooks, Intervention
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
-from tl_reward.running.batching import tokenizer_of
+from tl_reward.running.batches.batching import tokenizer_of
 from tl_reward.running.scoring import sweep
 from tl_reward.sites import Site, unit_shape
 

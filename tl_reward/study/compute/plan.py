@@ -15,8 +15,8 @@ import torch
 from rich.console import Console
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+from tl_reward.data.batches.packing import pack
 from tl_reward.data.encoding import encode_pairs
-from tl_reward.data.packing import pack
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError, first_line
 from tl_reward.model import embedded

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from tl_reward.data.batches.packing import Span, pack
 from tl_reward.data.encoding import Row
-from tl_reward.data.packing import Span, pack
 from tl_reward.data.readers import load_pairs
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.neurons import NeuronSet
-from tl_reward.running.batching import encode_for
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score
 
 PAIRS = load_pairs("embedded", split="find", limit=8)

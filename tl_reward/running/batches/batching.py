@@ -9,13 +9,13 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from tl_reward import parallel
+from tl_reward.data.batches.packing import Batch, group_sizes, pack
+from tl_reward.data.batches.padding import batches
 from tl_reward.data.encoding import EncodedPairs, encode_pairs
-from tl_reward.data.packing import Batch, group_sizes, pack
-from tl_reward.data.padding import batches
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.budget import longest_that_fits, tokens_per_batch
+from tl_reward.running.batches.budget import longest_that_fits, tokens_per_batch
 from tl_reward.running.options import RunOptions, checked
 
 Pairs = Sequence[PreferencePair] | EncodedPairs

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from tl_reward.data.batches.padding import TokenBatch, batch_tensor_on
 from tl_reward.data.encoding import Row
-from tl_reward.data.padding import TokenBatch, batch_tensor_on
 from tl_reward.sites import Where
 
 
