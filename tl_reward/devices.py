@@ -1,14 +1,16 @@
-"""Which devices there are to run a model on, what is free on each, and what is said where that is not enough."""
+"""Which devices there are, what is free on each and what is said where that is not enough, and sums that stay on one until they are
+read."""
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 import torch
+from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.errors import InputError, OutOfMemory, is_out_of_memory
@@ -150,3 +152,63 @@ def forget_cached(device: str | torch.device) -> None:
 
 def _gib(count: int) -> str:
     return f"{count / 2**30:.3g} GiB"
+
+
+def widest(device: torch.device | str) -> torch.dtype:
+    """The widest floating-point type that a device computes: float64, but on Apple's GPU float32."""
+    return torch.float32 if torch.device(device).type == "mps" else torch.float64
+
+
+def wide(values: Tensor) -> Tensor:
+    """The values in the widest type of their device."""
+    return values.to(widest(values.device))
+
+
+class WideSums:
+    """Running sums in float64, or another type. They start at 0.
+
+    Where a device has no float64, what float32 rounds off a sum is kept in a second number beside it (the two-sum of Knuth 1969), so
+    that sums over many batches are as good.
+    """
+
+    def __init__(self, *shape: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float64) -> None:
+        paired = dtype == torch.float64 and widest(device) != torch.float64
+        self._high = torch.zeros(shape, device=device, dtype=widest(device) if paired else dtype)
+        self._low = torch.zeros_like(self._high) if paired else None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of what is added."""
+        return self._high.dtype
+
+    def add(self, at: Any, value: Tensor) -> None:
+        """Adds to the sums at an index, in which no place comes twice."""
+        if self._low is None:
+            self._high[at] += value
+            return
+        before, value = self._high[at], value.to(self._high.dtype)
+        after = before + value
+        rounded = after - before
+        self._low[at] += (before - (after - rounded)) + (value - rounded)
+        self._high[at] = after
+
+    def add_each(self, at: Any, values: Tensor) -> None:
+        """Adds several values, along their first axis, one after the other: the sums do not depend on how many come at once."""
+        if self._low is None:
+            self._high[at] = torch.cat([self._high[at][None], values]).cumsum(0)[-1]
+        else:
+            self.add(at, values.sum(0))
+
+    def total(self) -> Tensor:
+        """The sums so far, on the CPU."""
+        return self._high.cpu() if self._low is None else self._high.cpu().double() + self._low.cpu().double()
+
+    def merge(self) -> None:
+        """Adds up what all processes have."""
+        if self._low is None:
+            parallel.add_up(self._high)
+            return
+        total = self.total()
+        parallel.add_up(total)
+        self._high.copy_(total)
+        self._low.copy_(total - self._high.cpu().double())

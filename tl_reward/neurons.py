@@ -79,9 +79,21 @@ class NeuronSet:
             if neuron >= d_mlp:
                 raise InputError(f"neuron must be in [0, {d_mlp}), got {neuron}")
 
-    def by_layer(self) -> Mapping[int, Int[Tensor, " neuron"]]:
-        """The neurons of each layer that has any."""
-        return self._by_layer
+    def by_layer(self, device: torch.device | str = "cpu") -> Mapping[int, Int[Tensor, " neuron"]]:
+        """The neurons of each layer that has any, on a device; they are moved there once."""
+        device = torch.device(device)
+        if device.type == "cpu" or not self.coords:
+            return self._by_layer
+        if device not in self._elsewhere:
+            with torch.inference_mode(False):
+                parts = [*self._by_layer.values()]
+                moved = torch.cat(parts).to(device).split([len(part) for part in parts])
+            self._elsewhere[device] = dict(zip(self._by_layer, moved, strict=True))
+        return self._elsewhere[device]
+
+    @cached_property
+    def _elsewhere(self) -> dict[torch.device, dict[int, Int[Tensor, " neuron"]]]:
+        return {}
 
     @cached_property
     @torch.inference_mode(False)  # made once, perhaps in inference mode, and then part of a backward pass

@@ -27,7 +27,8 @@ def sums_of(chosen: torch.Tensor, rejected: torch.Tensor) -> ContrastSums:
     sides = torch.zeros(2, count, dtype=torch.bool)
     sides[0, : len(chosen)], sides[1, len(chosen) :] = True, True
     sums = ContrastSums(1, chosen.shape[1], sides)
-    sums.update(0, torch.cat([chosen, rejected]), torch.arange(count))
+    sums.begin(range(count))
+    sums.update(0, torch.cat([chosen, rejected]))
     return sums
 
 

@@ -1,11 +1,11 @@
 """How much each neuron or head adds to the margin, to first order: all of them from one backward pass a batch."""
 
 from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy import stats
 from torch import Tensor
 
@@ -14,13 +14,15 @@ from tl_reward.analyses.direct_attribution import direct_attribution
 from tl_reward.analyses.discovery import discover
 from tl_reward.data.alignment import align
 from tl_reward.data.batches.packing import Batch
+from tl_reward.data.batches.padding import batch_tensor_on
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.pairs import pair_hash
 from tl_reward.data.reading import Reading
+from tl_reward.devices import WideSums, wide
 from tl_reward.errors import InputError
 from tl_reward.interventions.patches import patch_between
 from tl_reward.measures.names import Method, check_method
-from tl_reward.measures.neuron_statistics import CHUNK
+from tl_reward.measures.neuron_statistics import pieces
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.baselines import Baseline, BaselineAtTokens, ConstantBaseline, CounterpartBaseline, OtherModelBaseline
 from tl_reward.running.batches.batching import Grouping, Pairs, encode_for
@@ -99,7 +101,7 @@ def attribute(
         grouping = Grouping(encoded.pair_of_row, whole=True)
     else:
         grouping = Grouping(encoded.prompts)
-    sums = _PromptSums(encoded, shape, steps or 1)
+    sums = _PromptSums(encoded, shape, steps or 1, model.cfg.device)
     sites = [Site(layer, site) for layer in range(shape.layers)]
     check_where(where)
     against = _baseline(baseline, sites, model)
@@ -110,73 +112,98 @@ def attribute(
 
 
 class _PromptSums:
-    """Sums over prompts of their effects, and of their squares, in float64. A prompt's rows may come in several batches."""
+    """Sums over prompts of their effects, and of their squares, in float64. A prompt's rows may come in several batches: until it has
+    all of them, its effects are kept (`_open`, [prompt, unit] of each layer, the prompts in the order of `_labels`)."""
 
-    def __init__(self, encoded: EncodedPairs, shape: UnitShape, steps: int) -> None:
-        self._shape = shape
-        self._total, self._square, self._cross = (torch.zeros(shape, dtype=torch.float64) for _ in range(3))
+    def __init__(self, encoded: EncodedPairs, shape: UnitShape, steps: int, device: Any) -> None:
+        self._shape, self._steps, self._device = shape, steps, device
+        self._total, self._square, self._cross = (WideSums(*shape, device=device) for _ in range(3))
         self._prompt = torch.tensor(encoded.prompts)
         self._pairs = torch.bincount(self._prompt[list(encoded.chosen)])  # [prompt]
         self.prompts = len(self._pairs)
-        self._left = torch.bincount(self._prompt).repeat(shape.layers, 1) * steps  # [layer, prompt]: rows to come
-        self._open: dict[tuple[int, int], Float[Tensor, " unit"]] = {}  # by layer and prompt, where rows are to come
-        # Of the batch: its prompts, how many rows of each prompt it has, and 1 where a token is part of a prompt.
+        self._left = torch.bincount(self._prompt)  # [prompt]: rows to come
+        self._open: dict[int, Float[Tensor, "prompt unit"]] = {}
         self._labels: list[int] = []
-        self._rows = torch.empty(0)
-        self._within = torch.empty(0)
+        # Of the batch: 1 where a token is part of a prompt; which prompts it ends, with their pairs; what it takes from `_open` for which
+        # of its prompts, and what it leaves of `_open` and then of its own, None where that is nothing; the steps that each layer has had.
+        self._within = self._ends = self._count = torch.empty(0)
+        self._takes: tuple[Tensor, ...] | None = None
+        self._leaves: Tensor | None = None
+        self._so_far: dict[int, Float[Tensor, "prompt unit"]] = {}
+        self._seen = [0] * shape.layers
 
     def begin(self, batch: Batch) -> None:
-        row = batch.row.cpu()
-        labels, place = self._prompt[row].unique(return_inverse=True)
-        of_row = torch.nn.functional.one_hot(place, len(labels)).T.float().to(batch.row.device)
-        self._labels, self._within = labels.tolist(), (batch.occurrences(of_row) > 0).float()
-        self._rows = torch.bincount(self._prompt[row], minlength=self.prompts)
+        device = batch.row.device
+        labels, place = self._prompt[batch.row.cpu()].unique(return_inverse=True)
+        of_row = torch.nn.functional.one_hot(place, len(labels)).T.float()
+        self._within = (batch.occurrences(batch_tensor_on(of_row, device)) > 0).float()
+        self._left[labels] -= torch.bincount(place)
+        ends = (self._left[labels] == 0).nonzero()[:, 0]
+        self._ends, self._count = (batch_tensor_on(each, device) for each in (ends, self._pairs[labels[ends], None]))
+        here, known = labels.tolist(), self._labels
+        taken = [(i, here.index(label)) for i, label in enumerate(known) if label in here]
+        kept = [i for i, label in enumerate(known) if label not in here]
+        stay = (self._left[labels] > 0).nonzero()[:, 0].tolist()
+        self._takes = tuple(batch_tensor_on(each, device) for each in torch.tensor(taken).T) if taken else None
+        self._leaves = batch_tensor_on(torch.tensor([*kept, *(len(known) + i for i in stay)]), device) if kept or stay else None
+        self._labels = [*(known[i] for i in kept), *(here[i] for i in stay)]
+        self._seen = [0] * self._shape.layers
 
     def layer(self, site: Site, excess: Float[Tensor, "token unit *d"], gradient: Float[Tensor, "token unit *d"]) -> None:
         layer = site.layer
         parts = []
-        for start in range(0, len(excess), CHUNK):
-            here = slice(start, start + CHUNK)
+        for here in pieces(excess):
             products = excess[here].float() * gradient[here].float()
             parts.append(self._within[:, here] @ (products.sum(2) if products.ndim == 3 else products))
-        effects = torch.stack(parts).double().sum(0).cpu()
-        self._total[layer] += effects.sum(0)
-        self._left[layer] -= self._rows
-        for prompt, effect in zip(self._labels, effects, strict=True):
-            effect = effect + self._open.pop((layer, prompt), 0)
-            if self._left[layer, prompt] > 0:
-                self._open[layer, prompt] = effect
-            else:
-                self._close(layer, prompt, effect)
+        effects = wide(torch.stack(parts)).sum(0)
+        self._total.add(layer, effects.sum(0))
+        if layer in self._so_far:
+            effects = effects + self._so_far.pop(layer)
+        elif self._takes is not None:
+            at, to = self._takes
+            effects = effects.index_add(0, to, self._open[layer].index_select(0, at))
+        self._seen[layer] += 1
+        if self._seen[layer] < self._steps:
+            self._so_far[layer] = effects
+            return
+        if self._leaves is not None:
+            before = [self._open[layer]] if layer in self._open else []
+            self._open[layer] = torch.cat([*before, effects]).index_select(0, self._leaves)
+        else:
+            self._open.pop(layer, None)
+        self._close(layer, effects.index_select(0, self._ends), self._count)
 
-    def _close(self, layer: int, prompt: int, effect: Float[Tensor, " unit"]) -> None:
-        self._square[layer] += effect**2
-        self._cross[layer] += effect * self._pairs[prompt]
+    def _close(self, layer: int, effects: Float[Tensor, "prompt unit"], pairs: Int[Tensor, "prompt 1"]) -> None:
+        self._square.add_each(layer, effects**2)
+        self._cross.add_each(layer, effects * pairs)
 
     def end(self) -> None:
         pass
 
     def merge(self) -> None:
         """Adds up what all processes have. Prompts whose rows came to several of them are squared only then."""
-        parallel.add_up(self._total, self._square, self._cross)
-        split = sorted({prompt for each in parallel.gathered(sorted({prompt for _, prompt in self._open})) for prompt in each})
-        none = torch.zeros(self._shape.units, dtype=torch.float64)
+        for sums in (self._total, self._square, self._cross):
+            sums.merge()
+        split = sorted({prompt for each in parallel.gathered(self._labels) for prompt in each})
+        at = [split.index(label) for label in self._labels]
         for layer in range(self._shape.layers if split else 0):
-            effects = torch.stack([self._open.pop((layer, prompt), none) for prompt in split])
+            effects = torch.zeros(len(split), self._shape.units, dtype=torch.float64)
+            if at:
+                effects[at] = self._open.pop(layer).cpu().double()
             parallel.add_up(effects)
-            for prompt, effect in zip(split, effects, strict=True):
-                self._close(layer, prompt, effect)
+            self._close(layer, effects.to(self._total.dtype).to(self._device), self._pairs[split, None].to(self._device))
+        self._labels = []
 
     def mean(self) -> Float[Tensor, "layer unit"]:
-        return self._total / self._pairs.sum()
+        return self._total.total() / self._pairs.sum()
 
     def standard_error(self) -> Float[Tensor, "layer unit"]:
         """Of the mean over pairs, where prompts are independent and pairs of one prompt are not (Cameron and Miller 2015)."""
-        assert not self._open
+        assert not self._labels
         if self.prompts == 1:
             return torch.full(self._shape, torch.inf, dtype=torch.float64)
         mean = self.mean()
-        variance = self._square - 2 * mean * self._cross + mean**2 * (self._pairs.double() ** 2).sum()
+        variance = self._square.total() - 2 * mean * self._cross.total() + mean**2 * (self._pairs.double() ** 2).sum()
         return (variance.clamp(min=0) * self.prompts / (self.prompts - 1)).sqrt() / self._pairs.sum()
 
 

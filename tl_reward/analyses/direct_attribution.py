@@ -9,9 +9,11 @@ from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.data.batches.packing import Batch
+from tl_reward.data.batches.padding import batch_tensor_on
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.pairs import pair_hash
 from tl_reward.data.reading import Reading
+from tl_reward.devices import WideSums, wide, widest
 from tl_reward.errors import InputError
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import stream
@@ -66,13 +68,13 @@ def direct_attribution(
     sums = _Sums(model, encoded)
     stream(model, encoded, sums.sites, sums, whole=True, progress=progress, **options)
     return DirectAttribution(
-        neuron=sums.neuron.float(),
-        head=sums.head.float(),
-        embedding=sums.embedding.float(),
-        bias=sums.bias.float(),
-        remainder=sums.remainder.float(),
-        reward=sums.reward.float(),
-        largest_remainder=sums.largest_remainder,
+        neuron=sums.neuron.total().float(),
+        head=sums.head.total().float(),
+        embedding=sums.embedding.total().float(),
+        bias=sums.bias.total().float(),
+        remainder=sums.remainder.total().float(),
+        reward=sums.reward.total().float(),
+        largest_remainder=max(parallel.gathered(float(sums.largest_remainder))),
         pairs=tuple(pair_hash(pair) for pair in encoded.pairs),
         reading=encoded.reading,
     )
@@ -83,12 +85,12 @@ class _Sums:
 
     def __init__(self, model: HookedRewardModel, encoded: EncodedPairs) -> None:
         cfg = self._cfg = model.cfg
-        self._model = model
-        self._sides = encoded.sides.sum(0).double() / len(encoded.pairs)
-        self.head = torch.zeros(2, cfg.n_layers, cfg.n_heads, dtype=torch.float64)
-        self.neuron = torch.zeros(2, cfg.n_layers, int(cfg.d_mlp or 0), dtype=torch.float64)
-        self.embedding, self.bias, self.remainder, self.reward = (torch.zeros(2, dtype=torch.float64) for _ in range(4))
-        self.largest_remainder = 0.0
+        self._model, device = model, model.W_U.device
+        self._sides = (encoded.sides.sum(0).double() / len(encoded.pairs)).to(widest(device)).to(device)
+        self.head = WideSums(2, cfg.n_layers, cfg.n_heads, device=device)
+        self.neuron = WideSums(2, cfg.n_layers, int(cfg.d_mlp or 0), device=device)
+        self.embedding, self.bias, self.remainder, self.reward = (WideSums(2, device=device) for _ in range(4))
+        self.largest_remainder = torch.zeros((), dtype=widest(device), device=device)
         each = [Site(layer, kind) for layer in range(cfg.n_layers) for kind in ("attn_z", "mlp_post")]
         self._first, self._last = Site(0, "resid_pre"), Site(cfg.n_layers - 1, "resid_post")
         self.sites = [self._first, *each, self._last]
@@ -97,34 +99,34 @@ class _Sums:
         self._seen: dict[Site, Tensor] = {}
 
     def begin(self, batch: Batch) -> None:
-        self._weight = self._sides[:, batch.row.cpu()]
-        self._at_end = torch.stack([batch.places(i)[-1] for i in range(len(batch.row))])
+        self._weight = self._sides[:, batch.row]
+        self._at_end = batch_tensor_on(torch.tensor([spans[-1][1] - 1 for spans in batch.spans]), batch.row.device)
 
     def layer(self, site: Site, activation: Tensor, base: Tensor | None) -> None:
-        self._seen[site] = activation[self._at_end].to(_wide(self._model))
+        self._seen[site] = activation.index_select(0, self._at_end).to(_wide(self._model))
 
     def end(self) -> None:
         seen, weight = self._seen, self._weight
         reading = _read(self._model, seen[self._last])
         total = (seen[self._first] * reading.direction).sum(1) + reading.bias
-        self.embedding += weight @ (total - reading.bias).double().cpu()
+        self.embedding.add(..., weight @ wide(total - reading.bias))
         bias = reading.bias
         for layer in range(self._cfg.n_layers):
             z, post = seen[Site(layer, "attn_z")], seen[Site(layer, "mlp_post")]
             written = _written(self._model, layer, z, post, reading.direction)
-            self.head[:, layer] += weight @ written.head.double().cpu()
-            self.neuron[:, layer] += weight @ written.neuron.double().cpu()
+            self.head.add((slice(None), layer), weight @ wide(written.head))
+            self.neuron.add((slice(None), layer), weight @ wide(written.neuron))
             bias = bias + written.bias
             total = total + written.head.sum(1) + written.neuron.sum(1) + written.bias
-        left = (reading.reward - total).double().cpu()
-        self.largest_remainder = max(self.largest_remainder, float(left.abs().max()))
+        left = wide(reading.reward - total)
+        self.largest_remainder = torch.maximum(self.largest_remainder, left.abs().max())
         for sums, values in ((self.bias, bias), (self.remainder, left), (self.reward, reading.reward)):
-            sums += weight @ values.double().cpu()
+            sums.add(..., weight @ wide(values))
         seen.clear()
 
     def merge(self) -> None:
-        parallel.add_up(self.head, self.neuron, self.embedding, self.bias, self.remainder, self.reward)
-        self.largest_remainder = max(parallel.gathered(self.largest_remainder))
+        for sums in (self.head, self.neuron, self.embedding, self.bias, self.remainder, self.reward):
+            sums.merge()
 
 
 class TokenAttribution(NamedTuple):

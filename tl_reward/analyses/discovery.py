@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Unpack, cast
+from typing import Any, Unpack, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward.data.batches.packing import Batch
+from tl_reward.data.batches.padding import batch_tensor_on
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.pairs import pair_hash
 from tl_reward.data.reading import Reading
@@ -18,7 +19,7 @@ from tl_reward.measures.names import CONTRASTS, ContrastName, RankingName, Stati
 from tl_reward.measures.neuron_statistics import NeuronStatistics
 from tl_reward.measures.selectivity import Selectivity, selectivity
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.activations import side_weights, stream
+from tl_reward.running.activations import meant_places, side_weights, stream
 from tl_reward.running.batches.batching import Pairs, encode_for
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import UNIT_SITES, Site, UnitShape, UnitSite, Where, check_unit_site, unit_shape
@@ -110,7 +111,7 @@ def discover(
     sites = tuple(dict.fromkeys(sites))
     encoded = encode_for(model, pairs, **options)
     places = [Site(layer, kind) for kind in sites for layer in range(model.cfg.n_layers)]
-    sums = _Sums(encoded, {kind: unit_shape(model.cfg, kind) for kind in sites}, where, sums_dtype)
+    sums = _Sums(encoded, {kind: unit_shape(model.cfg, kind) for kind in sites}, where, sums_dtype, model.cfg.device)
     stream(model, encoded, places, sums, base=base, progress=progress, **options)
     statistics = sums.statistics
     return Discovery(
@@ -127,29 +128,32 @@ def discover(
 class _Sums:
     """Statistics and contrasts by site; no contrasts where a side has less than two transcripts."""
 
-    def __init__(self, encoded: EncodedPairs, shapes: Mapping[UnitSite, UnitShape], where: Where, dtype: torch.dtype) -> None:
+    def __init__(self, encoded: EncodedPairs, shapes: Mapping[UnitSite, UnitShape], where: Where, dtype: torch.dtype, device: Any) -> None:
         self._encoded = encoded
         self._where: Where = where
         self.statistics: dict[UnitSite, NeuronStatistics] = {
-            kind: NeuronStatistics(*shape, encoded.objectives, dtype) for kind, shape in shapes.items()
+            kind: NeuronStatistics(*shape, encoded.objectives, dtype, device) for kind, shape in shapes.items()
         }
         sides = encoded.sides.sum(0) > 0
         self.contrasts: dict[UnitSite, ContrastSums] = {}
         if int(sides.sum(1).min()) > 1:
-            self.contrasts = {kind: ContrastSums(*shape, sides) for kind, shape in shapes.items()}
-        self._row = self._weight = self._averages = torch.empty(0)  # of the batch
+            self.contrasts = {kind: ContrastSums(*shape, sides, device) for kind, shape in shapes.items()}
+        self._weight = self._averages = torch.empty(0)  # of the batch
 
     def begin(self, batch: Batch) -> None:
-        self._row, self._weight = batch.row, side_weights(self._encoded, batch)
-        self._averages = _averages(self._encoded, batch, self._where, self._weight.shape[2])
+        rows = batch.row.tolist()
+        self._weight = side_weights(self._encoded, batch)
+        self._averages = _averages(meant_places(self._encoded, batch, rows, self._where), self._weight)
         for statistics in self.statistics.values():
             statistics.count(self._weight)
+        for contrast in self.contrasts.values():
+            contrast.begin(rows)
 
     def layer(self, site: Site, activation: Tensor, base: Tensor | None) -> None:
         kind = cast(UnitSite, site.kind)
         values = self.statistics[kind].update(site.layer, activation, self._weight, base, self._averages)
         if self.contrasts:
-            self.contrasts[kind].update(site.layer, values, self._row)
+            self.contrasts[kind].update(site.layer, values)
 
     def end(self) -> None:
         pass
@@ -159,11 +163,15 @@ class _Sums:
             each.merge()
 
 
-def _averages(encoded: EncodedPairs, batch: Batch, where: Where, tokens: int) -> Float[Tensor, "row token"]:
-    """For each transcript of a batch, the weights of tokens whose sum is its number."""
-    start = {"readout": -1, "all": 0}
-    weight = torch.zeros(len(batch.row), tokens)
-    for i, row in enumerate(batch.row.tolist()):
-        places = batch.places(i)[start.get(where, encoded.rows[row].response_start) :].cpu()
-        weight[i, places] = 1 / len(places)
-    return weight.to(batch.row.device)
+def _averages(places: Sequence[Tensor], weight: Float[Tensor, "objective side token"]) -> Float[Tensor, "row token"]:
+    """For each transcript of a batch, the weights of tokens whose sum is its number: the mean over some places."""
+    lengths = torch.tensor([len(each) for each in places])
+    row, token, share = (
+        batch_tensor_on(each, weight.device)
+        for each in (
+            torch.arange(len(places)).repeat_interleave(lengths),
+            torch.cat([*places]),
+            (1 / lengths.double()).float().repeat_interleave(lengths),
+        )
+    )
+    return torch.zeros(len(places), weight.shape[2], device=weight.device).index_put_((row, token), share)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Unpack
+from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.data.reading import Reading
 from tl_reward.data.text import token_texts
+from tl_reward.devices import WideSums, wide
 from tl_reward.errors import InputError
 from tl_reward.interventions.patches import Patch, Source, pair_tokens
 from tl_reward.measures.agreement import Agreement, measure_agreement
@@ -215,12 +216,13 @@ def _estimate(
 ) -> "_Estimate":
     """Attribution patching (Nanda 2023): the difference to the counterpart times the gradient, summed over the patched tokens."""
     apart = encoded.apart()
-    sums = _Sums(apart, [*cells, *sets], neurons or NeuronSet())
+    sums = _Sums(apart, [*cells, *sets], neurons or NeuronSet(), model.cfg.device)
     grouping = Grouping(apart.pair_of_row, whole=True)
     backpropagate(model, apart, sums.sites, sums, baseline=CounterpartBaseline(), grouping=grouping, progress=progress, **options)
     sides = [list(apart.chosen), list(apart.rejected)]
-    counts = np.stack([[sums.tokens[cell.where][rows].sum() for rows in sides] for cell in sums.cells])
-    return _Estimate(np.stack([sums.moved[:, rows].numpy() for rows in sides], axis=1), counts)
+    moved, tokens = sums.moved.total(), {at: count.cpu().numpy() for at, count in sums.tokens.items()}
+    counts = np.stack([[tokens[cell.where][rows].sum() for rows in sides] for cell in sums.cells])
+    return _Estimate(np.stack([moved[:, rows].numpy() for rows in sides], axis=1), counts)
 
 
 class _Estimate(NamedTuple):
@@ -231,10 +233,12 @@ class _Estimate(NamedTuple):
 class _Sums:
     """For each cell and row, the reward that it is estimated to move (`moved`), and by `where` how many tokens are patched (`tokens`)."""
 
-    def __init__(self, encoded: EncodedPairs, cells: Sequence[PatchedPlace], neurons: NeuronSet) -> None:
-        self.cells, self._neurons = cells, neurons.by_layer()
-        self.moved = torch.zeros(len(cells), len(encoded.rows), dtype=torch.float64)
-        self.tokens: dict[Where | int, Int[np.ndarray, " row"]] = {cell.where: np.zeros(len(encoded.rows), dtype=int) for cell in cells}
+    def __init__(self, encoded: EncodedPairs, cells: Sequence[PatchedPlace], neurons: NeuronSet, device: Any) -> None:
+        self.cells, self._neurons = cells, neurons.by_layer(device)
+        self.moved = WideSums(len(cells), len(encoded.rows), device=device)
+        self.tokens: dict[Where | int, Int[Tensor, " row"]] = {
+            cell.where: torch.zeros(len(encoded.rows), dtype=torch.long, device=device) for cell in cells
+        }
         self._of_site: dict[Site, list[int]] = {}
         for i, cell in enumerate(cells):
             for layer in [cell.layer] if cell.layer is not None else self._neurons:
@@ -245,30 +249,31 @@ class _Sums:
         self._within: dict[Where | int, Float[Tensor, "row token"]] = {}
 
     def begin(self, batch: Batch) -> None:
-        self._row = batch.row.cpu()
+        self._row = batch.row
         rows = batch.occurrences(torch.eye(len(batch.row), device=batch.row.device))
         self._within = {at: rows * pair_tokens(batch, at).patched for at in self.tokens}
         for at, mask in self._within.items():
-            self.tokens[at][self._row.numpy()] = mask.sum(1).long().cpu().numpy()
+            self.tokens[at][self._row] = mask.sum(1).long()
 
     def layer(self, site: Site, excess: Tensor, gradient: Tensor) -> None:
-        wide = torch.promote_types(excess.dtype, torch.float32)
-        product = excess.to(wide) * gradient.to(wide)  # the gradient is of chosen minus rejected rewards, so both sides have one sign
+        kind = torch.promote_types(excess.dtype, torch.float32)
+        product = excess.to(kind) * gradient.to(kind)  # the gradient is of chosen minus rejected rewards, so both sides have one sign
         for i in self._of_site[site]:
             cell = self.cells[i]
             if cell.unit is not None:
                 here = product[:, cell.unit].sum(1)
             elif cell.layer is None:
-                here = product[:, self._neurons[site.layer].to(product.device)].sum(1)
+                here = product.index_select(1, self._neurons[site.layer]).sum(1)
             else:
                 here = product.flatten(1).sum(1)
-            self.moved[i, self._row] += (self._within[cell.where].to(here) @ here).double().cpu()
+            self.moved.add((i, self._row), wide(self._within[cell.where].to(here) @ here))
 
     def end(self) -> None:
         pass
 
     def merge(self) -> None:
-        parallel.add_up(self.moved, *map(torch.from_numpy, self.tokens.values()))
+        self.moved.merge()
+        parallel.add_up(*self.tokens.values())
 
 
 def _check_places(encoded: EncodedPairs, alignment: Sequence[Alignment], where: Sequence[Where | int]) -> None:

@@ -1,6 +1,7 @@
 """Where in the model, and where in the text, a preference is decided: the reward read from every layer, and after every token."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple, Unpack
 
 import numpy as np
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.data.batches.packing import Batch, shared_prefix
+from tl_reward.data.batches.padding import batch_tensor_on, places_in
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.reading import Reading
+from tl_reward.devices import widest
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
 from tl_reward.measures.json_types import RewardLensJson
 from tl_reward.measures.scores import Scores
@@ -105,20 +108,19 @@ def reward_lens(model: HookedRewardModel, pairs: Pairs, *, progress: str | None 
     encoded = encode_for(model, pairs, **options)
     read = _Read(model, encoded)
     stream(model, encoded, read.sites, read, whole=True, progress=progress, **options)
-    sides = [read.rewards[:, list(rows)].tolist() for rows in (encoded.chosen, encoded.rejected)]
+    rewards, curves = read.rewards.cpu(), read.curves.cpu().split([len(row.ids) for row in encoded.rows])
+    sides = [rewards[:, list(rows)].tolist() for rows in (encoded.chosen, encoded.rejected)]
     return RewardLens(
         scores=tuple(Scores.of(encoded.pairs, a, b, encoded.reading) for a, b in zip(*sides, strict=True)),
         curves=tuple(
-            TokenCurves(
-                read.curves[a], read.curves[b], encoded.rows[a].ids, encoded.rows[b].ids, shared_prefix(encoded.rows[a], encoded.rows[b])
-            )
+            TokenCurves(curves[a], curves[b], encoded.rows[a].ids, encoded.rows[b].ids, shared_prefix(encoded.rows[a], encoded.rows[b]))
             for a, b in zip(encoded.chosen, encoded.rejected, strict=True)
         ),
     )
 
 
 class _Read:
-    """Rewards by depth and row, and after each token of each row (`curves`)."""
+    """Rewards by depth and row, and after each token of each row (`curves`, one row after the other)."""
 
     def __init__(self, model: HookedRewardModel, encoded: EncodedPairs) -> None:
         self._model = model
@@ -126,30 +128,37 @@ class _Read:
         self._depth = {Site(0, "resid_pre"): 0} | {Site(layer, "resid_post"): layer + 1 for layer in range(n_layers)}
         self._last = Site(n_layers - 1, "resid_post")
         self.sites = list(self._depth)
-        self.rewards = torch.zeros(n_layers + 1, len(encoded.rows), dtype=torch.float64)
-        lengths = [len(row.ids) for row in encoded.rows]
-        self._flat = torch.zeros(sum(lengths))
-        self.curves = self._flat.split(lengths)
-        # Of the batch: its rows, and where their tokens are.
-        self._row: list[int] = []
-        self._places: list[Tensor] = []
+        device = model.W_U.device
+        self.rewards = torch.zeros(n_layers + 1, len(encoded.rows), dtype=widest(device), device=device)
+        self._starts = [*accumulate((len(row.ids) for row in encoded.rows), initial=0)]
+        self.curves = torch.zeros(self._starts[-1], device=device)
+        # Of the batch: its rows, and where their last tokens are; where all their tokens are, and where these are in `curves`.
+        self._row = self._at_end = self._places = self._in_curves = torch.empty(0)
 
     def begin(self, batch: Batch) -> None:
-        self._row, self._places = batch.row.tolist(), [batch.places(i) for i in range(len(batch.row))]
+        places = [places_in(spans) for spans in batch.spans]
+        starts = [self._starts[row] for row in batch.row.tolist()]
+        self._row = batch.row
+        self._at_end, self._places, self._in_curves = (
+            batch_tensor_on(each, batch.row.device)
+            for each in (
+                torch.stack([each[-1] for each in places]),
+                torch.cat(places),
+                torch.cat([torch.arange(start, start + len(each)) for start, each in zip(starts, places, strict=True)]),
+            )
+        )
 
     def layer(self, site: Site, activation: Tensor, base: Tensor | None) -> None:
-        at_end = torch.stack([places[-1] for places in self._places])
-        self.rewards[self._depth[site], self._row] = rewards_at(self._model, activation[at_end]).cpu()
+        self.rewards[self._depth[site], self._row] = rewards_at(self._model, activation.index_select(0, self._at_end))
         if site == self._last:
-            every = rewards_at(self._model, activation).cpu().float()
-            for row, places in zip(self._row, self._places, strict=True):
-                self.curves[row].copy_(every[places.cpu()])
+            every = rewards_at(self._model, activation).float()
+            self.curves[self._in_curves] = every.index_select(0, self._places)
 
     def end(self) -> None:
         pass
 
     def merge(self) -> None:
-        parallel.add_up(self.rewards, self._flat)
+        parallel.add_up(self.rewards, self.curves)
 
 
 def _agreement(scores: Scores, final: Scores) -> Estimate:

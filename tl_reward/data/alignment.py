@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tl_reward.data.batches.packing import PackedBatch, shared_prefix
-from tl_reward.data.batches.padding import TokenBatch
+from tl_reward.data.batches.padding import TokenBatch, batch_tensor_on, places_in
 from tl_reward.data.encoding import EncodedPairs, pair_of_row, rows_of_pair
 from tl_reward.errors import InputError
 
@@ -44,12 +44,12 @@ def partners(batch: PackedBatch | TokenBatch) -> Int[Tensor, " token"]:
     """For each token, the place of the token that stands for it in the other transcript of its pair, as `align` has it; its own
     place where there is none, and in the shared prefix. The pairs are `apart`."""
     at = {row: i for i, row in enumerate(batch.row.tolist())}
-    partner = torch.arange(batch.tokens.shape[1], device=batch.tokens.device)
+    partner = torch.arange(batch.tokens.shape[1])
     for chosen, rejected in map(rows_of_pair, sorted(set(map(pair_of_row, at)))):
         if not isinstance(batch, PackedBatch) or not {chosen, rejected} <= set(at):
             raise InputError("patching within a pair needs both of its transcripts in one packed batch; take off hooks of your own")
-        a, b = batch.places(at[chosen]), batch.places(at[rejected])
+        a, b = (places_in(batch.spans[at[row]]) for row in (chosen, rejected))
         same = int((a[: len(b)] == b[: len(a)]).cumprod(0).sum())
         count = min(len(a), len(b)) - same
         partner[a[-count:]], partner[b[-count:]] = b[-count:], a[-count:]
-    return partner
+    return batch_tensor_on(partner, batch.tokens.device)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tl_reward.arguments import check_fields
 from tl_reward.data.batches.packing import PackedBatch
-from tl_reward.data.batches.padding import TokenBatch
+from tl_reward.data.batches.padding import TokenBatch, batch_tensor_on
 from tl_reward.errors import InputError
 from tl_reward.interventions.protocol import HookFunction, Hooks, Intervention
 from tl_reward.measures.names import AblationKind
@@ -74,10 +74,10 @@ class MeanAblation:
         _check_values("mean", self.mean, self.neurons, layers=0)
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
-        index = self.neurons.by_layer()
+        here = _by_layer(self.neurons, self.mean, batch, layers=0)
 
         def fill(values: Tensor, layer: int) -> Tensor:
-            return self.mean[layer, index[layer]].to(values).expand_as(values)
+            return here[layer].to(values).expand_as(values)
 
         return edits(self.neurons, self.site, fill, units=self.mean.shape[1])
 
@@ -105,12 +105,11 @@ class ResampleAblation:
         _check_values("bank", self.bank, self.neurons, layers=1)
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
-        index = self.neurons.by_layer()
+        here = _by_layer(self.neurons, self.bank, batch, layers=1)
         drawn = _draw(batch, len(self.bank), self.seed)
 
         def fill(values: Tensor, layer: int) -> Tensor:
-            bank = self.bank[:, layer].to(values.device)[:, index[layer].to(values.device)]
-            return bank[drawn].to(values).expand_as(values)
+            return here[layer][drawn].to(values).expand_as(values)
 
         return edits(self.neurons, self.site, fill, units=self.bank.shape[2])
 
@@ -123,6 +122,16 @@ def _check_values(name: str, values: Tensor, neurons: NeuronSet, *, layers: int)
     bad = int((~(values[:, mask] if layers else values[mask]).isfinite()).sum())
     if bad:
         raise InputError(f"{bad} values of {name} are not finite, of the neurons that it is set for")
+
+
+def _by_layer(neurons: NeuronSet, values: Tensor, batch: TokenBatch | PackedBatch, *, layers: int) -> dict[int, Tensor]:
+    """The values to set in each layer, on the batch's device: moved together before the pass, so that no layer waits for them."""
+    index = neurons.by_layer(values.device)
+    parts = [values.select(layers, layer).index_select(layers, at) for layer, at in index.items()]
+    if not parts:
+        return {}
+    moved = batch_tensor_on(torch.cat(parts, dim=layers), batch.tokens.device)
+    return dict(zip(index, moved.split([part.shape[layers] for part in parts], dim=layers), strict=True))
 
 
 def _draw(batch: TokenBatch | PackedBatch, count: int, seed: int) -> Int[Tensor, "batch pos"]:
@@ -139,19 +148,19 @@ def edits(neurons: NeuronSet, site: UnitSite, edit: Callable[[Tensor, int], Tens
     """
     unit = "head" if site == "attn_z" else "neuron"
 
-    def at(layer: int, index: Tensor) -> HookFunction:
+    def at(layer: int, highest: int) -> HookFunction:
         def fn(activation: Tensor, hook: Any) -> Tensor:
-            if int(index.max()) >= activation.shape[2]:
-                raise InputError(f"{unit} must be in [0, {activation.shape[2]}), got {int(index.max())} at {hook.name}")
+            if highest >= activation.shape[2]:
+                raise InputError(f"{unit} must be in [0, {activation.shape[2]}), got {highest} at {hook.name}")
             if units not in (None, activation.shape[2]):
                 raise InputError(f"{hook.name} has {activation.shape[2]} {unit}s, the values to set are of a model with {units}")
-            here = index.to(activation.device)
+            here = neurons.by_layer(activation.device)[layer]
             # Not in place: another hook may hold on to the clean activation.
             return activation.index_copy(2, here, edit(activation.index_select(2, here), layer))
 
         return fn
 
-    return [(Site(layer, site).hook_name, at(layer, index)) for layer, index in neurons.by_layer().items()]
+    return [(Site(layer, site).hook_name, at(layer, int(index.max()))) for layer, index in neurons.by_layer().items()]
 
 
 def random_like(neurons: NeuronSet, d_mlp: int, *, draws: int, seed: int) -> list[NeuronSet]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tl_reward.arguments import check_argument, check_fields
 from tl_reward.data.alignment import partners
 from tl_reward.data.batches.packing import Batch
+from tl_reward.data.batches.padding import batch_tensor_on, places_in
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import edits
 from tl_reward.interventions.attaching import attached, check_hook_point
@@ -152,7 +153,7 @@ class Patch:
                 return torch.where(spread(mask, activation), value(hook.name).to(activation), activation)
 
             return [(name, replace) for name in names]
-        index = self.places.by_layer()
+        index = self.places.by_layer(batch.tokens.device)
 
         def take(values: Tensor, layer: int) -> Tensor:
             return torch.where(spread(mask, values), value(Site(layer, self.site).hook_name, index[layer]).to(values), values)
@@ -214,7 +215,7 @@ def read_source(source: Source, names: Sequence[str], batch: Batch, where: Where
     tokens = source.within_pair(batch, where) if within_pair else None
 
     def value(name: str, units: Int[Tensor, " unit"] | None = None) -> Tensor:
-        found = kept[name] if units is None else kept[name].index_select(2, units.to(kept[name].device))
+        found = kept[name] if units is None else kept[name].index_select(2, units)
         return found if tokens is None else found[:, tokens.partner]
 
     if tokens is not None:
@@ -229,12 +230,12 @@ def pair_tokens(batch: Batch, where: Where | int) -> PairTokens:
     if isinstance(where, str):
         mask = batch.at(where)
     else:
-        mask = torch.zeros_like(batch.at("all"))
-        for i in range(len(batch.row)):
-            places = batch.places(i)
+        mask = torch.zeros(batch.tokens.shape, dtype=torch.bool)
+        for places in map(places_in, batch.spans):
             if not -len(places) <= where < len(places):
                 raise InputError(f"where must be in [-{len(places)}, {len(places)}), a transcript's places, got {where}")
             mask[0, places[where]] = True
+        mask = batch_tensor_on(mask, batch.tokens.device)
     return PairTokens(partner, mask & (partner != torch.arange(len(partner), device=partner.device)))
 
 

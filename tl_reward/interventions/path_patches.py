@@ -103,8 +103,7 @@ class PathPatch:
         """What a change of the component's activations changes in the residual stream."""
         if isinstance(self.sender, Site):
             return change
-        (index,) = self.sender.by_layer().values()
+        (here,) = self.sender.by_layer(change.device).values()
         block: Any = self.model.blocks[at.layer]
         weight = block.attn.W_O if self.site == "attn_z" else block.mlp.W_out
-        here = index.to(change.device)
-        return change.index_select(2, here).flatten(2) @ weight[here].flatten(0, -2).to(change)
+        return change.index_select(2, here).flatten(2) @ weight.index_select(0, here).flatten(0, -2).to(change)

@@ -1,5 +1,6 @@
 """Which neurons tell chosen transcripts from rejected ones: each transcript gives one number, and the sides are compared."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,8 @@ from scipy import stats
 from torch import Tensor
 
 from tl_reward import parallel
+from tl_reward.data.batches.padding import batch_tensor_on
+from tl_reward.devices import WideSums, wide, widest
 from tl_reward.errors import InputError
 from tl_reward.measures.names import ContrastName
 
@@ -20,6 +23,7 @@ _STEPS, _LOWEST, _HIGHEST = 16, -10, 6
 _PER_SIGN = _STEPS * (_HIGHEST - _LOWEST)
 BINS = 2 * _PER_SIGN + 1
 _SHIFT = 23 - 4  # of a float32's bits, what is left of the fraction is its first 4: 16 steps an octave
+_LOWEST_BITS = int(torch.tensor(2.0**_LOWEST).view(torch.int32)) >> _SHIFT
 
 
 class Contrast(NamedTuple):
@@ -53,45 +57,52 @@ class Contrast(NamedTuple):
 
 
 class ContrastSums:
-    """Sums, sums of squares, and a histogram of each side; the memory does not grow with transcripts.
+    """Sums, sums of squares, and a histogram of each side; the memory does not grow with transcripts. They stay on the device until they
+    are read. Call `begin` for each batch, then `update` for each layer.
 
     Args:
-        sides: which rows are chosen (0) and rejected (1) in some pair; a row may be both.
+        sides: which rows are chosen (0) and rejected (1) in some pair; a row may be both. On the CPU.
+        device: where the numbers of transcripts are.
 
     Raises:
         InputError: less than two transcripts on a side.
     """
 
-    def __init__(self, n_layers: int, n_units: int, sides: Bool[Tensor, "side row"]) -> None:
-        self._sides = sides
+    def __init__(self, n_layers: int, n_units: int, sides: Bool[Tensor, "side row"], device: torch.device | str = "cpu") -> None:
+        self._sides, self._device = sides, device
         self._counts = [int(side.sum()) for side in sides]
         if min(self._counts) < 2:
             raise InputError(f"a contrast needs two or more transcripts on each side, got {self._counts[0]} and {self._counts[1]}")
-        self._sum, self._square = (torch.zeros(2, n_layers, n_units, dtype=torch.float64) for _ in range(2))
+        self._sum, self._square = (WideSums(2, n_layers, n_units, device=device) for _ in range(2))
         kind = torch.int16 if max(self._counts) < 2**15 else torch.int32
-        self._histogram = torch.zeros(2, n_layers, n_units, BINS, dtype=kind)
+        self._histogram = torch.zeros(2, n_layers, n_units, BINS, dtype=kind, device=device)
+        self._here: list[Int[Tensor, " row"]] = []  # of the batch, by side: which of its transcripts are of that side
 
-    def update(self, layer: int, values: Float[Tensor, "row neuron"], rows: Int[Tensor, " row"]) -> None:
-        """Adds the numbers of some transcripts in one layer; each transcript comes once."""
-        values = values.cpu()
-        place = bin_of(values) + BINS * torch.arange(values.shape[1])
-        for side in (0, 1):
-            here = self._sides[side, rows.cpu()]
-            x, at = values[here].double(), place[here].flatten()
-            self._sum[side, layer] += x.sum(0)
-            self._square[side, layer] += x.square().sum(0)
+    def begin(self, rows: Sequence[int]) -> None:
+        """The rows that come next; each comes once."""
+        self._here = [batch_tensor_on(side[list(rows)].nonzero()[:, 0], self._device) for side in self._sides]
+
+    def update(self, layer: int, values: Float[Tensor, "row neuron"]) -> None:
+        """Adds the numbers of the transcripts of a batch in one layer."""
+        place = bin_of(values) + BINS * torch.arange(values.shape[1], device=values.device)
+        for side, here in enumerate(self._here):
+            x, at = wide(values.index_select(0, here)), place.index_select(0, here).flatten()
+            self._sum.add((side, layer), x.sum(0))
+            self._square.add((side, layer), x.square().sum(0))
             histogram = self._histogram[side, layer].view(-1)
             histogram.scatter_add_(0, at, torch.ones_like(at, dtype=histogram.dtype))
 
     def merge(self) -> None:
         """Adds up what all processes have."""
-        parallel.add_up(self._sum, self._square, *self._histogram.flatten(0, 1))
+        self._sum.merge()
+        self._square.merge()
+        parallel.add_up(*self._histogram.flatten(0, 1))
 
     def result(self) -> Contrast:
         """A neuron that is the same in all transcripts has t and d of 0, and p of 1."""
         n = np.array(self._counts)[:, None, None]
-        mean = self._sum.numpy() / n
-        square = self._square.numpy() / n
+        mean = self._sum.total().numpy() / n
+        square = self._square.total().numpy() / n
         # What is left of equal numbers is rounding.
         variance = np.where(square - mean**2 > 1e-12 * square, square - mean**2, 0) * n / (n - 1)
         difference = mean[0] - mean[1]
@@ -115,13 +126,13 @@ class ContrastSums:
         )
 
     def _auroc(self) -> tuple[Tensor, Tensor]:
-        auroc, error = (torch.zeros(self._histogram.shape[1:3]) for _ in range(2))
+        auroc, error = (torch.zeros(self._histogram.shape[1:3], device=self._device) for _ in range(2))
         for layer in range(len(auroc)):
-            p, q = (self._histogram[side, layer].double() / self._counts[side] for side in (0, 1))
+            p, q = (self._histogram[side, layer].to(widest(self._device)) / self._counts[side] for side in (0, 1))
             below = q.cumsum(1) - q
             auroc[layer] = (p * (below + q / 2)).sum(1)
             error[layer] = (p * q).sum(1) / 2
-        return auroc, error
+        return auroc.cpu(), error.cpu()
 
 
 def _float(values: np.ndarray) -> Tensor:
@@ -135,6 +146,5 @@ def bin_of(x: Float[Tensor, "..."]) -> Int[Tensor, "..."]:
     [0, 95, 256, 417, 418, 512]
     """
     size = x.float().abs().contiguous()
-    lowest = torch.tensor(2.0**_LOWEST).view(torch.int32) >> _SHIFT
-    step = ((size.view(torch.int32) >> _SHIFT) - lowest + 1).clamp(0, _PER_SIGN)
+    step = ((size.view(torch.int32) >> _SHIFT) - _LOWEST_BITS + 1).clamp(0, _PER_SIGN)
     return (torch.where(x < 0, -step, step) + _PER_SIGN).long()

@@ -12,37 +12,51 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward import parallel
+from tl_reward.devices import WideSums, wide
 from tl_reward.errors import InputError
 from tl_reward.measures.names import STATISTICS, StatisticName, check_statistic
 
 SIDES = ("chosen", "rejected")
-CHUNK = 256  # tokens at a time, so that what is computed from them stays in the cache (docs/performance.md)
+CHUNK = 256  # tokens at a time on a CPU, so that what is computed from them stays in the cache (docs/performance.md)
 _ROOTS = {"rms": "mean_square", "change": "change_ms"}
+
+
+def pieces(values: Float[Tensor, "token ..."]) -> list[slice]:
+    """The tokens that are computed with at a time: pieces that fit a CPU's cache, and all of them elsewhere, where each call costs more."""
+    size = CHUNK if values.device.type == "cpu" else max(len(values), 1)
+    return [slice(start, start + size) for start in range(0, len(values), size)]
 
 
 @dataclass(eq=False)
 class NeuronStatistics:
     """Running sums for one site over `n_layers` layers. Call `update` for each layer of each batch, then read `by_side`.
 
-    Sums are kept in float64: bfloat16 and float32 sums drift over millions of tokens.
+    Sums are kept in float64: bfloat16 and float32 sums drift over millions of tokens. They stay on the device until they are read.
 
     Attributes:
         dtype: of the sums.
+        device: where the activations are.
     """
 
     n_layers: int
     n_units: int
     objectives: Sequence[str] = ("",)
     dtype: torch.dtype = torch.float64
-    tokens: Float[Tensor, "objective side"] = field(init=False)
-    _sums: dict[str, Float[Tensor, "layer objective side neuron"]] = field(init=False, default_factory=dict)
+    device: torch.device | str = "cpu"
+    _tokens: WideSums = field(init=False)
+    _sums: dict[str, WideSums] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.tokens = torch.zeros(len(self.objectives), 2, dtype=torch.float64)
+        self._tokens = WideSums(len(self.objectives), 2, device=self.device)
+
+    @property
+    def tokens(self) -> Float[Tensor, "objective side"]:
+        """How many tokens were counted."""
+        return self._tokens.total()
 
     def count(self, weight: Float[Tensor, "objective side token"]) -> None:
         """Notes how many tokens a batch holds; once a batch."""
-        self.tokens += weight.double().sum(2).cpu()
+        self._tokens.add(..., wide(weight).sum(2))
 
     def update(
         self,
@@ -65,13 +79,12 @@ class NeuronStatistics:
         sums: dict[str, Tensor] = {}
 
         def add(name: str, sum_here: Float[Tensor, "any neuron"]) -> None:
-            sums[name] = sums[name] + sum_here.double() if name in sums else sum_here.double()
+            sums[name] = sums[name] + wide(sum_here) if name in sums else wide(sum_here)
 
         weights = weight.flatten(0, 1)
         joint = weights if averages is None else torch.cat([weights, averages])
         heads = activation.ndim == 3
-        for start in range(0, len(activation), CHUNK):
-            part = slice(start, start + CHUNK)
+        for part in pieces(activation):
             values, w = activation[part].float(), weights[:, part]
             x = torch.linalg.vector_norm(values, dim=2) if heads else values
             add("norm" if heads else "mean", joint[:, part] @ x)
@@ -84,17 +97,19 @@ class NeuronStatistics:
                 square = torch.sub(values, base[part].float(), out=scratch).square_()
                 add("change_ms", w @ (square.sum(2) if heads else square))
         for name, value in sums.items():
-            self._sum(name)[layer] += value[: len(weights)].unflatten(0, weight.shape[:2]).cpu()
+            self._sum(name).add(layer, value[: len(weights)].unflatten(0, weight.shape[:2]))
         return sums["norm" if heads else "mean"][len(weights) :].float()
 
     def merge(self) -> None:
         """Adds up what all processes have."""
         names = sorted({name for each in parallel.gathered([*self._sums]) for name in each})  # a process without a batch has none
-        parallel.add_up(self.tokens, *map(self._sum, names))
+        for sums in (self._tokens, *map(self._sum, names)):
+            sums.merge()
 
-    def _sum(self, name: str) -> Float[Tensor, "layer objective side neuron"]:
+    def _sum(self, name: str) -> WideSums:
         if name not in self._sums:
-            self._sums[name] = torch.zeros(self.n_layers, len(self.objectives), 2, self.n_units, dtype=self.dtype)
+            shape = (self.n_layers, len(self.objectives), 2, self.n_units)
+            self._sums[name] = WideSums(*shape, device=self.device, dtype=self.dtype)
         return self._sums[name]
 
     @property
@@ -115,7 +130,7 @@ class NeuronStatistics:
         check_statistic(name)
         if name not in self.names:
             raise InputError(f"score {name!r} needs {'a base model to compare with' if 'change' in name else 'another site'}")
-        value = self._sums[_ROOTS.get(name, name)].double().sum(1).transpose(0, 1) / self.tokens.sum(0)[:, None, None]
+        value = self._sums[_ROOTS.get(name, name)].total().double().sum(1).transpose(0, 1) / self.tokens.sum(0)[:, None, None]
         return (value.sqrt() if name in _ROOTS else value).float()
 
     def value(self, name: StatisticName) -> Float[Tensor, "layer neuron"]:
@@ -124,6 +139,6 @@ class NeuronStatistics:
 
     def firing(self) -> dict[str, Float[Tensor, "layer neuron"]]:
         """The probability over the pairs of each objective that has a name, the mean of both sides."""
-        sums = self._sums["probability"]
+        sums = self._sums["probability"].total()
         by_objective = (sums.double() / self.tokens[:, :, None]).mean(2).unbind(1)
         return {name: value.float() for name, value in zip(self.objectives, by_objective, strict=True) if name}

@@ -83,7 +83,7 @@ def check_tokens(tokens: Int[Tensor, "batch pos"], cfg: HookedTransformerConfig)
 
 def check_vocabulary(tokens: Int[Tensor, "batch pos"], cfg: HookedTransformerConfig) -> None:
     """Raises InputError for ids that the model has no embedding of."""
-    low, high = map(int, tokens.aminmax())
+    low, high = torch.stack(tokens.aminmax()).tolist()  # one question to the device
     if low < 0 or high >= cfg.d_vocab:
         raise InputError(f"token ids must be in [0, {cfg.d_vocab}), the model's vocabulary, got {low if low < 0 else high}")
 

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward.data.batches.packing import Batch, PackedBatch
+from tl_reward.data.batches.padding import TokenBatch
 from tl_reward.errors import InputError
 from tl_reward.model.reward_model import HookedRewardModel
 
@@ -13,7 +14,10 @@ from tl_reward.model.reward_model import HookedRewardModel
 def run_layers(
     model: HookedRewardModel, residual: Tensor, batch: Batch, start: int | None, stop: int
 ) -> Float[Tensor, "batch pos d_model"]:
-    return model(residual, None, attention_mask=mask_of(batch), start_at_layer=start, stop_at_layer=stop)
+    mask = mask_of(batch)
+    if start is not None and isinstance(batch, TokenBatch) and getattr(model.tokenizer, "padding_side", "right") == "right":
+        mask = None  # padding is on the right, where attention never looks; to find that out, the model would ask the device
+    return model(residual, None, attention_mask=mask, start_at_layer=start, stop_at_layer=stop)
 
 
 def mask_of(batch: Batch) -> Any:

@@ -1,15 +1,18 @@
 """Streams activations and gradients, batch by batch: what an analysis sees of a model, without holding on to it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Unpack
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.data.batches.packing import Batch
+from tl_reward.data.batches.padding import batch_tensor_on, places_in
 from tl_reward.data.encoding import EncodedPairs
+from tl_reward.devices import wide
 from tl_reward.errors import InputError
 from tl_reward.interventions.attaching import attached, edited
 from tl_reward.interventions.protocol import Hooks, traits_of
@@ -18,7 +21,10 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batches.batching import Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
 from tl_reward.running.consumers import Consumer, Function, Merge, consumer_of
 from tl_reward.running.options import RunOptions, checked
-from tl_reward.sites import Site, UnitSite, layer_of, unit_shape
+from tl_reward.sites import Site, UnitSite, Where, check_where, layer_of, unit_shape
+
+# Takes the activations, or gradients, of a batch at a hook point.
+Look = Callable[[str, Tensor], None]
 
 
 @checked
@@ -64,15 +70,16 @@ def stream(
                 if whole:
                     _refuse_late(hooks, model.cfg.n_layers)
                 consumer.begin(batch)
-                residual = _embedded(model, batch)
-                beside = _embedded(base, batch) if base is not None else None
-                for layer, here in layers.items():
-                    kept: dict[str, Tensor] = {}
-                    if base is not None and beside is not None:
-                        with attached(base, [(site.hook_name, _keep(kept)) for site in here]):
-                            beside = run_layers(base, beside, batch, layer, layer + 1)
-                    with attached(model, [(site.hook_name, _feed(site, consumer, batch, kept, encoded)) for site in here]):
-                        residual = run_layers(model, residual, batch, layer, layer + 1)
+                with finite_only(batch, encoded) as look:
+                    residual = _embedded(model, batch)
+                    beside = _embedded(base, batch) if base is not None else None
+                    for layer, here in layers.items():
+                        kept: dict[str, Tensor] = {}
+                        if base is not None and beside is not None:
+                            with attached(base, [(site.hook_name, _keep(kept)) for site in here]):
+                                beside = run_layers(base, beside, batch, layer, layer + 1)
+                        with attached(model, [(site.hook_name, _feed(site, consumer, batch, kept, look)) for site in here]):
+                            residual = run_layers(model, residual, batch, layer, layer + 1)
                 consumer.end()
     if parallel.count() > 1:
         consumer.merge()
@@ -87,34 +94,32 @@ def sample_activations(
     At "attn_z" those of all heads, [sample, layer, head, d_head].
     """
     encoded = encode_for(model, pairs, **options)
-    bank = _Bank(encoded, (*unit_shape(model.cfg, site), *([model.cfg.d_head] if site == "attn_z" else [])), count, seed)
+    shape = (*unit_shape(model.cfg, site), *([model.cfg.d_head] if site == "attn_z" else []))
+    bank = _Bank(encoded, torch.zeros(count, *shape, device=model.cfg.device), seed)
     stream(model, encoded, [Site(layer, site) for layer in range(model.cfg.n_layers)], bank, **options)
-    return bank.samples
+    return bank.samples.cpu()
 
 
 class _Bank:
-    """Tokens drawn before the pass, and what is found there."""
+    """Tokens drawn before the pass, and what is found there (`samples`)."""
 
-    def __init__(self, encoded: EncodedPairs, shape: Sequence[int], count: int, seed: int) -> None:
+    def __init__(self, encoded: EncodedPairs, samples: Float[Tensor, "sample layer neuron ..."], seed: int) -> None:
         order = torch.tensor(sorted(range(len(encoded.rows)), key=lambda i: encoded.rows[i].ids))  # so that that of the pairs is no matter
         lengths = torch.tensor([len(encoded.rows[i].ids) for i in order])
         ends = lengths.cumsum(0)
-        drawn = torch.randint(int(ends[-1]), (count,), generator=torch.Generator().manual_seed(seed))
+        drawn = torch.randint(int(ends[-1]), (len(samples),), generator=torch.Generator().manual_seed(seed))
         at = torch.searchsorted(ends, drawn, right=True)
         self._row, self._position = order[at], drawn - (ends - lengths)[at]
-        self._here: list[tuple[Tensor, Tensor]] = []  # of a batch's transcripts, which samples, and where their tokens are
-        self.samples = torch.zeros(count, *shape)
+        self._here = self._tokens = torch.empty(0)  # of the batch: which samples, and where their tokens are
+        self.samples = samples
 
     def begin(self, batch: Batch) -> None:
-        self._here = []
-        for i, row in enumerate(batch.row.tolist()):
-            samples = (self._row == row).nonzero()[:, 0]
-            if len(samples):
-                self._here.append((samples, batch.places(i)[self._position[samples]]))
+        at = [(self._row == row).nonzero()[:, 0] for row in batch.row.tolist()]
+        tokens = [places_in(spans)[self._position[here]] for here, spans in zip(at, batch.spans, strict=True)]
+        self._here, self._tokens = (batch_tensor_on(torch.cat(each), self.samples.device) for each in (at, tokens))
 
     def layer(self, site: Site, activation: Tensor, base: Tensor | None) -> None:
-        for samples, tokens in self._here:
-            self.samples[samples, site.layer] = activation[tokens].float().cpu()
+        self.samples[self._here, site.layer] = activation.index_select(0, self._tokens).float()
 
     def end(self) -> None:
         pass
@@ -124,17 +129,24 @@ class _Bank:
 
 
 def rewards_at(model: HookedRewardModel, residual: Float[Tensor, "token d_model"]) -> Float[Tensor, " token"]:
-    """The reward head, read from the residual stream at some tokens, float64.
+    """The reward head, read from the residual stream at some tokens, float64 (float32 where the device has none).
 
     Not as a matrix product, whose rounding depends on the batch: transcripts that end with the same token tie before the first layer.
     """
-    return (model.ln_final(residual[None])[0].double() * model.W_U[:, 0].double()).sum(1) + model.b_U[0].double()
+    return (wide(model.ln_final(residual[None])[0]) * wide(model.W_U[:, 0])).sum(1) + wide(model.b_U[0])
 
 
 def side_weights(encoded: EncodedPairs, batch: Batch) -> Float[Tensor, "objective side token"]:
     """For each token of a batch: in how many chosen (0) and rejected (1) transcripts of each objective's pairs it occurs."""
     weight = encoded.sides.to(batch.row.device)[:, :, batch.row]
     return batch.occurrences(weight.flatten(0, 1)).unflatten(0, weight.shape[:2])
+
+
+def meant_places(encoded: EncodedPairs, batch: Batch, rows: Sequence[int], where: Where) -> list[Int[Tensor, " token"]]:
+    """For each transcript of a batch, whose rows these are, where its tokens that are meant are in the order of `flat`; on the CPU."""
+    check_where(where)
+    start = {"readout": -1, "all": 0}
+    return [places_in(spans)[start.get(where, encoded.rows[row].response_start) :] for row, spans in zip(rows, batch.spans, strict=True)]
 
 
 def _embedded(model: HookedRewardModel, batch: Batch) -> Float[Tensor, "batch pos d_model"]:
@@ -148,10 +160,10 @@ def _keep(kept: dict[str, Tensor]) -> Any:
     return fn
 
 
-def _feed(site: Site, consumer: Consumer, batch: Batch, kept: dict[str, Tensor], encoded: EncodedPairs) -> Any:
+def _feed(site: Site, consumer: Consumer, batch: Batch, kept: dict[str, Tensor], look: Look) -> Any:
     def fn(activation: Tensor, hook: Any) -> None:
         tokens = batch.flat(activation)
-        _check_finite(tokens, hook.name, batch, encoded)
+        look(hook.name, tokens)
         other = kept.get(hook.name)
         consumer.layer(site, tokens, batch.flat(other) if other is not None else None)
 
@@ -164,14 +176,38 @@ def _refuse_late(hooks: Hooks, n_layers: int) -> None:
         raise InputError(f"an edit at {late[0]}, past the last layer, is for scores; this reads the reward from the residual stream itself")
 
 
-def _check_finite(tokens: Float[Tensor, "token ..."], name: str, batch: Batch, encoded: EncodedPairs) -> None:
-    # One pass over memory, where isfinite().all() takes several. A sum that overflows is looked at more closely.
-    if tokens.sum(dtype=torch.float32).isfinite() or tokens.isfinite().all():
-        return
-    bad = ~tokens.flatten(1).isfinite().all(1)
-    one_hot = torch.eye(len(batch.row), device=batch.row.device)
-    rows = [row for i, row in enumerate(batch.row.tolist()) if (batch.occurrences(one_hot[i : i + 1])[0].bool() & bad).any()]
-    raise InputError(f"{name} is not finite for {pairs_of(encoded, rows)}")
+@contextmanager
+def finite_only(batch: Batch, encoded: EncodedPairs) -> Iterator[Look]:
+    """Takes what is seen at each site of a batch, and says no at the end to what is not finite: the device is asked once a batch.
+
+    Raises:
+        InputError: naming the first site, in the order of looks, that has such a value, and the pairs. It goes before any other error,
+            which may come of such a value.
+    """
+    seen: list[tuple[str, Bool[Tensor, " token"]]] = []
+
+    def look(name: str, tokens: Float[Tensor, "token ..."]) -> None:
+        # On a CPU one pass over memory, where a closer look takes several; a sum may overflow.
+        if tokens.device.type != "cpu" or not tokens.sum(dtype=torch.float32).isfinite():
+            seen.append((name, torch.linalg.vector_norm(tokens.detach().flatten(1), torch.inf, dim=1).isfinite()))
+
+    try:
+        yield look
+    except Exception as error:
+        if found := _not_finite(seen, batch, encoded):
+            raise InputError(found) from error
+        raise
+    if found := _not_finite(seen, batch, encoded):
+        raise InputError(found)
+
+
+def _not_finite(seen: Sequence[tuple[str, Bool[Tensor, " token"]]], batch: Batch, encoded: EncodedPairs) -> str:
+    good = torch.stack([tokens for _, tokens in seen]) if seen else None
+    if good is None or good.all():
+        return ""
+    name, tokens = next((name, tokens) for name, tokens in zip((name for name, _ in seen), good.cpu(), strict=True) if not tokens.all())
+    rows = [row for row, spans in zip(batch.row.tolist(), batch.spans, strict=True) if not tokens[places_in(spans)].all()]
+    return f"{name} is not finite for {pairs_of(encoded, rows)}"
 
 
 def _all_per_token(options: RunOptions) -> bool:

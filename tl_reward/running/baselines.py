@@ -4,11 +4,12 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tl_reward.data.alignment import partners
 from tl_reward.data.batches.packing import Batch
+from tl_reward.data.batches.padding import batch_tensor_on
 from tl_reward.interventions.patches import Source, spread
 from tl_reward.sites import Site, Where
 
@@ -24,17 +25,18 @@ class Baseline(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class ConstantBaseline:
     """A number for each neuron, or a vector for each head: `value` is [layer, neuron, …]."""
 
     value: Float[Tensor, "layer neuron ..."]
+    _here: Float[Tensor, "layer neuron ..."] = field(init=False, repr=False)  # on the batch's device
 
     def begin(self, batch: Batch) -> None:
-        pass
+        self._here = batch_tensor_on(self.value, batch.tokens.device)
 
     def at(self, site: Site, activation: Tensor) -> Tensor:
-        return self.value[site.layer].to(activation)
+        return self._here[site.layer].to(activation)
 
 
 @dataclass(eq=False)
@@ -70,13 +72,13 @@ class BaselineAtTokens:
 
     where: Where
     baseline: Baseline | None
-    _batch: Batch = field(init=False, repr=False)
+    _meant: Bool[Tensor, "batch pos"] = field(init=False, repr=False)
 
     def begin(self, batch: Batch) -> None:
-        self._batch = batch
+        self._meant = batch.at(self.where)
         if self.baseline is not None:
             self.baseline.begin(batch)
 
     def at(self, site: Site, activation: Tensor) -> Tensor:
         other = self.baseline.at(site, activation) if self.baseline is not None else torch.zeros_like(activation)
-        return torch.where(spread(self._batch.at(self.where), activation), other, activation)
+        return torch.where(spread(self._meant, activation), other, activation)

@@ -18,6 +18,7 @@ class BatchConsumer(Protocol):
     """What consumers of activations and of gradients have in common.
 
     Each of several processes has a consumer of its own, which sees a share of the batches. After an error, `end` and `merge` do not come.
+    Whether what a site shows is finite is asked once a batch: where it is not, the error comes after the last site, before `end`.
     """
 
     def begin(self, batch: Batch, /) -> None:

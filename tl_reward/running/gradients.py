@@ -8,11 +8,10 @@ from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.data.batches.packing import Batch
-from tl_reward.data.encoding import EncodedPairs
 from tl_reward.interventions.attaching import attached, edited
 from tl_reward.model.layer_by_layer import mask_of
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.activations import _all_per_token, _check_finite, _keep
+from tl_reward.running.activations import Look, _all_per_token, _keep, finite_only
 from tl_reward.running.baselines import Baseline
 from tl_reward.running.batches.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of
 from tl_reward.running.consumers import GradientConsumer, check_consumer
@@ -59,28 +58,29 @@ def backpropagate(
     """
     check_consumer(consumer)
     encoded = encode_for(model, pairs, gradients=True, **options)
-    sign = encoded.sides[:, 0].sum(0) - encoded.sides[:, 1].sum(0)
+    sign = (encoded.sides[:, 0].sum(0) - encoded.sides[:, 1].sum(0)).to(model.cfg.device)
     made = batches_for([model], encoded, options, shared=_all_per_token(options), gradients=True, grouping=grouping)
     with parallel.together():
         for batch in in_turn(made.batches, progress, model.cfg.device, times=steps or 1):
             with edited(model, batch, interventions_of(options)):
-                if baseline is not None:
-                    baseline.begin(batch)
-                consumer.begin(batch)
-                clean: dict[str, Tensor] = {}
-                with torch.no_grad():
-                    embedded = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
-                    if steps is not None:
-                        with attached(model, [(site.hook_name, _keep(clean)) for site in sites]):
-                            model(embedded, None, attention_mask=mask_of(batch), start_at_layer=0)
-                for step in range(steps or 1):
-                    path = _Path(clean, (step + 0.5) / steps, steps) if steps is not None else None
-                    leaves = [embedded.detach().requires_grad_()]
-                    hooks = [(site.hook_name, _feed_gradient(site, consumer, batch, encoded, baseline, path, leaves)) for site in sites]
-                    with attached(model, hooks):
-                        reward = model(leaves[0], attention_mask=mask_of(batch), start_at_layer=0, tokens=batch.tokens)
-                        # Of these alone: weights that can be trained get no gradient.
-                        (reward * sign.to(reward)[batch.row]).sum().backward(inputs=leaves)
+                with finite_only(batch, encoded) as look:
+                    if baseline is not None:
+                        baseline.begin(batch)
+                    consumer.begin(batch)
+                    clean: dict[str, Tensor] = {}
+                    with torch.no_grad():
+                        embedded = model(batch.tokens, None, attention_mask=mask_of(batch), stop_at_layer=0)
+                        if steps is not None:
+                            with attached(model, [(site.hook_name, _keep(clean)) for site in sites]):
+                                model(embedded, None, attention_mask=mask_of(batch), start_at_layer=0)
+                    for step in range(steps or 1):
+                        path = _Path(clean, (step + 0.5) / steps, steps) if steps is not None else None
+                        leaves = [embedded.detach().requires_grad_()]
+                        hooks = [(site.hook_name, _feed_gradient(site, consumer, batch, look, baseline, path, leaves)) for site in sites]
+                        with attached(model, hooks):
+                            reward = model(leaves[0], attention_mask=mask_of(batch), start_at_layer=0, tokens=batch.tokens)
+                            # Of these alone: weights that can be trained get no gradient.
+                            (reward * sign.to(reward)[batch.row]).sum().backward(inputs=leaves)
                 consumer.end()
     if parallel.count() > 1:
         consumer.merge()
@@ -90,7 +90,7 @@ def _feed_gradient(
     site: Site,
     consumer: GradientConsumer,
     batch: Batch,
-    encoded: EncodedPairs,
+    look: Look,
     baseline: Baseline | None,
     path: _Path | None,
     leaves: list[Tensor],
@@ -101,11 +101,12 @@ def _feed_gradient(
         clean = (path.clean[hook.name] if path else activation).detach()
         excess = clean - baseline.at(site, clean) if baseline is not None else clean
         tokens = batch.flat(excess)
-        _check_finite(tokens, hook.name, batch, encoded)
+        look(hook.name, tokens)
 
         def gradient(value: Tensor) -> None:
-            _check_finite(batch.flat(value), f"gradient at {hook.name}", batch, encoded)
-            consumer.layer(site, tokens, batch.flat(value) / (path.steps if path else 1))
+            flat = batch.flat(value)
+            look(f"gradient at {hook.name}", flat)
+            consumer.layer(site, tokens, flat / (path.steps if path else 1))
 
         # On a path, a site's activations are set, whatever the layers below now give.
         seen = (clean - (1 - path.share) * excess).requires_grad_() if path else activation

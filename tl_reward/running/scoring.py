@@ -159,7 +159,8 @@ def _branches(model: HookedRewardModel, batch: Batch, hooks: Sequence[Hooks], ma
                 reward = model(
                     start, attention_mask=mask_of(batch), **({} if at is None else {"start_at_layer": at, "tokens": batch.tokens})
                 )
-            rewards[group] = reward.view(len(group), -1).double()
+            for i, own in zip(group, reward.view(len(group), -1).double(), strict=True):  # a list as an index would be sent to the device
+                rewards[i] = own
     return rewards
 
 

@@ -151,7 +151,7 @@ def collect_examples(
     def run(number: int, sums: Peaks | Details) -> None:
         for i, start in enumerate(chunks, number * len(chunks)):
             if i >= done and sums.sites:
-                part = sums.part = passes.part_of(encoded, start, model.cfg.device)
+                part = sums.part = passes.part_of(encoded, start)
                 last = start + len(part.encoded.pairs)
                 label = f"{progress}, pass {number + 1} of 2, pairs {start + 1}-{last} of {len(encoded.pairs)}" if progress else None
                 if isinstance(sums, Peaks) or not kept.show(start, sums):

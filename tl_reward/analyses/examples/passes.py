@@ -1,5 +1,6 @@
 """Two passes over pairs for the examples of each neuron, in chunks, with what is needed to go on after a cut: see `collect`."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -9,10 +10,12 @@ from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.data.batches.packing import Batch
+from tl_reward.data.batches.padding import batch_tensor_on, places_in
 from tl_reward.data.encoding import EncodedPairs
+from tl_reward.devices import wide, widest
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
-from tl_reward.running.activations import rewards_at, side_weights
+from tl_reward.running.activations import meant_places, rewards_at, side_weights
 from tl_reward.sites import Site, Where
 
 TOP, DRAWN, BINS = 5, 2, 40
@@ -35,8 +38,8 @@ class Task(NamedTuple):
     def columns(self) -> dict[int, tuple[Tensor, Tensor]]:
         """By layer, the neurons shown, and where they are on the axis `shown`."""
         result, start = {}, 0
-        for layer, index in self.neurons.by_layer().items():
-            result[layer] = (index.to(self.device), torch.arange(start, start + len(index), device=self.device))
+        for layer, index in self.neurons.by_layer(self.device).items():
+            result[layer] = (index, torch.arange(start, start + len(index), device=self.device))
             start += len(index)
         return result
 
@@ -49,17 +52,17 @@ class Part(NamedTuple):
     """A chunk of pairs, and the rows of all pairs that its rows are."""
 
     encoded: EncodedPairs
-    row: Int[Tensor, " row"]
+    row: tuple[int, ...]
 
 
-def part_of(encoded: EncodedPairs, start: int, device: Any) -> Part:
+def part_of(encoded: EncodedPairs, start: int) -> Part:
     here = slice(start, start + CHUNK)
     chosen, rejected = encoded.chosen[here], encoded.rejected[here]
     used = sorted({*chosen, *rejected})
     place = {row: i for i, row in enumerate(used)}
     sides = [tuple(place[row] for row in side) for side in (chosen, rejected)]
     part = EncodedPairs(encoded.pairs[here], tuple(encoded.rows[row] for row in used), chosen=sides[0], rejected=sides[1])
-    return Part(part, torch.tensor(used, device=device))
+    return Part(part, tuple(used))
 
 
 class Peaks:
@@ -79,29 +82,36 @@ class Peaks:
                 "peak": empty(rows, shown),
                 "low": torch.full((shown,), torch.inf, device=task.device),
                 "high": torch.full((shown,), -torch.inf, device=task.device),
-                "reward": empty(rows, dtype=torch.float64),
+                "reward": empty(rows, dtype=widest(task.device)),
                 "seen": empty(rows, dtype=torch.bool),
             }
-        # Of the batch: the rows that no chunk had before, and where their tokens that are meant are.
-        self.row = torch.empty(0)
-        self.places: list[Tensor] = []
+        self.seen = set(self.state["seen"].nonzero()[:, 0].tolist())
+        # Of the batch: the rows that no chunk had before, where their last tokens are, and where those that are meant are.
+        self.row = self.at_end = torch.empty(0)
+        self.places: list[Int[Tensor, "row place"]] = []
+        self.new: set[int] = set()
 
     def begin(self, batch: Batch) -> None:
-        row = self.part.row[batch.row]
-        new = ~self.state["seen"][row]  # a transcript may be part of pairs in several chunks
-        self.row, at = row[new], _meant(batch, self.task.where)
-        self.places = [place[at[place]] for place in (batch.places(i) for i in new.nonzero()[:, 0].tolist())]
+        of_part = batch.row.tolist()
+        rows = [self.part.row[i] for i in of_part]
+        places = meant_places(self.part.encoded, batch, of_part, self.task.where)
+        # A transcript may be part of pairs in several chunks.
+        new = [(row, at) for row, at in zip(rows, places, strict=True) if row not in self.seen]
+        groups = _groups(new, batch)
+        row, at_end = ([row for group in groups for row, _ in group], [int(at[-1]) for group in groups for _, at in group])
+        self.row, self.at_end = (batch_tensor_on(torch.tensor(each, dtype=torch.long), self.task.device) for each in (row, at_end))
+        self.places = [batch_tensor_on(_as_one([at for _, at in group]), self.task.device) for group in groups]
+        self.new = {row for row, _ in new}
 
     def layer(self, site: Site, activation: Tensor, base: Tensor | None) -> None:
         state, layer = self.state, site.layer
         if not self.places:
             return
         if site.kind == "resid_post":
-            at_end = torch.stack([place[-1] for place in self.places])
-            state["reward"][self.row] = rewards_at(self.task.model, activation[at_end])
+            state["reward"][self.row] = rewards_at(self.task.model, activation.index_select(0, self.at_end))
             return
-        ranges = [activation[place].aminmax(dim=0) for place in self.places]
-        low, high = (torch.stack([getattr(each, end) for each in ranges]).float() for end in ("min", "max"))
+        ranges = [activation[place].aminmax(dim=1) for place in self.places]
+        low, high = (torch.cat([getattr(each, end) for each in ranges]).float() for end in ("min", "max"))
         peak = torch.where(high >= -low, high, low)
         if layer in self.columns:
             neuron, column = self.columns[layer]
@@ -116,6 +126,7 @@ class Peaks:
 
     def end(self) -> None:
         self.state["seen"][self.row] = True
+        self.seen |= self.new
 
     def merge(self) -> None:
         parallel.require_one("collect_examples")
@@ -136,15 +147,19 @@ class Details:
             empty = partial(torch.zeros, device=task.device)
             self.state |= {
                 "count": empty(shown, splits, BINS, dtype=torch.int64),
-                "sum": empty(shown, dtype=torch.float64),
-                "product": empty(shown, shown, dtype=torch.float64),
+                "sum": empty(shown, dtype=widest(task.device)),
+                "product": empty(shown, shown, dtype=widest(task.device)),
                 "activation": empty(self.chosen.size),
             }
+        self.examples: dict[int, list[tuple[int, int]]] = {}  # of each row that is one: which shown neuron it is shown for, and where to
+        for shown, (rows, starts) in enumerate(zip(self.chosen.row.tolist(), self.chosen.start.tolist(), strict=True)):
+            for row, start in zip(rows, starts, strict=True):
+                self.examples.setdefault(row, []).append((shown, start))
         self.batch: Batch | None = None
         self.values = torch.empty(0)  # of the batch, [token, shown]
 
     def begin(self, batch: Batch) -> None:
-        tokens = int(batch.at("all").sum())
+        tokens = max(end for spans in batch.spans for _, end in spans)
         self.batch, self.values = batch, torch.empty(tokens, len(self.task.neurons), device=batch.tokens.device)
 
     def layer(self, site: Site, activation: Tensor, base: Tensor | None) -> None:
@@ -153,38 +168,56 @@ class Details:
 
     def end(self) -> None:
         assert self.batch is not None
-        self._count(self.batch)
-        for i, row in enumerate(self.part.row[self.batch.row].tolist()):
-            shown, kind = (self.chosen.row == row).nonzero(as_tuple=True)
-            place = self.batch.places(i)
-            token = torch.arange(len(place), device=place.device)
-            self.state["activation"][self.chosen.start[shown, kind] + token[:, None]] = self.values[place][:, shown]
+        rows = self.batch.row.tolist()
+        self._count(self.batch, rows)
+        found: list[tuple[Tensor, Tensor, Tensor]] = []  # places in the saved activations, tokens and shown neurons here
+        for row, spans in zip(rows, self.batch.spans, strict=True):
+            for shown, start in self.examples.get(self.part.row[row], ()):
+                place = places_in(spans)
+                found.append((start + torch.arange(len(place)), place, torch.full_like(place, shown)))
+        if found:
+            to, token, shown = (batch_tensor_on(torch.cat(each), self.values.device) for each in zip(*found, strict=True))
+            self.state["activation"][to] = self.values[token, shown]
 
     def merge(self) -> None:
         parallel.require_one("collect_examples")
 
-    def _count(self, batch: Batch) -> None:
+    def _count(self, batch: Batch, rows: list[int]) -> None:
         """What a transcript counts in a chunk is how often it occurs in that chunk's pairs, so that chunks add up."""
-        at = _meant(batch, self.task.where)
-        values, weight = self.values[at], side_weights(self.part.encoded, batch)[:, :, at].double()
-        centred = values.double() - (self.state["low"] + self.state["high"]).double() / 2  # so that float error stays small
+        encoded = self.part.encoded
+        meant = torch.cat(meant_places(encoded, batch, rows, self.task.where)).unique()
+        at = batch_tensor_on(meant, self.values.device)
+        values, weight = self.values.index_select(0, at), wide(side_weights(encoded, batch).index_select(2, at))
+        centred = wide(values) - wide(self.state["low"] + self.state["high"]) / 2  # so that float error stays small
         weighted = centred * weight.sum((0, 1))[:, None]
         self.state["sum"] += weighted.sum(0)
         self.state["product"] += weighted.T @ centred
         bins = torch.searchsorted(self.edge, values.T.contiguous(), right=True).sub_(1).clamp_(0, BINS - 1)
-        bins += BINS * torch.arange(len(bins), device=bins.device)[:, None]
-        for name, sides in zip(self.part.encoded.objectives, weight, strict=True):
+        for name, sides in zip(encoded.objectives, weight.long(), strict=True):
             for side, of_token in enumerate(sides):
-                here = bins[:, of_token > 0]
-                weights = of_token[of_token > 0].repeat(len(bins))
-                counted = torch.bincount(here.flatten(), weights=weights, minlength=BINS * len(bins))
                 split = 2 * self.task.encoded.objectives.index(name) + side
-                self.state["count"][:, split] += counted.view(-1, BINS).long()
+                counted = torch.zeros(len(bins), BINS, dtype=torch.int64, device=bins.device)
+                self.state["count"][:, split] += counted.scatter_add_(1, bins, of_token.expand_as(bins))
 
 
-def _meant(batch: Batch, where: Where) -> Tensor:
-    """True at the tokens that are meant, in the order of `batch.flat`."""
-    return batch.flat(batch.at(where).float()).bool()
+def _groups(new: list[tuple[int, Tensor]], batch: Batch) -> list[list[tuple[int, Tensor]]]:
+    """Transcripts, of which each has places in a batch, by how many are read at once: on a CPU one after the other; elsewhere as many as
+    take no more room than the batch itself, each as long as the longest of them."""
+    if batch.row.device.type == "cpu":
+        return [[each] for each in new]
+    groups: list[list[tuple[int, Tensor]]] = []
+    for each in sorted(new, key=lambda each: -len(each[1])):
+        if groups and (len(groups[-1]) + 1) * len(groups[-1][0][1]) <= batch.tokens.numel():
+            groups[-1].append(each)
+        else:
+            groups.append([each])
+    return groups
+
+
+def _as_one(places: Sequence[Tensor]) -> Int[Tensor, "row place"]:
+    """Places as rows of one length: a short one has its last place again, which changes no minimum and no maximum."""
+    longest = max(len(each) for each in places)
+    return torch.stack([each[torch.arange(longest).clamp(max=len(each) - 1)] for each in places])
 
 
 def _edges(low: Float[Tensor, " shown"], high: Float[Tensor, " shown"]) -> Float[Tensor, "shown edge"]:
@@ -205,9 +238,9 @@ class Chosen(NamedTuple):
 
 def _choose(task: Task) -> Chosen:
     size, rows = task.state["peak"].abs(), len(task.encoded.rows)
-    layers, neurons = torch.tensor(task.neurons.coords, dtype=torch.long, device=task.device).view(-1, 2).unbind(1)
+    layers, neurons = torch.tensor(task.neurons.coords, dtype=torch.long).view(-1, 2).to(task.device).unbind(1)
     top = task.state["top"][:, layers, neurons].T.long()
-    rank = [round((1 - share) * (rows - 1)) for share in QUANTILES]
+    rank = torch.tensor([round((1 - share) * (rows - 1)) for share in QUANTILES]).to(task.device)
     # Some neurons at a time: sorting takes a few times the memory of what is sorted.
     at = [part.sort(dim=0, descending=True, stable=True).indices[rank].T for part in size.split(64, dim=1)]
     order = torch.tensor(sorted(range(rows), key=lambda i: task.encoded.rows[i].ids))  # so that that of the pairs is no matter
@@ -216,6 +249,6 @@ def _choose(task: Task) -> Chosen:
     other = (first + 1 + torch.randint(rows - 1, (len(top),), generator=generator)) % rows
     drawn = order[torch.stack([first, other], 1)].to(top)
     row = torch.cat([torch.where(top == NONE, -1, top), torch.cat(at), drawn], dim=1)
-    length = torch.tensor([*(len(each.ids) for each in task.encoded.rows), 0], device=task.device)[row]  # -1 is the last
+    length = torch.tensor([*(len(each.ids) for each in task.encoded.rows), 0]).to(task.device)[row]  # -1 is the last
     end = length.flatten().cumsum(0).view(row.shape)
     return Chosen(row, end - length, int(length.sum()))

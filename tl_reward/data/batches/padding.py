@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, pairwise
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -17,7 +18,7 @@ class TokenBatch:
     """Right-padded rows of about the same length, ready for the model.
 
     `readout` is the position at which the reward is read: the last real token. `row` holds the index of each row in
-    `EncodedPairs.rows`. The response mask is true on the tokens of the last assistant turn.
+    `EncodedPairs.rows`. The response mask is true on the tokens of the last assistant turn. `lengths` counts the real tokens of each row.
     """
 
     tokens: Int[Tensor, "batch pos"]
@@ -25,9 +26,30 @@ class TokenBatch:
     response_mask: Bool[Tensor, "batch pos"]
     readout: Int[Tensor, " batch"]
     row: Int[Tensor, " batch"]
+    lengths: tuple[int, ...]
 
     def to(self, device: torch.device | str) -> "TokenBatch":
-        return TokenBatch(*(batch_tensor_on(getattr(self, name), device) for name in self.__dataclass_fields__))
+        moved = (batch_tensor_on(getattr(self, name), device) for name in self.__dataclass_fields__ if name != "lengths")
+        return TokenBatch(*moved, lengths=self.lengths)
+
+    @cached_property
+    def spans(self) -> tuple[tuple[tuple[int, int]], ...]:
+        """Where the tokens of each row begin and end, in the order of `flat`."""
+        return tuple(((start, end),) for start, end in pairwise(accumulate(self.lengths, initial=0)))
+
+    @cached_property
+    @torch.inference_mode(False)  # made once, perhaps in inference mode, and then part of a backward pass
+    def _row_of(self) -> Int[Tensor, " token"]:
+        """The row of this batch that each real token is in."""
+        return batch_tensor_on(torch.arange(len(self.lengths)).repeat_interleave(torch.tensor(self.lengths)), self.tokens.device)
+
+    @cached_property
+    @torch.inference_mode(False)
+    def _real(self) -> Int[Tensor, " token"]:
+        """The place of each real token among all of the batch. Known without asking the device, which a mask as an index does."""
+        width = self.tokens.shape[1]
+        places = [torch.arange(length) + i * width for i, length in enumerate(self.lengths)]
+        return batch_tensor_on(torch.cat(places), self.tokens.device)
 
     @property
     def position(self) -> Int[Tensor, "1 pos"]:
@@ -42,25 +64,16 @@ class TokenBatch:
 
     def flat(self, activation: Float[Tensor, "batch pos ..."]) -> Float[Tensor, "token ..."]:
         """An activation of this batch at its real tokens."""
-        return activation.flatten(0, 1)[self._real]
+        return activation.flatten(0, 1).index_select(0, self._real)
 
     def places(self, i: int) -> Int[Tensor, " token"]:
         """Where the tokens of transcript `i` are, in the order of `flat`."""
-        return torch.arange(self._ends[i], self._ends[i + 1], device=self.tokens.device)
+        ((start, end),) = self.spans[i]
+        return torch.arange(start, end, device=self.tokens.device)
 
     def occurrences(self, weight: Float[Tensor, "side batch"]) -> Float[Tensor, "side token"]:
         """For each real token, the weight of the transcript that it is part of."""
-        return weight[:, :, None].expand(-1, -1, self.tokens.shape[1]).flatten(1)[:, self._real]
-
-    @cached_property
-    def _real(self) -> Int[Tensor, " token"]:
-        """The real tokens, row after row. A mask in its place would make each use of it wait for a GPU, to count them."""
-        with torch.inference_mode(False):  # what is made in inference mode could not be used with gradients later
-            return self.attention_mask.clone().flatten().nonzero()[:, 0]
-
-    @cached_property
-    def _ends(self) -> list[int]:
-        return [0, *self.attention_mask.sum(1).cumsum(0).tolist()]
+        return weight.index_select(1, self._row_of)
 
 
 def batch_tensor_on(tensor: Tensor, device: torch.device | str) -> Tensor:
@@ -68,6 +81,12 @@ def batch_tensor_on(tensor: Tensor, device: torch.device | str) -> Tensor:
     if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def places_in(spans: Sequence[tuple[int, int]]) -> Int[Tensor, " token"]:
+    """Where the tokens of one transcript of a batch are (`batch.spans[i]`), in the order of `flat`, on the CPU: indices are made there and
+    moved once a batch, so that nothing waits for a device."""
+    return torch.cat([torch.arange(start, end) for start, end in spans])
 
 
 def batches(rows: Sequence[Row], *, max_tokens: int, pad_id: int = 0) -> Iterator[TokenBatch]:
@@ -97,4 +116,5 @@ def _batch(rows: Sequence[Row], chosen: list[int], pad_id: int) -> TokenBatch:
         response_mask=real & (positions >= starts[:, None]),
         readout=lengths - 1,
         row=torch.tensor(chosen),
+        lengths=tuple(lengths.tolist()),
     )
