@@ -1,6 +1,6 @@
 """Every analysis on another device equals itself on the CPU, on a tiny random model of every supported architecture.
 
-With CUDA the device is a card. Without one it is a stand-in (`helpers.other_device`), on which a mix of devices fails as it does on a card.
+With CUDA the device is a card. Without one it is a stand-in (`helpers.stand_in`), on which a mix of devices fails as it does on a card.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ARCHITECTURES, hf_model
-from helpers.other_device import MixedDevices, other_device, put_there
+from helpers.stand_in import DEVICE, counted, moved
 
 import tl_reward as t
 from tl_reward.analyses.tension import tension
@@ -165,39 +165,25 @@ def test_half_precision_on_a_card(name: str, dtype: torch.dtype):
             run(*models)
 
 
-# A card that is none
+# A card that is none: tests/running/test_waits.py has the analyses on it, and here are the architectures.
 
 
-@pytest.fixture(scope="module")
-def here() -> tuple[Model, Model]:
-    return made("llama", "cpu")
-
-
-# "in place" runs a transcript a row, where TransformerLens takes no wrapped tensor.
-@pytest.mark.parametrize("analysis", [name for name in ANALYSES if name not in ("in place", "text")])
-def test_no_analysis_mixes_devices(analysis: str, here: tuple[Model, Model]):
-    run = ANALYSES[analysis]
-    expected = run(*here)
-    with other_device():
-        found = run(*map(put_there, made("llama", "cpu")))
-        assert differences(expected, found, 1e-3) == []
-
-
-@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "qwen3", "mistral", "gemma2", "olmo2-grouped"])
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "qwen3", "mistral", "gemma2", "gemma3", "phi3", "smollm3", "olmo3-yarn"])
 def test_no_architecture_mixes_devices(name: str):
-    expected = [ANALYSES[analysis](*made(name, "cpu")) for analysis in ("score", "estimate gradient")]
-    with other_device():
-        found = [ANALYSES[analysis](*map(put_there, made(name, "cpu"))) for analysis in ("score", "estimate gradient")]
+    run = [ANALYSES[analysis] for analysis in ("score", "estimate gradient")]
+    expected = [each(*made(name, "cpu")) for each in run]
+    with counted():
+        found = [each(*map(moved, made(name, "cpu"))) for each in run]
         assert differences(expected, found, 1e-3) == []
 
 
 def test_the_stand_in_sees_a_mix():
-    with other_device() as there:
-        x = torch.arange(3, device=there)
-        assert (x.device.type, (x + 1).tolist(), x.sum().item(), x.cpu().device.type) == (there, [1, 2, 3], 3, "cpu")
-        assert x[torch.tensor([2])].tolist() == [2]  # as a GPU does
-        for mix in (lambda: x + torch.arange(3), lambda: torch.arange(3)[x], lambda: torch.cat([x, torch.arange(3)])):
-            with pytest.raises(MixedDevices):
+    with counted() as waits:
+        x = torch.arange(3).to(DEVICE)
+        assert (x.device.type, (x + 1).tolist(), x.cpu().device.type) == (DEVICE, [1, 2, 3], "cpu")
+        assert waits.asked.total() == 2 and waits.sent.total() == 1
+        for mix in (lambda: x + torch.arange(3), lambda: torch.cat([x, torch.arange(3)])):
+            with pytest.raises(RuntimeError, match="same device"):
                 mix()
-        with pytest.raises((RuntimeError, TypeError)):
+        with pytest.raises(TypeError, match="numpy"):
             x.numpy()
