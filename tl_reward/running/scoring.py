@@ -16,7 +16,7 @@ from tl_reward import parallel
 from tl_reward.data.alignment import align
 from tl_reward.data.batches.packing import Batch, PackedBatch
 from tl_reward.data.encoding import EncodedPairs
-from tl_reward.devices import forget_cached
+from tl_reward.devices import forget_cached, widest
 from tl_reward.errors import InputError, is_out_of_memory
 from tl_reward.interventions.attaching import attached, edited
 from tl_reward.interventions.patches import Source
@@ -145,7 +145,8 @@ def _branches(model: HookedRewardModel, batch: Batch, hooks: Sequence[Hooks], ma
     last = model.cfg.n_layers
     first = [min((layer_of(name, last) for name, _ in condition), default=last) for condition in hooks]
     copies = _copies(batch, max_tokens)
-    rewards = torch.zeros(len(hooks), len(batch.row), dtype=torch.float64, device=batch.tokens.device)
+    device = batch.tokens.device
+    rewards = torch.zeros(len(hooks), len(batch.row), dtype=widest(device), device=device)
     residual, at = batch.tokens, None
     for layer in sorted(set(first)):
         if layer > 0:
@@ -159,7 +160,8 @@ def _branches(model: HookedRewardModel, batch: Batch, hooks: Sequence[Hooks], ma
                 reward = model(
                     start, attention_mask=mask_of(batch), **({} if at is None else {"start_at_layer": at, "tokens": batch.tokens})
                 )
-            for i, own in zip(group, reward.view(len(group), -1).double(), strict=True):  # a list as an index would be sent to the device
+            # One by one: a list as an index would be sent to the device.
+            for i, own in zip(group, reward.view(len(group), -1).to(rewards.dtype), strict=True):
                 rewards[i] = own
     return rewards
 

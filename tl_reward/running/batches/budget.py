@@ -110,7 +110,8 @@ def bytes_per_token(model: HookedRewardModel, longest: int, *, gradients: bool =
     """An estimate of what a token takes while a layer runs, or in all layers where their activations are kept for a backward pass.
 
     Counted on the layers: in the MLP gate, activation, linear part, product and a float32 copy of one; in attention queries, keys and
-    values before and after rotation, and the heads' output; the residual stream around both. Where attention scores are computed, four
+    values before and after rotation, and the heads' output; the residual stream around both (on a GPU, whose statistics are
+    taken of all tokens at once, two float32 copies). Where attention scores are computed, four
     rows of them a head: scores before and after the cap or the mask, and the pattern before and after dropped padding. On a GPU, what
     packed batches gather for attention (`data.batches.layouts`): keys and values, and for rows that are filled up a mask, kept as a
     number too.
@@ -124,6 +125,8 @@ def _bytes_per_token(sizes: Sizes, device: torch.device, dtype: torch.dtype, lon
     layer = width * size + 4 * (sizes.d_mlp + sizes.d_model)
     if scores or sizes.attn_scores_soft_cap > 0:
         layer += 4 * sizes.n_heads * longest * size
+    if device.type != "cpu":
+        layer += 4 * sizes.d_mlp
     kernel = kernel_name(True, device.type, dtype, sizes.d_head, sizes.attn_scores_soft_cap)
     if kernel in ("varlen", "padded"):
         heads = (sizes.n_key_value_heads or sizes.n_heads) if kernel == "varlen" else sizes.n_heads
