@@ -57,9 +57,9 @@ def test_patching_everything_gives_the_sources_rewards(name):
     their: Any
     for block, their in zip(model.blocks, other.blocks, strict=True):
         block.mlp.W_out.data, block.mlp.b_out.data = their.mlp.W_out.data.clone(), their.mlp.b_out.data.clone()
-        if name.startswith(("gemma2", "olmo2")):
-            norm = "ln2_post" if name == "gemma2" else "ln2"
-            getattr(block, norm).w.data = getattr(their, norm).w.data.clone()
+        norm, theirs = (each.output_norms().mlp for each in (block, their))
+        if norm is not None:
+            norm.w.data = theirs.w.data.clone()
     attention = [Site(layer, "attn_out") for layer in range(model.cfg.n_layers)]
     edits = [Patch(source, [*embeddings(model), *attention]), Patch(source, all_neurons(model)), HeadPatch(other)]
     patched = score(model, PAIRS, interventions=edits, max_length=512)

@@ -14,6 +14,7 @@ import tl_reward
 from tl_reward.cli import main
 from tl_reward.data.pairs import Message, PreferencePair
 from tl_reward.data.reading import Reading
+from tl_reward.errors import InputError
 from tl_reward.interventions.from_functions import intervention
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
@@ -126,21 +127,21 @@ def test_where_the_context_does_not_fit_the_limit_is_what_does(monkeypatch: pyte
     assert encode_for(model, [pair(0, "x" * 1500), *PAIRS[1:]]).reading.left_out == left_out
 
 
-def test_attention_scores_count_where_an_edit_is_not_of_each_token(monkeypatch: pytest.MonkeyPatch):
+def test_an_edit_that_needs_more_memory_reads_the_same_pairs_or_is_refused(monkeypatch: pytest.MonkeyPatch):
     model = tiny_reward_model()
     whole = intervention(Site(0, "mlp_out"))(lambda activation: activation)
     room = 2 * 2048 * budget.bytes_per_token(model, 2048)
     assert 1300 * budget.bytes_per_token(model, 1300, scores=True) > room // 2
     monkeypatch.setattr(budget, "free_memory", lambda _: room)
     long = [pair(0, "x" * 1500), *PAIRS[1:]]
-    cases: list[tuple[Any, dict[str, Any], int]] = [
-        (tl_reward.score, {}, 0),
-        (tl_reward.score, {"interventions": [whole]}, 1),
-        (lambda model, pairs: tl_reward.sweep(model, pairs, [[], [whole]])[1], {}, 1),
-        (tl_reward.discover, {"interventions": [whole]}, 1),
-    ]
-    for read, given, left_out in cases:
-        assert read(model, long, **given).reading.dropped == left_out
+    assert tl_reward.score(model, long).reading.dropped == 0
+    for read in (
+        lambda: tl_reward.score(model, long, interventions=[whole]),
+        lambda: tl_reward.sweep(model, long, [[], [whole]]),
+        lambda: tl_reward.discover(model, long, interventions=[whole]),
+    ):
+        with pytest.raises(InputError, match="max_memory_gb must be at least"):
+            read()
 
 
 def test_models_of_one_command_read_the_same_pairs(tmp_path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):

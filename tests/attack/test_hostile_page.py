@@ -5,6 +5,7 @@ import json
 import random
 import re
 import time
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
@@ -229,7 +230,7 @@ def test_sizes_that_no_page_can_show_are_refused_at_once():
         for look in (build_page, plots.layer_profile, plots.region_bars):
             with pytest.raises(InputError, match=message):
                 look(run)
-    patching = only(whole_run(), "patching")
+    patching = deepcopy(only(whole_run(), "patching"))
     for entry in patching.section("patching").values():
         for cell in entry["cells"]:
             if cell["layer"]:

@@ -398,7 +398,7 @@ def test_a_label_that_is_given_to_rows_without_one_is_said(tmp_path: Path):
         warnings.simplefilter("error")
         load_pairs(file)
         load_pairs("embedded", split="test", objective="helpful")
-    with pytest.warns(UserWarning, match="both splits, find and test, are read: split= chooses one"):
+    with pytest.warns(UserWarning, match="all splits, find and test, are read: split= chooses one"):
         assert len(load_pairs("embedded")) == 168
 
 

@@ -371,16 +371,16 @@ def test_pku_gives_a_pair_of_each_objective_and_says_which_rows_are_in_tension()
 
 def test_helpsteer2_ties_are_counted():
     rows = PUBLISHED["HelpSteer2"][1]
-    with pytest.warns(UserWarning, match="1 rows left out where two answers have one rank or score"):
+    with pytest.warns(UserWarning, match="1 comparisons left out where two answers have one rank or score"):
         pairs = pairs_from(rows)
     assert [(pair.id, pair.group) for pair in pairs] == [("rows:1", None), ("rows:5", None)]
-    with pytest.warns(UserWarning, match="1 rows left out where the prompt has one answer alone"):
+    with pytest.warns(UserWarning, match="1 comparisons left out where the prompt has one answer alone"):
         assert pairs_from([*rows[:2], helpsteer("Q9", "lonely", 2)]) == pairs[:1]
 
 
 def test_helpsteer_rows_of_a_prompt_that_are_not_consecutive_are_no_pair():
     rows = [helpsteer("Q1", "one", 1), helpsteer("Q2", "two", 2), helpsteer("Q1", "three", 3)]
-    with pytest.raises(InputError, match="no pairs found in it; left out: 3 rows where the prompt has one answer alone"):
+    with pytest.raises(InputError, match="no pairs found in it; left out: 3 comparisons where the prompt has one answer alone"):
         pairs_from(rows)
 
 
@@ -396,7 +396,7 @@ def test_helpsteer_prompt_of_several_turns():
 
 
 def test_ties_of_votes_are_counted():
-    with pytest.warns(UserWarning, match="2 rows left out where the vote is a tie"):
+    with pytest.warns(UserWarning, match="2 comparisons left out where the vote is a tie"):
         assert len(pairs_from([arena("tie"), arena("model_a"), arena("tie (bothbad)")])) == 1
 
 
@@ -474,6 +474,14 @@ ORCA, SHP, JUDGE = PUBLISHED["orca"][1][0], shp(1), PUBLISHED["JudgeBench"][1][0
 IMAGE = {"role": "user", "content": [{"type": "image", "image": "data:…"}, {"type": "text", "text": "What is it?"}]}
 MALFORMED: dict[str, tuple[dict[str, Any], str]] = {
     "label out of range": (pku("Q", 2, 0), "better_response_id must be one of 0, 1, got 2"),
+    "sides that name columns": (
+        {"prompt": "Q", "response_a": "yes", "response_b": "no", "chosen": "response_a", "rejected": "response_b"},
+        "the sides are the names of columns (response_a and response_b), and no answers",
+    ),
+    "messages that were written as text": (
+        {"prompt": "Q", "chosen": "[{'role': 'assistant', 'content': 'yes'}]", "rejected": "no"},
+        "chosen is a list of messages that was written as text",
+    ),
     "label of none": (pku("Q", 0, -1), "safer_response_id must be one of 0, 1, got -1"),
     "label that is null": (SHP | {"labels": None}, "labels must be one of 1, 0, got None"),
     "label of text": (JUDGE | {"label": "A"}, "label must be one of A>B, B>A, A=B, got 'A'"),
@@ -563,6 +571,17 @@ def test_malformed_row(name: str, tmp_path: Path):
     message = str(caught.value)
     assert message.startswith(f"{tmp_path / 'pairs.jsonl'}:{'1-2' if 'helpfulness' in row else '2'}: ") and says in message
     assert message.splitlines() == [message] and len(message) < 1000
+
+
+def test_one_bad_answer_of_a_ranking_leaves_out_its_own_comparisons_alone():
+    answers = [{"answer": text, "rank": i} for i, text in enumerate(("a", "b", " ", "d"))]
+    with pytest.warns(UserWarning, match="3 comparisons left out where two answers are equal, or one is empty"):
+        assert len(pairs_from([{"prompt": "Q", "answers": answers}])) == 3
+
+
+def test_a_subset_that_is_called_domain_goes_with_columns():
+    [pair] = pairs_from([{"q": "Q", "chosen": "a", "rejected": "b", "domain": "math"}], columns={"prompt": "q"})
+    assert pair.subset == "math"
 
 
 @pytest.mark.parametrize("name", [name for name, (_, says) in MALFORMED.items() if "is empty" in says or "are equal" in says])

@@ -101,7 +101,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "the limit is the context",
         "tl_reward/running/batches/batching.py",
-        '        limit = _default_length(model, options.get("max_memory_gb"), gradients, not _packs([model], shared))',
+        '        limit = _default_length(model, options.get("max_memory_gb"), gradients)',
         "        limit = min(1024, context)",
         "tests/analyses/test_reading.py::test_default_limit_is_the_context",
     ),
@@ -283,7 +283,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "weights edited in memory",
         "tl_reward/model/origin.py",
-        "        edited = bool(files) and any(sums.get(key, value) != value for key, value in self._at_first.items())",
+        "        edited = self._edited(sums)",
         "        edited = False",
         "tests/model/test_origin.py::test_weights_edited_in_memory_are_not_those_of_the_files",
     ),

@@ -214,7 +214,7 @@ def test_a_path_is_what_its_parts_give_by_hand(hooked, kind, through):
     units = {"mlp_post": [2, 30], "attn_z": [1]}.get(kind)
     sender = NeuronSet((0, unit) for unit in units) if units else Site(0, kind)
     options = {"through": through, "site": kind if units else "mlp_post", "within_pair": True}
-    post_norm = hooked.cfg.original_architecture in ("Gemma2ForCausalLM", "Olmo2ForCausalLM")
+    post_norm = hooked.blocks[0].output_norms().mlp is not None
     if units and post_norm:
         with pytest.raises(InputError, match="where a norm follows them"):
             PathPatch(hooked, Source(hooked), sender, **options)

@@ -217,3 +217,8 @@ def test_what_is_no_model_and_no_text(tiny, given):
         tokenise(given, tiny.tokenizer, tiny.cfg, None)
     with pytest.raises(InputError, match=r"^a model is a folder, a hub id, or embedded \(helpful, harmless, mixed\); got ''$"):
         load("")
+
+
+def test_what_is_no_token():
+    with pytest.raises(InputError, match=r"^tokens are whole numbers, got torch\.float32; a residual stream comes with start_at_layer$"):
+        tiny_reward_model()(torch.rand(2, 3, 32))

@@ -113,7 +113,22 @@ def head(model: HookedRewardModel) -> None:
     model.W_U.data.neg_()
 
 
-@pytest.mark.parametrize("edit", [rebind, one_number, one_neuron, head])
+def shuffled(model: HookedRewardModel) -> None:
+    """The same numbers in other places: a usual control."""
+    weight = model.blocks[0].mlp.W_in
+    weight.data = weight.data[:, torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(0))]
+
+
+def two_heads(model: HookedRewardModel) -> None:
+    model.blocks[1].attn.W_O.data = model.blocks[1].attn.W_O.data.flip(0)
+
+
+def after_a_cast(model: HookedRewardModel) -> None:
+    model.half()
+    one_neuron(model)
+
+
+@pytest.mark.parametrize("edit", [rebind, one_number, one_neuron, head, shuffled, two_heads, after_a_cast])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_weights_edited_in_memory_are_not_those_of_the_files(folder, edit, dtype):
     model = load(folder, device="cpu", dtype=dtype)
@@ -133,7 +148,8 @@ def test_moving_running_and_copying_a_model_edits_nothing(folder):
     copied = copy.deepcopy(model)
     head(copied)
     assert copied.origin.edited and not model.origin.edited
-    assert not model.to(torch.float64).origin.edited
+    assert not model.to(torch.float64).origin.edited and not model.half().origin.edited
+    assert copied.bfloat16().origin.edited
 
 
 def test_a_model_in_memory_that_is_edited_is_another_one():

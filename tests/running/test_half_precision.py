@@ -1,5 +1,7 @@
 """Sweeps in half precision: used where they are faster and agree, and else not; what was used is said."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from tl_reward.analyses.ablation_curves import ablate_sets, ablation_curve
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
+from tl_reward.interventions.patches import Patch, Source
 from tl_reward.measures.agreement import Precision, compare_margins
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
@@ -39,7 +42,7 @@ def test_half_precision_where_it_is_faster_and_agrees(tiny, faster, capsys):
     assert margins(found) == pytest.approx(expected) and margins(found) != pytest.approx(exact)
     differ = (margins(found) - exact)[[0, 2, 3]]  # the first, the middle and the last one
     assert precision.largest == pytest.approx(np.abs(differ).max())
-    assert precision.error == pytest.approx(np.sqrt((differ**2).mean()) / exact[[0, 2, 3]].std())
+    assert precision.error == pytest.approx((np.sqrt((differ**2).mean(1)) / exact[[0, 2, 3]].std(1)).max())
     assert capsys.readouterr().out == ""  # TransformerLens would tell of the copy's new type
     assert tiny.cfg.dtype == torch.float32 and {p.dtype for p in tiny.parameters()} == {torch.float32}  # the model is as it was
 
@@ -84,17 +87,29 @@ def test_how_fast_products_are_is_measured(tiny):
 
 
 def test_margins_that_agree_and_that_do_not():
-    own, asked = np.linspace(-1, 1, 24), Precision("float32", "float32", asked=True)
+    own, asked = np.linspace(-1, 1, 24)[None], Precision("float32", "float32", asked=True)
     assert compare_margins(own, own + 0.01 * (-1) ** np.arange(24), asked, "bfloat16").dtype == "bfloat16"
     assert compare_margins(own, own + 0.2 * (-1) ** np.arange(24), asked, "bfloat16").dtype == "float32"  # too far off
     one_away = own.copy()
-    one_away[12] += 0.5
+    one_away[0, 12] += 0.5
     assert compare_margins(own, one_away, asked, "bfloat16").error == pytest.approx(0.5 / np.sqrt(24) / own.std())
     swapped = own * 1e-3 + np.repeat([-1.0, 1.0], 12)  # hardly any error, and the ranks of a half are the other way round
-    found = compare_margins(swapped, np.concatenate([swapped[:12][::-1], swapped[12:]]), asked, "bfloat16")
+    found = compare_margins(swapped, np.concatenate([swapped[:, :12][:, ::-1], swapped[:, 12:]], axis=1), asked, "bfloat16")
     assert (found.error or 1) < 0.01 and (found.correlation or 1) < 0.95 and found.dtype == "float32"
-    flat = compare_margins(np.zeros(4), np.zeros(4), asked, "bfloat16")  # nothing to compare by
+    # Small margins that are wrong, beside large ones that are right.
+    small = np.concatenate([own * 1e-2, own]), np.concatenate([own[:, ::-1] * 1e-2, own])
+    assert compare_margins(*small, asked, "bfloat16").dtype == "float32"
+    flat = compare_margins(np.zeros((1, 4)), np.zeros((1, 4)), asked, "bfloat16")  # nothing to compare by
     assert flat.dtype == "float32" and flat.error is None and flat.largest == 0
+
+
+def test_the_models_own_precision_under_edits_of_the_options(tiny, faster):
+    """A patch's source runs under the edits that come before it; on a copy it would not."""
+    edits = [ZeroAblation(NeuronSet([(0, i) for i in range(4)]))]
+    conditions = [[Patch(Source(tiny), NeuronSet([(1, 2)]), within_pair=True)]]
+    found, precision = sweep_in_half(tiny, PAIRS, conditions, interventions=edits)
+    np.testing.assert_array_equal(margins(found), margins(sweep(tiny, PAIRS, conditions, interventions=edits)))
+    assert precision.dtype == "float32"
 
 
 def test_sets_in_half_precision_beside_clean_scores_that_are_at_hand(tiny, faster):
@@ -121,3 +136,6 @@ def test_clean_scores_at_hand_change_nothing_without_half_precision(tiny):
 def test_clean_scores_of_other_pairs_are_refused(tiny):
     with pytest.raises(InputError, match="clean must be the scores of these 6 pairs, in their order, got those of 5 others"):
         ablate_sets(tiny, PAIRS, {"a": NeuronSet([(0, 3)])}, clean=score(tiny, PAIRS[:5]))
+    same_ids = [replace(pair, id=own.id) for pair, own in zip(reversed(PAIRS), PAIRS, strict=True)]
+    with pytest.raises(InputError, match="clean must be the scores of these 6 pairs"):
+        ablate_sets(tiny, PAIRS, {"a": NeuronSet([(0, 3)])}, clean=score(tiny, same_ids))

@@ -187,6 +187,7 @@ def ablate_sets(
 
 def _of_these(clean: Scores, encoded: EncodedPairs) -> Scores:
     """Scores that are at hand, with what was read of these pairs. Raises InputError where they are of others."""
-    if clean.ids != tuple(pair.id for pair in encoded.pairs):
+    these = Scores.of(encoded.pairs, [0.0] * len(encoded.pairs), [0.0] * len(encoded.pairs))
+    if any(getattr(clean, name) != getattr(these, name) for name in ("ids", "prompts", "objectives", "groups")):
         raise InputError(f"clean must be the scores of these {len(encoded.pairs)} pairs, in their order, got those of {len(clean)} others")
     return replace(clean, dropped=encoded.dropped, reading=encoded.reading)

@@ -23,6 +23,8 @@ ROLES: dict[str, Role] = {
 }
 # Keys under which a row or a part of a message holds what is no text.
 MEDIA = ("image", "images", "image_url", "input_image", "audio", "audios", "input_audio", "video", "videos")
+# A list of messages as Python or JSON writes it, where the list itself is due.
+MESSAGES_AS_TEXT = re.compile(r"""\s*\[\s*\{\s*["'](role|from)["']\s*:""")
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 

@@ -12,7 +12,18 @@ from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Literal
 
-from tl_reward.data.messages import BadPair, Message, Role, Transcript, has_turns, is_unicode, parse_transcript, read_messages, shown_short
+from tl_reward.data.messages import (
+    MESSAGES_AS_TEXT,
+    BadPair,
+    Message,
+    Role,
+    Transcript,
+    has_turns,
+    is_unicode,
+    parse_transcript,
+    read_messages,
+    shown_short,
+)
 from tl_reward.errors import InputError
 
 __all__ = (  # what else of a pair is made of: from here, as everything of pairs
@@ -244,6 +255,9 @@ def _transcript(prompt: Any, side: Any, label: str) -> Transcript:
     if isinstance(side, str):
         if not side.strip():
             raise BadPair(f"{label} is empty", "a side is empty")
+        if MESSAGES_AS_TEXT.match(side):
+            why = f"{label} is a list of messages that was written as text: read it first (json.loads, ast.literal_eval)"
+            raise BadPair(why, "a side is a list of messages that was written as text")
         whole = prompt is None or has_turns(side)
         if isinstance(prompt, str) and prompt.rstrip().endswith("\n\nAssistant:"):
             side = side.removeprefix(" ")  # the space after the marker

@@ -147,7 +147,8 @@ class _Found:
 
     split: Label
     objective: Label
-    left_out: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)  # whole rows
+    undecided: Counter[str] = field(default_factory=Counter)  # comparisons of a row
     read: int = 0
     objectives: set[str] = field(default_factory=set)
     subsets: set[str] = field(default_factory=set)
@@ -195,7 +196,8 @@ def _renamed(row: Any, columns: Mapping[str, str], where: str) -> Any:
     lacking = next((theirs for theirs in columns.values() if theirs not in row), None)
     if lacking is not None:
         raise InputError(f"{where}: no column {lacking!r}; it has {printable(', '.join(map(str, row))[:300])}")
-    return {ours: row[columns.get(ours, ours)] for ours in COLUMNS if columns.get(ours, ours) in row}
+    also = () if "subset" in columns else ("domain",)  # another name of the subset, which needs no telling
+    return {ours: row[columns.get(ours, ours)] for ours in (*COLUMNS, *also) if columns.get(ours, ours) in row}
 
 
 def _together(rows: Iterable[SourceRow]) -> Iterator[list[SourceRow]]:
@@ -239,7 +241,7 @@ def _read(sources: Sequence[SourceRow], on_bad: OnBad, found: _Found) -> list[Pr
         refuse(error)
     except RecursionError:
         refuse("lists in lists, too deep to read")
-    found.left_out.update(left_out)
+    found.undecided.update(left_out)
     found.read += len(pairs)
     found.objectives.update(pair.objective for pair in pairs if pair.objective)
     return pairs
@@ -248,7 +250,8 @@ def _read(sources: Sequence[SourceRow], on_bad: OnBad, found: _Found) -> list[Pr
 def _nothing(found: _Found, wanted: Wanted) -> str:
     """Why no pair is left of a source."""
     if not found.read:
-        bad = ", ".join(f"{count} rows where {reason}" for reason, count in found.left_out.items())
+        counts = [("rows", found.left_out), ("comparisons", found.undecided)]
+        bad = ", ".join(f"{count} {what} where {reason}" for what, each in counts for reason, count in each.items())
         return "no pairs found in it" + (f" in split {wanted.split!r}" if wanted.split else "") + (f"; left out: {bad}" if bad else "")
     if not found.subsets:
         return f"no {wanted.objective} pairs; it has {', '.join(sorted(found.objectives))}"
@@ -257,9 +260,8 @@ def _nothing(found: _Found, wanted: Wanted) -> str:
 
 def _say(source: str, pairs: Sequence[PreferencePair], found: _Found) -> None:
     said = [f"{count:,} rows left out where {reason}" for reason, count in found.left_out.items()]
+    said += [f"{count:,} comparisons left out where {reason}" for reason, count in found.undecided.items()]
     said += [*found.split.said(), *found.objective.said()]
-    if found.split.asked is None and source == str(EMBEDDED_FILE):
-        said.append("both splits, find and test, are read: split= chooses one")
     said += [f"{count:,} of {len(pairs):,} pairs {what}" for what, count in faults_of(pairs).items()]
     if said:
         warnings.warn(f"{source}: {'; '.join(said)}", stacklevel=4)

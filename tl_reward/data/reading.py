@@ -32,6 +32,7 @@ class Label:
     def takes(self, named: object) -> bool:
         """Whether a row that names this label, or None, is one that was asked for."""
         if self.asked is None:
+            self.others |= set() if named is None else {str(named)}
             return True
         if named is None:
             self.unnamed += 1
@@ -47,7 +48,9 @@ class Label:
             raise InputError(f"{source}: no {lacks}; it has {', '.join(sorted(self.others))}{did_you_mean(self.asked, self.others)}")
 
     def said(self) -> list[str]:
-        """What is to be known of the rows that name none."""
+        """What is to be known of the rows that name none, and of a source that is read whole."""
+        if self.asked is None and self.kind == "split" and len(self.others) > 1:
+            return [f"all splits, {' and '.join(sorted(self.others))}, are read: split= chooses one"]
         return (
             [f"{self.unnamed:,} {'rows' if self.kind == 'split' else 'pairs'} name no {self.kind}, and are taken for {self.asked!r}"]
             if self.unnamed

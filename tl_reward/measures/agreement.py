@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 from scipy import stats
 
 from tl_reward.errors import InputError
@@ -111,17 +112,19 @@ class Precision:
         }
 
 
-def compare_margins(own: np.ndarray, half: np.ndarray, found: Precision, dtype: str) -> Precision:
+def compare_margins(
+    own: Float[np.ndarray, "condition pair"], half: Float[np.ndarray, "condition pair"], found: Precision, dtype: str
+) -> Precision:
     """What the same margins in two precisions say: `dtype`, that of `half`, where they agree, and else the model's own.
 
-    They agree where their differences are at most `MOST_ERROR` standard deviations of the margins (root mean square), and their ranks
-    correlate by `LEAST_CORRELATION` (Spearman).
+    They agree where under each condition their differences are at most `MOST_ERROR` standard deviations of its margins (root mean square),
+    and the ranks of all correlate by `LEAST_CORRELATION` (Spearman). A condition with small margins must not hide behind the others.
     """
-    largest = float(np.abs(half - own).max())
-    found = replace(found, margins=len(own), largest=largest)
-    if len(own) < 3 or own.std() == 0 or half.std() == 0:
+    found = replace(found, margins=own.size, largest=float(np.abs(half - own).max()))
+    spread = own.std(axis=1)
+    if own.size < 3 or spread.min() == 0 or half.std() == 0:
         return found
-    error = float(np.sqrt(np.mean((half - own) ** 2)) / own.std())
+    error = float((np.sqrt(np.mean((half - own) ** 2, axis=1)) / spread).max())
     correlation = float(np.corrcoef(stats.rankdata(own), stats.rankdata(half))[0, 1])
     agree = error <= MOST_ERROR and correlation >= LEAST_CORRELATION
     return replace(found, error=error, correlation=correlation, dtype=dtype if agree else found.own)

@@ -72,8 +72,10 @@ def tokenise(texts: Any, tokenizer: PreTrainedTokenizerBase | None, cfg: HookedT
     return Tokenised(tokens.to(cfg.device), mask)
 
 
-def check_tokens(tokens: Int[Tensor, "batch pos"], cfg: HookedTransformerConfig) -> None:
-    """Raises InputError for no tokens, more than the model's context, and ids outside of its vocabulary."""
+def check_tokens(tokens: Int[Tensor, "batch pos"] | Float[Tensor, "batch pos *d_model"], cfg: HookedTransformerConfig) -> None:
+    """Raises InputError for no tokens, numbers that are none, more than the model's context, and ids outside of its vocabulary."""
+    if tokens.is_floating_point():
+        raise InputError(f"tokens are whole numbers, got {tokens.dtype}; a residual stream comes with start_at_layer")
     if not tokens.numel():
         raise InputError(f"at least one row of one token is needed, got shape {tuple(tokens.shape)}")
     if tokens.shape[1] > cfg.n_ctx:

@@ -4,7 +4,8 @@ Hashes of weight files are remembered in this process; torch is imported only fo
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -90,13 +91,14 @@ def digest_of(path: Path) -> str:
 
 
 Tensors = Iterable[tuple[str, "Tensor"]]
+_WORDS = 2**20  # of eight bytes, that are summed at a time
 
 
 class Weights:
     """What the weights of one model are: those of its files, as long as nobody changes them in memory.
 
     A sum over the bits of each tensor tells whether somebody did: it is taken when the model is loaded, and again whenever it is asked what
-    it is, at the speed of memory. A model that was cast to another precision since is taken for unchanged.
+    it is, at the speed of memory. A cast to another precision is no change (`through_a_cast`).
     """
 
     def __init__(self, made_from: MadeFrom, tensors: Tensors) -> None:
@@ -104,11 +106,22 @@ class Weights:
         self._at_first = sums_of(tensors)
         self._hashed: tuple[Mapping[str, Any], str] | None = None  # the last sums, and the hash of the tensors
 
+    def _edited(self, sums: Mapping[str, int]) -> bool:
+        return bool(self.made_from.files) and any(sums.get(key) != value for key, value in self._at_first.items())
+
+    @contextmanager
+    def through_a_cast(self, tensors: Callable[[], Tensors]) -> Iterator[None]:
+        """Within it, the model may be moved, or cast as a whole to another precision."""
+        edited = self._edited(sums_of(tensors()))
+        yield
+        if not edited:
+            self._at_first = sums_of(tensors())
+
     def now(self, tensors: Tensors) -> "WeightsNow":
         """Their hash, as `Origin.weights`: of the files if they and the tensors are still those that were loaded, else of the tensors."""
         tensors = list(tensors)
         sums, files, also = sums_of(tensors), self.made_from.files, self.made_from.also
-        edited = bool(files) and any(sums.get(key, value) != value for key, value in self._at_first.items())
+        edited = self._edited(sums)
         if not files or edited or any(_changed(stamp) for stamp in files):
             if self._hashed is None or self._hashed[0] != sums:
                 self._hashed = sums, hash_of_tensors(tensors)
@@ -126,8 +139,9 @@ class WeightsNow(NamedTuple):
 
 
 def sums_of(tensors: Tensors) -> dict[str, int]:
-    """The bits of each tensor as a sum of whole numbers, by its name and type: where one number changes, so does it. It depends neither on
-    the device nor on the number of threads. Tensors without memory have none.
+    """The bits of each tensor as a sum of whole numbers, each times its place, by its name and type: where a number changes, or two change
+    places, so does it (but for chance, one in 2^63). It depends neither on the device nor on the number of threads. Tensors without memory
+    have none.
     """
     import torch
 
@@ -138,10 +152,14 @@ def sums_of(tensors: Tensors) -> dict[str, int]:
             continue
         plain = plain.permute(*sorted(range(plain.ndim), key=lambda axis: -plain.stride(axis)))  # as it lies in memory
         flat = plain.contiguous().reshape(-1)
+        flat = flat.clone() if flat.data_ptr() % 8 else flat
         words = flat.numel() * flat.element_size() // 8 * 8 // flat.element_size()
-        whole = flat[:words].view(torch.int64).sum() if words and flat.data_ptr() % 8 == 0 else flat.view(torch.uint8).long().sum()
-        rest = flat[words:].view(torch.uint8).long()
-        sums[f"{name} {tensor.dtype}"] = whole + (rest * torch.arange(1, len(rest) + 1, device=rest.device)).sum()
+        parts = flat[:words].view(torch.int64), flat[words:].view(torch.uint8).long()
+        odd = torch.arange(1, 2 * min(_WORDS, len(parts[0]) + 8), 2, device=flat.device)  # odd, so that no bit is lost
+        total = torch.zeros((), dtype=torch.int64, device=flat.device)
+        for part in (piece for each in parts for piece in each.split(_WORDS) if len(piece)):
+            total = total * 3 + (part * odd[: len(part)]).sum()
+        sums[f"{name} {tensor.dtype}"] = total
     return dict(zip(sums, torch.stack(list(sums.values())).tolist(), strict=True)) if sums else {}
 
 

@@ -47,7 +47,7 @@ class HookedRewardModel(HookedTransformer):
     hf_config: Any
     readout = inputs.ReadoutSetting()
     """Where the reward is read: see `from_pretrained`."""
-    _weights: Weights
+    _weights = Weights(MadeFrom(), ())
     blocks: TypedModuleList[Block]  # pyright: ignore[reportIncompatibleVariableOverride] - all of them are made ours by `__init__`
 
     def __init__(
@@ -67,6 +67,11 @@ class HookedRewardModel(HookedTransformer):
         self.hook_reward_tokens = HookPoint()  # [batch, pos]
         self.hook_reward = HookPoint()  # [batch]
         self.setup()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """What `to`, `half` and the like do: no edit of the weights."""
+        with self._weights.through_a_cast(self.named_parameters):
+            return super()._apply(fn, recurse)
 
     @property
     def origin(self) -> Origin:
@@ -130,7 +135,7 @@ class HookedRewardModel(HookedTransformer):
         tokens, kwargs = kwargs.get("tokens", input), inner_kwargs
         if isinstance(attention_mask, PackedBatch):
             return self._forward_packed(input, return_type, attention_mask, **kwargs)
-        if not input.is_floating_point():
+        if kwargs.get("start_at_layer") is None:
             inputs.check_tokens(input, self.cfg)
         if attention_mask is not None:
             attention_mask = attention_mask.to(self.cfg.device).long()
@@ -202,8 +207,7 @@ class HookedRewardModel(HookedTransformer):
             return hook_fn
 
         name = "hook_reward_tokens"
-        keys = (name, f"{name}_grad")
-        for key, hooks in zip(keys, both, strict=True):
+        for key, hooks in zip((name, f"{name}_grad"), both, strict=True):
             hooks[:] = [(at, with_one_column(save, key) if at == name else save) for at, save in hooks]
         return cache, *both
 
@@ -211,9 +215,7 @@ class HookedRewardModel(HookedTransformer):
         """Raises InputError: a reward model predicts no next token."""
         raise InputError("a reward model writes no text: its head gives one number, and no next token; generate with its base model")
 
-    def generate_stream(self, *_: Any, **__: Any) -> Any:
-        """Raises InputError, as `generate`."""
-        self.generate()
+    generate_stream = generate
 
     def load_and_process_state_dict(self, state_dict: dict[str, Tensor], *args: Any, **kwargs: Any) -> None:
         """As `HookedTransformer`'s, with `center_unembed=False`: centring a head of one column sets every reward to 0.

@@ -13,7 +13,7 @@ from tl_reward import parallel
 from tl_reward.measures.agreement import Precision, compare_margins
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.batches.batching import Pairs, encode_for
+from tl_reward.running.batches.batching import Pairs, encode_for, interventions_of
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.running.scoring import Condition, sweep
 
@@ -46,12 +46,14 @@ def sweep_in_half(
     """As `scoring.sweep`, on a copy of the model in bfloat16, where the device multiplies that `LEAST_GAIN` times as fast or faster.
 
     Some conditions then run on some pairs in the model's own precision too. Where margins do not agree (`agreement.compare_margins`), all
-    conditions run in the model's own. `Precision` says which it was, and how much margins differed.
+    conditions run in the model's own, and so they do where the options hold interventions. `Precision` says which it was, and how much
+    margins differed.
 
     What is small beside a margin, such as the effect of a single neuron, is not for half precision: bfloat16 has two to three digits.
     """
     encoded, found = encode_for(model, pairs, **options), replace(own_precision(model), asked=True)
-    if conditions and _is_faster(model):
+    # Edits of the options may hold the model itself, and a patch's source runs under those that come before it: a copy would miss them.
+    if conditions and not interventions_of(options) and _is_faster(model):
         half = deepcopy(model)
         half.to(HALF, print_details=False)
         scores = sweep(half, encoded, conditions, progress=f"{progress}, in {_name(HALF)}" if progress else None, **options)
@@ -59,8 +61,9 @@ def sweep_in_half(
         which, at = _spread(len(conditions), CHECKED_CONDITIONS), _spread(len(encoded.pairs), CHECKED_PAIRS)
         label = f"{progress}, {len(at)} pairs in {found.own} to compare" if progress else None
         again = sweep(model, encoded.take(at), [conditions[i] for i in which], progress=label, **options)
-        own, other = ([each.margin for each in again], [scores[i].margin[at] for i in which])
-        found = compare_margins(np.concatenate(own), np.concatenate(other), found, _name(HALF))
+        found = compare_margins(
+            np.stack([each.margin for each in again]), np.stack([scores[i].margin[at] for i in which]), found, _name(HALF)
+        )
         if found.dtype != found.own:
             return Swept(scores, found)
     return Swept(sweep(model, encoded, conditions, progress=progress, **options), found)

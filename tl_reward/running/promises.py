@@ -1,7 +1,6 @@
 """Is an edit of each token by itself, as it says? Where it is not, transcripts that share a batch would change each other's rewards."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -35,7 +34,7 @@ def check_per_token(model: HookedRewardModel, encoded: EncodedPairs, interventio
     if not new or len(rows) < 2:
         return
     together = list(pack(rows, max_tokens=sum(len(row.ids) for row in rows)))
-    apart = [replace(batch, row=torch.tensor([i])) for i, row in enumerate(rows) for batch in batches([row], max_tokens=len(row.ids))]
+    apart = list(batches(rows, max_tokens=2 * max(len(row.ids) for row in rows)))  # a row each, since an edit may look across rows too
     noise = (_rewards(model, together, []) - _rewards(model, apart, [])).abs().max()
     for each in new:
         one, other = _rewards(model, together, [each]), _rewards(model, apart, [each])

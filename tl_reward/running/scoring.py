@@ -64,7 +64,7 @@ def sweep(
     every = [*interventions_of(options), *(intervention for condition in conditions for intervention in condition)]
     traits = [traits_of(intervention) for intervention in every]
     shared = all(each.per_token for each in traits)
-    encoded = encode_for(model, pairs, shared=shared, **options)
+    encoded = encode_for(model, pairs, **options)
     paired = any(each.paired for each in traits)
     if paired:
         others = [type(intervention).__name__ for intervention, each in zip(every, traits, strict=True) if not each.per_token]

@@ -33,6 +33,7 @@ def run_folder(
 
     ```python
     with tl_reward.run_folder("runs/mine", data={"embedded, test": pairs}) as results:
+        tl_reward.record_model(results, "mixed", model)
         tl_reward.record_scores(results, "mixed", "embedded, test", tl_reward.score(model, pairs))
     ```
 

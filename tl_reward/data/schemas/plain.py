@@ -20,6 +20,11 @@ def named_responses(row: Row) -> Read:
 
 
 def _comparison(row: Row, chosen: Any, rejected: Any) -> Comparison:
+    if not is_missing(row.get("history")) and row["history"]:
+        raise InputError("history holds turns before the prompt, which are not read: put all turns into one list of messages")
+    named = [key for key in (chosen, rejected) if isinstance(key, str) and key in row]
+    if len(named) == 2:
+        raise InputError(f"the sides are the names of columns ({' and '.join(named)}), and no answers: make them of these first")
     chosen, rejected = _side(chosen), _side(rejected)
     prompt = row.get("prompt")
     if is_missing(prompt) and not _is_whole(chosen) and not _is_whole(rejected):

@@ -16,13 +16,13 @@ def nectar(row: Row) -> Read:
     """All pairs of the answers, 21 of 7, as the card counts them (3.8 million of 182,954 prompts)."""
     answers = [_held(item, "answers") for item in list_at(row, "answers", 2)]
     ranks = [-number_at(item, "rank") for item in answers]
-    yield from _all_pairs(prompt_at(row), [text_at(item, "answer") for item in answers], ranks)
+    yield from _all_pairs(prompt_at(row), [_said(item, "answer") for item in answers], ranks)
 
 
 def ultrafeedback(row: Row) -> Read:
     answers = [_held(item, "completions") for item in list_at(row, "completions", 2)]
     scores = [number_at(item, "overall_score") for item in answers]
-    yield from _all_pairs(question(text_at(row, "instruction")), [text_at(item, "response") for item in answers], scores)
+    yield from _all_pairs(question(text_at(row, "instruction")), [_said(item, "response") for item in answers], scores)
 
 
 def scored(row: Row) -> Read:
@@ -37,7 +37,7 @@ def _listed(row: Row, key: str, sign: int) -> Read:
     answers, numbers = list_at(row, "responses", 2), list_at(row, key, 2)
     if len(answers) != len(numbers):
         raise InputError(f"responses and {key} must be of one length, got {len(answers)} and {len(numbers)}")
-    said = [text_at({"responses": each}, "responses") for each in answers]
+    said = [_said({"responses": each}, "responses") for each in answers]
     yield from _all_pairs(prompt_at(row), said, [sign * number_at({key: each}, key) for each in numbers])
 
 
@@ -78,9 +78,17 @@ def _all_pairs(prompt: Any, answers: Sequence[str], scores: Sequence[float]) -> 
         if scores[i] == scores[j]:
             yield LeftOut(TIE)
             continue
+        if len(answers) > 2 and (not answers[i].strip() or not answers[j].strip() or answers[i] == answers[j]):
+            yield LeftOut("two answers are equal, or one is empty")  # the other answers of the row say something
+            continue
         better, other = (i, j) if scores[i] > scores[j] else (j, i)
         part = f"{better}-{other}" if len(answers) > 2 else ""
         yield Comparison(prompt, answer(answers[better]), answer(answers[other]), part=part)
+
+
+def _said(item: Row, key: str) -> str:
+    """An answer of several; an empty one concerns its own comparisons alone."""
+    return item[key] if isinstance(item.get(key), str) else text_at(item, key)
 
 
 def _held(item: Any, key: str) -> Row:

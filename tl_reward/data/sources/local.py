@@ -14,7 +14,9 @@ from tl_reward.errors import InputError, did_you_mean, first_line
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet", ".csv", ".tsv", ".csv.gz", ".tsv.gz")
 # What a folder of data holds besides: files about the data, written by `datasets` and the hub.
 _ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "config.json")
-_SPLITS = {"train": "train", "test": "test", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation"}
+_SPLITS = {"train": "train", "test": "test", "validation": "validation", "valid": "validation", "val": "validation", "dev": "validation",
+    "eval": "validation", "evaluation": "validation",
+}  # fmt: skip
 
 
 def looks_local(source: str | Path) -> bool:
@@ -82,7 +84,9 @@ def _folder(path: Path, split: str | None) -> Iterator[SourceRow]:
         raise InputError(f"{path}: is a folder without a file of pairs ({', '.join(SUFFIXES)})")
     splits = sorted({named for named in files.values() if named})
     wanted = _SPLITS.get(split or "", split)
-    if len(splits) > 1 and split is None:
+    if split is None and (len(splits) > 1 or (splits and not all(files.values()))):
+        if len(splits) == 1:
+            raise InputError(f"{path}: is a folder with a split {splits[0]} and files that name none: give the files one by one")
         raise InputError(f"{path}: is a folder with the splits {', '.join(splits)}: say which, with split={splits[0]!r}")
     if split is not None and splits and wanted not in splits and all(files.values()):
         raise InputError(f"{path}: no split {split!r}; it has {', '.join(splits)}")

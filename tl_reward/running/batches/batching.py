@@ -17,7 +17,6 @@ from tl_reward.data.batches.padding import batches
 from tl_reward.data.encoding import EncodedPairs, check_encoding, encode_pairs
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError
-from tl_reward.interventions.protocol import traits_of
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batches.budget import Sizes, longest_that_fits, tokens_per_batch
 from tl_reward.running.options import RunOptions, checked
@@ -52,15 +51,11 @@ def tokenizer_of(model: HookedRewardModel) -> PreTrainedTokenizerBase:
 
 
 @checked
-def encode_for(
-    model: HookedRewardModel, pairs: Pairs, *, gradients: bool = False, shared: bool | None = None, **options: Unpack[RunOptions]
-) -> EncodedPairs:
+def encode_for(model: HookedRewardModel, pairs: Pairs, *, gradients: bool = False, **options: Unpack[RunOptions]) -> EncodedPairs:
     """Tokenises pairs for a model, by `max_length`, `overlong` and `on_bad` of the options. `EncodedPairs.reading` says what was left out.
 
     Args:
         gradients: a backward pass follows, which takes more memory, so that long transcripts may not fit.
-        shared: every edit that follows is of each token by itself; None is whether those of the options are. Else attention scores are
-            computed, which take memory too.
 
     Raises:
         InputError: as `encode_pairs`; pairs that are encoded already, with another tokenizer, read-out, `max_length` or `overlong`.
@@ -71,9 +66,7 @@ def encode_for(
         return pairs
     context, limit, what = int(model.cfg.n_ctx), options.get("max_length"), "max_length"
     if limit is None:
-        if shared is None:
-            shared = all(traits_of(each).per_token for each in interventions_of(options))
-        limit = _default_length(model, options.get("max_memory_gb"), gradients, not _packs([model], shared))
+        limit = _default_length(model, options.get("max_memory_gb"), gradients)
         shortest = min([context, *(each.n_ctx for each in _alike[-1].models)]) if _alike else context
         what = "the model's context" if limit == context else "the shortest context of the models" if limit == shortest else _FITS
     elif not 1 <= limit <= context:
@@ -85,7 +78,7 @@ def encode_for(
 
 
 _FITS = "what fits in memory: see max_memory_gb"
-_Limits = dict[tuple[float | None, bool, bool], int]
+_Limits = dict[tuple[float | None, bool], int]
 _lengths: WeakKeyDictionary[HookedRewardModel, _Limits] = WeakKeyDictionary()
 
 
@@ -108,14 +101,15 @@ def read_alike(models: Sequence[Sizes]) -> Iterator[None]:
         _alike.pop()
 
 
-def _default_length(model: HookedRewardModel, max_memory_gb: float | None, gradients: bool, scores: bool) -> int:
-    """The limit where none is given. It is found once for a model, so that all that asks of it reads the same pairs: free memory varies."""
+def _default_length(model: HookedRewardModel, max_memory_gb: float | None, gradients: bool) -> int:
+    """The limit where none is given. It is found once for a model, so that all that asks of it reads the same pairs: free memory varies,
+    and an edit that needs attention scores, for which there may be no room, is refused rather than tested on fewer pairs."""
     known = _alike[-1].limits if _alike else _lengths.setdefault(model, {})
     others = _alike[-1].models if _alike else ()
-    asked = max_memory_gb, gradients, scores
+    asked = max_memory_gb, gradients
     if asked not in known:
         with parallel.together():
-            fits = longest_that_fits(model, max_memory_gb=max_memory_gb, gradients=gradients, scores=scores, others=others)
+            fits = longest_that_fits(model, max_memory_gb=max_memory_gb, gradients=gradients, others=others)
         known[asked] = min(parallel.gathered(fits))
     return known[asked]
 

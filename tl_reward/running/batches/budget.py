@@ -80,7 +80,6 @@ def longest_that_fits(
     *,
     max_memory_gb: float | None = None,
     gradients: bool = False,
-    scores: bool = False,
     others: Sequence[Sizes] = (),
 ) -> int:
     """The longest transcript, in tokens, that a batch has room for: the model's context, or where that does not fit a multiple of 256.
@@ -88,7 +87,7 @@ def longest_that_fits(
     Never less than `LEAST_LENGTH`, or the context: where such a transcript does not fit, `tokens_per_batch` says what would do.
 
     Args:
-        gradients, scores: as in `tokens_per_batch`.
+        gradients: as in `tokens_per_batch`.
         others: of models that are to read the same transcripts.
     """
     every = {Sizes.of(model.cfg), *others}
@@ -97,7 +96,7 @@ def longest_that_fits(
 
     def fits(length: int) -> bool:
         device, dtype = model.W_U.device, model.cfg.dtype
-        most = max(_bytes_per_token(each, device, dtype, length, gradients=gradients, scores=scores) for each in every)
+        most = max(_bytes_per_token(each, device, dtype, length, gradients=gradients, scores=False) for each in every)
         return length * most <= room
 
     if fits(context):
