@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import ARCHITECTURES, hf_model
+from conftest import PARITY, hf_model
 from helpers.memory import counted
 from transformers import AutoModelForSequenceClassification
 
@@ -52,7 +52,7 @@ def test_a_model_in_memory_is_copied_once():
     assert memory.peak < 1.1 * sum(each.numel() * 4 for each in model.parameters()) + buffers
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", PARITY)
 def test_what_is_read_to_its_place_is_what_was_converted_in_memory(name: str, tmp_path: Path):
     hf = hf_model(name)
     hf.save_pretrained(tmp_path)

@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 import torch
-from conftest import hf_model
+from conftest import PARITY, hf_model
 from torch import Tensor
 from transformer_lens import patching
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM, MixtralConfig, PreTrainedModel
@@ -19,6 +19,11 @@ from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 
 TOKENS = torch.randint(1, 257, (4, 12), generator=torch.Generator().manual_seed(0))
 LENGTHS = [12, 7, 1, 10]
+
+
+@pytest.fixture(params=PARITY, scope="module")
+def hf(request: pytest.FixtureRequest) -> PreTrainedModel:
+    return hf_model(request.param)
 
 
 def _padded(side: str) -> tuple[Tensor, Tensor]:
