@@ -49,7 +49,8 @@ def test_a_model_in_memory_is_copied_once():
     with counted(hf) as memory:
         model = HookedRewardModel.from_hf(hf, device="cpu")
     buffers = sum(each.numel() * each.element_size() for each in model.buffers())
-    assert memory.peak < 1.1 * sum(each.numel() * 4 for each in model.parameters()) + buffers
+    weights = [each.numel() * 4 for each in model.parameters()]
+    assert memory.peak < 1.1 * sum(weights) + 2 * max(weights) + buffers
 
 
 @pytest.mark.parametrize("name", PARITY)

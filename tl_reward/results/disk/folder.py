@@ -178,7 +178,8 @@ def read_run(folder: Path, read: Callable[[Path, Path], Read]) -> Read:
         paths = _file(folder, JSON), _file(folder, TENSORS)
         before = _state(paths[0])
         if before is None:
-            if _file(folder, JSON).is_file():
+            # In this order: what is not in `.saved` any more has been moved up.
+            if any(path.is_file() for path in (folder / _SAVED / JSON, folder / JSON)):
                 continue
             raise InputError(f"{named(folder)}: no run folder ({JSON} is missing)")
         try:
