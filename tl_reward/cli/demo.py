@@ -66,7 +66,7 @@ def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
                 if name == "mixed":
                     curve = ablation_curve(
                         model, test[objective], found.ranking(SCORE, SITE), fractions=FRACTIONS, draws=2, seed=seed,
-                        clean=scores, half=True,
+                        clean=scores,
                         progress=f"{name}: without neurons, {objective} pairs",
                     )  # fmt: skip
                     entry = results.entry("discovery", name)
