@@ -13,7 +13,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.model.tiny import byte_tokenizer, tiny_reward_model
+from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -137,6 +137,15 @@ def hooked(hf: PreTrainedModel) -> HookedRewardModel:
 @pytest.fixture(scope="session")
 def tiny() -> HookedRewardModel:
     return tiny_reward_model()
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a tiny model, to train from."""
+    folder = tmp_path_factory.mktemp("base")
+    tiny_hf_model().save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return str(folder)
 
 
 @pytest.fixture(scope="session")

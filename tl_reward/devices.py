@@ -1,6 +1,7 @@
 """Which devices there are, what is free on each and what is said where that is not enough, and sums that stay on one until they are
 read."""
 
+import gc
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -112,8 +113,8 @@ def check_fits(name: str, numbers: int, dtype: torch.dtype, device: str | torch.
         if numbers * min(bits, torch.finfo(each).bits) // 8 <= bytes_free
     ]
     would = f"what would fit: {' or '.join(fits)}" if fits else "it fits on no device of this machine"
-    wanted = f"{_gib(numbers * bits // 8)} in {_short(dtype)}"
-    raise OutOfMemory(f"{name}: its weights take {wanted}, and {_gib(free)} are free on {device}; {would}")
+    wanted = f"{gib(numbers * bits // 8)} in {_short(dtype)}"
+    raise OutOfMemory(f"{name}: its weights take {wanted}, and {gib(free)} are free on {device}; {would}")
 
 
 def _short(dtype: torch.dtype) -> str:
@@ -135,22 +136,26 @@ def says_what_was_free(what: str, device: str | torch.device = "cpu", *, helps: 
         if not is_out_of_memory(error):
             raise
         found = _WANTED.search(str(error))
-        wanted = f"{_gib(int(float(found[1]) * 2 ** _UNITS[found[2][0].lower()]))} more were wanted, and " if found else ""
+        wanted = f"{gib(int(float(found[1]) * 2 ** _UNITS[found[2][0].lower()]))} more were wanted, and " if found else ""
         have = memory_on(device)
-        line = f"{what}: out of memory on {device}: {wanted}{_gib(have.free)} of {_gib(have.total)} are free; what helps: {helps}"
+        line = f"{what}: out of memory on {device}: {wanted}{gib(have.free)} of {gib(have.total)} are free; what helps: {helps}"
         raise OutOfMemory(line) from None
 
 
-def forget_cached(device: str | torch.device) -> None:
-    """Gives back what torch holds on a GPU and does not use, so that pieces become whole again."""
-    kind = torch.device(device).type
-    if kind == "cuda":
+def forget_cached() -> None:
+    """Gives back what torch holds on a GPU and does not use, so that pieces become whole again: once an error's frames are gone."""
+    gc.collect()
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    elif kind == "mps":
+    elif torch.backends.mps.is_available():
         torch.mps.empty_cache()
 
 
-def _gib(count: int) -> str:
+def gib(count: float) -> str:
+    """
+    >>> gib(5 * 2**29)
+    '2.5 GiB'
+    """
     return f"{count / 2**30:.3g} GiB"
 
 

@@ -25,7 +25,7 @@ def locked(path: Path, *, busy: str = "", wait: float = -1) -> Iterator[str | No
         lock.acquire()
     except Timeout:
         raise InputError(busy) from None
-    except (OSError, NotImplementedError) as error:  # a file system without locks is the second one in earlier versions of filelock
+    except (OSError, NotImplementedError) as error:  # earlier versions of filelock raise the second for a file system without locks
         why = first_line(error)
     try:
         yield why

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, LlamaCo
 
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError, OutOfMemory
-from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
+from tl_reward.model.tiny import byte_tokenizer
 from tl_reward.model.training import TrainingConfig, preparation, train, trainer
 from tl_reward.model.training.micro_batches import USED
 
@@ -24,14 +24,6 @@ PAIRS = load_pairs("embedded", objective="harmless", split="find", limit=11)
 FULL = TrainingConfig(method="full", learning_rate=3e-4, epochs=2, batch_size=8, max_length=1000, save_every=1)
 LORA = dataclasses.replace(FULL, method="lora", learning_rate=1e-3)
 SHORT = dataclasses.replace(FULL, epochs=1, max_pairs=8)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    tiny_hf_model().save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return str(folder)
 
 
 @pytest.fixture

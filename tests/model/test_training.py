@@ -27,14 +27,6 @@ LORA = TrainingConfig(learning_rate=3e-2, epochs=6, batch_size=6, max_length=100
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("base")
-    tiny_hf_model().save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return str(folder)
-
-
-@pytest.fixture(scope="module")
 def trained(base, tmp_path_factory):
     output = tmp_path_factory.mktemp("runs") / "lora"
     return output, train(base, PAIRS, output, LORA)

@@ -119,7 +119,7 @@ def _once_more_in_halves(
             raise  # one transcript, once
     # Out here the error is gone, and with it the activations that its traceback held.
     device = batch.tokens.device
-    forget_cached(device)
+    forget_cached()
     half = max(half, *(part.tokens.numel() for part in parts))
     warnings.warn(
         f"a batch did not fit in memory on {device}, and is run in halves; max_tokens={half} does so from the start", stacklevel=4

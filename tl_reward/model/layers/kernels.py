@@ -203,7 +203,7 @@ def _varlen_works(device: torch.device, dtype: torch.dtype, heads: int, kv_heads
         reason = "it gives other numbers"
     except torch.cuda.OutOfMemoryError:
         raise
-    except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:  # what torch has no kernel for is a RuntimeError
         good, reason = False, first_line(error)
     if not good:
         warnings.warn(f"torch {torch.__version__}: varlen_attn is not used ({reason}); packed batches are filled up instead", stacklevel=2)

@@ -1,7 +1,6 @@
 """How many pairs does one pass of a training hold? As many as memory allows. An optimiser step adds up the gradients of as many passes as
 its batch needs, each with its share of the pairs, so that it is the step of the whole batch."""
 
-import gc
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from tl_reward import parallel
-from tl_reward.devices import free_bytes
+from tl_reward.devices import free_bytes, gib
 from tl_reward.errors import OutOfMemory, first_line, is_out_of_memory
 from tl_reward.model.training.record import last_checkpoint
 
@@ -97,21 +96,6 @@ def parts_of(inputs: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]
         rows, longest = torch.cat([pairs, pairs + len(lengths)]), int(lengths[pairs].max())
         found.append({name: tensor[rows, :longest] for name, tensor in inputs.items()})
     return found
-
-
-def release() -> None:
-    """Gives back what torch keeps for reuse, once an error's frames are gone."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def gib(memory: float) -> str:
-    """
-    >>> gib(5 * 2**29)
-    '2.5 GiB'
-    """
-    return f"{memory / 2**30:.3g} GiB"
 
 
 @contextmanager

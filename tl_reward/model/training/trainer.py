@@ -15,17 +15,15 @@ from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 
 from tl_reward import parallel
 from tl_reward.data.encoding import EncodedPairs
-from tl_reward.devices import free_bytes
+from tl_reward.devices import forget_cached, free_bytes, gib
 from tl_reward.errors import OutOfMemory, first_line, is_out_of_memory
 from tl_reward.model.training.config import TrainingConfig
 from tl_reward.model.training.finite import check_finite
 from tl_reward.model.training.micro_batches import (
-    gib,
     lengths_of,
     measured,
     number_of_parts,
     parts_of,
-    release,
     to_come,
     tokens_that_fit,
 )
@@ -92,7 +90,7 @@ class PairTrainer(RewardTrainer):
                 why = first_line(error)
             self._halve(count, lengths, why)  # once the error is gone, with all that it holds
             model.zero_grad()
-            release()
+            forget_cached()
 
     def _in_parts(self, count: int, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> torch.Tensor:
         parts = parts_of(inputs, count) if count > 1 else [inputs]

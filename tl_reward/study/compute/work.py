@@ -1,7 +1,6 @@
 """What does each kind of cell compute?"""
 
 import dataclasses
-import gc
 import shutil
 import time
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ import torch
 from tl_reward.analyses.ablation_curves import ablate_sets
 from tl_reward.analyses.discovery import discover
 from tl_reward.analyses.model_patching import patch_edit
+from tl_reward.devices import forget_cached
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.measures.names import RankingName
 from tl_reward.measures.overlap import regions
@@ -206,6 +206,4 @@ def forget() -> None:
     """Lets go of the models that are kept for the next cell."""
     _loaded.cache_clear()
     _base.cache_clear()
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    forget_cached()
