@@ -153,7 +153,8 @@ def collect_examples(
             if i >= done and sums.sites:
                 part = sums.part = passes.part_of(encoded, start)
                 last = start + len(part.encoded.pairs)
-                label = f"{progress}, pass {number + 1} of 2, pairs {start + 1}-{last} of {len(encoded.pairs)}" if progress else None
+                which = "" if kept.keeps and number == 0 else f", pass {number + 1} of 2"
+                label = f"{progress}{which}, pairs {start + 1}-{last} of {len(encoded.pairs)}" if progress else None
                 if isinstance(sums, Peaks) or not kept.show(start, sums):
                     consumer = kept.beside(sums, start) if isinstance(sums, Peaks) else sums
                     stream(model, part.encoded, sums.sites, consumer, whole=True, progress=label, **options)

@@ -21,16 +21,20 @@ class Seen(NamedTuple):
 
 
 class Kept:
-    """By the start of a chunk of pairs, what its batches showed. It keeps nothing where all of it would be more than `KEPT_BYTES`."""
+    """By the start of a chunk of pairs, what its batches showed. It keeps nothing where all of it would be more than `KEPT_BYTES`.
+
+    Attributes:
+        keeps: whether the second pass need not run the model, where the first one was not cut short.
+    """
 
     def __init__(self, task: Task) -> None:
         self._task, self._columns = task, task.columns()
-        self._keeps = 4 * len(task.neurons) * sum(len(row.ids) for row in task.encoded.rows) <= KEPT_BYTES
+        self.keeps = 4 * len(task.neurons) * sum(len(row.ids) for row in task.encoded.rows) <= KEPT_BYTES
         self._seen: dict[int, list[Seen]] = {}
 
     def beside(self, peaks: Peaks, start: int) -> "Peaks | KeepingPeaks":
         """The consumer of the first pass over a chunk."""
-        return KeepingPeaks(peaks, self._columns, self._seen.setdefault(start, [])) if self._keeps else peaks
+        return KeepingPeaks(peaks, self._columns, self._seen.setdefault(start, [])) if self.keeps else peaks
 
     @torch.inference_mode()
     def show(self, start: int, details: Details) -> bool:
