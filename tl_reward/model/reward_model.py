@@ -23,6 +23,7 @@ from tl_reward.model import architectures, checkpoints, conversion, inputs
 from tl_reward.model.checkpoints.folders import HubOptions
 from tl_reward.model.checkpoints.placing import placed
 from tl_reward.model.components import HookedTransformer, HookedTransformerConfig, HookPoint, TypedModuleList
+from tl_reward.model.heads import outputs as heads
 from tl_reward.model.inputs import Readout
 from tl_reward.model.layers.attention import with_class
 from tl_reward.model.layers.block import Block, RewardHead
@@ -47,6 +48,10 @@ class HookedRewardModel(HookedTransformer):
     hf_config: Any
     readout = inputs.ReadoutSetting()
     """Where the reward is read: see `from_pretrained`."""
+    outputs: tuple[str, ...] = ("reward",)
+    """The names of the head's outputs, the columns of `W_U`."""
+    output = heads.OutputSetting()
+    """Which of them is the reward, or how they add up to it (`heads.outputs.Output`)."""
     _weights = Weights(MadeFrom(), ())
     blocks: TypedModuleList[Block]  # pyright: ignore[reportIncompatibleVariableOverride] - all of them are made ours by `__init__`
 
@@ -80,6 +85,11 @@ class HookedRewardModel(HookedTransformer):
         cfg, made, now = self.cfg, self._weights.made_from, self._weights.now(self.named_parameters())
         sizes = {"layers": cfg.n_layers, "d_model": cfg.d_model, "d_mlp": cfg.d_mlp or 0, "heads": cfg.n_heads}  # all have MLPs
         return Origin(made.path, self.hf_config.model_type, **sizes, weights=now.hash, revision=made.revision, edited=now.edited)
+
+    @property
+    def reward_direction(self) -> Float[Tensor, " d_model"]:
+        """What the residual stream at the read-out, over the final norm's scale, is projected on to give the reward (less `b_U`'s share)."""
+        return heads.reward_of(self.W_U, self.output, self.outputs)
 
     @property
     def unread_token(self) -> int | None:
@@ -144,7 +154,7 @@ class HookedRewardModel(HookedTransformer):
         logits = super().forward(input, inner, attention_mask=inner_mask, **kwargs)
         if logits is None or kwargs.get("stop_at_layer") is not None or return_type == "logits":
             return logits
-        rewards = self.hook_reward_tokens(logits[..., 0])
+        rewards = self.hook_reward_tokens(heads.reward_of(logits, self.output, self.outputs))
         if return_type == "reward_tokens":
             return rewards
         read = inputs.read_tokens(tokens, self.unread_token, rewards)
@@ -169,7 +179,7 @@ class HookedRewardModel(HookedTransformer):
         logits = self.unembed(residual)
         if return_type == "logits":
             return logits
-        rewards = self.hook_reward_tokens(logits[..., 0])
+        rewards = self.hook_reward_tokens(heads.reward_of(logits, self.output, self.outputs))
         return rewards if return_type == "reward_tokens" else self.hook_reward(rewards[:, batch.readout]).flatten()
 
     def _embed_packed(self, tokens: Int[Tensor, "batch token"], batch: PackedBatch) -> Float[Tensor, "batch token d_model"]:

@@ -1,0 +1,86 @@
+"""Which of a head's outputs is the reward: one of them, or a weighted sum of several."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_reward.arguments import is_whole
+from tl_reward.errors import InputError, did_you_mean, shown
+
+# A name, an index, weights by name, or a weight for each output. None: the only output, or what the published model takes for its reward.
+Output = str | int | Mapping[str, float] | Sequence[float] | None
+
+
+class OutputSetting:
+    """The attribute `output` of a model: which of its `outputs` is the reward, or how they add up to it."""
+
+    def __get__(self, model: Any, owner: Any = None) -> Output:
+        return getattr(model, "_output", None)
+
+    def __set__(self, model: Any, value: Output) -> None:
+        weights_of(value, model.outputs)  # says no to what the model does not have
+        model._output = value
+
+
+def weights_of(output: Output, names: Sequence[str]) -> tuple[float, ...]:
+    """The weight of each output in the reward.
+
+    >>> weights_of("safety", ["helpfulness", "safety"])
+    (0.0, 1.0)
+    >>> weights_of({"helpfulness": 0.5}, ["helpfulness", "safety"])
+    (0.5, 0.0)
+
+    Raises:
+        InputError: an output that the head does not have; none is named, and it has several; weights of another number, not finite, or 0.
+    """
+    have = f"the head has {len(names)} outputs: {', '.join(names)}"
+    if output is None:
+        if len(names) > 1:
+            raise InputError(f"say which output is the reward, with output= (a name, an index, or weights); {have}")
+        return (1.0,)
+    if isinstance(output, str):
+        if output not in names:
+            raise InputError(f"no output {output!r}{did_you_mean(output, names)}; {have}")
+        return tuple(float(name == output) for name in names)
+    if is_whole(output):
+        if not 0 <= output < len(names):
+            raise InputError(f"output must be in [0, {len(names)}), got {output}; {have}")
+        return tuple(float(i == output) for i in range(len(names)))
+    if isinstance(output, Mapping):
+        unknown = [name for name in output if name not in names]
+        if unknown:
+            raise InputError(f"no output {shown(unknown[0])}{did_you_mean(str(unknown[0]), names)}; {have}")
+        output = [output.get(name, 0.0) for name in names]
+    try:
+        weights = tuple(float(weight) for weight in output)
+    except (TypeError, ValueError):
+        raise InputError(f"output is a name, an index, or weights over outputs, got {shown(output)}; {have}") from None
+    if len(weights) != len(names) or not any(weights) or not all(map(math.isfinite, weights)):
+        raise InputError(f"output must have a finite weight for each of {len(names)} outputs, and one that is not 0, got {shown(output)}")
+    return weights
+
+
+def reward_of(logits: Float[Tensor, "*place output"], output: Output, names: Sequence[str]) -> Float[Tensor, "*place"]:
+    """The reward that the head's outputs add up to. One output alone is given as it is, to the last bit."""
+    weights = weights_of(output, names)
+    if max(weights) == sum(map(abs, weights)) == 1:
+        return logits[..., weights.index(1.0)]
+    return logits @ logits.new_tensor(weights)
+
+
+@contextmanager
+def reading(model: Any, output: Output) -> Iterator[None]:
+    """Within it, `output` is the reward of the model; None changes nothing."""
+    if output is None:
+        yield
+        return
+    before = model.output
+    model.output = output
+    try:
+        yield
+    finally:
+        model._output = before
