@@ -367,9 +367,9 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "half precision that does not agree is not used",
         "tl_reward/running/half_precision.py",
-        "if found.dtype != found.own:",
-        "if True:",
-        "tests/running/test_half_precision.py::test_the_models_own_precision_where_margins_do_not_agree",
+        "half if found.dtype != found.own else model",
+        "half",
+        "tests/running/test_half_precision.py::test_the_model_itself_where_figures_do_not_agree[margins]",
     ),
     Guard(
         "an image beside the text",

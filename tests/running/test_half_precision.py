@@ -1,22 +1,24 @@
-"""Sweeps in half precision: used where they are faster and agree, and else not; what was used is said."""
+"""Products in half precision: used where they are faster and figures agree, and else not; what was used is said."""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from conftest import hf_model
 
 from tl_reward.analyses.ablation_curves import ablate_sets, ablation_curve
+from tl_reward.analyses.attribution import attribute
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
-from tl_reward.interventions.patches import Patch, Source
-from tl_reward.measures.agreement import Precision, compare_margins
-from tl_reward.model.tiny import tiny_reward_model
+from tl_reward.measures.agreement import Precision, compare_figures, compare_margins
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.model.tiny import byte_tokenizer, tiny_reward_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.running import half_precision
 from tl_reward.running.batches.batching import encode_for
-from tl_reward.running.half_precision import sweep_in_half
+from tl_reward.running.half_precision import half_where_it_agrees, in_half, own_precision
 from tl_reward.running.scoring import score, sweep
 
 PAIRS = load_pairs("embedded", split="test", limit=6)
@@ -33,53 +35,83 @@ def margins(found):
     return np.array([scores.margin for scores in found])
 
 
-def test_half_precision_where_it_is_faster_and_agrees(tiny, faster, capsys):
-    exact = margins(sweep(tiny, PAIRS, CONDITIONS))
-    found, precision = sweep_in_half(tiny, PAIRS, CONDITIONS)
-    assert (precision.dtype, precision.own, precision.asked) == ("bfloat16", "float32", True)
-    assert precision.margins == 3 * len(PAIRS)  # three conditions on these few pairs
-    expected = margins(sweep(tiny_reward_model().to(torch.bfloat16, print_details=False), PAIRS, CONDITIONS))
-    assert margins(found) == pytest.approx(expected) and margins(found) != pytest.approx(exact)
-    differ = (margins(found) - exact)[[0, 2, 3]]  # the first, the middle and the last one
-    assert precision.largest == pytest.approx(np.abs(differ).max())
-    assert precision.error == pytest.approx((np.sqrt((differ**2).mean(1)) / exact[[0, 2, 3]].std(1)).max())
-    assert capsys.readouterr().out == ""  # TransformerLens would tell of the copy's new type
-    assert tiny.cfg.dtype == torch.float32 and {p.dtype for p in tiny.parameters()} == {torch.float32}  # the model is as it was
+def test_products_in_half_precision_where_they_are_faster_and_agree(tiny, faster):
+    half, precision = half_where_it_agrees(tiny, PAIRS, conditions=CONDITIONS[:3])
+    assert (precision.dtype, precision.own, precision.asked, precision.margins) == ("bfloat16", "float32", True, 3 * len(PAIRS))
+    exact, found = (margins(sweep(model, PAIRS, CONDITIONS[:3])) for model in (tiny, half))
+    assert precision.largest == pytest.approx(np.abs(found - exact).max()) != 0
+    assert precision.error == pytest.approx((np.sqrt(((found - exact) ** 2).mean(1)) / exact.std(1)).max())
+    assert own_precision(half) == Precision("bfloat16", "float32") and own_precision(tiny) == Precision("float32", "float32")
+    assert {p.dtype for p in tiny.parameters()} == {torch.float32}  # the model is as it was
 
 
-def test_the_models_own_precision_where_margins_do_not_agree(tiny, faster, monkeypatch, capsys):
-    monkeypatch.setattr("tl_reward.measures.agreement.MOST_ERROR", 1e-9)
-    found, precision = sweep_in_half(tiny, PAIRS, CONDITIONS, progress="sets")
-    np.testing.assert_array_equal(margins(found), margins(sweep(tiny, PAIRS, CONDITIONS)))
-    assert precision.dtype == precision.own == "float32" and precision.margins > 0 and precision.error is not None
-    said = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[0] for line in said] == ["sets, in bfloat16", "sets, 6 pairs in float32 to compare", "sets"]
+def test_a_copy_with_products_in_half_precision_is_the_same_model(tmp_path):
+    """As far as its files tell: a cast is no edit."""
+    tiny_reward_model().save_pretrained(tmp_path / "model")
+    model = HookedRewardModel.from_pretrained(tmp_path / "model")
+    assert in_half(model).origin == model.origin and not model.origin.edited
+
+
+def test_only_products_are_in_half_precision():
+    """Each product is that of weights and activations rounded to bfloat16, and the residual stream is float32: better than all in half."""
+    model = tiny_reward_model()
+    half = in_half(model)
+    kept = {name for name, weight in half.named_parameters() if weight.dtype == torch.float32}
+    assert all("attn.W" not in name and "attn._W" not in name and "mlp.W" not in name for name in kept)
+    assert {"embed.W_E", "unembed.W_U"} <= kept
+    _, cache = half.run_with_cache("Hello there.")
+    assert all(cache[f"blocks.{layer}.hook_resid_post"].dtype == torch.float32 for layer in range(2))
+    normal = cache["blocks.0.ln2.hook_normalized"].bfloat16()
+    expected = normal @ model.blocks[0].mlp.W_gate.bfloat16()
+    torch.testing.assert_close(cache["blocks.0.mlp.hook_pre"], expected, rtol=0.01, atol=1e-3)
+    exact = score(model, PAIRS).margin
+    whole = score(tiny_reward_model().to(torch.bfloat16, print_details=False), PAIRS).margin
+    assert np.abs(score(half, PAIRS).margin - exact).max() < np.abs(whole - exact).max()
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "gemma2", "olmo2", "qwen3"])
+def test_products_in_half_precision_of_other_architectures(name):
+    model = HookedRewardModel.from_hf(hf_model(name), byte_tokenizer())
+    exact = score(model, PAIRS).margin
+    assert np.abs(score(in_half(model), PAIRS).margin - exact).max() < 0.1 * exact.std()
+
+
+@pytest.mark.parametrize("fault", ["margins", "figures"])
+def test_the_model_itself_where_figures_do_not_agree(tiny, faster, monkeypatch, fault):
+    def wrong(model, pairs):
+        return np.arange(4.0) * (-1 if own_precision(model).dtype == "bfloat16" else 1)
+
+    if fault == "margins":
+        monkeypatch.setattr("tl_reward.measures.agreement.MOST_ERROR", 1e-9)
+    model, precision = half_where_it_agrees(tiny, PAIRS, figures={"effects": wrong} if fault == "figures" else None)
+    assert model is tiny and precision.dtype == precision.own == "float32" and precision.margins > 0 and precision.error is not None
+    assert precision.figures == ({"effects": -1.0} if fault == "figures" else {})
+
+
+def test_other_figures_that_agree(tiny, faster):
+    model, precision = half_where_it_agrees(
+        tiny, PAIRS, figures={"effects": lambda model, pairs: attribute(model, pairs).effect.numpy().ravel()}
+    )
+    assert model is not tiny and 0.99 < precision.figures["effects"] <= 1
 
 
 @pytest.mark.parametrize("reason", ["no faster", "half already", "a hook of the user's"])
-def test_the_models_own_precision_without_a_comparison(reason, monkeypatch):
+def test_the_model_itself_without_a_comparison(reason, monkeypatch):
     model = tiny_reward_model()
     monkeypatch.setattr(half_precision, "product_gain", lambda model: 1.0 if reason == "no faster" else 2.0)
     if reason == "half already":
         model = model.to(torch.bfloat16)
     if reason == "a hook of the user's":
         model.blocks[0].register_forward_hook(lambda *args: None)
-    found, precision = sweep_in_half(model, PAIRS, CONDITIONS[:1])
-    assert precision.dtype == precision.own and precision.asked and precision.margins == 0
-    np.testing.assert_array_equal(margins(found), margins(sweep(model, PAIRS, CONDITIONS[:1])))
+    found, precision = half_where_it_agrees(model, PAIRS)
+    assert found is model and precision.dtype == precision.own and precision.asked and precision.margins == 0
 
 
 def test_pairs_that_were_encoded_otherwise_are_compared_as_they_are(tiny, faster):
     """Some are cut short by `max_length`; in the comparison they have to be so too."""
     encoded = encode_for(tiny, PAIRS, max_length=120, overlong="left")
-    _, precision = sweep_in_half(tiny, encoded, CONDITIONS[:1])
-    half = sweep(tiny_reward_model().to(torch.bfloat16), encoded, CONDITIONS[:1])[0].margin
-    assert precision.dtype == "bfloat16"
-    assert precision.largest == pytest.approx(np.abs(half - sweep(tiny, encoded, CONDITIONS[:1])[0].margin).max())
-
-
-def test_no_condition(tiny, faster):
-    assert sweep_in_half(tiny, PAIRS, []).scores == []
+    half, precision = half_where_it_agrees(tiny, encoded)
+    assert precision.largest == pytest.approx(np.abs(score(half, encoded).margin - score(tiny, encoded).margin).max())
 
 
 def test_how_fast_products_are_is_measured(tiny):
@@ -103,30 +135,15 @@ def test_margins_that_agree_and_that_do_not():
     assert flat.dtype == "float32" and flat.error is None and flat.largest == 0
 
 
-def test_the_models_own_precision_under_edits_of_the_options(tiny, faster):
-    """A patch's source runs under the edits that come before it; on a copy it would not."""
-    edits = [ZeroAblation(NeuronSet([(0, i) for i in range(4)]))]
-    conditions = [[Patch(Source(tiny), NeuronSet([(1, 2)]), within_pair=True)]]
-    found, precision = sweep_in_half(tiny, PAIRS, conditions, interventions=edits)
-    np.testing.assert_array_equal(margins(found), margins(sweep(tiny, PAIRS, conditions, interventions=edits)))
-    assert precision.dtype == "float32"
+def test_figures_that_agree_and_that_do_not():
+    own, found = np.linspace(-1, 1, 24), Precision("bfloat16", "float32", asked=True)
+    near = compare_figures("effects", own, own + 0.01 * (-1) ** np.arange(24), found)
+    assert near.dtype == "bfloat16" and near.figures["effects"] > 0.99
+    for far in (own * 3, own[::-1], np.zeros(24)):
+        assert compare_figures("effects", own, far, found).dtype == "float32"
 
 
-def test_sets_in_half_precision_beside_clean_scores_that_are_at_hand(tiny, faster):
-    sets = {"a": NeuronSet([(0, 3), (1, 7), (1, 9)]), "empty": NeuronSet()}
-    clean = score(tiny, PAIRS)
-    found = ablate_sets(tiny, PAIRS, sets, draws=2, half=True)
-    given = ablate_sets(tiny, PAIRS, sets, draws=2, half=True, clean=clean)
-    np.testing.assert_array_equal(found.clean.chosen, clean.chosen)
-    assert given.clean.chosen is clean.chosen and given.reading == found.reading and given.reading is not None
-    assert found.precision is not None and found.precision.dtype == "bfloat16" and found.precision == given.precision
-    for each in (found, given):
-        expected = sweep(tiny_reward_model().to(torch.bfloat16), PAIRS, [[ZeroAblation(sets["a"])]])[0]
-        assert each.sets["a"].ranked.margin == pytest.approx(expected.margin)
-    np.testing.assert_array_equal(found.sets["a"].random[1].margin, given.sets["a"].random[1].margin)
-
-
-def test_clean_scores_at_hand_change_nothing_without_half_precision(tiny):
+def test_clean_scores_at_hand_change_nothing(tiny):
     ranking = torch.rand(2, 48, generator=torch.Generator().manual_seed(0))
     one = ablation_curve(tiny, PAIRS, ranking, fractions=(0.1,), draws=1)
     other = ablation_curve(tiny, PAIRS, ranking, fractions=(0.1,), draws=1, clean=score(tiny, PAIRS))

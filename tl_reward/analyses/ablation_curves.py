@@ -19,9 +19,9 @@ from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet, tied_at_cut
 from tl_reward.running.batches.batching import Pairs, encode_for
-from tl_reward.running.half_precision import own_precision, sweep_in_half
+from tl_reward.running.half_precision import own_precision
 from tl_reward.running.options import RunOptions, checked
-from tl_reward.running.scoring import Condition, score, sweep
+from tl_reward.running.scoring import Condition, sweep
 from tl_reward.sites import UnitSite, unit_shape
 
 
@@ -59,7 +59,7 @@ class AblationPoint:
 
 @dataclass(frozen=True, eq=False)
 class AblationCurve:
-    """`clean` is the model without an edit, in its own precision; `precision` is that of the edited ones."""
+    """`clean` is the model without an edit; `precision` is that of the edited ones."""
 
     clean: Scores
     points: tuple[AblationPoint, ...]
@@ -76,7 +76,7 @@ class AblationCurve:
 
 @dataclass(frozen=True, eq=False)
 class SetAblations:
-    """Sets by name. `clean` is the model without an edit, in its own precision; `precision` is that of the edited ones."""
+    """Sets by name. `clean` is the model without an edit; `precision` is that of the edited ones."""
 
     clean: Scores
     sets: Mapping[str, AblationPoint]
@@ -103,7 +103,6 @@ def ablation_curve(
     site: UnitSite = "mlp_post",
     edit: Edit | None = None,
     clean: Scores | None = None,
-    half: bool = False,
     progress: str | None = None,
     **options: Unpack[RunOptions],
 ) -> AblationCurve:
@@ -116,7 +115,6 @@ def ablation_curve(
         site: "attn_z" where the ranking is of heads; zeroing either reading of a neuron is the same.
         edit: what is done to each set instead, such as a patch: from a `NeuronSet` to an intervention.
         clean: the model's own scores of these pairs, where they are at hand. By default they are computed.
-        half: run the edited models in bfloat16, where that is faster and margins agree; `half_precision.sweep_in_half` says how.
         options: how the model is run (`running.options.RunOptions`).
 
     Raises:
@@ -126,9 +124,7 @@ def ablation_curve(
     if tuple(ranking.shape) != shape:
         raise InputError(f"ranking must have the model's shape {list(shape)}, got {list(ranking.shape)}")
     tops = {f"{fraction}": NeuronSet.top(ranking, fraction=fraction) for fraction in fractions}
-    found = ablate_sets(
-        model, pairs, tops, draws=draws, seed=seed, site=site, edit=edit, clean=clean, half=half, progress=progress, **options
-    )
+    found = ablate_sets(model, pairs, tops, draws=draws, seed=seed, site=site, edit=edit, clean=clean, progress=progress, **options)
     points = zip(fractions, found.sets.values(), strict=True)
     return AblationCurve(
         found.clean,
@@ -148,7 +144,6 @@ def ablate_sets(
     site: UnitSite = "mlp_post",
     edit: Edit | None = None,
     clean: Scores | None = None,
-    half: bool = False,
     progress: str | None = None,
     **options: Unpack[RunOptions],
 ) -> SetAblations:
@@ -167,13 +162,9 @@ def ablate_sets(
     encoded = encode_for(model, pairs, **options)
     if clean is not None:
         clean = _of_these(clean, encoded)
-    if half:
-        clean = score(model, encoded, progress=f"{progress}, clean" if progress else None, **options) if clean is None else clean
-        scores, precision = sweep_in_half(model, encoded, conditions, progress=progress, **options)
-    else:
-        first: list[Condition] = [()] if clean is None else []
-        scores, precision = sweep(model, encoded, [*first, *conditions], progress=progress, **options), own_precision(model)
-        clean = scores.pop(0) if clean is None else clean
+    first: list[Condition] = [()] if clean is None else []
+    scores = sweep(model, encoded, [*first, *conditions], progress=progress, **options)
+    clean = scores.pop(0) if clean is None else clean
     left = iter(scores)
     return SetAblations(
         clean,
@@ -181,7 +172,7 @@ def ablate_sets(
             name: AblationPoint(len(own) / (shape.layers * shape.units), own, 0, next(left), tuple(next(left) for _ in controls[name]))
             for name, own in sets.items()
         },
-        precision,
+        own_precision(model),
     )
 
 

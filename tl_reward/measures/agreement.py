@@ -1,7 +1,7 @@
 """Does attribution predict what ablation does? Rank correlation, sign and precision of one against the other."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,16 +80,17 @@ MOST_ERROR, LEAST_CORRELATION = 0.2, 0.95
 
 @dataclass(frozen=True)
 class Precision:
-    """In which precision the conditions of a sweep ran, and what says that this is enough.
+    """In which precision matrices were multiplied, and what says that this is enough.
 
     Attributes:
-        dtype: of the model that ran them, such as "bfloat16".
-        own: of the model itself.
+        dtype: of the products, such as "bfloat16".
+        own: of the model, and of all else that it computes.
         asked: whether half precision was asked for. Where `dtype` is the model's own all the same, it was no faster (`margins` is 0), or
-            margins did not agree.
+            figures did not agree.
         margins: how many margins were computed in both.
         error: the root mean square of their differences, in standard deviations of the model's own; `largest` the largest difference, in
             reward units; `correlation` Spearman's. None where no margin was computed in both, or where all of them are the same.
+        figures: what else was computed in both, by name: Spearman's correlation.
     """
 
     dtype: str
@@ -99,6 +100,7 @@ class Precision:
     error: float | None = None
     largest: float | None = None
     correlation: float | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> PrecisionJson:
         return {
@@ -109,6 +111,7 @@ class Precision:
             "error": self.error,
             "largest": self.largest,
             "correlation": self.correlation,
+            "figures": dict(self.figures),
         }
 
 
@@ -121,13 +124,24 @@ def compare_margins(
     and the ranks of all correlate by `LEAST_CORRELATION` (Spearman). A condition with small margins must not hide behind the others.
     """
     found = replace(found, margins=own.size, largest=float(np.abs(half - own).max()))
-    spread = own.std(axis=1)
-    if own.size < 3 or spread.min() == 0 or half.std() == 0:
+    if own.size < 3 or own.std(axis=1).min() == 0 or half.std() == 0:
         return found
-    error = float((np.sqrt(np.mean((half - own) ** 2, axis=1)) / spread).max())
-    correlation = float(np.corrcoef(stats.rankdata(own), stats.rankdata(half))[0, 1])
+    error = max(_error(*each) for each in zip(own, half, strict=True))
+    correlation = _correlation(stats.rankdata(own), stats.rankdata(half))
     agree = error <= MOST_ERROR and correlation >= LEAST_CORRELATION
     return replace(found, error=error, correlation=correlation, dtype=dtype if agree else found.own)
+
+
+def compare_figures(name: str, own: np.ndarray, half: np.ndarray, found: Precision) -> Precision:
+    """What one figure of many neurons, in two precisions, says: the model's own where they do not agree, by the limits of margins."""
+    correlation = _correlation(stats.rankdata(own), stats.rankdata(half))
+    agree = correlation >= LEAST_CORRELATION and _error(own, half) <= MOST_ERROR  # not so where a correlation is nan
+    return replace(found, figures={**found.figures, name: correlation}, dtype=found.dtype if agree else found.own)
+
+
+def _error(own: np.ndarray, half: np.ndarray) -> float:
+    """The root mean square of the differences, in standard deviations of the first."""
+    return float(np.sqrt(np.mean((half - own) ** 2)) / own.std())
 
 
 class NeuronSample(NamedTuple):

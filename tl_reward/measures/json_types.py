@@ -98,7 +98,7 @@ class AblationPointJson(TypedDict):
 
 
 class PrecisionJson(TypedDict):
-    """A `Precision`: in which one a sweep ran, and how far margins in half precision were from the model's own."""
+    """A `Precision`: in which one matrices were multiplied, and how far figures in half precision were from the model's own."""
 
     dtype: str
     own: str
@@ -107,6 +107,7 @@ class PrecisionJson(TypedDict):
     error: float | None
     largest: float | None
     correlation: float | None
+    figures: NotRequired[dict[str, float]]  # earlier runs have none
 
 
 class AblationCurveJson(TypedDict):

@@ -3,21 +3,26 @@
 from typing import Any
 
 from tl_reward.data.text import given_template
+from tl_reward.measures.agreement import Precision
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.results.disk.models import compare, known
+from tl_reward.results.sections import made
 from tl_reward.results.store import Results
 
 
-def record_model(results: Results, label: str, model: HookedRewardModel) -> None:
+def record_model(results: Results, label: str, model: HookedRewardModel, *, precision: Precision | None = None) -> None:
     """Keeps in a run's provenance which model it calls `label`: path, architecture, sizes, a hash of the weights, and where its reward is
     read. `check_model` and `Results.merge` compare with that.
+
+    Args:
+        precision: how the run's figures of it were made, where they were made alike; of an entry that says otherwise, its own counts.
 
     Raises:
         InputError: the run calls another model by that name.
     """
     models = results.provenance.setdefault("models", {})
     compare(label, known(models, label), _told_of(model), "this run holds another model of that name: use another name for one")
-    models[label] = _told_of(model)
+    models[label] = _told_of(model) | dict(made(precision))
 
 
 def check_model(results: Results, label: str, model: HookedRewardModel, *, other_model: bool = False) -> None:

@@ -284,5 +284,5 @@ class Provenance(TypedDict, total=False):
     seed: int | None
     commit: str | None
     versions: dict[str, str | None]
-    models: dict[str, dict[str, Any]]
+    models: dict[str, Made]  # and what tells a model from others
     data: dict[str, dict[str, Any]]

@@ -1,7 +1,11 @@
-"""Sweeps in half precision, where the device multiplies it faster and a check on the spot says that margins agree."""
+"""A model whose matrix products are in half precision, where that is faster and a check on the spot says that figures agree.
+
+The residual stream, norms, attention scores, the head and all sums stay as they are: in half precision too, they lose as much again in
+every layer.
+"""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import NamedTuple, Unpack
@@ -10,67 +14,77 @@ import numpy as np
 import torch
 
 from tl_reward import parallel
-from tl_reward.measures.agreement import Precision, compare_margins
-from tl_reward.measures.scores import Scores
+from tl_reward.data.encoding import EncodedPairs
+from tl_reward.measures.agreement import Precision, compare_figures, compare_margins
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.batches.batching import Pairs, encode_for, interventions_of
+from tl_reward.running.batches.batching import Pairs, encode_for
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.running.scoring import Condition, sweep
 
 HALF = torch.bfloat16
 LEAST_GAIN = 1.3  # how many times as fast a product has to be
-CHECKED_PAIRS, CHECKED_CONDITIONS = 8, 3
+CHECKED_PAIRS = 8
+
+Figure = Callable[[HookedRewardModel, EncodedPairs], np.ndarray]
 
 
-class Swept(NamedTuple):
-    """The scores under each condition, and how they were made."""
+class Halved(NamedTuple):
+    """The model to go on with: a copy with products in half precision, or the model itself. `precision` says why."""
 
-    scores: list[Scores]
+    model: HookedRewardModel
     precision: Precision
 
 
 def own_precision(model: HookedRewardModel) -> Precision:
-    """Of what was computed as the model is."""
-    return Precision(_name(model.cfg.dtype), _name(model.cfg.dtype))
+    """Of what this model computes."""
+    products = next(model.blocks[0].attn.parameters(recurse=False)).dtype
+    return Precision(_name(products), _name(model.cfg.dtype))
 
 
 @checked
-def sweep_in_half(
+def half_where_it_agrees(
     model: HookedRewardModel,
     pairs: Pairs,
-    conditions: Sequence[Condition],
     *,
-    progress: str | None = None,
+    conditions: Sequence[Condition] = ((),),
+    figures: Mapping[str, Figure] | None = None,
     **options: Unpack[RunOptions],
-) -> Swept:
-    """As `scoring.sweep`, on a copy of the model in bfloat16, where the device multiplies that `LEAST_GAIN` times as fast or faster.
+) -> Halved:
+    """The model with its matrix products in bfloat16, where its device multiplies that `LEAST_GAIN` times as fast, and where on
+    `CHECKED_PAIRS` of the pairs margins under every condition (`agreement.compare_margins`), and other figures
+    (`agreement.compare_figures`), are those of the model itself. Elsewhere the model itself.
 
-    Some conditions then run on some pairs in the model's own precision too. Where margins do not agree (`agreement.compare_margins`), all
-    conditions run in the model's own, and so they do where the options hold interventions. `Precision` says which it was, and how much
-    margins differed.
+    What is small beside a margin, such as the exact effect of a single neuron, is not for half precision: bfloat16 has two to three digits.
 
-    What is small beside a margin, such as the effect of a single neuron, is not for half precision: bfloat16 has two to three digits.
+    Args:
+        conditions: the edits to compare margins under; an empty one is the model as it is.
+        figures: what else is to agree, by name: from a model and some pairs to an array of one figure, such as an effect, a neuron.
+        options: how the model is run (`running.options.RunOptions`).
     """
-    encoded, found = encode_for(model, pairs, **options), replace(own_precision(model), asked=True)
-    # Edits of the options may hold the model itself, and a patch's source runs under those that come before it: a copy would miss them.
-    if conditions and not interventions_of(options) and _is_faster(model):
-        half = deepcopy(model)
-        half.to(HALF, print_details=False)
-        scores = sweep(half, encoded, conditions, progress=f"{progress}, in {_name(HALF)}" if progress else None, **options)
-        del half
-        which, at = _spread(len(conditions), CHECKED_CONDITIONS), _spread(len(encoded.pairs), CHECKED_PAIRS)
-        label = f"{progress}, {len(at)} pairs in {found.own} to compare" if progress else None
-        again = sweep(model, encoded.take(at), [conditions[i] for i in which], progress=label, **options)
-        found = compare_margins(
-            np.stack([each.margin for each in again]), np.stack([scores[i].margin[at] for i in which]), found, _name(HALF)
-        )
-        if found.dtype != found.own:
-            return Swept(scores, found)
-    return Swept(sweep(model, encoded, conditions, progress=progress, **options), found)
+    found = replace(own_precision(model), asked=True)
+    encoded = encode_for(model, pairs, **options)
+    if not _is_faster(model):
+        return Halved(model, found)
+    sample = encoded.take(_spread(len(encoded.pairs), CHECKED_PAIRS))
+    half = in_half(model)
+    margins = [np.stack([scores.margin for scores in sweep(each, sample, conditions, **options)]) for each in (model, half)]
+    found = compare_margins(*margins, found, _name(HALF))
+    for name, figure in (figures or {}).items():
+        found = compare_figures(name, figure(model, sample), figure(half, sample), found)
+    return Halved(half if found.dtype != found.own else model, found)
+
+
+def in_half(model: HookedRewardModel) -> HookedRewardModel:
+    """A copy whose layers multiply in bfloat16. It is the same model: a cast is no edit of its weights."""
+    half = deepcopy(model)
+    with half._weights.through_a_cast(half.named_parameters):
+        for block in half.blocks:
+            block.multiply_in(HALF)
+    return half
 
 
 def _is_faster(model: HookedRewardModel) -> bool:
-    """Whether a copy in half precision is worth its while. Hooks of the user's on the model would not know of it."""
+    """Whether products in half precision are worth their while. Hooks of the user's on the model would be lost in a copy."""
     if torch.finfo(model.cfg.dtype).bits <= torch.finfo(HALF).bits:
         return False
     if any(module._forward_hooks or module._forward_pre_hooks for module in model.modules()):

@@ -1,4 +1,4 @@
-"""How figures of edited models were made, in words: in which precision, and what says that this is enough."""
+"""How figures were made, in words: in which precision, and what says that this is enough."""
 
 from tl_reward.results.sections import Made
 
@@ -8,13 +8,13 @@ def how_made(entry: Made) -> str:
     if "precision" not in entry:
         return ""
     found = entry["precision"]
-    if not found["asked"]:
-        return f"Computed in {found['dtype']}."
     if not found["margins"]:
-        return f"Computed in {found['dtype']}: half precision is no faster here."
+        products = "" if found["dtype"] == found["own"] else f", its matrix products in {found['dtype']}"
+        return f"Computed in {found['own']}{products}{': half precision is no faster here' if found['asked'] else ''}."
     compared = f"{found['margins']} margins in both precisions differ by at most {found['largest']:.2g} reward units"
     if found["error"] is not None and found["correlation"] is not None:
         compared += f" ({found['error']:.2g} standard deviations, root mean square; rank correlation {found['correlation']:.3f})"
+    compared += "".join(f"; {name}: rank correlation {value:.3f}" for name, value in found.get("figures", {}).items())
     if found["dtype"] == found["own"]:
         return f"Computed in {found['dtype']}, since half precision does not agree: {compared}."
-    return f"The model without an edit in {found['own']}, the edited ones in {found['dtype']}: {compared}."
+    return f"Computed in {found['own']}, its matrix products in {found['dtype']}: {compared}."

@@ -1,14 +1,16 @@
-"""What is to be known of the pairs behind a run's numbers: said under its tables, and on its page."""
+"""What is to be known of the pairs behind a run's numbers, and of how these were made: said under its tables, and on its page."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from tl_reward.data.reading import in_words
 from tl_reward.results.store import Results
+from tl_reward.show.how_made import how_made
 
 
 def notes_of(results: Results) -> Iterator[str]:
-    """Of every section, the pairs that it left out, by reason, and what is odd about the rest. Those that say the same share a line."""
+    """Of every section, the pairs that it left out, by reason, and what is odd about the rest; of every model, its precision. What is said
+    of several in the same words is said once."""
     names: dict[str, list[str]] = {}
     for section, entries in cast(Mapping[str, Mapping[str, Any]], results.sections).items():
         for name, entry in entries.items():
@@ -17,3 +19,9 @@ def notes_of(results: Results) -> Iterator[str]:
                 names.setdefault(said, []).append(f"{section} of {name}")
     for said, those in names.items():
         yield f"{'; '.join(those)}: {said}"
+    precisions: dict[str, list[str]] = {}
+    for label, model in results.provenance.get("models", {}).items():
+        if said := how_made(model):
+            precisions.setdefault(said, []).append(label)
+    for said, labels in precisions.items():
+        yield f"{', '.join(labels)}: {said}"

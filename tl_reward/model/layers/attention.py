@@ -49,7 +49,10 @@ class FusedAttention(AbstractAttention):
             if self.is_listened_to():
                 raise InputError("hooks on attention scores, pattern or result need one transcript a row: per_token must be False")
         elif self.is_listened_to() or self.cfg.attn_scores_soft_cap > 0 or any(extra is not None for extra in extras):
-            return super().forward(*inputs, past_kv_cache_entry, additive_attention_mask, attention_mask, position_bias)
+            made = super().forward(
+                *(each.to(self.W_Q.dtype) for each in inputs), past_kv_cache_entry, additive_attention_mask, attention_mask, position_bias
+            )
+            return made.to(query_input.dtype)
         return self._fused(*inputs, attention_mask)
 
     def is_listened_to(self) -> bool:
@@ -64,7 +67,9 @@ class FusedAttention(AbstractAttention):
         value_input: Float[Tensor, "batch pos *kv_heads d_model"],
         mask: AttentionMask,
     ) -> Float[Tensor, "batch pos d_model"]:
-        q, k, v = self.calculate_qkv_matrices(query_input, key_input, value_input)
+        dtype, residual_dtype = self.W_Q.dtype, query_input.dtype  # the weights may be of less precision
+        inputs = (query_input.to(dtype), key_input.to(dtype), value_input.to(dtype))
+        q, k, v = (each.to(residual_dtype) for each in self.calculate_qkv_matrices(*inputs))
         if self.q_norm is not None and self.k_norm is not None and not self.cfg.use_qk_norm:
             # OLMo-2 normalises all heads as one vector.
             q = self.q_norm(q.flatten(2)).view_as(q)
@@ -78,7 +83,7 @@ class FusedAttention(AbstractAttention):
         scoring = Scoring(scale=1 / self.attn_scale, cap=self.cfg.attn_scores_soft_cap, window=window)
         z = self.hook_z(kernel_for(q, k, mask, scoring)(q, k, v, mask, scoring))
         weight = self.W_O.permute(2, 0, 1).flatten(1)
-        return F.linear(z.flatten(2), weight, self.b_O)
+        return F.linear(z.flatten(2).to(dtype), weight, self.b_O).to(residual_dtype)
 
     def apply_rotary(self, x: Tensor, past_kv_pos_offset: int = 0, attention_mask: Tensor | None = None) -> Tensor:
         return super().apply_rotary(x, past_kv_pos_offset, attention_mask) if self.rotates else x

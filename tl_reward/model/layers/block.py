@@ -34,13 +34,14 @@ class HookedActivation(nn.Module):
 
 
 class FusedGatedMLP(GatedMLP):
-    """Gate, product and bias take one pass less."""
+    """Gate, product and bias take one pass less. Its weights may be of less precision than the residual stream."""
 
     def forward(self, x: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos d_model"]:
+        residual_dtype, x = x.dtype, x.to(self.W_in.dtype)
         pre = self.hook_pre(F.linear(x, self.W_gate.T))
         linear = self.hook_pre_linear(F.linear(x, self.W_in.T))
         post = self.hook_post(torch.addcmul(self.b_in, self.act_fn(pre), linear))
-        return F.linear(post, self.W_out.T, self.b_out)
+        return F.linear(post, self.W_out.T, self.b_out).to(residual_dtype)
 
 
 class OutputNorms(NamedTuple):
@@ -66,6 +67,12 @@ class Block(TransformerBlock):
             block.mlp = with_class(block.mlp, FusedGatedMLP)
         block.mlp.act_fn = HookedActivation(block.mlp.act_fn)
         return block
+
+    def multiply_in(self, dtype: torch.dtype) -> None:
+        """Casts the weights of attention's products and of a gated MLP. The residual stream stays as it is, and so do scores and norms."""
+        for part in (self.attn, self.mlp):
+            for weight in part.parameters(recurse=False) if isinstance(part, (FusedAttention, FusedGatedMLP)) else ():
+                weight.data = weight.data.to(dtype)
 
     @property
     def post_norm(self) -> bool:
