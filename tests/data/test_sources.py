@@ -157,7 +157,7 @@ def test_columns_choose_among_many(tmp_path: Path):
     [
         ({"prompt": "query"}, "rows:1: no column 'query'; it has q, good, bad, id, kind"),
         ({"promt": "q"}, "columns() has no option 'promt'; did you mean prompt?"),
-        ({"prompt": "q"}, "rows:1: unknown schema: found prompt, id; known: "),
+        ({"prompt": "q"}, "rows:1: unknown schema: found prompt, id; nearest: responses"),
     ],
 )
 def test_columns_that_are_not_there(columns: Any, says: str):
@@ -166,7 +166,7 @@ def test_columns_that_are_not_there(columns: Any, says: str):
 
 def test_a_command_says_it_with_its_options():
     message = as_options(refusal(pairs_from, OTHER))
-    assert message.endswith("columns of other names: --columns prompt=… chosen=… rejected=…")
+    assert "; columns of other names: --columns prompt=… chosen=… rejected=…; known: " in message
 
 
 # Tables
@@ -206,7 +206,7 @@ def test_labels_of_a_table_are_text(tmp_path: Path):
         (b"prompt,chosen,rejected\nHi,a\n", ":1: a row of 2 cells under 3 names"),
         (b"prompt,chosen,rejected\nHi,a,b\nHi,a,b,c\n", ":2: a row of 4 cells under 3 names"),
         (b"prompt,chosen,chosen\nHi,a,b\n", ": two columns are called 'chosen'"),
-        (b"prompt;chosen;rejected\nHi;a;b\n", ":1: unknown schema: found prompt;chosen;rejected"),
+        (b"prompt;chosen;rejected\nHi;a;b\n", ": the first line is one column, 'prompt;chosen;rejected', parted by ';'"),
         (b'prompt,chosen,rejected\nHi,a,"b\n', ":1: malformed row (unexpected end of data)"),
         (b'prompt,chosen,rejected\nHi,a,b\nHi,"a"b,c\n', ":2: malformed row"),
         ("prompt,chosen,rejected\né,a,b\n".encode("latin-1"), ": line 2 of the file is not readable as UTF-8 text (byte 1)"),
