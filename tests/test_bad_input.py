@@ -191,7 +191,6 @@ def test_data_on_the_command_line(name: str, tmp_path: Path, capsys: pytest.Capt
         ({"objective": "coherence"}, "rows of the schema responses are not rated by coherence; these are: HelpSteer (helpfulness,"),
         ({"columns": {"prompt": "query"}}, "no column 'query'; it has prompt, chosen, rejected"),
         ({"columns": {"query": "prompt"}}, 'the other way round: columns={"prompt": "query"} says which column holds the prompt'),
-        ({"limit": "10"}, "limit must be a whole number of at least 1, got '10'"),
     ],
 )
 def test_options_that_do_not_fit(options: Any, says: str, tmp_path: Path):

@@ -188,7 +188,7 @@ def test_model_on_the_command_line(name: str, sound: Path, tmp_path: Path, capsy
 def test_numbers_that_are_not_finite_are_of_a_model(sound: Path, tmp_path: Path):
     folder = Path(shutil.copytree(sound, tmp_path / "model"))
     weights(lambda found: found.update({UP: found[UP] * float("nan")}))(folder)
-    assert f"{UP} holds numbers that are not finite" in refusal(load, folder, device="cpu")
+    check(refusal(load, folder, device="cpu"), folder, ": ", f"{UP} holds numbers that are not finite")
 
 
 def test_name_that_is_nearly_an_embedded_one():

@@ -128,7 +128,6 @@ def test_dropping_leaves_a_wrong_schema_alone(side: Any, tmp_path: Path):
         ({"question": "Hi", "label": 1}, "found question, label;"),
         ({"prompt": "Hi", "chosen": "Hello."}, "found prompt, chosen;"),
         ({}, "found"),
-        (["Hi", "Hello."], "found list, and a row is an object"),
         ("Hi", "found str, and a row is an object"),
         (None, "found NoneType, and a row is an object"),
     ],

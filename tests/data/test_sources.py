@@ -331,3 +331,25 @@ def test_a_configuration_of_a_hub_dataset(monkeypatch: pytest.MonkeyPatch):
     pairs = load_pairs("owner/name", name="preference", split="validation")
     assert asked == [(("owner/name", "preference"), {"data_dir": None, "split": "validation"})]
     assert pairs == pairs_from(ROWS) and pairs[0].where == "owner/name/preference/validation:1"
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_a_hub_that_is_not_reached_is_not_waited_for(reached: bool, monkeypatch: pytest.MonkeyPatch):
+    # `datasets` by itself would try again for 20 s; offline, it looks at once into what was fetched before.
+    seen: list[bool] = []
+
+    class Session:
+        def head(self, url: str, timeout: float) -> None:
+            if not reached:
+                raise ConnectionError(url, timeout)
+
+    def load_dataset(*args: Any, **kwargs: Any) -> list[Any]:
+        seen.append(datasets.config.HF_HUB_OFFLINE)
+        raise FileNotFoundError("not here.\nAvailable: a, b")
+
+    monkeypatch.setattr("huggingface_hub.get_session", Session)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    message = refusal(load_pairs, "owner/name")
+    assert message.endswith("the hub did not give it (not here. Available: a, b): look at the name, and at the network")
+    assert seen == [not reached] and datasets.config.HF_HUB_OFFLINE is False
