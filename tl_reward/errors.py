@@ -104,8 +104,14 @@ def as_options(message: str) -> str:
     """
     for setting, option in _SETTINGS.items():
         message = message.replace(setting, option)
-    message = _COLUMNS.sub(lambda found: "--columns " + " ".join(f"{a}={b.strip(chr(34))}" for a, b in _COLUMN.findall(found[1])), message)
+    message = _COLUMNS.sub(lambda found: "--columns " + " ".join(_option(*each) for each in _COLUMN.findall(found[1])), message)
     return _KEYWORD.sub(lambda found: f"--{found[1].replace('_', '-')}", message)
+
+
+def _option(ours: str, theirs: str) -> str:
+    """A column as the command line takes it, in quotes where its name has spaces."""
+    option = f"{ours}={theirs.strip(chr(34))}"
+    return f'"{option}"' if " " in option else option
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
+from datasets import config
 from helpers.attack import tries
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -139,6 +140,12 @@ def test_columns():
     swapped = [{"prompt": "Hi", "chosen": "worse", "rejected": "better"}]
     (pair,) = pairs_from(swapped, columns={"chosen": "rejected", "rejected": "chosen"})
     assert pair.chosen[-1].content == "better" and pair.rejected[-1].content == "worse"
+
+
+def test_a_misspelt_column_is_named_as_it_is_written():
+    row = {"Prömpt ü": "Hi", "chosen": "A", "rejected": "B"}
+    message = refusal(pairs_from, [row])
+    assert 'columns={"prompt": "Prömpt ü"}' in message and '--columns "prompt=Prömpt ü"' in as_options(message)
 
 
 def test_columns_choose_among_many(tmp_path: Path):
@@ -344,12 +351,12 @@ def test_a_hub_that_is_not_reached_is_not_waited_for(reached: bool, monkeypatch:
                 raise ConnectionError(url, timeout)
 
     def load_dataset(*args: Any, **kwargs: Any) -> list[Any]:
-        seen.append(datasets.config.HF_HUB_OFFLINE)
+        seen.append(config.HF_HUB_OFFLINE)
         raise FileNotFoundError("not here.\nAvailable: a, b")
 
     monkeypatch.setattr("huggingface_hub.get_session", Session)
     monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(config, "HF_HUB_OFFLINE", False)
     message = refusal(load_pairs, "owner/name")
     assert message.endswith("the hub did not give it (not here. Available: a, b): look at the name, and at the network")
-    assert seen == [not reached] and datasets.config.HF_HUB_OFFLINE is False
+    assert seen == [not reached] and config.HF_HUB_OFFLINE is False

@@ -75,7 +75,7 @@ def _without_prompt(row: Row) -> InputError:
     ]
     near = difflib.get_close_matches("prompt", [key.casefold() for key in others], n=1, cutoff=0.6)
     meant = next((key for key in others if near and key.casefold() == near[0]), others[0] if len(others) == 1 else None)
-    said = json.dumps(printable(meant)[:60]) if meant else "…"
+    said = json.dumps(printable(meant)[:60], ensure_ascii=False) if meant else "…"
     return InputError(
         f"no prompt: found {printable(', '.join(map(str, row)))[:120]}; chosen and rejected are answers alone (whole transcripts must open "
         f"with '\\n\\nHuman:'), and their prompt is read from one of prompt, {', '.join(PROMPT_KEYS)}; a column of another name: "

@@ -267,7 +267,9 @@ def _unknown(row: Any) -> str:
     lacks = [key for key in near.keys if key not in found]
     alike = {key: like for key in lacks if (like := _like(key, found))}
     for_us = {key: alike.get(key, "…") for key in ("prompt", "chosen", "rejected") if key not in found}
-    columns = ", ".join(f'"{ours}": {theirs if theirs == "…" else json.dumps(theirs)}' for ours, theirs in for_us.items())
+    columns = ", ".join(
+        f'"{ours}": {theirs if theirs == "…" else json.dumps(printable(theirs), ensure_ascii=False)}' for ours, theirs in for_us.items()
+    )
     known = {key for schema in SCHEMAS for key in schema.keys}
     first = "" if known & set(found) else ", and the first line of a table must name its columns"
     return (

@@ -33,18 +33,18 @@ def hub_rows(hub_id: str, objective: Objective | None, name: str | None, data_di
 @contextmanager
 def _without_waiting() -> Iterator[None]:
     """Where the hub cannot be reached, `datasets` looks at once into what was fetched before; by itself it would first try for 20 s."""
-    import datasets
+    from datasets import config
     from huggingface_hub import constants, get_session
 
-    before = datasets.config.HF_HUB_OFFLINE
+    before = config.HF_HUB_OFFLINE
     try:
         get_session().head(constants.ENDPOINT, timeout=_SECONDS)
     except Exception:  # of whichever library huggingface_hub uses
-        datasets.config.HF_HUB_OFFLINE = True
+        config.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        datasets.config.HF_HUB_OFFLINE = before
+        config.HF_HUB_OFFLINE = before
 
 
 def _hub_folder(hub_id: str, name: str | None, folder: str | None, label: str | None, split: str) -> Iterator[SourceRow]:
