@@ -12,8 +12,10 @@ from helpers.refusals import check, command_refuses, refusal
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from tl_reward.data.readers import pairs_from
 from tl_reward.model.reward_model import load
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
+from tl_reward.running.scoring import score
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
@@ -189,6 +191,17 @@ def test_numbers_that_are_not_finite_are_of_a_model(sound: Path, tmp_path: Path)
     folder = Path(shutil.copytree(sound, tmp_path / "model"))
     weights(lambda found: found.update({UP: found[UP] * float("nan")}))(folder)
     check(refusal(load, folder, device="cpu"), folder, ": ", f"{UP} holds numbers that are not finite")
+
+
+def test_tokenizer_with_more_tokens_than_the_model_has(sound: Path, tmp_path: Path):
+    folder = Path(shutil.copytree(sound, tmp_path / "model"))
+    more = byte_tokenizer()
+    more.add_tokens(["<extra>"])
+    more.save_pretrained(folder)
+    model, row = load(folder, device="cpu"), {"prompt": "Hi", "chosen": "Hello.", "rejected": "No."}
+    assert score(model, pairs_from([row])).chosen.shape == (1,)  # no text has it
+    message = refusal(score, model, pairs_from([row | {"chosen": "<extra>"}]))
+    assert message.endswith("got 257; a tokenizer may have more tokens than its model has embeddings: see docs/converting.md")
 
 
 def test_name_that_is_nearly_an_embedded_one():
