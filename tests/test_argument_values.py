@@ -54,6 +54,7 @@ def test_in_range():
 def test_messages_of_functions_and_of_commands():
     message = 'max_memory_gb must be above 0 (on_bad="drop" leaves it out); see runs/max_length, a.max_length'
     assert as_options(message) == "--max-memory-gb must be above 0 (--drop-bad leaves it out); see runs/max_length, a.max_length"
+    assert as_options('say columns={"prompt": "the question", "chosen": …} or not') == 'say --columns "prompt=the question" chosen=… or not'
 
 
 VALUES = torch.zeros(2, 3)

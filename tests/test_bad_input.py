@@ -1,439 +1,211 @@
-"""Bad input is an `InputError` of one line; on the command line, status 2, one line on standard error, and nothing written."""
+"""What users get wrong in data. Each is refused in one short line that names the file, the row, and what would make it right:
+in Python with an `InputError`, on the command line with status 2, and never with a traceback."""
 
 import gzip
+import io
 import json
-from collections.abc import Callable
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pyarrow
+import pyarrow.parquet
 import pytest
-import torch
-from helpers.tiny_tokenizers import byte_tokenizer
-
-from tl_reward.analyses.discovery import Discovery
-from tl_reward.cli import main
-from tl_reward.data.pairs import OBJECTIVES, Message, PreferencePair
-from tl_reward.data.readers import SUFFIXES, load_pairs
-from tl_reward.data.schemas.registry import SCHEMAS
-from tl_reward.data.text import render
-from tl_reward.errors import InputError
-from tl_reward.measures.names import StatisticName, check_statistic
-from tl_reward.measures.overlap import depth_thirds
-from tl_reward.neurons import NeuronSet
-from tl_reward.results.record_neurons import record_discovery
-from tl_reward.results.store import Results
-from tl_reward.sites import Site, UnitSite
-
-GOOD_ROW = {"prompt": "Hi", "chosen": "Hello.", "rejected": "Go away."}
-SAID = {"role": "user", "content": "Hi"}
-
-
-def refusal(call: Callable, *args: Any, **kwargs: Any) -> str:
-    """The message with which a call is refused."""
-    with pytest.raises(InputError) as caught:
-        call(*args, **kwargs)
-    message = str(caught.value)
-    assert message.splitlines() == [message]
-    return message
-
-
-def jsonl(path: Path, *rows: Any) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-# Files
-
-LINES = b'{"prompt": "Hi", "chosen": "Hello.", "rejected": "Go away."}\n' * 200
-ZIPPED = gzip.compress(LINES)
-
-
-# By name: the content, where there is any, and what the message says beside the name.
-FILES: dict[str, tuple[bytes | None, str]] = {
-    "missing.jsonl": (None, "no such file"),
-    "missing.txt": (None, "no such file"),
-    "pairs.xlsx": (LINES, "must end in one of " + ", ".join(SUFFIXES)),
-    "empty.jsonl": (b"", "file is empty"),
-    "empty.json": (b"", "file is empty"),
-    "empty.parquet": (b"", "file is empty"),
-    "blank.jsonl": (b"\n  \n", "file is empty"),
-    "empty.jsonl.gz": (gzip.compress(b""), "file is empty"),
-    "none.json": (b"[]", "no pairs"),
-    "object.json": (b'{"prompt": "Hi"}', "must hold a list of rows, got dict"),
-    "latin.jsonl": ('{"é": 1}'.encode("latin-1"), "UTF-8"),
-    "binary.jsonl": (b"\x89PNG\r\n\x1a\n\xff", "UTF-8"),
-    "cut.json": (b'[{"prompt": "Hi"', "malformed JSON"),
-    "nested.jsonl": (b"[" * 200_000, ""),  # deeper than Python's parser goes
-    "digits.jsonl": (b'{"id": ' + b"1" * 5000 + b"}", ""),  # longer than Python reads a number
-    "unzipped.jsonl.gz": (LINES, ""),
-    "cut.jsonl.gz": (ZIPPED[:-20], ""),
-    "cut.json.gz": (gzip.compress(b"[]")[:12], ""),
-    "garbled.jsonl.gz": (ZIPPED[:14] + b"\xff" * 16 + ZIPPED[30:], ""),
-    "text.parquet": (LINES, "parquet"),
-    "cut.parquet": (b"PAR1" + b"\xff" * 40 + b"\x1e\x00\x00\x00PAR1", "parquet"),
-}
-
-
-@pytest.mark.parametrize("name", FILES)
-def test_file(name: str, tmp_path: Path):
-    content, says = FILES[name]
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    message = refusal(load_pairs, tmp_path / name)
-    assert message.startswith(f"{tmp_path / name}:")
-    assert says in message
-
-
-@pytest.mark.parametrize("name", ["folder", "folder.jsonl"])
-def test_folder(name: str, tmp_path: Path):
-    (tmp_path / name).mkdir()
-    assert "is a folder" in refusal(load_pairs, tmp_path / name)
-
-
-@pytest.mark.parametrize("line", ['{"chosen": "a", ', "chosen: a", '{"chosen": "a\tb"}', "{'chosen': 'a'}"])
-def test_malformed_line_is_named(line: str, tmp_path: Path):
-    file = tmp_path / "pairs.jsonl"
-    # A line separator inside a string, and a blank line, must not shift the count.
-    first = json.dumps(GOOD_ROW | {"chosen": "one\u2028two"}, ensure_ascii=False)
-    file.write_text(f"{first}\n\n{line}\n{json.dumps(GOOD_ROW)}\n", encoding="utf-8")
-    message = refusal(load_pairs, file)
-    assert message.startswith(f"{file}:3: malformed JSON")
-
-
-# Rows
-
-
-@pytest.mark.parametrize(
-    ("row", "says"),
-    [
-        (GOOD_ROW | {"rejected": "Hello."}, "chosen and rejected are equal"),
-        (GOOD_ROW | {"chosen": ""}, "chosen is empty"),
-        (GOOD_ROW | {"rejected": " \n"}, "rejected is empty"),
-        (GOOD_ROW | {"rejected": []}, "rejected is empty"),
-        (GOOD_ROW | {"chosen": None}, "chosen is empty"),
-        ({"chosen": "\n\nHuman: Hi\n\nAssistant: A\n\nHuman: B", "rejected": "\n\nHuman: Hi\n\nAssistant: A"}, "got user"),
-        ({"chosen": "Hello.", "rejected": "Go away."}, "must open with"),
-        ({"prompt": "Hi", "chosen": 5, "rejected": "Go away."}, "got int"),
-        ({"prompt": 5, "chosen": "Hello.", "rejected": "Go away."}, "got int"),
-        ({"chosen": ["A"], "rejected": ["B"]}, "needs a prompt"),
-        ({"prompt": "Hi", "chosen": ["A", "B"], "rejected": ["B"]}, "equal"),
-        ({"prompt": "Hi", "chosen": ["A", "B"], "rejected": []}, "rejected is empty"),
-        ({"chosen": [SAID], "rejected": [SAID, {"role": "assistant", "content": "A"}]}, "must end with an assistant message"),
-        ({"chosen": [SAID, {"role": "robot", "content": "A"}], "rejected": [SAID]}, "a message must hold a role (human, user,"),
-        ({"chosen": [SAID, {"role": "assistant"}], "rejected": [SAID]}, "text as content"),
-        ({"chosen": [SAID, {"role": "assistant", "content": ["A"]}], "rejected": [SAID]}, "text as content"),
-        ({"chosen": [{"role": ["user"], "content": "A"}], "rejected": [SAID]}, "a message must hold a role"),
-        ({"chosen": [SAID, "A"], "rejected": [SAID]}, "a message must hold a role"),
-        ({"chosen": [SAID, {"role": "x\ny", "content": "A\nB"}], "rejected": [SAID]}, "a message must hold a role"),
-    ],
-)
-def test_row(row: dict, says: str, tmp_path: Path):
-    file = jsonl(tmp_path / "pairs.jsonl", GOOD_ROW, row)
-    message = refusal(load_pairs, file)
-    assert message.startswith(f"{file}:2: ")
-    assert says in message
-
-
-def test_pair_that_can_be_dropped_says_so(tmp_path: Path):
-    assert 'on_bad="drop"' in refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", GOOD_ROW | {"chosen": ""}))
-
-
-@pytest.mark.parametrize("row", [{"chosen": "", "rejected": "x"}, {"chosen": "x", "rejected": "x"}])
-def test_nothing_left_after_dropping(row: dict, tmp_path: Path):
-    assert "no pairs" in refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", GOOD_ROW | row), on_bad="drop")
-
-
-@pytest.mark.parametrize("side", [[SAID, {"role": "robot", "content": "A"}], 5])
-def test_dropping_leaves_a_wrong_schema_alone(side: Any, tmp_path: Path):
-    assert refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", GOOD_ROW | {"chosen": side}), on_bad="drop")
-
-
-@pytest.mark.parametrize(
-    ("row", "found"),
-    [
-        ({"question": "Hi", "label": 1}, "found question, label;"),
-        ({"prompt": "Hi", "chosen": "Hello."}, "found prompt, chosen;"),
-        ({}, "found"),
-        (["Hi", "Hello."], "found list;"),
-        ("Hi", "found str;"),
-        (None, "found NoneType;"),
-    ],
-)
-def test_unknown_schema_names_what_it_found_and_what_it_knows(row: Any, found: str, tmp_path: Path):
-    message = refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", row))
-    assert "unknown schema" in message
-    assert found in message
-    assert [schema.name for schema in SCHEMAS if schema.name not in message] == []
-
-
-def test_ids_must_differ(tmp_path: Path):
-    rows = [GOOD_ROW | {"id": name} for name in "abaca"]
-    message = refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", *rows))
-    assert "two pairs have the id 'a'" in message
-
-
-@pytest.mark.parametrize(("side", "last"), [((), "nothing"), ((Message("user", "Hi"),), "user")])
-def test_transcript_ends_with_the_assistant(side: tuple, last: str):
-    said = (Message("user", "Hi"), Message("assistant", "A"))
-    assert f"pair x: rejected must end with an assistant message, got {last}" == refusal(PreferencePair, "x", said, side)
-
-
-# Filters
-
-
-@pytest.fixture
-def labelled(tmp_path: Path) -> Path:
-    labels = [{"objective": "helpful", "subset": "chat"}, {"objective": "helpful", "subset": "code"}]
-    return jsonl(tmp_path / "pairs.jsonl", *(GOOD_ROW | label | {"split": "train"} for label in labels))
-
-
-@pytest.mark.parametrize(
-    ("filters", "says"),
-    [
-        ({"objective": "harmless"}, "no harmless pairs; it has helpful"),
-        ({"subset": "maths"}, "no subset 'maths'; it has chat, code"),
-        ({"split": "test"}, "no split 'test'; it has train"),
-        ({"limit": 0}, "limit must be a whole number of at least 1, got 0"),
-        ({"limit": -3}, "limit must be a whole number of at least 1, got -3"),
-    ],
-)
-def test_filter(filters: dict, says: str, labelled: Path):
-    assert says in refusal(load_pairs, labelled, **filters)
-
-
-def test_subset_of_a_file_without_any(tmp_path: Path):
-    assert "it has no subsets" in refusal(load_pairs, jsonl(tmp_path / "pairs.jsonl", GOOD_ROW), subset="chat")
-
-
-def test_unknown_objective(labelled: Path):
-    message = refusal(load_pairs, labelled, objective="honest")
-    assert "'honest'" in message
-    assert [objective for objective in OBJECTIVES if objective not in message] == []
-
-
-@pytest.mark.parametrize("error", [ConnectionError("no network\nsecond line"), FileNotFoundError(), ValueError("no split x")])
-def test_hub_that_does_not_answer(error: Exception, monkeypatch: pytest.MonkeyPatch):
-    def load_dataset(*args: Any, **kwargs: Any) -> None:
-        raise error
-
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
-    assert refusal(load_pairs, "owner/name").startswith("owner/name: not a local file, and the hub did not give it")
-
-
-# Chat templates
-
-
-@pytest.mark.parametrize(
-    "template", ["{{ raise_exception('roles must alternate') }}", "{% for m in messages %}", "{{ messages[9].content.x }}"]
-)
-def test_chat_template_that_refuses(template: str):
-    tokenizer = byte_tokenizer()
-    tokenizer.chat_template = template
-    message = refusal(render, (Message("user", "Hi"), Message("assistant", "A")), tokenizer)
-    assert message.startswith("the tokenizer's chat template refused a transcript: ")
-
-
-# Sites and neurons
-
-
-def test_unknown_site():
-    message = refusal(Site, 0, "mlp")
-    assert message.startswith("site must be one of resid_pre, ")
-    assert message.endswith(", got 'mlp'")
-
-
-def test_unknown_statistic():
-    assert refusal(check_statistic, "max") == "score must be one of mean, abs_mean, rms, probability, change, change_ms, norm, got 'max'"
-
-
-def test_negative_layer():
-    assert refusal(Site, -1, "mlp_post") == "layer must be at least 0, got -1"
-
-
-@pytest.mark.parametrize("coord", [(-1, 0), (1, -2)])
-def test_negative_coordinates_are_named(coord: tuple[int, int]):
-    assert refusal(NeuronSet, [(0, 5), coord, (2, 3)]) == f"layers and neurons must be at least 0, got {coord}"
-
-
-@pytest.mark.parametrize(("coord", "says"), [((2, 0), "layer must be in [0, 2), got 2"), ((1, 3), "neuron must be in [0, 3), got 3")])
-def test_neuron_outside_the_model(coord: tuple[int, int], says: str):
-    assert refusal(NeuronSet([(0, 0), coord]).mask, 2, 3) == says
-
-
-def test_random_set_beside_a_neuron_outside_the_model():
-    assert refusal(NeuronSet([(0, 7)]).matched_random, 4, seed=0) == "neuron must be in [0, 4), got 7"
-
-
-def test_depth_of_a_layer_outside_the_model():
-    assert refusal(depth_thirds, NeuronSet([(0, 0), (6, 0)]), 6) == "layer must be in [0, 6), got 6"
-
-
-@pytest.mark.parametrize("fraction", [0.0, -0.1, 1.0000001, 20.0, float("nan"), float("inf")])
-def test_fraction(fraction: float):
-    says, _, got = refusal(NeuronSet.top, torch.zeros(2, 3), fraction=fraction).rpartition(" ")
-    assert says == "fraction must be in (0, 1], got"
-    assert float(got) == pytest.approx(fraction, abs=0, rel=0, nan_ok=True)  # not "got 1" for a little more than 1
-
-
-@pytest.mark.parametrize("k", [-1, 7])
-def test_k(k: int):
-    assert refusal(NeuronSet.top, torch.zeros(2, 3), k=k) == f"k must be in [0, 6], got {k}"
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_scores_that_are_not_finite(value: float):
-    # Even where they would not be among the top.
-    score = torch.tensor([[1.0, value], [value, 2.0]])
-    assert refusal(NeuronSet.top, score, k=1) == "2 of 4 scores are not finite"
-
-
-# The command line
-
-
-@pytest.fixture
-def found(tmp_path: Path) -> Path:
-    """A run folder of `discover` on two models of 2 layers with 4 neurons."""
-    made = Results(provenance={"seed": 0})
-    for name in ("helpful", "harmless"):
-        by_side: dict[tuple[UnitSite, StatisticName], torch.Tensor] = {("mlp_gate", "mean"): torch.arange(16.0).reshape(2, 2, 4)}
-        record_discovery(made, name, "d", Discovery(by_side=by_side, pairs=("0" * 16,), tokens=2))
-    return made.save(tmp_path / "found")
-
-
-def tree(folder: Path) -> dict[str, bytes | None]:
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
-
-
-@pytest.fixture
-def cli_refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command that must fail; returns its line. Checks that nothing in the folder changed."""
-
-    def run(*args: str | Path) -> str:
-        before = tree(tmp_path)
-        with pytest.raises(SystemExit) as ended:
-            main([str(arg) for arg in args])
-        assert ended.value.code == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert err.startswith("tl-reward: ")
-        assert err.endswith("\n")
-        assert len(err.splitlines()) == 1
-        assert tree(tmp_path) == before
-        return err
-
-    return run
-
-
-def test_command_that_works(found: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    # Guards the tests below: what they refuse is the input, and not the command.
-    assert main(["compare", str(found), "--fraction", "0.5", "--out", str(tmp_path / "deep/out")]) == 0
-    assert capsys.readouterr().err == ""
-    assert Results.load(tmp_path / "deep/out").section("overlap")
-    assert sorted(item.name for item in (tmp_path / "deep").iterdir()) == ["out"]
-
-
-@pytest.mark.parametrize("command", ["score", "discover", "train"])
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        (["--pairs", "{folder}/missing.jsonl"], "missing.jsonl: no such file"),
-        (["--pairs", "{folder}/schema.jsonl"], "unknown schema: found text; known: "),
-        (["--pairs", "{folder}/good.jsonl", "--subset", "maths"], "no subset 'maths'; it has chat"),
-        (["--pairs", "{folder}/schema.jsonl"], "columns of other names: --columns prompt=… chosen=… rejected=…"),
-        (["--pairs", "{folder}/good.jsonl", "--columns", "prompt"], "--columns must name each column as prompt=NAME, got 'prompt'"),
-        (["--pairs", "{folder}/good.jsonl", "--columns", "prompt=question"], "good.jsonl:1: no column 'question'; it has prompt, chosen,"),
-        (["--pairs", "{folder}/good.jsonl", "--columns", "answer=chosen"], "columns() has no option 'answer' (known: prompt, chosen,"),
-        (["--pairs", "{folder}/good.jsonl", "--limit", "0"], "limit must be at least 1"),
-        (["--pairs", "{folder}/good.jsonl", "{folder}/bad.jsonl"], "bad.jsonl:1: malformed JSON"),
-    ],
-)
-def test_pairs_on_the_command_line(command: str, options: list[str], says: str, tmp_path: Path, cli_refusal: Callable[..., str]):
-    jsonl(tmp_path / "schema.jsonl", {"text": "Hi"})
-    jsonl(tmp_path / "good.jsonl", GOOD_ROW | {"subset": "chat"})
-    (tmp_path / "bad.jsonl").write_text("{\n")
-    models = [] if command == "train" else ["helpful"]
-    filled = [option.format(folder=tmp_path) for option in options]
-    assert says in cli_refusal(command, *models, *filled, "--out", tmp_path / "deep/out")
-
-
-@pytest.mark.parametrize("fraction", ["0", "1.5", "nan"])
-def test_fraction_on_the_command_line(fraction: str, found: Path, tmp_path: Path, cli_refusal: Callable[..., str]):
-    line = cli_refusal("compare", found, "--fraction", fraction, "--out", tmp_path / "deep/out")
-    assert "fraction must be in (0, 1], got " + fraction in line
-
-
-@pytest.mark.parametrize(
-    "command",
-    [["score", "helpful"], ["discover", "helpful"], ["ablate", "helpful", "--ranking", "found"], ["compare", "found"], ["demo"]],
-    ids=lambda command: command[0],
-)
-def test_run_folder_that_exists(command: list[str], found: Path, cli_refusal: Callable[..., str]):
-    assert "exists" in cli_refusal(*command, "--out", found)
-
-
-def test_folder_with_other_files_is_not_overwritten(found: Path, tmp_path: Path, cli_refusal: Callable[..., str]):
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine/notes.txt").write_text("mine")
-    assert "it holds notes.txt" in cli_refusal("compare", found, "--overwrite", "--out", tmp_path / "mine")
-
-
-def test_output_inside_a_file(found: Path, cli_refusal: Callable[..., str]):
-    assert "results.json" in cli_refusal("compare", found, "--fraction", "0.5", "--out", found / "results.json" / "out")
-
-
-@pytest.mark.parametrize("command", ["compare", "ablate", "dashboard"])
-def test_folder_that_is_no_run(command: str, tmp_path: Path, cli_refusal: Callable[..., str]):
-    arguments = {"compare": [tmp_path], "ablate": ["helpful", "--ranking", tmp_path], "dashboard": [tmp_path]}[command]
-    assert "no run folder" in cli_refusal(command, *arguments, "--out", tmp_path / "out")
-
-
-def test_score_that_was_not_computed(found: Path, tmp_path: Path, cli_refusal: Callable[..., str]):
-    line = cli_refusal("compare", found, "--score", "rms", "--out", tmp_path / "out")
-    assert "no score 'rms' at 'mlp_gate'; statistics there: mean" in line
-
-
-@pytest.mark.parametrize(
-    ("score", "says"),
-    [
-        ("change", "no score 'change' at 'mlp_gate': it needs a base model to compare with"),
-        ("entropy", "entropy needs pairs of two or more objectives, got none"),
-        ("welch_t", "it needs two transcripts on each side"),
-        ("attribution", "this run has no attribution; it has discovery"),
-    ],
-)
-def test_ranking_without_what_it_needs(score: str, says: str, found: Path, tmp_path: Path, cli_refusal: Callable[..., str]):
-    assert says in cli_refusal("ablate", "helpful", "--ranking", found, "--score", score, "--out", tmp_path / "out")
+from helpers.refusals import GOOD_ROW, check, command_refuses, refusal
+
+from tl_reward.data.readers import load_pairs
+from tl_reward.data.sources.row import MOST_BYTES
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+# Data
+
+
+class Bad(NamedTuple):
+    """A file of data, and what its refusal says: after the file's name where (":2" is the second row), and what helps."""
+
+    name: str
+    content: bytes
+    place: str
+    says: str
+
+
+def lines(*rows: Any) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def table(*rows: str, mark: str = ",") -> bytes:
+    return "".join(row.replace(",", mark) + "\n" for row in rows).encode()
+
+
+def second(says: str, *, place: str = ":2: ", **columns: Any) -> Bad:
+    """A good row, and one of it in which some columns are others."""
+    return Bad("pairs.jsonl", lines(GOOD_ROW, GOOD_ROW | {"prompt": "Bye"} | columns), place, says)
+
+
+def row(says: str, *, place: str = ":1: ", **columns: Any) -> Bad:
+    return Bad("pairs.jsonl", lines(columns), place, says)
+
+
+def said(*turns: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(turns)]
+
+
+def zipped() -> bytes:
+    """As a spreadsheet is one."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as file:
+        file.writestr("xl/workbook.xml", "<a/>")
+    return made.getvalue()
+
+
+def parquet(*rows: Any) -> bytes:
+    made = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), made)
+    return made.getvalue()
+
+
+def helpsteer(prompt: str, number: Any) -> dict[str, Any]:
+    return {"prompt": prompt, "response": f"answer {number}", "helpfulness": number}
+
+
+HEADER, FIRST = "prompt,chosen,rejected", "Hi,Hello.,Go away."
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
+LIST = json.dumps([GOOD_ROW]).encode()
+ONE = json.dumps(GOOD_ROW).encode()
+IMAGE = [{"role": "user", "content": [{"type": "image", "image": "x"}, {"type": "text", "text": "What is it?"}]}]
+DATA: dict[str, Bad] = {
+    # Kinds of files
+    "spreadsheet": Bad("pairs.xlsx", zipped(), ": ", "or give tl_reward.pairs_from(pandas.read_excel(…)); see docs"),
+    "spreadsheet by another name": Bad("pairs.csv", zipped(), ": ", "a zip archive, as spreadsheets are: unpack it, or"),
+    "zip archive": Bad("pairs.zip", zipped(), ": ", "unpack it; see docs/converting.md"),
+    "pickle": Bad("pairs.pkl", b"\x80\x04N.", ": ", "a pickle, which can run code: write its rows as .jsonl where you trust it"),
+    "text file": Bad("pairs.txt", lines(GOOD_ROW), ": ", "call it .jsonl"),
+    "capital suffix": Bad("PAIRS.JSONL", lines(GOOD_ROW), ": ", "(in small letters)"),
+    "no suffix": Bad("pairs", lines(GOOD_ROW), ": ", "file name must end in one of .json, .jsonl"),
+    "packed by zstd": Bad("pairs.jsonl.zst", b"\x28\xb5\x2f\xfd", ": ", "packed, and not by gzip: unpack it"),
+    "Arrow file": Bad("data.arrow", b"ARROW1", ": ", "give the folder that save_to_disk wrote"),
+    "gzip that is none": Bad("pairs.jsonl.gz", lines(GOOD_ROW), ": ", "leave out the .gz where it is not packed"),
+    "gzip that is cut": Bad("pairs.jsonl.gz", gzip.compress(lines(GOOD_ROW) * 50)[:-9], ": ", "not readable"),
+    "gzip without its suffix": Bad("pairs.jsonl", gzip.compress(lines(GOOD_ROW)), ": ", "let its name end in .gz"),
+    "parquet as lines": Bad("pairs.jsonl", parquet(GOOD_ROW), ": ", "a parquet file: call it .parquet"),
+    "lines as parquet": Bad("pairs.parquet", lines(GOOD_ROW), ": ", "text needs the name .jsonl, .json or .csv"),
+    "parquet that is cut": Bad("pairs.parquet", parquet(GOOD_ROW)[:-20], ": ", "not a readable parquet file"),
+    "pointer of Git LFS": Bad("pairs.jsonl", POINTER, ": ", "git lfs pull fetches it"),
+    "web page": Bad("pairs.json", b"<!DOCTYPE html><html></html>", ": ", "a web page, and not the file itself"),
+    "UTF-16": Bad("pairs.csv", "\n".join((HEADER, FIRST)).encode("utf-16"), ":1: ", "it is UTF-16: save it as UTF-8"),
+    "UTF-16 without a mark": Bad("pairs.csv", "\n".join((HEADER, FIRST)).encode("utf-16-le"), ":1: ", "it is UTF-16: save it as UTF-8"),
+    "Latin-1": Bad("pairs.csv", f"{HEADER}\nHé,a,b\n".encode("latin-1"), ": line 2 of the file", "byte 2): save it as UTF-8"),
+    "empty file": Bad("pairs.jsonl", b"", ": ", "file is empty"),
+    # JSON
+    "list in lines": Bad("pairs.jsonl", LIST, ":1: ", "a line of .jsonl is one row {…}: call the file .json"),
+    "list over several lines": Bad("pairs.jsonl", json.dumps([GOOD_ROW], indent=1).encode(), ":1: ", "call the file .json"),
+    "row over several lines": Bad("pairs.jsonl", json.dumps(GOOD_ROW, indent=1).encode(), ":1: ", "call the file .json"),
+    "list within an object": Bad("pairs.json", b'{"data": ' + LIST + b"}", ": ", "got dict: write the list under 'data' alone"),
+    "list of each column": Bad("pairs.json", json.dumps({k: [v] for k, v in GOOD_ROW.items()}).encode(), ": ", "to_json(orient='records')"),
+    "line without a comma": Bad(
+        "pairs.jsonl", ONE + b"\n" + ONE.replace(b'", "rej', b'" "rej'), ":2: ", "at character 37 of the row, near '"
+    ),
+    "row without a comma": Bad("pairs.json", b"[" + ONE + b",\n" + ONE.replace(b'", "rej', b'" "rej') + b"]", ":2: ", "at character 37 of"),
+    "comma in a row": Bad("pairs.jsonl", ONE[:-1] + b",}", ":1: ", "leave out the comma before the bracket"),
+    "comma after a row": Bad("pairs.jsonl", ONE + b",\n" + ONE, ":1: ", "leave out the comma after the row"),
+    "comma after the last row": Bad("pairs.json", b"[" + ONE + b",]", ":2: ", "leave out the comma before the bracket"),
+    "two rows in a line": Bad("pairs.jsonl", ONE + ONE, ":1: ", "a line of .jsonl holds one row alone"),
+    "single quotes": Bad("pairs.jsonl", repr(GOOD_ROW).encode(), ":1: ", "JSON has double quotes, as json.dumps writes them"),
+    "None": Bad("pairs.jsonl", ONE.replace(b'"Hi"', b"None"), ":1: ", "JSON has null, true and false"),
+    "line that is cut": Bad("pairs.jsonl", ONE + b"\n" + ONE[:-4], ":2: ", "the row is cut there"),
+    "table as lines": Bad("pairs.jsonl", table(HEADER, FIRST), ":1: ", "a line of .jsonl is an object {…}"),
+    "texts": Bad("pairs.json", b'["Hi", "Hello."]', ":1: ", "a row is an object with columns"),
+    "row that is too long": Bad("pairs.jsonl", lines({"prompt": "x" * MOST_BYTES}), ":1: ", f"a row may have {MOST_BYTES:,} bytes"),
+    # Tables
+    "semicolons": Bad("pairs.csv", table(HEADER, FIRST, mark=";"), ": ", "pandas.read_csv(…, sep=';')) reads such a file"),
+    "tabs in .csv": Bad("pairs.csv", table(HEADER, FIRST, mark="\t"), ": ", "let its name end in .tsv"),
+    "commas in .tsv": Bad("pairs.tsv", table(HEADER, FIRST), ": ", "let its name end in .csv"),
+    "capital names": Bad("pairs.csv", table(HEADER.title(), FIRST), ":1: ", 'columns={"prompt": "Prompt", "chosen": "Chosen", '),
+    "no names": Bad("pairs.csv", table(FIRST, FIRST), ":1: ", "the first line of a table must name its columns"),
+    "names alone": Bad("pairs.csv", table(HEADER), ": ", "no pairs found in it"),
+    "name twice": Bad("pairs.csv", table("prompt,chosen,chosen", FIRST), ": ", "two columns are called 'chosen'"),
+    "comma in a cell": Bad("pairs.csv", table(HEADER, FIRST, "Hi,Well, hello.,No"), ":2: ", "a cell that holds a comma or a line"),
+    "cell too few": Bad("pairs.csv", table(HEADER, FIRST, "Hi,Hello."), ":2: ", "a row of 2 cells under 3 names"),
+    "quote in a cell": Bad("pairs.csv", table(HEADER, 'Hi,"a"b",c'), ":1: ", "must be in double quotes, and that one written twice"),
+    "cell that holds nothing": Bad("pairs.csv", table(HEADER, FIRST, "Hi,,Go away."), ":2: ", 'can be dropped: on_bad="drop"'),
+    "messages as Python writes them": Bad("pairs.csv", b"chosen,rejected\n\"[{'role': 'user'}]\",b\n", ":1: ", "write the table as .jsonl"),
+    # Columns
+    "prompt misspelt": row('no prompt: found promt, chosen, rejected; ', promt="Hi", chosen="A", rejected="B"),
+    "prompt by another name": row('columns={"prompt": "context"}', context="Hi", chosen="A", rejected="B"),
+    "prompt misspelt beside messages": row('columns={"prompt": "promt"}', promt="Hi", chosen=said("", "A")[1:], rejected=said("", "B")[1:]),
+    "prompt misspelt beside lists": row('columns={"prompt": "Promt"}', Promt="Hi", chosen=["A"], rejected=["B", "C"]),
+    "prompt that is null": second('prompt is empty (such pairs can be dropped: on_bad="drop")', prompt=None),
+    "rejected misspelt": row('(is it reject?); columns of other names: columns={"rejected": "rej', prompt="Hi", chosen="A", reject="B"),
+    "an answer with a label": row("put a good and a bad answer of a prompt into one row", prompt="Hi", completion="A", label=True),
+    "one conversation": row("another answer to compare it with is needed", messages=said("Hi", "A")),
+    "other schema in the middle": Bad("pairs.jsonl", lines(GOOD_ROW, {"question": "Hi", "text": "A"}), ":2: ", "nearest: question"),
+    "names of columns as sides": second("make them of these first", chosen="prompt", rejected="prompt"),
+    # Rows
+    "side that is NaN": second('chosen is empty (such pairs can be dropped: on_bad="drop")', chosen=float("nan")),
+    "side that is a number": second("chosen: expected text or a list of {role, content}, got int", chosen=5),
+    "side that is empty": second('can be dropped: on_bad="drop"', chosen=""),
+    "equal sides": second('chosen and rejected are equal (such pairs can be dropped: on_bad="drop")', chosen="Go away."),
+    "image in a message": row("a reward model of text cannot read it", chosen=[*IMAGE, *said("", "A")[1:]], rejected=said("Hi", "B")),
+    "unknown role": row("a message must hold a role (human, user,", chosen=[{"role": "bot", "content": "A"}], rejected=said("Hi", "B")),
+    "last word of the user": row("chosen must end with an assistant message, got user", chosen=said("A"), rejected=said("A", "B")),
+    "messages as text": second("read it first (json.loads, ast.literal_eval)", chosen=json.dumps(said("Hi", "A"))),
+    "id twice": second("two pairs have the id '1'", place=": ", id=1)._replace(content=lines(GOOD_ROW | {"id": 1}, GOOD_ROW | {"id": 1})),
+    # Labels
+    "vote for a name": row("winner must be one of model_a,", conversation_a=said("Hi", "A"), conversation_b=said("Hi", "B"), winner="gpt"),
+    "HelpSteer by words": Bad("pairs.jsonl", lines(helpsteer("Q", "high"), helpsteer("Q", "low")), ":1-2: ", "from 0 to 4, got 'high'"),
+    "HelpSteer out of order": Bad("pairs.jsonl", lines(*(helpsteer(q, 1) for q in "aba")), ": ", "must be in consecutive rows"),
+    "PKU with a third answer": row(
+        "better_response_id must be one of 0, 1, got 2", prompt="Q", response_0="A", response_1="B", better_response_id=2
+    ),
+    "Nectar of equal ranks": row("answers have one rank", place=": ", prompt="Q", answers=[{"answer": a, "rank": 1} for a in "AB"]),
+    "JudgeBench with a letter": row("label must be one of A>B, B>A", question="Q", response_A="A", response_B="B", label="A"),
+    "strength of 7": row("must be a number from -3 to 3, got 7", prompt="Q", response_1="A", response_2="B", preference_strength=7),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_data(name: str, tmp_path: Path):
+    bad = DATA[name]
+    path = tmp_path / bad.name
+    path.write_bytes(bad.content)
+    check(refusal(load_pairs, path), path, bad.place, bad.says)
+
+
+@pytest.mark.parametrize("name", DATA)
+def test_data_on_the_command_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    bad = DATA[name]
+    path = tmp_path / bad.name
+    path.write_bytes(bad.content)
+    said = command_refuses(capsys, "score", "helpful", "--pairs", path, "--out", tmp_path / "out")
+    assert said.startswith(f"{path}{bad.place}") and "columns={" not in said and "on_bad=" not in said
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ([], "give either --neurons or --sets"),
-        (["--neurons", "1.2", "--sets", "found"], "give either --neurons or --sets"),
-        (["--neurons", "20"], "a neuron is named layer.neuron, such as 20.131; got '20'"),
-        (["--neurons", "1.x"], "a neuron is named layer.neuron, such as 20.131; got '1.x'"),
-        (["--sets", "{found}"], "this run has no tension; it has discovery"),
-        (["--sets", "{found}", "--kind", "mean"], "sets are zeroed; kind mean is for --neurons"),
+        ({"split": "tset"}, "no split 'tset'; it has test; did you mean test?"),
+        ({"subset": "maths"}, "no subset 'maths'; it has chat"),
+        ({"objective": "coherence"}, "rows of the schema responses are not rated by coherence; these are: HelpSteer (helpfulness,"),
+        ({"columns": {"prompt": "query"}}, "no column 'query'; it has prompt, chosen, rejected"),
+        ({"columns": {"query": "prompt"}}, 'the other way round: columns={"prompt": "query"} says which column holds the prompt'),
     ],
 )
-def test_effects_on_the_command_line(options: list[str], says: str, found: Path, tmp_path: Path, cli_refusal: Callable[..., str]):
-    filled = [option.format(found=found) for option in options]
-    assert says in cli_refusal("effects", "helpful", *filled, "--out", tmp_path / "out")
+def test_options_that_do_not_fit(options: Any, says: str, tmp_path: Path):
+    path = tmp_path / "pairs.jsonl"
+    path.write_bytes(lines(GOOD_ROW | {"split": "test", "subset": "chat"}))
+    assert says in refusal(load_pairs, path, **options)
 
 
-def test_model_that_the_run_does_not_have(found: Path, tmp_path: Path, cli_refusal: Callable[..., str]):
-    line = cli_refusal("ablate", "mixed", "--ranking", found, "--out", tmp_path / "out")
-    assert "this run has no discovery of 'mixed'; it has helpful, harmless" in line
+@pytest.mark.parametrize("name", ["pairs.jsnl", "pair.jsonl", "sub/pairs.jsonl"])
+def test_file_that_is_not_there(name: str, tmp_path: Path):
+    (tmp_path / "pairs.jsonl").write_bytes(lines(GOOD_ROW))
+    said = refusal(load_pairs, tmp_path / name)
+    assert said == f"{tmp_path / name}: no such file" + ("" if "/" in name else "; did you mean pairs.jsonl?")
 
 
-def test_page_of_a_run_with_nothing_to_show(tmp_path: Path, cli_refusal: Callable[..., str]):
-    assert "nothing to show" in cli_refusal("dashboard", Results().save(tmp_path / "run"))
-
-
-def test_page_that_exists(found: Path, cli_refusal: Callable[..., str]):
-    (found / "dashboard.html").write_text("mine")
-    assert "exists" in cli_refusal("dashboard", found)
-
-
-def test_models_of_one_name(tmp_path: Path, cli_refusal: Callable[..., str]):
-    assert "different names" in cli_refusal("score", "a/helpful", "b/helpful", "--out", tmp_path / "out")
+def test_there_are_as_many_as_promised():
+    # Beside the models of tests/bad_input/test_bad_models.py.
+    assert len(DATA) >= 60

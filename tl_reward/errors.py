@@ -89,10 +89,10 @@ def shown(value: object) -> str:
 
 # Keywords of functions, as options of commands: names with an underscore, but not within a path, and two settings of a keyword.
 _KEYWORD = re.compile(r"(?<![\w/\\.-])(max_tokens|max_memory_gb|max_length|data_dir|drop_bad)(?![\w/\\(.-])")
+_COLUMNS, _COLUMN = re.compile(r"columns=\{([^{}]*)\}"), re.compile(r'"(\w+)": ("[^"]*"|…)')
 _SETTINGS = {
     'on_bad="drop"': "--drop-bad",
     "overwrite=True": "--overwrite",
-    'columns={"prompt": …, "chosen": …, "rejected": …}': "--columns prompt=… chosen=… rejected=…",
 }
 
 
@@ -104,7 +104,14 @@ def as_options(message: str) -> str:
     """
     for setting, option in _SETTINGS.items():
         message = message.replace(setting, option)
+    message = _COLUMNS.sub(lambda found: "--columns " + " ".join(_option(*each) for each in _COLUMN.findall(found[1])), message)
     return _KEYWORD.sub(lambda found: f"--{found[1].replace('_', '-')}", message)
+
+
+def _option(ours: str, theirs: str) -> str:
+    """A column as the command line takes it, in quotes where its name has spaces."""
+    option = f"{ours}={theirs.strip(chr(34))}"
+    return f'"{option}"' if " " in option else option
 
 
 @contextmanager

@@ -190,7 +190,7 @@ CASES: dict[str, tuple[Damage, str]] = {
     "an index": (sharded({UP: "a.safetensors"}), "right"),
     "an index that points outside": (sharded({UP: "../a.safetensors"}), "in the folder itself"),
     "an index with an absolute path": (sharded({UP: "/etc/passwd"}), "in the folder itself"),
-    "an index of a file that is not there": (sharded({UP: "b.safetensors"}), "b.safetensors is damaged"),
+    "an index of a file that is not there": (sharded({UP: "b.safetensors"}), "names b.safetensors, which is not there"),
     "an index of numbers": (sharded({UP: 5}), "index.json is not readable"),
     "an index as list": (sharded([1]), "index.json is not readable"),
     # The tokenizer.

@@ -230,7 +230,13 @@ PUBLISHED: dict[str, tuple[str, list[dict[str, Any]], list[Short]]] = {
     ),
     "distilabel": (
         "input",
-        [{"system": "", "input": f"Q{i}", "chosen": "Good.", "rejected": "Bad."} for i in range(3)],
+        [
+            {
+                "system": "", "input": f"Q{i}", "chosen": "Good.", "rejected": "Bad.", "rating": [9.0, 4.0],
+                "order": ["chosen", "rejected"], "status": status, "chosen_score": 9.0, "original_chosen": "Good.", "in_gsm8k_train": False,
+            }
+            for i, status in enumerate(("unchanged", "swapped", "unchanged"))
+        ],
         [("Good.", "Bad.", None, None)] * 3,
     ),
     "arena": (

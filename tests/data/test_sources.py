@@ -14,6 +14,7 @@ import pandas
 import pyarrow
 import pyarrow.parquet
 import pytest
+from datasets import config
 from helpers.attack import tries
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -141,6 +142,12 @@ def test_columns():
     assert pair.chosen[-1].content == "better" and pair.rejected[-1].content == "worse"
 
 
+def test_a_misspelt_column_is_named_as_it_is_written():
+    row = {"Prömpt ü": "Hi", "chosen": "A", "rejected": "B"}
+    message = refusal(pairs_from, [row])
+    assert 'columns={"prompt": "Prömpt ü"}' in message and '--columns "prompt=Prömpt ü"' in as_options(message)
+
+
 def test_columns_choose_among_many(tmp_path: Path):
     # A row of another schema, of which these columns are read.
     rows = [{"prompt": "Hi", "response": "Hello.", "helpfulness": 3, "other": "Go away."}]
@@ -157,7 +164,7 @@ def test_columns_choose_among_many(tmp_path: Path):
     [
         ({"prompt": "query"}, "rows:1: no column 'query'; it has q, good, bad, id, kind"),
         ({"promt": "q"}, "columns() has no option 'promt'; did you mean prompt?"),
-        ({"prompt": "q"}, "rows:1: unknown schema: found prompt, id; known: "),
+        ({"prompt": "q"}, "rows:1: unknown schema: found prompt, id; nearest: responses"),
     ],
 )
 def test_columns_that_are_not_there(columns: Any, says: str):
@@ -166,7 +173,7 @@ def test_columns_that_are_not_there(columns: Any, says: str):
 
 def test_a_command_says_it_with_its_options():
     message = as_options(refusal(pairs_from, OTHER))
-    assert message.endswith("columns of other names: --columns prompt=… chosen=… rejected=…")
+    assert "; columns of other names: --columns prompt=… chosen=… rejected=…; known: " in message
 
 
 # Tables
@@ -206,7 +213,7 @@ def test_labels_of_a_table_are_text(tmp_path: Path):
         (b"prompt,chosen,rejected\nHi,a\n", ":1: a row of 2 cells under 3 names"),
         (b"prompt,chosen,rejected\nHi,a,b\nHi,a,b,c\n", ":2: a row of 4 cells under 3 names"),
         (b"prompt,chosen,chosen\nHi,a,b\n", ": two columns are called 'chosen'"),
-        (b"prompt;chosen;rejected\nHi;a;b\n", ":1: unknown schema: found prompt;chosen;rejected"),
+        (b"prompt;chosen;rejected\nHi;a;b\n", ": the first line is one column, 'prompt;chosen;rejected', parted by ';'"),
         (b'prompt,chosen,rejected\nHi,a,"b\n', ":1: malformed row (unexpected end of data)"),
         (b'prompt,chosen,rejected\nHi,a,b\nHi,"a"b,c\n', ":2: malformed row"),
         ("prompt,chosen,rejected\né,a,b\n".encode("latin-1"), ": line 2 of the file is not readable as UTF-8 text (byte 1)"),
@@ -331,3 +338,25 @@ def test_a_configuration_of_a_hub_dataset(monkeypatch: pytest.MonkeyPatch):
     pairs = load_pairs("owner/name", name="preference", split="validation")
     assert asked == [(("owner/name", "preference"), {"data_dir": None, "split": "validation"})]
     assert pairs == pairs_from(ROWS) and pairs[0].where == "owner/name/preference/validation:1"
+
+
+@pytest.mark.parametrize("reached", [True, False])
+def test_a_hub_that_is_not_reached_is_not_waited_for(reached: bool, monkeypatch: pytest.MonkeyPatch):
+    # `datasets` by itself would try again for 20 s; offline, it looks at once into what was fetched before.
+    seen: list[bool] = []
+
+    class Session:
+        def head(self, url: str, timeout: float) -> None:
+            if not reached:
+                raise ConnectionError(url, timeout)
+
+    def load_dataset(*args: Any, **kwargs: Any) -> list[Any]:
+        seen.append(config.HF_HUB_OFFLINE)
+        raise FileNotFoundError("not here.\nAvailable: a, b")
+
+    monkeypatch.setattr("huggingface_hub.get_session", Session)
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    monkeypatch.setattr(config, "HF_HUB_OFFLINE", False)
+    message = refusal(load_pairs, "owner/name")
+    assert message.endswith("the hub did not give it (not here. Available: a, b): look at the name, and at the network")
+    assert seen == [not reached] and config.HF_HUB_OFFLINE is False

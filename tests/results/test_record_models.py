@@ -69,7 +69,7 @@ def test_runs_that_mean_two_models_by_one_name_are_not_merged():
         "n": OTHER.origin.to_json() | {"readout": "mask"},
     }
     assert list(runs[0].provenance["models"]) == ["m"]
-    with pytest.raises(InputError, match="two runs hold models of that name"):
+    with pytest.raises(InputError, match=r"^run 2, beside run 1: .*two runs hold models of that name"):
         Results.merge([runs[0], runs[2]])
 
 

@@ -1,6 +1,7 @@
 """What stands around every analysis: the check before it, what is written and printed after it."""
 
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import pytest
 from tl_reward.data.pairs import data_hash
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
+from tl_reward.model.tiny import tiny_reward_model
+from tl_reward.results.record_neurons import record_scores
 from tl_reward.results.store import Results
+from tl_reward.running.scoring import score
 from tl_reward.show.run_folder import run_folder
 
 ENTRY = {"model": ["a"], "edits": []}
@@ -41,6 +45,20 @@ def test_a_folder_that_exists_is_refused_before_the_block_runs(tmp_path: Path):
     with run_folder(tmp_path / "run", overwrite=True) as results:
         results.add("study", "b", ENTRY)
     assert Results.load(tmp_path / "run").section("study") == {"b": ENTRY}
+
+
+@pytest.mark.parametrize("names", ["some", "others"])
+def test_scores_of_other_pairs_than_those_that_the_run_names_are_warned_of(names: str, tmp_path: Path):
+    # The hash of the data in the provenance would be that of pairs that were not read.
+    scores = score(tiny_reward_model(), PAIRS)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with run_folder(tmp_path / "run", data={"some": PAIRS, "others": load_pairs("embedded", split="find", limit=3)}) as results:
+            record_scores(results, "tiny", names, scores)
+    said = [str(each.message) for each in caught if "data=" in str(each.message)]
+    expected = "scores of tiny · others: 2 of 2 pairs are not among the 3 that data= names 'others'"
+    assert [each[: len(expected)] for each in said] == ([] if names == "some" else [expected])
+    assert Results.load(tmp_path / "run").section("scores")  # nothing is lost
 
 
 def late(out: Path, then: Callable[[], object]) -> str:

@@ -7,10 +7,11 @@ model sees is written in one place only (`tl_reward.data.encoding`).
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from tl_reward.data.messages import (
     MESSAGES_AS_TEXT,
@@ -27,6 +28,7 @@ from tl_reward.data.messages import (
 from tl_reward.errors import InputError
 
 __all__ = (  # what else of a pair is made of: from here, as everything of pairs
+    "ATTRIBUTES",
     "OBJECTIVES",
     "BadPair",
     "Message",
@@ -46,10 +48,13 @@ __all__ = (  # what else of a pair is made of: from here, as everything of pairs
     "parse_transcript",
 )
 
-Objective = Literal["helpful", "harmless", "mixed"]
+# What a preference is about: of published pairs, and of answers that were rated by several attributes, by their published names.
+Objective = Literal["helpful", "harmless", "mixed", "helpfulness", "correctness", "coherence", "complexity", "verbosity",
+    "instruction_following", "honesty", "truthfulness"]  # fmt: skip
 Overlong = Literal["drop", "left", "error"]  # what to do with a pair of which a side has more tokens than the model may be given
 
-OBJECTIVES: tuple[Objective, ...] = ("helpful", "harmless", "mixed")
+OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
+ATTRIBUTES = OBJECTIVES[3:]
 ECHO = 20  # characters of a prompt that responses do not all begin with by chance
 
 
@@ -83,12 +88,8 @@ class PreferencePair:
             if label is not None and not (isinstance(label, str) and is_unicode(label)):
                 raise InputError(f"pair {self.id}: {name} must be text or None, got {shown_short(label)}")
         for side in ("chosen", "rejected"):
-            try:
+            with _said_of(f"pair {self.id}: {side}"):
                 transcript = read_messages(getattr(self, side))
-            except BadPair as error:
-                raise BadPair(f"pair {self.id}: {side}: {error}", error.reason) from None
-            except InputError as error:
-                raise InputError(f"pair {self.id}: {side}: {error}") from None
             object.__setattr__(self, side, transcript)
             if not transcript or transcript[-1].role != "assistant":
                 last = transcript[-1].role if transcript else "nothing"
@@ -194,7 +195,7 @@ def pairs_of_sides(
     """
     _check_id(name)
     for side, value in (("chosen", chosen), ("rejected", rejected)):
-        if not value:
+        if not value or value != value:  # nan, which a table has for what is not there
             raise BadPair(f"pair {name}: {side} is empty", "a side is empty")
     listed = _texts(chosen) and _texts(rejected)
     if listed and prompt is None:
@@ -261,11 +262,27 @@ def _transcript(prompt: Any, side: Any, label: str) -> Transcript:
         whole = prompt is None or has_turns(side)
         if isinstance(prompt, str) and prompt.rstrip().endswith("\n\nAssistant:"):
             side = side.removeprefix(" ")  # the space after the marker
-    messages = read_messages(side) if not isinstance(side, str) else parse_transcript(side) if whole else (Message("assistant", side),)
+    with _said_of(label):
+        messages = read_messages(side) if not isinstance(side, str) else parse_transcript(side) if whole else (Message("assistant", side),)
     if not isinstance(side, str) and not messages[-1].content.strip():
         raise BadPair(f"{label} is empty", "a side is empty")
     blank = isinstance(prompt, str) and not prompt.strip() and messages[0].role != "assistant"
-    return messages if prompt is None or blank else _joined(_prompt(prompt), messages, label)
+    if prompt is None or blank:
+        return messages
+    with _said_of("prompt"):
+        asked = _prompt(prompt)
+    return _joined(asked, messages, label)
+
+
+@contextmanager
+def _said_of(label: str) -> Iterator[None]:
+    """Says of what a complaint is that names only what is wrong."""
+    try:
+        yield
+    except BadPair as error:
+        raise BadPair(f"{label}: {error}", error.reason) from None
+    except InputError as error:
+        raise InputError(f"{label}: {error}") from None
 
 
 def _joined(prompt: Transcript, side: Transcript, label: str) -> Transcript:

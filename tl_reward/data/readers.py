@@ -61,7 +61,10 @@ def load_pairs(
         source: a file ending in one of `SUFFIXES`, a folder of such files, a hub id such as `Anthropic/hh-rlhf`, "embedded", or what
             `pairs_from` takes.
         objective: keeps the rows of this objective, and marks with it those that name none, which the warning counts. Where rows name
-            others alone, it is refused. "mixed" keeps all. For `Anthropic/hh-rlhf` it also chooses the folders (`HH_DATA_DIRS`).
+            others alone, it is refused. "mixed" keeps all. For `Anthropic/hh-rlhf` it also chooses the folders (`HH_DATA_DIRS`). Where a
+            schema rates answers by several attributes (HelpSteer: helpfulness, correctness, coherence, complexity, verbosity;
+            UltraFeedback: helpfulness, instruction_following, honesty, truthfulness), the name of one gives the pairs in which the chosen
+            answer has more of it, and marks them with it.
         subset: keeps the rows of this subset.
         name: which configuration of a hub dataset.
         data_dir: which folder of a hub dataset.
@@ -134,10 +137,13 @@ class Wanted:
         check_argument("objective", self.objective, Objective | None)
         check_argument("on_bad", self.on_bad, OnBad)
         if self.limit is not None and (not is_whole(self.limit) or self.limit < 1):
-            raise InputError(f"limit must be a whole number of at least 1, got {self.limit}")
+            raise InputError(f"limit must be a whole number of at least 1, got {shown(self.limit)}")
         columns: Any = {} if self.columns is None else self.columns
         if not isinstance(columns, Mapping) or not all(isinstance(name, str) for name in (*columns, *columns.values())):
             raise InputError(f'columns must be names, as in {{"prompt": "question"}}, got {shown(columns)}')
+        if columns and not set(columns) & set(COLUMNS) and set(columns.values()) <= set(COLUMNS):
+            ours, theirs = next(iter((ours, theirs) for theirs, ours in columns.items()))
+            raise InputError(f'columns is the other way round: columns={{"{ours}": "{theirs}"}} says which column holds the {ours}')
         check_keywords(columns, COLUMNS, "columns")
 
 
@@ -160,7 +166,7 @@ def _pairs(rows: Iterable[SourceRow], source: str, wanted: Wanted) -> list[Prefe
     kept = 0
     for several in _together(_of_split(rows, wanted, found)):
         before = len(pairs)
-        for pair in _read(several, wanted.on_bad, found):
+        for pair in _read(several, wanted, found):
             if not found.objective.takes(pair.objective):
                 continue
             if wanted.objective not in (None, "mixed"):
@@ -222,7 +228,7 @@ def _together(rows: Iterable[SourceRow]) -> Iterator[list[SourceRow]]:
         yield held
 
 
-def _read(sources: Sequence[SourceRow], on_bad: OnBad, found: _Found) -> list[PreferencePair]:
+def _read(sources: Sequence[SourceRow], wanted: Wanted, found: _Found) -> list[PreferencePair]:
     """The pairs of a row, or of rows that are read together; none where it is bad and left out."""
     first = sources[0]
     where = first.where + (f"-{sources[-1].where.rpartition(':')[2]}" if len(sources) > 1 else "")
@@ -231,9 +237,9 @@ def _read(sources: Sequence[SourceRow], on_bad: OnBad, found: _Found) -> list[Pr
         raise InputError(f"{where}: {message}") from None
 
     try:
-        pairs, left_out = pairs_of_rows([source.row for source in sources], first.default_id, where)
+        pairs, left_out = pairs_of_rows([source.row for source in sources], first.default_id, where, wanted.objective)
     except BadPair as error:
-        if on_bad == "error":
+        if wanted.on_bad == "error":
             refuse(f'{error} (such pairs can be dropped: on_bad="drop")')
         found.left_out[error.reason] += 1
         return []

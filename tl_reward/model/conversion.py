@@ -63,7 +63,8 @@ def to_lens(
         )
     for key, value in state.items():
         if key in known and not is_finite(value):
-            raise InputError(f"{key} holds numbers that are not finite, or none at all: every reward would be wrong")
+            of = f"{hf_config.name_or_path}: " if hf_config.name_or_path else ""
+            raise InputError(f"{of}{key} holds numbers that are not finite, or none at all: every reward would be wrong")
     sizes = _sizes(hf_config)
     result = {}
     last = {weight.hf: i for i, weight in enumerate(table)}  # several weights may lie in one tensor

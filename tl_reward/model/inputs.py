@@ -87,7 +87,8 @@ def check_vocabulary(tokens: Int[Tensor, "batch pos"], cfg: HookedTransformerCon
     """Raises InputError for ids that the model has no embedding of."""
     low, high = torch.stack(tokens.aminmax()).tolist()  # one question to the device
     if low < 0 or high >= cfg.d_vocab:
-        raise InputError(f"token ids must be in [0, {cfg.d_vocab}), the model's vocabulary, got {low if low < 0 else high}")
+        helps = "" if low < 0 else "; a tokenizer may have more tokens than its model has embeddings: see docs/converting.md"
+        raise InputError(f"token ids must be in [0, {cfg.d_vocab}), the model's vocabulary, got {low if low < 0 else high}{helps}")
 
 
 def refuse_hidden_padding(tokens: Int[Tensor, "batch pos"], tokenizer: PreTrainedTokenizerBase | None) -> None:

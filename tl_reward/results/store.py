@@ -265,7 +265,11 @@ class Results:
         merged = cls(provenance=dict(runs[0].provenance))
         of: dict[tuple[str, str], int] = {}  # which run an entry came from
         for number, run in enumerate(runs):
-            if models := both_models(merged.provenance, run.provenance):
+            try:
+                models = both_models(merged.provenance, run.provenance)
+            except InputError as error:
+                raise InputError(f"{_called(run, number)}, beside {_called(runs[0], 0)}: {error}") from None
+            if models:
                 merged.provenance["models"] = models
             for section, entries in run._untyped.items():
                 own = merged._untyped.setdefault(section, {})

@@ -3,13 +3,14 @@
 import json
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 from tl_reward import parallel
-from tl_reward.data.pairs import PreferencePair
+from tl_reward.data.pairs import PreferencePair, pair_hash
 from tl_reward.errors import InputError
 from tl_reward.results.disk.folder import check_run_folder
 from tl_reward.results.provenance import provenance
@@ -39,7 +40,8 @@ def run_folder(
 
     Args:
         out: the run folder to write.
-        data: the pairs that the run reads, by the name of their data set; the provenance keeps their number and their hash.
+        data: the pairs that the run reads, by the name of their data set; the provenance keeps their number and their hash. A warning
+            says where scores or a discovery of a data set of that name were made of other pairs.
         seed: the seed of what is drawn at random, for the provenance.
         overwrite: replace a run folder that exists.
 
@@ -55,12 +57,27 @@ def run_folder(
     except BaseException:
         _keep(results, Path(out))
         raise
+    _compare(results, data or {})
     try:
         folder = results.save(out, overwrite=overwrite)
     except InputError as error:
         raise InputError(f"{error}; {_rescued(results, Path(out))}") from None
     summary(results, console)
     console.print(f"Run: {folder.resolve()}", soft_wrap=True)
+
+
+def _compare(results: Results, data: Mapping[str, Sequence[PreferencePair]]) -> None:
+    """Warns where what is recorded of a data set was read from other pairs than those that `data` says it is."""
+    for section, key, named in (("scores", "ids", lambda pair: pair.id), ("discovery", "pair_hashes", pair_hash)):
+        for name, entry in results.sections.get(section, {}).items():
+            pairs = data.get(entry["dataset"])
+            others = set() if pairs is None else set(entry[key]) - {named(pair) for pair in pairs}
+            if others:
+                warnings.warn(
+                    f"{section} of {name}: {len(others):,} of {len(entry[key]):,} pairs are not among the {len(pairs or ()):,} that data= "
+                    f"names {entry['dataset']!r}, so that the run's hash of the data is not that of the pairs read",
+                    stacklevel=4,
+                )
 
 
 def _keep(recorded: Results, out: Path) -> None:

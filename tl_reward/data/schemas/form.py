@@ -49,6 +49,7 @@ class Schema(NamedTuple):
         id: the key of a row's id, where it is another than "id".
         together: a key: consecutive rows that have one value of it are read together, as answers to one prompt.
         ranked: the pairs of a row are a ranking, and share a group: the row counts as right where all of them are.
+        by: the same for objectives that a row has besides, and of which it gives pairs only where one is asked for.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Schema(NamedTuple):
     id: str = "id"
     together: str | None = None
     ranked: bool = False
+    by: Mapping[str, Callable[[Sequence[Row]], Read]] = {}
 
 
 def one_row(read: Callable[[Row], Read]) -> Callable[[Sequence[Row]], Read]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from tl_reward.data.messages import read_messages
+from tl_reward.data.messages import read_messages, shown_short
 from tl_reward.data.schemas.form import Comparison, LeftOut, Read, Row, answer, list_at, number_at, prompt_at, question, text_at
 from tl_reward.data.schemas.two_answers import helpsteer_prompt
 from tl_reward.errors import InputError
@@ -62,14 +62,35 @@ def _rmb(row: Row, good: Sequence[Row], bad: Sequence[Row]) -> Read:
 
 def helpsteer(rows: Sequence[Row]) -> Read:
     """Rows of one prompt, an answer each: two of them in HelpSteer2, up to four in HelpSteer. The more helpful one is chosen."""
+    for found in helpsteer_by(rows, "helpfulness"):
+        yield found._replace(objective="helpful") if isinstance(found, Comparison) else found
+
+
+def helpsteer_by(rows: Sequence[Row], attribute: str) -> Read:
+    """The answer with more of an attribute is chosen."""
     if len(rows) == 1:
         text_at(rows[0], "response")
-        yield LeftOut("the prompt has one answer alone")
+        yield LeftOut("the prompt has one answer alone (answers to one prompt must be in consecutive rows)")
         return
-    scores = [number_at(row, "helpfulness", 0, 4) for row in rows]
+    scores = [number_at(row, attribute, 0, 4) for row in rows]
     prompt = helpsteer_prompt(text_at(rows[0], "prompt"))
-    for found in _all_pairs(prompt, [text_at(row, "response") for row in rows], scores):
-        yield found._replace(objective="helpful") if isinstance(found, Comparison) else found
+    yield from _all_pairs(prompt, [text_at(row, "response") for row in rows], scores)
+
+
+def ultrafeedback_by(rows: Sequence[Row], attribute: str) -> Read:
+    """By the rating of one aspect, from 1 to 5. An answer that has none is in no pair."""
+    row = rows[0]
+    rated: list[tuple[Row, float]] = []
+    for item in list_at(row, "completions", 2):
+        found = (_held(item, "completions").get("annotations") or {}).get(attribute)
+        found = found[0] if isinstance(found, (list, tuple)) and found else found
+        if not isinstance(found, Mapping):
+            raise InputError(f"completions must hold annotations: {{{attribute}: {{Rating}}}}, got {shown_short(found)}")
+        if found.get("Rating") == "N/A":
+            yield LeftOut("an answer has no rating")
+        else:
+            rated.append((item, number_at(found, "Rating", 1, 5)))
+    yield from _all_pairs(question(text_at(row, "instruction")), [_said(item, "response") for item, _ in rated], [n for _, n in rated])
 
 
 def _all_pairs(prompt: Any, answers: Sequence[str], scores: Sequence[float]) -> Read:

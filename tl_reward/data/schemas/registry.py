@@ -4,11 +4,14 @@ A row is of the first schema of which it has all keys. To add one: a pure functi
 it, and an entry here.
 """
 
+import difflib
+import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tl_reward.data.messages import media_of, printable
-from tl_reward.data.pairs import PreferencePair, label_of, labels_of, pairs_of_sides
+from tl_reward.data.pairs import ATTRIBUTES, PreferencePair, label_of, labels_of, pairs_of_sides
 from tl_reward.data.schemas import plain, ranked, two_answers, votes
 from tl_reward.data.schemas.form import Comparison, LeftOut, Schema, one_row
 from tl_reward.errors import InputError
@@ -46,8 +49,8 @@ SCHEMAS: tuple[Schema, ...] = (
     Schema(
         "input",
         ("input", "chosen", "rejected"),
-        one_row(plain.chosen_and_rejected),
-        "the input (behind system) and two answers",
+        one_row(plain.distilabel),
+        "the input (behind system) and two answers; a row whose status is tie is none",
         "argilla/distilabel-intel-orca-dpo-pairs",
     ),
     Schema(
@@ -107,6 +110,7 @@ SCHEMAS: tuple[Schema, ...] = (
         "nvidia/HelpSteer2, nvidia/HelpSteer",
         together="prompt",
         ranked=True,
+        by={name: partial(ranked.helpsteer_by, attribute=name) for name in ATTRIBUTES[:5]},
     ),
     Schema(
         "JudgeBench",
@@ -152,6 +156,7 @@ SCHEMAS: tuple[Schema, ...] = (
         "any two completions of different overall_score",
         "openbmb/UltraFeedback",
         ranked=True,
+        by={name: partial(ranked.ultrafeedback_by, attribute=name) for name in ("helpfulness", *ATTRIBUTES[5:])},
     ),
     Schema(
         "scored responses",
@@ -201,16 +206,19 @@ def goes_with(row: Any) -> tuple[str, Any] | None:
     return (schema.name, row[schema.together]) if schema and schema.together else None
 
 
-def pairs_of_rows(rows: Sequence[Any], default_id: str, where: str | None = None) -> tuple[list[PreferencePair], list[str]]:
+def pairs_of_rows(
+    rows: Sequence[Any], default_id: str, where: str | None = None, objective: str | None = None
+) -> tuple[list[PreferencePair], list[str]]:
     """The pairs of a row, or of rows that are read together; and for each comparison that is none the reason.
 
     Args:
         default_id: the id, where the first row names none.
         where: the file and row, which the pairs keep.
+        objective: of which to give pairs, where rows of the schema have several. Else the pairs are those that they have.
 
     Raises:
         BadPair: a side is empty, or both are equal.
-        InputError: an unknown schema, a field of another type than the schema has, an image.
+        InputError: an unknown schema, an attribute that its rows do not have, a field of another type than the schema has, an image.
     """
     row = rows[0]
     schema = schema_of(row)
@@ -219,9 +227,15 @@ def pairs_of_rows(rows: Sequence[Any], default_id: str, where: str | None = None
     if media := media_of(row):
         raise InputError(f"the row holds what is no text ({media}), and a reward model of text cannot read it")
     name = label_of("id", row.get(schema.id)) or label_of("id", row.get("id")) or default_id
-    found = [*schema.read(rows)]
-    left_out = [each.reason for each in found if isinstance(each, LeftOut)]
     of_rows = labels_of(row)
+    read = schema.by.get(objective or "", schema.read)
+    if read is not schema.read:
+        name, of_rows["objective"] = f"{name}/{objective}", objective
+    elif objective in ATTRIBUTES and of_rows["objective"] is None:
+        rate = ", ".join(f"{each.name} ({', '.join(each.by)})" for each in SCHEMAS if each.by)
+        raise InputError(f"rows of the schema {schema.name} are not rated by {objective}; these are: {rate}")
+    found = [*read(rows)]
+    left_out = [each.reason for each in found if isinstance(each, LeftOut)]
     pairs = [
         pair
         for each in found
@@ -243,21 +257,52 @@ def pairs_of_rows(rows: Sequence[Any], default_id: str, where: str | None = None
 
 def _unknown(row: Any) -> str:
     found = [*map(str, row)] if isinstance(row, Mapping) else []
-    shown = printable(", ".join(found)[:200]) if isinstance(row, Mapping) else type(row).__name__
+    shown = printable(", ".join(found)[:120]) if isinstance(row, Mapping) else type(row).__name__
+    names = f"known: {', '.join(schema.name for schema in SCHEMAS)}"
+    if not isinstance(row, Mapping):
+        return f"unknown schema: found {shown}, and a row is an object with columns, such as {{prompt, chosen, rejected}}; {names}"
+    if said := next((said for keys, said in _NO_PAIRS.items() if set(keys) <= set(found)), None):
+        return f"unknown schema: found {shown}: {said}; {names}"
     near = nearest(found)
-    lacks = ", ".join(key for key in near.keys if key not in found)
+    lacks = [key for key in near.keys if key not in found]
+    alike = {key: like for key in lacks if (like := _like(key, found))}
+    for_us = {key: alike.get(key, "…") for key in ("prompt", "chosen", "rejected") if key not in found}
+    columns = ", ".join(
+        f'"{ours}": {theirs if theirs == "…" else json.dumps(printable(theirs), ensure_ascii=False)}' for ours, theirs in for_us.items()
+    )
+    known = {key for schema in SCHEMAS for key in schema.keys}
+    first = "" if known & set(found) else ", and the first line of a table must name its columns"
     return (
-        f"unknown schema: found {shown}; known: {', '.join(schema.name for schema in SCHEMAS)}; nearest: {near.name} "
-        f'({", ".join(near.keys)}), which lacks {lacks}; columns of other names: columns={{"prompt": …, "chosen": …, "rejected": …}}'
+        f"unknown schema: found {shown}{first}; nearest: {near.name} ({', '.join(near.keys)}), which lacks {', '.join(lacks)}"
+        + "".join(f" (is it {like}?)" for like in alike.values() if len(lacks) == 1)
+        + (f"; columns of other names: columns={{{columns}}}" if columns else "")
+        + f"; {names}"
     )
 
 
+# Rows that are published, and are no pairs.
+_NO_PAIRS = {
+    (
+        "completion",
+        "label",
+    ): "an answer with a label of its own (as for KTO) is no pair; put a good and a bad answer of a prompt into one row",
+    ("messages",): "one conversation is no pair; another answer to compare it with is needed, in chosen and rejected",
+}
+
+
+def _like(key: str, found: Sequence[str]) -> str | None:
+    """The key of a row that may be meant by one of a schema: in other letters, or misspelt."""
+    folded = {each.strip().casefold(): each for each in found}
+    near = difflib.get_close_matches(key, [*folded], n=1, cutoff=0.75)
+    return folded[near[0]] if near else None
+
+
 def nearest(keys: Sequence[str]) -> Schema:
-    """The schema of which the largest part of the keys is there; of two such, the one that lacks fewer."""
-    plainest = next(schema for schema in SCHEMAS if schema.name == "responses")
+    """The schema of which most keys are there, or keys that are alike; of several, the plainest, or the one that lacks fewer."""
 
-    def nearness(schema: Schema) -> tuple[float, int, bool]:
+    def nearness(schema: Schema) -> tuple[int, int, bool, float]:
         there = sum(key in keys for key in schema.keys)
-        return there / len(schema.keys), there - len(schema.keys), schema is plainest
+        alike = there + sum(key not in keys and _like(key, keys) is not None for key in schema.keys)
+        return alike, there, schema.name == "responses", alike / len(schema.keys)
 
-    return max(SCHEMAS, key=nearness) if any(key in keys for schema in SCHEMAS for key in schema.keys) else plainest
+    return max(SCHEMAS, key=nearness)

@@ -9,7 +9,7 @@ from tl_reward.errors import InputError
 
 TIE = "the vote is a tie"
 A, B = (0, 1), (1, 0)
-WINNERS = {"model_a": A, "model_b": B, "tie": None, "tie (bothbad)": None, "both_bad": None, "bothbad": None}
+WINNERS = {"model_a": A, "model_b": B, "tie": None, "tie (bothbad)": None, "tie (inconsistent)": None, "both_bad": None, "bothbad": None}
 
 
 def conversations(row: Row) -> Read:

@@ -37,10 +37,15 @@ def _lines(file: _File, path: Path) -> Iterator[tuple[int, Any]]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}:{number}: not readable as UTF-8 text (byte {error.start + 1} of the line)") from None
+            raise InputError(
+                f"{path}:{number}: not readable as UTF-8 text (byte {error.start + 1} of the line): save it as UTF-8"
+            ) from None
         if text.strip():
+            row = _json(text, f"{path}:{number}")
+            if empty and isinstance(row, list):
+                raise InputError(f"{path}:{number}: the line is a list, and a line of .jsonl is one row {{…}}: call the file .json")
             empty = False
-            yield number, _json(text, f"{path}:{number}")
+            yield number, row
     if empty:
         raise InputError(f"{path}: file is empty")
 
@@ -62,7 +67,7 @@ def _listed(file: _File, path: Path) -> Iterator[tuple[int, Any]]:
         try:
             text, at = text[at:] + decode.decode(chunk, final=ended), 0
         except UnicodeDecodeError:
-            raise InputError(f"{path}:{number + 1}: not readable as UTF-8 text") from None
+            raise InputError(f"{path}:{number + 1}: not readable as UTF-8 text: save it as UTF-8") from None
 
     while True:
         at = _end_of(_WHITE, text, at)
@@ -75,7 +80,7 @@ def _listed(file: _File, path: Path) -> Iterator[tuple[int, Any]]:
             if form == "nothing":
                 raise InputError(f"{path}: file is empty")
             if first:
-                raise InputError(f"{path}: a .json file must hold a list of rows, got {type(first[0]).__name__}")
+                raise InputError(f"{path}: a .json file must hold a list of rows, got {type(first[0]).__name__}{_rows_within(first[0])}")
             return
         if form == "end of the list":
             raise InputError(f"{path}: malformed JSON (something follows after the end of the list)")
@@ -121,7 +126,7 @@ def _next_row(text: str, at: int, ended: bool, where: str) -> tuple[Any, int] | 
         cut = error.pos > len(text) - 16 or error.msg.startswith("Unterminated string")
         if cut and not ended:
             return None
-        raise InputError(f"{where}: malformed JSON ({error.msg})") from None
+        raise InputError(f"{where}: malformed JSON ({_fault(error, text[at:], error.pos - at)})") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets a thousand deep
         raise InputError(f"{where}: malformed JSON ({first_line(error)})") from None
     return (value, end) if end < len(text) or ended else None
@@ -131,7 +136,49 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        line = f"line {error.lineno} " if "\n" in text else ""
-        raise InputError(f"{where}: malformed JSON ({error.msg} at {line}column {error.colno})") from None
+        raise InputError(f"{where}: malformed JSON ({_fault(error, text, error.pos, line=True)})") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, or brackets a thousand deep
         raise InputError(f"{where}: malformed JSON ({first_line(error)})") from None
+
+
+def _fault(error: json.JSONDecodeError, text: str, at: int, *, line: bool = False) -> str:
+    """What is wrong with a row, where in it, and what would be right.
+
+    Args:
+        text: the row, and what follows.
+        at: where in it the fault is.
+        line: the row is a line of a file.
+    """
+    near = ascii(text[max(at - 12, 0) : at + 12])
+    return f"{error.msg} at character {at + 1} of the row, near {near}{_helps(text, at, error.msg, line=line)}"
+
+
+def _helps(text: str, at: int, said: str, *, line: bool) -> str:
+    """What would be right, where the fault is one of those that are often made."""
+    here, before, begins = text[at : at + 1], text[:at].rstrip()[-1:], text.lstrip()[:1]
+    if line and text.strip() in ("[", "{"):
+        return "; a line of .jsonl holds a whole row: call the file .json"
+    if line and begins not in ("{", "["):
+        return "; a line of .jsonl is an object {…}"
+    if here == "'":
+        return "; JSON has double quotes, as json.dumps writes them"
+    if (here in ("}", "]") and (before == "," or at == 0)) or said.startswith("Illegal trailing comma"):
+        return "; leave out the comma before the bracket"
+    if said.startswith("Extra data"):
+        return "; leave out the comma after the row" if here == "," else "; a line of .jsonl holds one row alone"
+    if said.startswith("Invalid control character"):
+        return "; within a text, a line break is \\n and a tab \\t"
+    if text[at:].startswith(("None", "True", "False")):
+        return "; JSON has null, true and false"
+    return "; the row is cut there" if not text[at:].strip() or said.startswith("Unterminated string") else ""
+
+
+def _rows_within(found: Any) -> str:
+    """Where the rows may be in what is no list of them, as the end of a message."""
+    if not isinstance(found, dict):
+        return ""
+    lists = {key: value for key, value in found.items() if isinstance(value, list) and value}
+    key = next((key for key, value in lists.items() if isinstance(value[0], dict)), None)
+    if key is not None:
+        return f": write the list under {ascii(key)[:60]} alone"
+    return ": it holds a list for each column, and pandas' to_json(orient='records') writes a list of rows" if len(lists) > 1 else ""

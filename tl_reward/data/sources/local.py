@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tl_reward.data.messages import printable
+from tl_reward.data.sources.content import check_content, what_name_says
 from tl_reward.data.sources.given import holds_splits, rows_of_table
 from tl_reward.data.sources.json_rows import json_rows
 from tl_reward.data.sources.row import SourceRow
@@ -56,15 +57,28 @@ def local_rows(path: Path, split: str | None) -> Iterator[SourceRow]:
 
 def file_rows(path: Path, name: str) -> Iterator[SourceRow]:
     if not path.is_file():
-        missing = f"no such file{did_you_mean(str(path), ['embedded'])}"
+        known = [*(["embedded"] if len(path.parts) == 1 else []), *_names_beside(path)]
+        missing = f"no such file{did_you_mean(path.name, known)}"
         raise InputError(f"{path}: {'is no regular file' if path.exists() else missing}")
     if not path.name.endswith(SUFFIXES):
-        raise InputError(f"{path}: file name must end in one of {', '.join(SUFFIXES)}")
+        raise InputError(f"{path}: file name must end in one of {', '.join(SUFFIXES)}{what_name_says(path, SUFFIXES)}")
     if path.stat().st_size == 0:
         raise InputError(f"{path}: file is empty")
+    try:
+        check_content(path)
+    except OSError as error:
+        raise InputError(f"{path}: not readable ({first_line(error)})") from None
     kind = path.name.removesuffix(".gz")
     rows = parquet_rows(path) if kind.endswith(".parquet") else csv_rows(path) if kind.endswith((".csv", ".tsv")) else json_rows(path)
     yield from (SourceRow(f"{path}:{number}", f"{printable(name)}:{number}", row) for number, row in rows)
+
+
+def _names_beside(path: Path) -> list[str]:
+    """The names of files in the folder in which a file is not, as far as they can be read, and written in a line."""
+    try:
+        return [each.name for each in path.parent.iterdir() if each.name.isprintable()]
+    except OSError:
+        return []
 
 
 def _folder(path: Path, split: str | None) -> Iterator[SourceRow]:

@@ -32,19 +32,25 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
 def csv_rows(path: Path) -> Iterator[tuple[int, Any]]:
     """Rows under the names in the first line; the first row after that line is row 1. A cell that holds nothing is None."""
     delimiter = "\t" if path.name.removesuffix(".gz").endswith(".tsv") else ","
+    said = "a tab" if delimiter == "\t" else "a comma"
     csv.field_size_limit(max(MOST_BYTES, csv.field_size_limit()))  # the least that Python allows is shorter than a long answer
     number = 0
     try:
         rows = csv.reader(_lines(path), delimiter=delimiter, strict=True)
         names = _names(next(rows, []), path)
+        _check_delimiter(names, delimiter, path)
         for number, cells in enumerate(filter(None, rows), 1):
             if len(cells) != len(names):
-                raise InputError(f"{path}:{number}: a row of {len(cells)} cells under {len(names)} names")
+                raise InputError(
+                    f"{path}:{number}: a row of {len(cells)} cells under {len(names)} names: a cell that holds {said} or a line break must "
+                    "be in double quotes"
+                )
             if sum(map(len, cells)) > MOST_BYTES:
                 raise InputError(f"{path}:{number}: a row may have {MOST_BYTES:,} bytes, and this one has more")
             yield number, {name: _cell(name, cell, f"{path}:{number}") for name, cell in zip(names, cells, strict=True)}
     except csv.Error as error:
-        raise InputError(f"{path}:{number + 1}: malformed row ({first_line(error)})") from None
+        quotes = "a cell with a double quote in it must be in double quotes, and that one written twice"
+        raise InputError(f"{path}:{number + 1}: malformed row ({first_line(error)}): {quotes}") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path}: not readable ({first_line(error)})") from None
 
@@ -59,7 +65,9 @@ def _lines(path: Path) -> Iterator[str]:
             try:
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as error:
-                raise InputError(f"{path}: line {number} of the file is not readable as UTF-8 text (byte {error.start + 1})") from None
+                raise InputError(
+                    f"{path}: line {number} of the file is not readable as UTF-8 text (byte {error.start + 1}): save it as UTF-8"
+                ) from None
 
 
 def _names(cells: list[str], path: Path) -> list[str]:
@@ -70,6 +78,16 @@ def _names(cells: list[str], path: Path) -> list[str]:
     if twice is not None:
         raise InputError(f"{path}: two columns are called {ascii(twice)[:60]}")
     return names
+
+
+def _check_delimiter(names: list[str], delimiter: str, path: Path) -> None:
+    """Says no to a first line of one name that has another delimiter in it."""
+    found = next((mark for mark in "\t,;|" if mark != delimiter and mark in names[0]), None) if len(names) == 1 else None
+    if found is None:
+        return
+    helps = {"\t": "let its name end in .tsv", ",": "let its name end in .csv"}
+    other = f"tl_reward.pairs_from(pandas.read_csv(…, sep={found!r})) reads such a file"
+    raise InputError(f"{path}: the first line is one column, {ascii(names[0])[:60]}, parted by {found!r}: {helps.get(found, other)}")
 
 
 def _cell(name: str, text: str, where: str) -> Any:

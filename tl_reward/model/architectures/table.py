@@ -51,7 +51,7 @@ def architecture_of(hf_config: PretrainedConfig, name: str = "") -> Architecture
         method = quantization.get("quant_method") if isinstance(quantization, dict) else getattr(quantization, "quant_method", None)
         raise InputError(
             f"{said}the weights are quantised ({getattr(method, 'value', method)}), which is not supported: load the original checkpoint, "
-            "or one that transformers' model.dequantize() and save_pretrained() wrote"
+            "or one that transformers' model.dequantize() and save_pretrained() wrote (see docs/converting.md)"
         )
     return found
 

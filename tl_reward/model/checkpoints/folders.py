@@ -1,5 +1,6 @@
 """A checkpoint's folder: where it is, what its config says, its tokenizer."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,12 +8,14 @@ from typing import Any, TypedDict
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-from transformers import AutoConfig, AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer
 
 from tl_reward.arguments import check_argument
-from tl_reward.errors import InputError, check_keywords, first_line, is_out_of_memory
+from tl_reward.errors import InputError, check_keywords, did_you_mean, first_line, is_out_of_memory
 from tl_reward.model import architectures, embedded
 from tl_reward.model.origin import MadeFrom, Stamp
+
+PAGE = "see docs/converting.md"
 
 
 class HubOptions(TypedDict, total=False):
@@ -43,7 +46,9 @@ def refused(complaint: str) -> Iterator[None]:
     except BaseException as error:
         if (not isinstance(error, Exception) and type(error).__name__ != "PanicException") or is_out_of_memory(error):
             raise
-        said = " ".join(str(error).split())[:300] or type(error).__name__  # the reason is often in the second line
+        said = " ".join(str(error).split()) or type(error).__name__  # the reason is often in the second line
+        said = said.partition("loading state_dict for ")[2].partition(": ")[2] or said  # torch's, whose head says nothing
+        said = said if len(said) <= 240 else f"{said[:239]}…"
         raise InputError(f"{complaint} ({said})") from None
 
 
@@ -79,7 +84,8 @@ def local_folder(name: str, hub: HubOptions) -> Path:
         return Path(snapshot_download(name, allow_patterns=patterns, **hub))
     except Exception as error:  # huggingface_hub raises many kinds for "not there" and "no network"
         names = ", ".join(embedded.REWARD_MODELS)
-        raise InputError(f"{name}: no such folder here, not embedded ({names}), and {_why_not(error)}") from None
+        like = did_you_mean(name, embedded.REWARD_MODELS)
+        raise InputError(f"{name}: no such folder here, not embedded ({names}), and {_why_not(error)}{like}") from None
 
 
 def _why_not(error: Exception) -> str:
@@ -105,7 +111,8 @@ def hf_config(folder: Path, name: str) -> Any:
     Raises:
         InputError: as `architectures.lens_config`, and for a config that is not there or not readable.
     """
-    with refused(f"{name}: config.json is not that of a model" if (folder / "config.json").exists() else f"{name}: no model found"):
+    _check_config(folder, name)
+    with refused(f"{name}: config.json is not that of a model"):
         # Left out, it would ask on standard input whether to run Python from the folder.
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     architectures.architecture_of(config, name)
@@ -119,6 +126,43 @@ def hf_config(folder: Path, name: str) -> Any:
     return config
 
 
+def _check_config(folder: Path, name: str) -> None:
+    """Says no to what `AutoConfig` takes for something else, or says in other words than ours."""
+    path = folder / "config.json"
+    if not path.exists():
+        raise InputError(f"{name}: no model found: no config.json there{_instead(folder)}")
+    with refused(f"{name}: config.json is not that of a model"):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise InputError(f"{name}: config.json is not that of a model (it holds {type(found).__name__}, and no object)")
+    kind, classes = found.get("model_type"), found.get("architectures")
+    if found.get("auto_map") and not (isinstance(kind, str) and kind in CONFIG_MAPPING):
+        raise InputError(
+            f"{name}: config.json is not that of a model that transformers knows: it names Python in the checkpoint (auto_map), which "
+            f"never runs here; {PAGE}"
+        )
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(each, str) for each in classes)):
+        raise InputError(
+            f'{name}: architectures in config.json must be a list, such as ["LlamaForSequenceClassification"], got {classes!r:.60}'
+        )
+
+
+def _instead(folder: Path) -> str:
+    """Where a model may be that is not in the folder itself, as the end of a message."""
+    inside = sorted(path.parent.name for name in ("config.json", "adapter_config.json") for path in folder.glob(f"*/{name}"))
+    if inside:
+        return f"; {', '.join(inside[:3])} in it {'has' if len(inside) == 1 else 'have'} one: give that folder"
+    gguf = next((path.name for path in sorted(folder.glob("*.gguf"))), None)
+    if gguf is not None:
+        return f"; {gguf} is GGUF, which is not read: load the checkpoint that it was made from ({PAGE})"
+    adapter = next((path.name for path in sorted(folder.glob("adapter_model.*"))), None)
+    return f"; {adapter} is an adapter's, and needs its adapter_config.json" if adapter else "; save_pretrained() writes one"
+
+
 def tokenizer(folder: Path, name: str) -> Any:
-    with refused(f"{name}: no tokenizer found"):
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    lacks = "" if (folder / "tokenizer.json").exists() else f": no tokenizer.json there; tokenizer.save_pretrained() writes one, {PAGE}"
+    with refused(f"{name}: no tokenizer found{lacks}"):
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    if len(found) <= len(set(found.all_special_ids)):  # what transformers makes of a class whose files are not there
+        raise InputError(f"{name}: no tokenizer found: it has special tokens alone{lacks}")
+    return found
