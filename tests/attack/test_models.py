@@ -293,7 +293,12 @@ ADAPTERS: dict[str, tuple[Damage, str]] = {
     "prompt tuning": (adapter_says(peft_type="PROMPT_TUNING", num_virtual_tokens=4), "PROMPT_TUNING adapter adds tokens"),
     "unknown kind": (adapter_says(peft_type="NONSENSE"), "adapter_config.json is not readable"),
     "no head in the file": (adapter_weights(without_head), "no reward head"),
-    "another task": (adapter_says(task_type="CAUSAL_LM"), "no reward head"),
+    "another task": (adapter_says(task_type="CAUSAL_LM"), "right"),  # its file holds a head
+    "a task that is none": (adapter_says(task_type="NONSENSE"), "adapter_config.json is not readable"),
+    "tokens by nonsense": (adapter_says(trainable_token_indices={"embed_tokens": ["x"]}), "does not fit base"),
+    "modules by nonsense": (adapter_says(modules_to_save=["nowhere", ""]), "right|does not fit base"),
+    "modules that are numbers": (adapter_says(modules_to_save=[1, 2]), "does not fit base|not readable"),
+    "modules as text": (adapter_says(modules_to_save="score"), "right|does not fit base|not readable"),
     "rank of 10^9": (adapter_says(r=10**9), "says rank 1000000000"),
     "rank as text": (adapter_says(r="two"), "adapter_config.json is not readable|does not fit base"),
     "python to import": (adapter_says(megatron_config={"a": 1}, megatron_core="planted"), "names Python to import"),
