@@ -303,7 +303,7 @@ ADAPTERS: dict[str, tuple[Damage, str]] = {
     "rank as text": (adapter_says(r="two"), "adapter_config.json is not readable|does not fit base"),
     "python to import": (adapter_says(megatron_config={"a": 1}, megatron_core="planted"), "names Python to import"),
     "more layers": (adapter_says(layer_replication=[[0, 2], [0, 2]]), "changes the number of layers"),
-    "base that is not there": (adapter_says(base_model_name_or_path="../nowhere"), r"its base was not found.*base=.*--adapter-base"),
+    "base that is not there": (adapter_says(base_model_name_or_path="../nowhere"), r"its base was not found.*say so with base=…"),
     "no base": (adapter_says(base_model_name_or_path=None), "its base was not found"),
     "base that is a file": (adapter_says(base_model_name_or_path="/etc/hostname"), "its base was not found|no such folder"),
     "cut": (bytes_of("adapter_model.safetensors", lambda data: data[:-10]), "damaged"),

@@ -180,7 +180,7 @@ def test_a_head_by_another_name(head: str, bases: Path, tmp_path: Path):
 def test_another_base_of_another_machine(bases: Path, tmp_path: Path):
     wanted = trained(tmp_path / "adapter", bases / "language", lora(**HEAD))
     says(tmp_path / "adapter", base_model_name_or_path="/their/machine/base")
-    with pytest.raises(InputError, match=r"its base was not found: /their/machine/base.*base=.*--adapter-base"):
+    with pytest.raises(InputError, match=r"its base was not found: /their/machine/base.*say so with base=…"):
         load(tmp_path / "adapter", device="cpu")
     same(tmp_path / "adapter", wanted, base=bases / "language")
 
@@ -206,7 +206,7 @@ NO_HEAD = r"^\S+adapter: adapter has no reward head \(adapter_model\.safetensors
 NONE = r"no score\.weight; task type None\)"
 REFUSED: dict[str, Refused] = {
     "no head anywhere": Refused(
-        lambda: lora(), NO_HEAD + NONE + r", and its base has none \(.*LlamaForCausalLM.*modules_to_save=\[\"score\"\].*--adapter-base"
+        lambda: lora(), NO_HEAD + NONE + r", and its base has none \(.*LlamaForCausalLM.*modules_to_save=\[\"score\"\].*base=…"
     ),
     "a language model's": Refused(
         lambda: lora(), NO_HEAD + r"no score\.weight; task type CAUSAL_LM\), and its base has none", task_type="CAUSAL_LM"
