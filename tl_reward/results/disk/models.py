@@ -15,7 +15,7 @@ def both_models(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, A
     """The models that two provenances tell of. Raises InputError where they call two models by one name."""
     first, second = ({} if not isinstance(each, dict) else each for each in (one.get("models"), other.get("models")))
     for label in second:
-        compare(label, known(first, label), known(second, label), "two runs hold models of that name: keep them apart")
+        compare(label, known(first, label), known(second, label), "two runs hold models of that name: keep them apart, or name one as NAME=MODEL")
     return {**first, **second}
 
 
