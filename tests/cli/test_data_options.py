@@ -98,6 +98,7 @@ def test_a_template_given_at_load_is_the_one_that_is_set(model: Path, tmp_path: 
             warnings.simplefilter("error", NoTemplate)
             given = load(model.rename(model.with_name("mine again")), device="cpu", template=template)
         model.with_name("mine again").rename(model)
+        assert plain.tokenizer is not None and given.tokenizer is not None
         set_template(plain.tokenizer, template)
         assert given.tokenizer.chat_template == plain.tokenizer.chat_template
         assert given_template(given.tokenizer) == (None if template == "hh" else given_template(plain.tokenizer))

@@ -95,7 +95,7 @@ def test_the_name_goes_wherever_the_model_does(runs: Path, tmp_path: Path, capsy
         return Results.load(tmp_path / out)
 
     found = run("discover", first, second, out="found")
-    assert set(found.provenance["models"]) == set(found.sections["discovery"]) == {"first", "second"}
+    assert set(found.provenance["models"]) == set(found.section("discovery")) == {"first", "second"}
     paths = {name: model["path"] for name, model in found.provenance["models"].items()}
     assert paths == {name: str((runs / name / "checkpoint-500").resolve()) for name in ("first", "second")}
     made = run("ablate", second, "--ranking", tmp_path / "found", "--fractions", "0.1", "--draws", "1", out="ablated")
