@@ -1,6 +1,7 @@
 """PEFT adapters that hold a head, of any task type; that hold embeddings; and over a reward model: beside PEFT's own rewards."""
 
 import json
+import shutil
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -274,6 +275,15 @@ def test_what_is_no_reward_model_is_refused_in_a_line(name: str, bases: Path, tm
     if "no reward head" in str(caught.value):  # known before memory is taken
         with pytest.raises(InputError, match=case.says):
             check_reward_model(tmp_path / "adapter")
+
+
+def test_a_base_that_only_says_it_has_a_head(bases: Path, tmp_path: Path):
+    """transformers would draw one at random."""
+    trained(tmp_path / "adapter", bases / "reward", lora())
+    base = shutil.copytree(bases / "reward", tmp_path / "base")
+    save_file(without("score")(load_file(base / "model.safetensors")), base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"the file lacks 1 weights of this architecture \(score\.weight\)"):
+        load(tmp_path / "adapter", base=base, device="cpu")
 
 
 def test_what_its_file_does_not_tell_is_in_its_name():

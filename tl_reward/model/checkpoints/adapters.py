@@ -158,10 +158,10 @@ def merge_adapter(hf_model: Any, adapter: Adapter, folder: Path, name: str, base
     with refused(complaint):
         if adapter.vocabulary not in (None, hf_model.config.vocab_size):
             hf_model.resize_token_embeddings(adapter.vocabulary, mean_resizing=False)  # the file's numbers come in their place
-        # The task type says nothing that the file does not, and PEFT's classes for most of them take no sequence classifier.
-        config.task_type, config.inference_mode = None, True
+        config.inference_mode = True
         if hasattr(config, "modules_to_save"):
             config.modules_to_save = _saved_modules(adapter, [key for key, _ in hf_model.named_modules()])
+        # Not PEFT's class for the task type: that says nothing which the file does not, and most of them take no sequence classifier.
         peft_model = PeftModel(hf_model, config)
         without = set_peft_model_state_dict(peft_model, weights).unexpected_keys
         # PEFT says nothing of layers that one side has and the other lacks.
