@@ -21,7 +21,7 @@ MOST_FILES, MOST_LINES, MOST_LINES_OF_CODE = 10, 350, 60
 # Functions of more lines of code, and why.
 LONG: dict[str, str] = {}
 # Names that scripts know: each imports, for them, from where the thing is made. Nothing in the package imports these.
-DOORS = ("tl_reward", "tl_reward.plots", "tl_reward.dashboard")
+DOORS = ("tl_reward", "tl_reward.__main__", "tl_reward.plots", "tl_reward.dashboard")
 
 
 def name_of(path: Path) -> str:
@@ -155,7 +155,8 @@ def test_plots_and_pages_reach_no_model(module: str):
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.relative_to(ROOT).as_posix())
 def test_folders_are_small(folder: Path):
-    assert len([*folder.glob("*.py")]) <= MOST_FILES
+    # Python wants `__main__` where it is, and it holds one call.
+    assert len([path for path in folder.glob("*.py") if path.stem != "__main__"]) <= MOST_FILES
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -67,11 +67,12 @@ def first_line(error: BaseException) -> str:
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the known name that is most like it, or nothing.
 
-    >>> did_you_mean("maxtoken", ["max_tokens", "overlong"]), did_you_mean("x", ["overlong"])
-    ('; did you mean max_tokens?', '')
+    >>> did_you_mean("maxtoken", ["max_tokens", "overlong"]), did_you_mean("--base", ["--adapter-base"]), did_you_mean("x", ["overlong"])
+    ('; did you mean max_tokens?', '; did you mean --adapter-base?', '')
     """
     bare = {each.lstrip("-"): each for each in known}  # dashes are alike in all options
-    near = difflib.get_close_matches(given.lstrip("-"), list(bare), n=1)
+    near = [each for each in bare if each.endswith(f"-{given.lstrip('-')}")]  # a part of it: base, for adapter-base
+    near += difflib.get_close_matches(given.lstrip("-"), list(bare), n=1)
     return f"; did you mean {bare[near[0]]}?" if near else ""
 
 
@@ -93,6 +94,8 @@ _COLUMNS, _COLUMN = re.compile(r"columns=\{([^{}]*)\}"), re.compile(r'"(\w+)": (
 _SETTINGS = {
     'on_bad="drop"': "--drop-bad",
     "overwrite=True": "--overwrite",
+    "base=…": "--adapter-base …",
+    "template=…": "--template …",
 }
 
 

@@ -31,6 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("models") / "good"
     tiny_hf_model().save_pretrained(place)
     byte_tokenizer().save_pretrained(place)
+    (place / "training.json").write_text("{}")  # one that is from here, so that it warns of no template
     return place
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from tl_reward.cli import main
-from tl_reward.data.text import NoTemplate, set_template
+from tl_reward.data.text import NoTemplate, given_template, set_template
 from tl_reward.errors import InputError
-from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.model.checkpoints import loading
+from tl_reward.model.reward_model import HookedRewardModel, load
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 from tl_reward.results.record_models import record_model
 from tl_reward.results.store import Results
@@ -84,3 +85,34 @@ def test_runs_with_two_templates_are_not_merged(model: Path):
     record_model(runs[1], "mine", loaded)
     with pytest.raises(InputError, match="template differ"):
         Results.merge(runs)
+
+
+def test_a_template_given_at_load_is_the_one_that_is_set(model: Path, tmp_path: Path, monkeypatch):
+    jinja = tmp_path / "mine.jinja"
+    jinja.write_text("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NoTemplate)
+        plain = load(model, device="cpu")
+    for template in ("hh", "plain", jinja, str(jinja)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", NoTemplate)
+            given = load(model.rename(model.with_name("mine again")), device="cpu", template=template)
+        model.with_name("mine again").rename(model)
+        assert plain.tokenizer is not None and given.tokenizer is not None
+        set_template(plain.tokenizer, template)
+        assert given.tokenizer.chat_template == plain.tokenizer.chat_template
+        assert given_template(given.tokenizer) == (None if template == "hh" else given_template(plain.tokenizer))
+    monkeypatch.setattr(loading, "_hf_model", lambda *args, **kwargs: pytest.fail("read"))
+    for wrong in ("chatml", tmp_path / "none.jinja"):
+        with pytest.raises(InputError, match='template must be "hh", "plain" or a file'):
+            load(model, device="cpu", template=wrong)
+
+
+def test_a_missing_template_is_said_in_one_line_as_it_is_typed(model: Path, tmp_path: Path, capsys):
+    place = model.rename(model.with_name("unsaid"))
+    (tmp_path / "pairs.csv").write_text(TABLE)
+    options = ("--pairs", str(tmp_path / "pairs.csv"), *COLUMNS, "--device", "cpu", "--out", str(tmp_path / "out"))
+    assert main(["score", str(place), *options]) == 0
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "warning" in line.lower()]
+    assert said.startswith(f"warning: {place}: its tokenizer has no chat template, so transcripts are written as HH-RLHF turns")
+    assert said.endswith('say on which with --template … ("hh", "plain", or a file with a Jinja template)')

@@ -118,3 +118,16 @@ def test_refused_in_one_line_before_anything_heavy_is_imported(arguments: list[s
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
     assert done.stdout == "2\n"
     assert done.stderr.startswith(f"tl-reward: {says}") and len(done.stderr.splitlines()) == 1
+
+
+def test_a_warning_is_one_line_without_its_source():
+    script = (
+        "import sys, warnings\nfrom tl_reward.cli.program import as_program\nbefore = warnings.showwarning\n"
+        "with as_program('tl-reward'):\n    warnings.warn('rows left out\\n  give max_length, or template=…')\n"
+        "    warnings.warn('of a library', FutureWarning)\n    warnings.warn('of its insides', PendingDeprecationWarning)\n"
+        "    with warnings.catch_warnings():\n        warnings.simplefilter('always')\n        warnings.warn('again')\n"
+        "assert warnings.showwarning is before"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == ""
+    assert done.stderr == "warning: rows left out give --max-length, or --template …\nwarning: of a library\nwarning: again\n"

@@ -100,8 +100,8 @@ def test_a_ranking_of_another_model_in_a_folder_of_that_name_is_refused(tmp_path
         capsys.readouterr()
         with pytest.raises(SystemExit):
             main(command)
-        said = capsys.readouterr().err
-        assert str(places[0]) in said and str(places[1]) in said and said.count("\n") == 1
+        (said,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("warning: ")]
+        assert str(places[0]) in said and str(places[1]) in said
     assert sorted(item.name for item in tmp_path.iterdir()) == ["found", "one", "two"]
     main([*ablate, "--other-model"])
     assert Results.load(tmp_path / "out").provenance["models"]["checkpoint-500"]["path"] == str(places[1].resolve())

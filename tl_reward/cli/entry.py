@@ -9,6 +9,7 @@ import webbrowser
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol, cast, get_type_hints, runtime_checkable
 
@@ -90,7 +91,7 @@ class ScoreCommand:
     """Rewards, margins and accuracies of reward models on preference pairs."""
 
     models: Models
-    """Folders, hub ids, or the embedded helpful, harmless, mixed."""
+    """Folders, hub ids, or the embedded helpful, harmless, mixed; NAME=MODEL gives one a name."""
     output: tyro.conf.OmitArgPrefixes[Output]
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
@@ -150,6 +151,9 @@ COMMANDS: dict[str, type[Command]] = {
 def run(args: Sequence[str] | None = None) -> int:
     """See `tl_reward.cli.main`."""
     given = list(sys.argv[1:] if args is None else args)
+    if given[:1] == ["--version"]:
+        print(f"tl-reward {_version()}")
+        return 0
     with one_line_errors("tl-reward"):
         _check_names(given)
         command = _parsed(given)
@@ -157,6 +161,14 @@ def run(args: Sequence[str] | None = None) -> int:
         quiet()
         _run(command)
     return 0
+
+
+def _version() -> str:
+    """The version in pyproject.toml, as the installation knows it."""
+    try:
+        return version("tl_reward")
+    except PackageNotFoundError:
+        return "of a folder that is not installed"
 
 
 def _run(command: Command) -> None:
@@ -199,7 +211,7 @@ def _parsed(given: Sequence[str]) -> Command:
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            return subcommand_cli_from_dict(COMMANDS, prog="tl-reward", description=__doc__, args=given)
+            return subcommand_cli_from_dict(COMMANDS, prog="tl-reward", description=f"{__doc__} --version prints the version.", args=given)
     except SystemExit:
         lines = [re.sub(r"[─-╿]", " ", line).strip() for line in said.getvalue().splitlines()[1:]]
         text = " ".join(line for line in lines if line)

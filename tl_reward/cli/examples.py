@@ -21,7 +21,7 @@ class ExamplesCommand:
     """
 
     model: Positional[str]
-    """Folder, hub id, or an embedded model."""
+    """Folder, hub id, or an embedded model; NAME=MODEL gives it a name."""
     output: tyro.conf.OmitArgPrefixes[Output]
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
@@ -56,14 +56,14 @@ class ExamplesCommand:
         if bool(self.neurons) == (self.ranking is not None):
             raise InputError("give either --neurons or --ranking")
         run = Results.load(self.ranking) if self.ranking is not None else None
-        (plain,), (name,) = named((self.model,)), self.running.named((self.model,))
+        ((plain, path),), (name,) = named((self.model,)).items(), self.running.named((self.model,))
         neurons = NeuronSet.parse(self.neurons)
         if self.ranking is not None and run is not None:
             with reading(self.ranking):
                 neurons = neurons_to_show(run, self.running.recorded(run, plain), most=self.most)
         data = self.data.load(split="test", embedded="test")
         pairs = [pair for part in data.values() for pair in part]
-        shipped = self.model in embedded.REWARD_MODELS and embedded.resolve(self.model) != self.model
+        shipped = path in embedded.REWARD_MODELS and embedded.resolve(path) != path
         base = self.base or (embedded.BASE if shipped else None)
         with self.output.run(data, seed=self.seed) as results:
             model = self.running.model(self.model, results, run, other_model=self.other_model)

@@ -26,7 +26,7 @@ class DiscoverCommand:
     """Per-neuron statistics: mean, abs_mean, rms, probability, change against a base model, and chosen against rejected."""
 
     models: Models
-    """Folders, hub ids, or the embedded helpful, harmless, mixed."""
+    """Folders, hub ids, or the embedded helpful, harmless, mixed; NAME=MODEL gives one a name."""
     output: tyro.conf.OmitArgPrefixes[Output]
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
@@ -56,7 +56,7 @@ class AttributeCommand:
     """Estimate every neuron's effect on the margin from one backward pass, and check a sample of them by zeroing each alone."""
 
     models: Models
-    """Folders, hub ids, or the embedded helpful, harmless, mixed."""
+    """Folders, hub ids, or the embedded helpful, harmless, mixed; NAME=MODEL gives one a name."""
     output: tyro.conf.OmitArgPrefixes[Output]
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
@@ -106,7 +106,7 @@ class EffectsCommand:
     """What ablating neurons does to rewards, exactly: each alone and all together, or the sets of a run beside random ones."""
 
     model: Positional[str]
-    """Folder, hub id, or an embedded model."""
+    """Folder, hub id, or an embedded model; NAME=MODEL gives it a name."""
     output: tyro.conf.OmitArgPrefixes[Output]
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
@@ -188,7 +188,7 @@ class TensionCommand:
     """Each neuron's effect on the margins of two objectives: which support both, and which one at the other's cost."""
 
     models: Models
-    """Folders, hub ids, or the embedded helpful, harmless, mixed."""
+    """Folders, hub ids, or the embedded helpful, harmless, mixed; NAME=MODEL gives one a name."""
     output: tyro.conf.OmitArgPrefixes[Output]
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
@@ -222,7 +222,7 @@ class AblateCommand:
     """Zero a reward model's top neurons, share by share, beside layer-matched random sets."""
 
     model: Positional[str]
-    """Folder, hub id, or an embedded model."""
+    """Folder, hub id, or an embedded model; NAME=MODEL gives it a name."""
     ranking: Path
     """The run folder of `tl-reward discover` or `attribute` that ranks them. Find neurons on other pairs than those tested here."""
     output: tyro.conf.OmitArgPrefixes[Output]

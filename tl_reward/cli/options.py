@@ -1,6 +1,7 @@
 """What the commands share: which pairs to read, how to run the model, where to write, and what is printed then."""
 
-import warnings
+import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -116,23 +117,24 @@ class Running:
         return {"dtype": getattr(torch, self.dtype), "device": self.device}
 
     def load(self, source: str) -> "HookedRewardModel":
-        from tl_reward.data.text import NoTemplate, set_template
         from tl_reward.model.reward_model import HookedRewardModel
 
-        with warnings.catch_warnings():
-            if self.template is not None:
-                warnings.simplefilter("ignore", NoTemplate)  # it gets one
-            model = HookedRewardModel.from_pretrained(source, base=self._base_of(source), readout=self.readout, **self.precision)
-        if self.template is not None:
-            assert model.tokenizer is not None
-            set_template(model.tokenizer, self.template)
-        return model
+        return HookedRewardModel.from_pretrained(
+            source, base=self._base_of(source), template=self.template, readout=self.readout, **self.precision
+        )
 
     def _base_of(self, source: str) -> str | None:
         """The base to load a model with: that of the options where it is an adapter."""
         from tl_reward.model.checkpoints import is_adapter
 
         return self.adapter_base if self.adapter_base and is_adapter(source) else None
+
+    def check_base(self, models: Mapping[str, str]) -> None:
+        """Raises InputError for a base of adapters where none of the models is one."""
+        from tl_reward.model.checkpoints import is_adapter
+
+        if self.adapter_base and not any(map(is_adapter, models.values())):
+            raise InputError(f"--adapter-base is for adapters, and {', '.join(models)} {'is none' if len(models) == 1 else 'are none'}")
 
     def label(self, model: str) -> str:
         """What run folders and plots call a model: one that is edited is not called as the one that is not."""
@@ -148,14 +150,13 @@ class Running:
         from tl_reward.data.text import check_template
         from tl_reward.devices import check_device
         from tl_reward.interventions.from_functions import load_interventions
-        from tl_reward.model.checkpoints import check_reward_model, is_adapter
+        from tl_reward.model.checkpoints import check_reward_model
 
         found = {self.label(name): source for name, source in named(models).items()}
         check_device(self.device)
         check_template(self.template)
         load_interventions(self.intervention)
-        if self.adapter_base and not any(map(is_adapter, found.values())):
-            raise InputError(f"--adapter-base is for adapters, and {', '.join(found)} {'is none' if len(found) == 1 else 'are none'}")
+        self.check_base(found)
         return {name: (source, check_reward_model(source, base=self._base_of(source))) for name, source in found.items()}
 
     def models(self, sources: Sequence[str], results: "Results") -> "Iterator[tuple[str, HookedRewardModel]]":
@@ -165,15 +166,15 @@ class Running:
 
         found = self._looked_at(sources)
         with read_alike([Sizes.of(config) for _, config in found.values()]):
-            for name, (source, _) in found.items():
-                yield name, self.model(source, results)
+            for name, given in zip(found, sources, strict=True):
+                yield name, self.model(given, results)
 
-    def model(self, source: str, results: "Results", found: "Results | None" = None, *, other_model: bool = False) -> "HookedRewardModel":
+    def model(self, given: str, results: "Results", found: "Results | None" = None, *, other_model: bool = False) -> "HookedRewardModel":
         """Loads one model, which `named` has looked at, and records it. Says no where `found`, a run whose neurons are to be used, has them
         of another model."""
         from tl_reward.results.record_models import check_model, record_model
 
-        (plain,) = named((source,))
+        ((plain, source),) = named((given,)).items()
         model = self.load(source)
         record_model(results, self.label(plain), model)
         if found is not None:
@@ -225,18 +226,47 @@ class Output:
 
 
 def named(models: Sequence[str]) -> dict[str, str]:
-    """Each model by its last path part, which is what run folders and plots call it."""
+    """Where each model is, by what run folders and plots call it: the name that it was given, as NAME=MODEL, or the last part of its path.
+
+    Raises:
+        InputError: no model; two of one name; a name that cannot be shown, or is the path of another model; a misspelt embedded model.
+    """
     if not models:
         raise InputError(f"at least one model is needed; embedded: {', '.join(embedded.REWARD_MODELS)}")
-    for model in models:  # a single word is one that is embedded, or a folder here; few models of the hub have no owner
-        word = model not in embedded.REWARD_MODELS and not Path(model).exists() and "/" not in model
-        near = did_you_mean(model, embedded.REWARD_MODELS) if word else ""
-        if near or not model.strip():
-            raise InputError(f"no model {model!r}: no such folder here{near}")
-    result = {Path(model).name or model: model for model in models}
-    if len(result) < len(models):
-        raise InputError(f"models must have different names, got {', '.join(models)}")
-    return result
+    found: dict[str, str] = {}
+    for given in models:
+        name, path = _name_and_path(given)
+        # A single word is one that is embedded, or a folder here; few models of the hub have no owner.
+        word = path not in embedded.REWARD_MODELS and not os.path.exists(path) and "/" not in path
+        near = did_you_mean(path, embedded.REWARD_MODELS) if word else ""
+        if near or not path.strip():
+            raise InputError(f"no model {path!r}: no such folder here{near}")
+        if name in found:
+            raise InputError(f"models must have different names, got {name} twice{_other_names(name, found[name], path)}")
+        found[name] = path
+    clash = next((name for name, path in found.items() if name != path and name in found.values()), None)
+    if clash is not None and f"{clash}={found[clash]}" in models:
+        raise InputError(f"{clash} is the path of another of the models: give {found[clash]} another name")
+    return found
+
+
+def _name_and_path(given: str) -> tuple[str, str]:
+    """Of NAME=MODEL both; a folder whose path holds "=" is no such thing, and has its own name."""
+    name, equals, path = given.partition("=")
+    if not equals or os.path.exists(given) or "/" in name or os.sep in name:
+        return Path(given).name or given, given
+    if not name.strip() or name != name.strip() or not name.isprintable():
+        raise InputError(f"a model's name must be printable, not blank, and without blanks around it, got {name!r} in {given!r}")
+    return name, path
+
+
+def _other_names(name: str, *paths: str) -> str:
+    """The end of a message about two models of one name: how to give them others."""
+    if len(set(paths)) == 1:
+        return ""
+    folders = [Path(path).absolute().parent.name for path in paths]
+    others = [f"{folder}-{name}" for folder in folders] if len({"", *folders}) == 3 else [f"{name}-1", f"{name}-2"]
+    return f"; name them: {' '.join(shlex.quote(f'{other}={path}') for other, path in zip(others, paths, strict=True))}"
 
 
 def merged(folders: Sequence[Path]) -> "Results":

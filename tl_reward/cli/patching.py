@@ -18,7 +18,7 @@ class PatchCommand:
     """Patch each pair's chosen run from its rejected one, and back: which sites suffice to move the reward."""
 
     models: Models
-    """Folders, hub ids, or the embedded helpful, harmless, mixed."""
+    """Folders, hub ids, or the embedded helpful, harmless, mixed; NAME=MODEL gives one a name."""
     output: tyro.conf.OmitArgPrefixes[Output]
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
@@ -108,7 +108,7 @@ class PatchModelsCommand:
         self.output.check()
         if self.top or self.random:
             check_sample(self.top, self.random)
-        _, source = named((self.model, self.source))
+        _, (source, path) = named((self.model, self.source)).items()
         (target,) = self.running.named((self.model,))
         self.running.named((self.source,))
         tested = self.data.load(split="test", embedded="test")
@@ -118,7 +118,7 @@ class PatchModelsCommand:
         origin = found_on(" + ".join(finders), pairs)
         options, site, where = self.running.options_on(self.data), self.site, self.where
         with self.output.run(tested | finders, seed=self.seed) as results:
-            both = self.running.model(self.model, results), self.running.load(self.source)
+            both = self.running.model(self.model, results), self.running.load(path)
             record_model(results, source, both[1])
             units = math.prod(unit_shape(both[0].cfg, site))
             for fraction in self.fractions:
@@ -147,7 +147,7 @@ class LensCommand:
     """Read the reward from every layer's residual stream and after every token: where a preference is decided."""
 
     models: Models
-    """Folders, hub ids, or the embedded helpful, harmless, mixed."""
+    """Folders, hub ids, or the embedded helpful, harmless, mixed; NAME=MODEL gives one a name."""
     output: tyro.conf.OmitArgPrefixes[Output]
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)

@@ -4,10 +4,13 @@ import codecs
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
+
+from tl_reward.errors import as_options
 
 _CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 # For terminals without these signs; others become escapes.
@@ -22,7 +25,7 @@ _PLAIN = str.maketrans(
 @contextmanager
 def as_program(name: str) -> Iterator[None]:
     """What runs inside ends in one line where it is stopped: Ctrl-C with status 130, SIGTERM with 143. A reader who leaves (`| head`) is no
-    error. What a terminal cannot show is written in signs that it can."""
+    error. What a terminal cannot show is written in signs that it can; a warning is one line, without the source that gives it."""
     stopped: list[signal.Signals] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -37,7 +40,7 @@ def as_program(name: str) -> Iterator[None]:
             _end_now(name, stopped[0])
         sys.__unraisablehook__(about)
 
-    with _handling(stop), _readable(sys.stdout), _readable(sys.stderr):
+    with _handling(stop), _readable(sys.stdout), _readable(sys.stderr), _plain_warnings():
         before, sys.unraisablehook = sys.unraisablehook, unraisable
         try:
             yield
@@ -84,6 +87,19 @@ def _readable(stream: Any) -> Iterator[None]:
     finally:
         with suppress(BrokenPipeError):
             change(errors=errors)
+
+
+@contextmanager
+def _plain_warnings() -> Iterator[None]:
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        with suppress(OSError, ValueError):
+            print(f"warning: {as_options(' '.join(str(message).split()))}", file=sys.stderr)
+
+    before, warnings.showwarning = warnings.showwarning, show
+    try:
+        yield
+    finally:
+        warnings.showwarning = before
 
 
 def _in_plain_signs(error: UnicodeError) -> tuple[str, int]:

@@ -22,7 +22,8 @@ class ServeCommand:
     runs: Runs
     """Run folders; several are shown on one page."""
     models: tuple[str, ...] = ()
-    """Folders, hub ids, or the embedded helpful, harmless, mixed. Default: the embedded ones that the run is about."""
+    """Folders, hub ids, or the embedded helpful, harmless, mixed; NAME=MODEL gives one a name. Default: the embedded ones that the run is
+    about."""
     other_model: bool = False
     """Show the run's numbers even if it has them of another model of that name."""
     port: int = 0
@@ -31,6 +32,10 @@ class ServeCommand:
     """Precision of the models. The head and all sums are wider: float32 and float64."""
     device: str | None = None
     """Default: the GPU if there is one."""
+    template: str | None = None
+    """How transcripts are written: hh (HH-RLHF turns), plain, or a file with a Jinja chat template. Default: the tokenizer's own."""
+    adapter_base: str | None = None
+    """Base model of the adapters among the models, where the one that their config names is elsewhere."""
 
     def run(self) -> None:
         try:
@@ -44,7 +49,8 @@ class ServeCommand:
         results = merged(self.runs)
         sources = named(self.models) if self.models else embedded_models(results)
         page = build_page(results, live=True)
-        running = Running(dtype=self.dtype, device=self.device)
+        running = Running(dtype=self.dtype, device=self.device, template=self.template, adapter_base=self.adapter_base)
+        running.check_base(sources)
         models = {name: running.load(source) for name, source in sources.items()}
         for name, model in models.items():
             check_model(results, name, model, other_model=self.other_model)

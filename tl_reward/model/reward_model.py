@@ -243,6 +243,7 @@ class HookedRewardModel(HookedTransformer):
         name_or_path: str | Path,
         *,
         base: str | Path | None = None,
+        template: str | Path | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         readout: Readout = "mask",
@@ -253,6 +254,7 @@ class HookedRewardModel(HookedTransformer):
         Args:
             name_or_path: a folder, a hub id, or an embedded model: "helpful", "harmless", "mixed".
             base: the base model of an adapter, where the one that its config names is elsewhere.
+            template: how transcripts are written, as for `set_template`: "hh", "plain", or a Jinja file. None is the tokenizer's own.
             device: None is the GPU if there is one.
             readout: where the reward is read. "mask": at the last token of the text. "hf": where Hugging Face reads it, at the last token
                 that is not `config.pad_token_id`; the two differ where a text ends with pad tokens. A setting, no part of the checkpoint.
@@ -265,7 +267,7 @@ class HookedRewardModel(HookedTransformer):
         """
         check_argument("readout", readout, Readout)
         with placed(str(name_or_path), device, dtype) as chosen:
-            checkpoint = checkpoints.load_reward_model(name_or_path, base=base, dtype=dtype, device=chosen, hub=hub)
+            checkpoint = checkpoints.load_reward_model(name_or_path, base=base, template=template, dtype=dtype, device=chosen, hub=hub)
             return cls._converted(*checkpoint, device=chosen, readout=readout)
 
     @classmethod

@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from tl_reward.data.text import NoTemplate
+from tl_reward.data.text import NoTemplate, check_template, set_template
 from tl_reward.devices import check_fits
 from tl_reward.errors import InputError
 from tl_reward.model import architectures, conversion, embedded
-from tl_reward.model.checkpoints.adapters import ADAPTER_WEIGHTS, adapter_config, merge_adapter, scale_of
+from tl_reward.model.checkpoints.adapters import ADAPTER_WEIGHTS, Adapter, merge_adapter, read_adapter, scale_of
 from tl_reward.model.checkpoints.folders import HubOptions, check_options, hf_config, local_folder, made_from, name_of, refused, tokenizer
 from tl_reward.model.checkpoints.quiet import quietly
 from tl_reward.model.checkpoints.stored import check_stored, weight_files
@@ -33,7 +33,13 @@ class Checkpoint(NamedTuple):
 
 @quietly()
 def load_reward_model(
-    name_or_path: str | Path, *, base: str | Path | None = None, dtype: torch.dtype, device: str = "cpu", hub: HubOptions
+    name_or_path: str | Path,
+    *,
+    base: str | Path | None = None,
+    template: str | Path | None = None,
+    dtype: torch.dtype,
+    device: str = "cpu",
+    hub: HubOptions,
 ) -> Checkpoint:
     """A `*ForSequenceClassification` checkpoint of one output, or an adapter merged into its base. Weights are read straight to `device`.
 
@@ -41,9 +47,10 @@ def load_reward_model(
         InputError: as `HookedRewardModel.from_pretrained`.
     """
     name = name_of(name_or_path)
-    check_options(hub, name, ("name_or_path", "base", "device", "dtype", "readout"))
+    check_options(hub, name, ("name_or_path", "base", "device", "dtype", "readout", "template"))
+    check_template(template)
     folder = local_folder(name, hub)
-    adapter = adapter_config(folder, name)
+    adapter = read_adapter(folder, name)
     if adapter is None:
         if base is not None:
             raise InputError(f"{name}: base is for adapters alone, and this is a whole model")
@@ -51,35 +58,34 @@ def load_reward_model(
         check_reward_head(config, name)
         source = made_from(name, folder, weight_files(folder, name))
         hf_model = _hf_model(folder, config, dtype, name, device=device)
-        return _told(Checkpoint(hf_model, tokenizer(folder, name), name, source), folder)
-    base_name = str(base or adapter.base_model_name_or_path)
-    try:
-        # The revision is the adapter's; its base has revisions of its own.
-        base_folder = local_folder(base_name, cast(HubOptions, {key: value for key, value in hub.items() if key != "revision"}))
-    except InputError as error:
-        here = "" if base else " Where it is elsewhere, say so with base= (on the command line --adapter-base)."
-        raise InputError(f"{name} is an adapter, and its base was not found: {error}.{here}") from None
-    hf_model = merge_adapter(_with_one_output(base_folder, dtype, base_name, device), adapter, folder, name, base_name)
+        return _told(Checkpoint(hf_model, tokenizer(folder, name), name, source), folder, template)
+    base_name, base_folder = _base_of(adapter, name, base, hub)
+    config, own_head = _base_config(adapter, base_folder, name, base_name), {"score.weight"} if adapter.has_head else frozenset()
+    hf_model = merge_adapter(_hf_model(base_folder, config, dtype, base_name, own_head, device=device), adapter, folder, name, base_name)
     weights = [folder / ADAPTER_WEIGHTS, *weight_files(base_folder, base_name)]
-    source = made_from(name, folder, weights, also=scale_of(adapter))
+    source = made_from(name, folder, weights, also=scale_of(adapter.config))
     if (folder / "tokenizer_config.json").exists():
         own = tokenizer(folder, name)
         hf_model.config.pad_token_id = own.pad_token_id  # the one that the adapter was trained with
-        return _told(Checkpoint(hf_model, own, name, source), folder)
+        return _told(Checkpoint(hf_model, own, name, source), folder, template)
     of_base = tokenizer(base_folder, base_name)
     if folder.parent == embedded.ADAPTERS:
         of_base.chat_template = None  # embedded adapters ship without a tokenizer, and read HH-RLHF turns
-    return _told(Checkpoint(hf_model, of_base, name, source), folder)
+    return _told(Checkpoint(hf_model, of_base, name, source), folder, template)
 
 
-def _told(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
-    """Warns, once for a model, where its tokenizer has no chat template and it was not trained here: HH-RLHF turns are then a guess."""
+def _told(checkpoint: Checkpoint, folder: Path, template: str | Path | None) -> Checkpoint:
+    """Gives the tokenizer the template that was asked for. Without one warns, once for a model, where the tokenizer has none and the model
+    was not trained here: HH-RLHF turns are then a guess."""
+    if template is not None:
+        set_template(checkpoint.tokenizer, template)
+        return checkpoint
     ours = folder.parent == embedded.ADAPTERS or (folder / "training.json").is_file()
     if checkpoint.tokenizer.chat_template is None and not ours and checkpoint.name not in _WARNED:
         _WARNED.add(checkpoint.name)
         warnings.warn(
             f"{checkpoint.name}: its tokenizer has no chat template, so transcripts are written as HH-RLHF turns; if it was trained on "
-            "others, say on which: tl_reward.set_template(model.tokenizer, …), on the command line --template",
+            'others, say on which with template=… ("hh", "plain", or a file with a Jinja template)',
             NoTemplate,
             stacklevel=2,
         )
@@ -130,20 +136,21 @@ def check_reward_model(name_or_path: str | Path, *, base: str | Path | None = No
     tell. It reads configs alone, and gives the fields of the model's TransformerLens config."""
     name = name_of(name_or_path)
     folder = local_folder(name, {})
-    adapter = adapter_config(folder, name)
+    adapter = read_adapter(folder, name)
     if adapter is None:
         config = hf_config(folder, name)
         check_reward_head(config, name)
     else:
-        base_name = str(base or adapter.base_model_name_or_path)
-        config = hf_config(local_folder(base_name, {}), base_name)
+        base_name, base_folder = _base_of(adapter, name, base, {})
+        config = _base_config(adapter, base_folder, name, base_name)
+        config.vocab_size = adapter.vocabulary or config.vocab_size
     return architectures.lens_config(config)
 
 
 def is_adapter(name_or_path: str | Path) -> bool:
     """Whether a checkpoint is a PEFT adapter. Raises InputError where there is none, or an adapter that cannot be merged."""
     name = name_of(name_or_path)
-    return adapter_config(local_folder(name, {}), name) is not None
+    return read_adapter(local_folder(name, {}), name) is not None
 
 
 def check_reward_head(config: Any, name: str, class_name: str | None = None) -> None:
@@ -154,6 +161,31 @@ def check_reward_head(config: Any, name: str, class_name: str | None = None) -> 
         raise InputError(f"{name}: found {kind}; a reward model is a *ForSequenceClassification (from_base adds a fresh head)")
     if config.num_labels != 1:
         raise InputError(f"{name}: found {config.num_labels} outputs; a reward model has 1")
+
+
+def _base_of(adapter: Adapter, name: str, base: str | Path | None, hub: HubOptions) -> tuple[str, Path]:
+    """What an adapter's base is called, and where it is. Raises InputError where it is not there, with what to say then."""
+    base_name = str(base or adapter.config.base_model_name_or_path)
+    try:
+        # The revision is the adapter's; its base has revisions of its own.
+        return base_name, local_folder(base_name, cast(HubOptions, {key: value for key, value in hub.items() if key != "revision"}))
+    except InputError as error:
+        here = "" if base else "; where it is elsewhere, say so with base=…"
+        raise InputError(f"{name} is an adapter, and its base was not found: {error}{here}") from None
+
+
+def _base_config(adapter: Adapter, folder: Path, name: str, base_name: str) -> Any:
+    """The config of an adapter's base. Raises InputError where neither has a reward head."""
+    config = hf_config(folder, base_name)
+    if adapter.has_head:
+        config.num_labels = 1
+        return config
+    try:
+        check_reward_head(config, base_name)
+    except InputError as error:
+        helps = 'train it with modules_to_save=["score"], or give the reward model that it was trained on with base=…'
+        raise InputError(f"{name}: {adapter.lack_of_head}, and its base has none ({error}); {helps}") from None
+    return config
 
 
 def _with_one_output(folder: Path, dtype: torch.dtype, name: str, device: str) -> Any:

@@ -15,7 +15,8 @@ def both_models(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, A
     """The models that two provenances tell of. Raises InputError where they call two models by one name."""
     first, second = ({} if not isinstance(each, dict) else each for each in (one.get("models"), other.get("models")))
     for label in second:
-        compare(label, known(first, label), known(second, label), "two runs hold models of that name: keep them apart")
+        helps = "two runs hold models of that name: keep them apart, or run one again as NAME=MODEL"
+        compare(label, known(first, label), known(second, label), helps)
     return {**first, **second}
 
 
