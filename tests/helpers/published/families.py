@@ -1,0 +1,334 @@
+"""The matrix: published families, by layout of the head. `seen` says where each definition was read."""
+
+from typing import Any
+
+import torch
+from helpers.published.family import Family
+from helpers.published.heads import armorm, athene, beaver, linear, mlp, normalised_by_config, qrm, token_classes, urm, vocabulary
+from helpers.published.tokenizers import CLS
+
+_HF = "transformers' *ForSequenceClassification"
+_BENCH = "allenai/reward-bench: rewardbench/models/"
+_ONE = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+SCORE = linear("score")
+_GRM = {"vhead_layer_type": "mlp", "vhead_num_layers": 1, "vhead_num_neurons": 24}
+_GRM_CODE = {
+    "auto_map": {
+        "AutoModel": "model.AutoModelForCausalLMWithValueHead",
+        "AutoModelForSequenceClassification": "model.AutoModelForCausalLMWithValueHead",
+    }
+}
+HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+ARMORM = (
+    *(f"helpsteer-{name}" for name in HELPSTEER),
+    "ultrafeedback-overall_score",
+    "ultrafeedback-instruction_following",
+    "ultrafeedback-truthfulness",
+    "ultrafeedback-honesty",
+    "ultrafeedback-helpfulness",
+    "beavertails-is_safe",
+    "prometheus-score",
+    "argilla-overall_quality",
+    "argilla-judge_lm",
+    "code-complexity",
+    "code-style",
+    "code-explanation",
+    "code-instruction-following",
+    "code-readability",
+)
+
+
+def _score(name: str, published: str, trunk: str, architecture: str, **more: Any) -> Family:
+    """A plain sequence classifier of one output."""
+    kind = f"{architecture}ForSequenceClassification"
+    return Family(name, published, more.pop("seen", _HF), kind, trunk, SCORE, **({"config": _ONE} | more))
+
+
+_CLASSIFIERS = (
+    _score("skywork-v1-llama", "Skywork-Reward-Llama-3.1-8B", "llama3.1", "Llama", shards=2, dtype=torch.bfloat16),
+    _score("skywork-v1-gemma2", "Skywork-Reward-Gemma-2-27B", "gemma2", "Gemma2"),
+    _score("skywork-v2-qwen3", "Skywork-Reward-V2-Qwen3-0.6B", "qwen3-tied", "Qwen3", dtype=torch.bfloat16),
+    _score("skywork-v2-llama", "Skywork-Reward-V2-Llama-3.2-1B", "llama3.2", "Llama"),
+    _score("tulu3", "Llama-3.1-Tulu-3-8B-RM", "llama3.1", "Llama"),
+    _score("olmo2", "OLMo-2-1124-13B-RM", "olmo2", "Olmo2", seen="its config.json; transformers"),
+    _score("fsfairx", "sfairXC/FsfairX-LLaMA3-RM-v0.1", "llama3", "Llama"),
+    _score("offsetbias", "NCSOFT/Llama-3-OffsetBias-RM-8B", "llama3", "Llama", seen="its config.json; transformers"),
+    # Its config still speaks of the head that it was made from; the file has a `score`.
+    _score("grm-ft", "GRM-Llama3.2-3B-rewardmodel-ft", "llama3.2", "Llama", seen="its config.json", config=_ONE | _GRM),
+    _score("grm-ft-gemma", "GRM-Gemma-2B-rewardmodel-ft", "gemma", "Gemma"),
+    _score("rm-mistral", "weqweasdas/RM-Mistral-7B", "mistral", "Mistral"),
+    _score("acemath", "nvidia/AceMath-7B-RM", "qwen2", "Qwen2"),
+    _score("qwen3", "nvidia/Qwen-3-Nemotron-32B-Reward", "qwen3", "Qwen3"),
+    _score("gemma3", "any Gemma-3 text classifier", "gemma3", "Gemma3Text"),
+    _score("olmo3", "any OLMo-3 classifier", "olmo3", "Olmo3"),
+    _score("phi3", "any Phi-3 classifier", "phi3", "Phi3"),
+    _score("smollm3", "any SmolLM3 classifier", "smollm3", "SmolLM3"),
+    _score("gpt-neox", "any Pythia classifier", "gpt_neox", "GPTNeoX", prefix="gpt_neox."),
+    _score("gpt2", "Ray2333/gpt2-large-harmless-reward_model", "gpt2", "GPT2", prefix="transformer."),
+)
+
+_LINEAR = (
+    Family(
+        "trl-value-head",
+        "what trl.AutoModelForCausalLMWithValueHead saves",
+        "huggingface/trl: trl/models/modeling_value_head.py",
+        "Qwen2ForCausalLM",
+        "qwen2",
+        linear("v_head.summary", bias=True),
+        lm_head=True,
+    ),
+    Family(
+        "trl-value-head-gpt2",
+        "the same of a GPT-2, whose head is tied",
+        "huggingface/trl: trl/models/modeling_value_head.py",
+        "GPT2LMHeadModel",
+        "gpt2",
+        linear("v_head.summary", bias=True),
+        prefix="transformer.",
+    ),
+    Family(
+        "llama-factory",
+        "what LLaMA-Factory saves: the head beside the model",
+        "hiyouga/LLaMA-Factory: load_valuehead_params",
+        "Qwen2ForCausalLM",
+        "qwen2",
+        linear("v_head.summary", bias=True),
+        lm_head=True,
+        head_file="value_head.safetensors",
+    ),
+    Family(
+        "grm-sftreg-linear",
+        "GRM's sftreg with vhead_layer_type linear",
+        _BENCH + "grm.py",
+        "LlamaForCausalLM",
+        "llama3",
+        linear("v_head.summary", bias=True),
+        config=_GRM_CODE | _GRM | {"vhead_layer_type": "linear"},
+        lm_head=True,
+    ),
+    Family(
+        "athene",
+        "Nexusflow/Athene-RM-8B, Athene-RM-70B",
+        _BENCH + "athene.py",
+        "CustomAutoModelForSequenceClassification",
+        "llama3",
+        athene(),
+        vocabulary="llama3",
+        suffix=CLS,
+    ),
+    Family(
+        "starling-34b",
+        "Nexusflow/Starling-RM-34B",
+        _BENCH + "starling.py",
+        "LlamaForSequenceClassification",
+        "yi",
+        linear("v_head"),
+        prefix="transformer.",
+    ),
+    Family(
+        "starling-7b",
+        "berkeley-nest/Starling-RM-7B-alpha",
+        _BENCH + "starling.py (a .bin there; the config is Llama 2's)",
+        "LlamaForCausalLM",
+        "llama2",
+        linear("v_head"),
+        prefix="transformer.",
+        also="model.model.",
+    ),
+    Family("ultrarm", "openbmb/UltraRM-13b", _BENCH + "openbmb.py", "LlamaRewardModel", "llama2", linear("regression_head")),
+    Family(
+        "eurus",
+        "openbmb/Eurus-RM-7b",
+        "its modeling_eurus_rm.py and config.json",
+        "EurusRewardModel",
+        "mistral-window",
+        linear("regression_head"),
+        config={"auto_map": {"AutoModel": "modeling_eurus_rm.EurusRewardModel"}},
+    ),
+    *(
+        Family(
+            f"beaver-{kind}{'-normalised' if normalise else ''}{'' if bias else '-no-bias'}",
+            f"PKU-Alignment/beaver-7b-v1.0-{kind}",
+            _BENCH + "beaver.py",
+            "LlamaForScore",
+            "llama2",
+            beaver(bias=bias),
+            config={
+                "score_dim": 1,
+                "bias": bias,
+                "score_type": kind,
+                "do_normalize": normalise,
+                "normalizer_type": "ExponentialMovingAverage",
+                "momentum": 0.9,
+            },
+        )
+        for kind, normalise, bias in (
+            ("reward", False, True),
+            ("reward", True, True),
+            ("reward", False, False),
+            ("cost", False, True),
+            ("cost", True, True),
+        )
+    ),
+    *(
+        Family(
+            f"openrlhf{'-normalised' if normalise else ''}",
+            "what OpenRLHF saves",
+            "OpenRLHF/OpenRLHF: openrlhf/models/model.py; the class name from memory",
+            "RewardModel",
+            "mistral",
+            normalised_by_config("value_head"),
+            config={"normalize_reward": normalise, "mean": 0.7, "std": 2.5},
+        )
+        for normalise in (False, True)
+    ),
+    Family(
+        "nemotron-hf",
+        "nvidia/Llama-3.1-Nemotron-70B-Reward-HF",
+        "its card, as its users quote it: scores[0][0][0]",
+        "LlamaForCausalLM",
+        "llama3.1",
+        vocabulary(0),
+        lm_head=True,
+        options={"head": "token:0"},
+    ),
+    Family(
+        "judge",
+        "a judge that answers yes or no, with tied embeddings",
+        "nvidia/Qwen3-Nemotron-32B-GenRM's users: logit of Yes less logit of No",
+        "Qwen3ForCausalLM",
+        "qwen3-tied",
+        vocabulary(89, 78, key="model.embed_tokens.weight"),
+        options={"head": "token:89-78"},
+    ),
+)
+
+_NETS = (
+    Family(
+        "grm-sftreg",
+        "Ray2333/GRM-llama3-8B-sftreg",
+        _BENCH + "grm.py; its config.json",
+        "LlamaForCausalLM",
+        "llama3",
+        mlp("v_head.summary.", neurons=24),
+        config=_GRM_CODE | _GRM,
+        lm_head=True,
+    ),
+    Family(
+        "grm-gemma2-sftreg",
+        "Ray2333/GRM-Gemma2-2B-sftreg",
+        _BENCH + "grm.py",
+        "Gemma2ForCausalLM",
+        "gemma2",
+        mlp("v_head.summary.", neurons=24),
+        config=_GRM_CODE | _GRM,
+    ),
+    Family(
+        "inf-orm", "infly/INF-ORM-Llama3.1-70B", _BENCH + "inform.py", "INFORMForSequenceClassification", "llama3.1", mlp("score."), config=_ONE
+    ),
+    Family(
+        "qwen-math-rm",
+        "Qwen/Qwen2.5-Math-RM-72B",
+        "vllm-project/vllm: models/qwen2_rm.py; its config.json",
+        "Qwen2ForRewardModel",
+        "qwen2",
+        mlp("score."),
+        config={"auto_map": {"AutoConfig": "configuration_qwen2_rm.Qwen2RMConfig", "AutoModel": "modeling_qwen2_rm.Qwen2ForRewardModel"}},
+        lm_head=True,
+    ),
+    Family(
+        "armorm",
+        "RLHFlow/ArmoRM-Llama3-8B-v0.1",
+        "its modeling_custom.py and config.json",
+        "LlamaForRewardModelWithGating",
+        "llama3",
+        armorm(19, 24, 3),
+        config=_ONE
+        | {
+            "auto_map": {"AutoModelForSequenceClassification": "modeling_custom.LlamaForRewardModelWithGating"},
+            "num_objectives": 19,
+            "gating_temperature": 10,
+            "gating_hidden_dim": 24,
+            "gating_n_hidden": 3,
+        },
+        names=ARMORM,
+        vocabulary="llama3",
+        shards=2,
+    ),
+    Family(
+        "qrm",
+        "nicolinho/QRM-Llama3.1-8B",
+        _BENCH + "qrm.py; its config.json",
+        "LlamaForRewardModelWithGating",
+        "llama3.1",
+        qrm(19, 5, 24, 3),
+        config=_ONE
+        | {
+            "auto_map": {"AutoModelForSequenceClassification": "modeling_custom.LlamaForRewardModelWithGating"},
+            "num_objectives": 19,
+            "num_quantiles": 5,
+            "gating_temperature": 5.0,
+            "gating_hidden_dim": 24,
+            "gating_n_hidden": 3,
+        },
+        names=ARMORM,
+        vocabulary="llama3",
+    ),
+    Family(
+        "urm",
+        "LxzGordon/URM-LLaMa-3.1-8B",
+        "sgl-project/sglang: models/llama_classification.py; its card",
+        "LlamaForSequenceClassificationWithNormal_Weights",
+        "llama3.1",
+        urm(5),
+        config={"id2label": {str(i): f"LABEL_{i}" for i in range(10)}, "label2id": {f"LABEL_{i}": i for i in range(10)}},
+        names=HELPSTEER,
+    ),
+)
+
+_OBJECTIVES = tuple(
+    Family(
+        f"dpa{'-bias' if bias else ''}",
+        "RLHFlow/RewardModel-Mistral-7B-for-DPA-v1",
+        "its card and config.json; whether it has a bias is not settled, so both are here",
+        "MistralForAttributePrediction",
+        "mistral",
+        linear("score", bias=bias, outputs=10),
+        config={
+            "auto_map": {"AutoModelForSequenceClassification": "modeling_custom.MistralForAttributePrediction"},
+            "id2label": {str(i): f"LABEL_{i}" for i in range(10)},
+            "label2id": {f"LABEL_{i}": i for i in range(10)},
+        },
+        names=ARMORM[:10],
+    )
+    for bias in (False, True)
+)
+
+PROCESS = (
+    Family(
+        "qwen-math-prm",
+        "Qwen/Qwen2.5-Math-PRM-7B",
+        "vllm-project/vllm: models/qwen2_rm.py; its card and config.json",
+        "Qwen2ForProcessRewardModel",
+        "qwen2",
+        mlp("score.", outputs=2),
+        config={
+            "auto_map": {
+                "AutoConfig": "configuration_qwen2_rm.Qwen2RMConfig",
+                "AutoModel": "modeling_qwen2_rm.Qwen2ForProcessRewardModel",
+            }
+        },
+    ),
+    Family(
+        "trl-prm",
+        "what trl's PRMTrainer saves",
+        "trl's documentation; transformers' *ForTokenClassification",
+        "Qwen2ForTokenClassification",
+        "qwen2",
+        token_classes(),
+        config={"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}},
+    ),
+)
+REWARDS = (*_CLASSIFIERS, *_LINEAR, *_NETS)  # those with a default reward
+SEVERAL = (*(family for family in _NETS if family.names), *_OBJECTIVES)  # those with several outputs
+MATRIX = (*REWARDS, *_OBJECTIVES, *PROCESS)
