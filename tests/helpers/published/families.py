@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+
 from helpers.published.family import Family
 from helpers.published.heads import armorm, athene, beaver, linear, mlp, normalised_by_config, qrm, token_classes, urm, vocabulary
 from helpers.published.tokenizers import CLS
@@ -224,7 +225,13 @@ _NETS = (
         config=_GRM_CODE | _GRM,
     ),
     Family(
-        "inf-orm", "infly/INF-ORM-Llama3.1-70B", _BENCH + "inform.py", "INFORMForSequenceClassification", "llama3.1", mlp("score."), config=_ONE
+        "inf-orm",
+        "infly/INF-ORM-Llama3.1-70B",
+        _BENCH + "inform.py",
+        "INFORMForSequenceClassification",
+        "llama3.1",
+        mlp("score."),
+        config=_ONE,
     ),
     Family(
         "qwen-math-rm",

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from helpers.published import tokenizers
-from helpers.published.heads import Head, Read
-from helpers.published.trunks import TRUNKS, drawn_trunk, generator, trunk_with
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
+
+from helpers.published import tokenizers
+from helpers.published.heads import Head, Read
+from helpers.published.trunks import TRUNKS, drawn_trunk, generator, trunk_with
 
 Chat = Sequence[tuple[str, str]]
 
@@ -97,7 +98,11 @@ class Family:
             "pad_token_id": tokenizers.PAD_OF_LLAMA3,
             "vocab_size": tokenizers.LLAMA3,
         }
-        told = {"architectures": [self.architecture], "torch_dtype": str(self.dtype).removeprefix("torch."), "transformers_version": "4.44.0"}
+        told = {
+            "architectures": [self.architecture],
+            "torch_dtype": str(self.dtype).removeprefix("torch."),
+            "transformers_version": "4.44.0",
+        }
         return TRUNKS[self.trunk] | (bytes_ if self.vocabulary == "bytes" else llama3) | told | self.config
 
     def reward(self, folder: Path, tokens: Sequence[int]) -> float:

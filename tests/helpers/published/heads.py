@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 import torch
-from helpers.published.tokenizers import CLS_OF_LLAMA3, GATING_TOKENS
 from torch import Tensor, nn
 
+from helpers.published.tokenizers import CLS_OF_LLAMA3, GATING_TOKENS
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -151,7 +152,7 @@ def armorm(objectives: int, neurons: int, hidden: int) -> Head:
 
     def layers(d_model: int) -> nn.ModuleList:
         sizes = [d_model, *[neurons] * hidden, objectives]
-        return nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+        return nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
     def shapes(d_model: int) -> dict[str, tuple[int, ...]]:
         gate = {f"gating.layers.{key}": tuple(value.shape) for key, value in layers(d_model).state_dict().items()}
@@ -204,9 +205,7 @@ def urm(attributes: int) -> Head:
     """A mean and a spread of each attribute, in turn; the means are weighted by a net at the same token."""
 
     def net(d_model: int) -> nn.Module:
-        return nn.Sequential(
-            nn.Linear(d_model, d_model), nn.SELU(), nn.Linear(d_model, d_model), nn.SELU(), nn.Linear(d_model, attributes)
-        )
+        return nn.Sequential(nn.Linear(d_model, d_model), nn.SELU(), nn.Linear(d_model, d_model), nn.SELU(), nn.Linear(d_model, attributes))
 
     def shapes(d_model: int) -> dict[str, tuple[int, ...]]:
         weights = {f"weights.fc.{key}": tuple(value.shape) for key, value in net(d_model).state_dict().items()}

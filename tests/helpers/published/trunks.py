@@ -74,7 +74,8 @@ TRUNKS: dict[str, dict[str, Any]] = {
     "llama3.1": _LLAMA31,
     "llama3.2": _LLAMA31 | {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12, "tie_word_embeddings": True},
     "yi": _LLAMA | {"num_key_value_heads": 1, "rope_theta": 5000000.0},
-    "mistral": _SIZES | {"model_type": "mistral", "hidden_act": "silu", "num_key_value_heads": 1, "sliding_window": None, "rope_theta": 1e6},
+    "mistral": _SIZES
+    | {"model_type": "mistral", "hidden_act": "silu", "num_key_value_heads": 1, "sliding_window": None, "rope_theta": 1e6},
     "mistral-window": _SIZES
     | {"model_type": "mistral", "hidden_act": "silu", "num_key_value_heads": 1, "sliding_window": 4, "rope_theta": 10000.0},
     "qwen2": _QWEN2,
@@ -104,7 +105,8 @@ TRUNKS: dict[str, dict[str, Any]] = {
     "phi3": _SIZES | {"model_type": "phi3", "hidden_act": "silu", "num_key_value_heads": 1, "rope_theta": 10000.0, "sliding_window": 4},
     "smollm3": _SIZES
     | {"model_type": "smollm3", "hidden_act": "silu", "num_key_value_heads": 1, "rope_theta": 5000000.0, "no_rope_layers": [1, 0]},
-    "gpt_neox": _SIZES | {"model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": 0.5, "rotary_emb_base": 10000, "layer_norm_eps": 1e-5},
+    "gpt_neox": _SIZES
+    | {"model_type": "gpt_neox", "hidden_act": "gelu", "rotary_pct": 0.5, "rotary_emb_base": 10000, "layer_norm_eps": 1e-5},
     "gpt2": {
         "model_type": "gpt2",
         "activation_function": "gelu_new",
