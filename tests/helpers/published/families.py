@@ -41,8 +41,8 @@ ARMORM = (
 
 def _score(name: str, published: str, trunk: str, architecture: str, **more: Any) -> Family:
     """A plain sequence classifier of one output."""
-    kind = f"{architecture}ForSequenceClassification"
-    return Family(name, published, more.pop("seen", _HF), kind, trunk, SCORE, **({"config": _ONE} | more))
+    kind, seen, config = f"{architecture}ForSequenceClassification", more.pop("seen", _HF), more.pop("config", _ONE)
+    return Family(name, published, seen, kind, trunk, SCORE, config=config, **more)
 
 
 _CLASSIFIERS = (
@@ -65,6 +65,8 @@ _CLASSIFIERS = (
     _score("phi3", "any Phi-3 classifier", "phi3", "Phi3"),
     _score("smollm3", "any SmolLM3 classifier", "smollm3", "SmolLM3"),
     _score("gpt-neox", "any Pythia classifier", "gpt_neox", "GPTNeoX", prefix="gpt_neox."),
+    # Hugging Face then takes it for one of two outputs, and refuses the file's one.
+    _score("silent", "a classifier whose config does not say how many outputs it has", "llama3", "Llama", seen="from memory", config={}),
     _score("gpt2", "Ray2333/gpt2-large-harmless-reward_model", "gpt2", "GPT2", prefix="transformer."),
 )
 
