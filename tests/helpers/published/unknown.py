@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,6 +14,11 @@ from helpers.published.families import REWARDS
 from helpers.published.family import Family
 
 Weights = dict[str, Tensor]
+_INTERNLM2 = {
+    "model_type": "internlm2",
+    "reward_token_id": 92527,
+    "auto_map": {"AutoConfig": "configuration_internlm2.InternLM2Config", "AutoModel": "modeling_internlm2.InternLM2ForRewardModel"},
+}
 _PLAIN = next(family for family in REWARDS if family.name == "offsetbias")  # of d_model 36
 _ARMORM = next(family for family in REWARDS if family.name == "armorm")
 _QRM = next(family for family in REWARDS if family.name == "qrm")
@@ -27,13 +33,11 @@ class Unknown:
     change: Callable[[Weights], Weights]
     found: tuple[str, ...]
     of: Family = _PLAIN
-    model_type: str | None = None
+    config: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         self.of.write(folder)
-        config = json.loads((folder / "config.json").read_text()) | {"architectures": [self.architecture]}
-        if self.model_type is not None:
-            config["model_type"] = self.model_type
+        config = json.loads((folder / "config.json").read_text()) | {"architectures": [self.architecture]} | self.config
         (folder / "config.json").write_text(json.dumps(config))
         weights: Weights = {}
         for file in sorted(folder.glob("*.safetensors")):
@@ -111,5 +115,5 @@ UNKNOWN = (
         _ARMORM,
     ),
     Unknown("qrm-of-another-norm", _QRM.architecture, _other_gate, ("gating.layers", "gating"), _QRM),
-    Unknown("internlm2", "InternLM2ForRewardModel", _internlm2, ("internlm2",), model_type="internlm2"),
+    Unknown("internlm2", "InternLM2ForRewardModel", _internlm2, ("internlm2",), config=_INTERNLM2),
 )
