@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.published import tokenizers
-from helpers.published.families import MATRIX, PROCESS, REWARDS, SEVERAL
+from helpers.published.families import CAPPED, MATRIX, PROCESS, REWARDS, SEVERAL
 from helpers.published.family import Family
 from helpers.published.unknown import UNKNOWN, Unknown
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
@@ -36,7 +36,9 @@ PAIRS = [
     PreferencePair("another", chosen=CHATS[3], rejected=CHATS[2]),
 ]
 # Hugging Face has the class: what is compared with it are the references.
-KNOWN_TO_HF = tuple(f for f in MATRIX if f.architecture.endswith(("ForSequenceClassification", "ForTokenClassification", "ForCausalLM")))
+KNOWN_TO_HF = tuple(
+    f for f in (*MATRIX, CAPPED) if f.architecture.endswith(("ForSequenceClassification", "ForTokenClassification", "ForCausalLM"))
+)
 KNOWN_TO_HF = tuple(f for f in KNOWN_TO_HF if f.head.shapes(4).keys() <= {"score.weight", "score.bias"} and f.name != "silent")
 
 
@@ -196,6 +198,18 @@ def test_a_saved_model_gives_the_same_rewards_or_is_not_saved(
 
 
 ATHENE, ARMOR_RM, QRM = (next(f for f in REWARDS if f.name == name) for name in ("athene", "armorm", "qrm"))
+
+
+@each([CAPPED])
+def test_capped_logits_are_capped_or_refused(family: Family, folder: Path) -> None:
+    try:
+        model = HookedRewardModel.from_pretrained(folder, device="cpu", **family.options)
+    except InputError as refused:
+        refused_in_one_line(refused)
+        return
+    assert_close(
+        model([family.text(each_chat) for each_chat in CHATS]), [family.reward(folder, family.tokens(each_chat)) for each_chat in CHATS]
+    )
 
 
 @each([ATHENE])

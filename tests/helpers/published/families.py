@@ -1,18 +1,11 @@
 """The matrix: published families, by layout of the head. `seen` says where each definition was read."""
 
-from typing import Any
-
-import torch
-
+from helpers.published.classifiers import CLASSIFIERS, GRM, ONE
 from helpers.published.family import Family
 from helpers.published.heads import armorm, athene, beaver, linear, mlp, normalised_by_config, qrm, token_classes, urm, vocabulary
 from helpers.published.tokenizers import CLS
 
-_HF = "transformers' *ForSequenceClassification"
 _BENCH = "allenai/reward-bench: rewardbench/models/"
-_ONE = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
-SCORE = linear("score")
-_GRM = {"vhead_layer_type": "mlp", "vhead_num_layers": 1, "vhead_num_neurons": 24}
 _GRM_CODE = {
     "auto_map": {
         "AutoModel": "model.AutoModelForCausalLMWithValueHead",
@@ -38,37 +31,6 @@ ARMORM = (
     "code-readability",
 )
 
-
-def _score(name: str, published: str, trunk: str, architecture: str, **more: Any) -> Family:
-    """A plain sequence classifier of one output."""
-    kind, seen, config = f"{architecture}ForSequenceClassification", more.pop("seen", _HF), more.pop("config", _ONE)
-    return Family(name, published, seen, kind, trunk, SCORE, config=config, **more)
-
-
-_CLASSIFIERS = (
-    _score("skywork-v1-llama", "Skywork-Reward-Llama-3.1-8B", "llama3.1", "Llama", shards=2, dtype=torch.bfloat16),
-    _score("skywork-v1-gemma2", "Skywork-Reward-Gemma-2-27B", "gemma2", "Gemma2"),
-    _score("skywork-v2-qwen3", "Skywork-Reward-V2-Qwen3-0.6B", "qwen3-tied", "Qwen3", dtype=torch.bfloat16),
-    _score("skywork-v2-llama", "Skywork-Reward-V2-Llama-3.2-1B", "llama3.2", "Llama"),
-    _score("tulu3", "Llama-3.1-Tulu-3-8B-RM", "llama3.1", "Llama"),
-    _score("olmo2", "OLMo-2-1124-13B-RM", "olmo2", "Olmo2", seen="its config.json; transformers"),
-    _score("fsfairx", "sfairXC/FsfairX-LLaMA3-RM-v0.1", "llama3", "Llama"),
-    _score("offsetbias", "NCSOFT/Llama-3-OffsetBias-RM-8B", "llama3", "Llama", seen="its config.json; transformers"),
-    # Its config still speaks of the head that it was made from; the file has a `score`.
-    _score("grm-ft", "GRM-Llama3.2-3B-rewardmodel-ft", "llama3.2", "Llama", seen="its config.json", config=_ONE | _GRM),
-    _score("grm-ft-gemma", "GRM-Gemma-2B-rewardmodel-ft", "gemma", "Gemma"),
-    _score("rm-mistral", "weqweasdas/RM-Mistral-7B", "mistral", "Mistral"),
-    _score("acemath", "nvidia/AceMath-7B-RM", "qwen2", "Qwen2"),
-    _score("qwen3", "nvidia/Qwen-3-Nemotron-32B-Reward", "qwen3", "Qwen3"),
-    _score("gemma3", "any Gemma-3 text classifier", "gemma3", "Gemma3Text"),
-    _score("olmo3", "any OLMo-3 classifier", "olmo3", "Olmo3"),
-    _score("phi3", "any Phi-3 classifier", "phi3", "Phi3"),
-    _score("smollm3", "any SmolLM3 classifier", "smollm3", "SmolLM3"),
-    _score("gpt-neox", "any Pythia classifier", "gpt_neox", "GPTNeoX", prefix="gpt_neox."),
-    # Hugging Face then takes it for one of two outputs, and refuses the file's one.
-    _score("silent", "a classifier whose config does not say how many outputs it has", "llama3", "Llama", seen="from memory", config={}),
-    _score("gpt2", "Ray2333/gpt2-large-harmless-reward_model", "gpt2", "GPT2", prefix="transformer."),
-)
 
 _LINEAR = (
     Family(
@@ -106,7 +68,7 @@ _LINEAR = (
         "LlamaForCausalLM",
         "llama3",
         linear("v_head.summary", bias=True),
-        config=_GRM_CODE | _GRM | {"vhead_layer_type": "linear"},
+        config=_GRM_CODE | GRM | {"vhead_layer_type": "linear"},
         lm_head=True,
     ),
     Family(
@@ -163,6 +125,8 @@ _LINEAR = (
                 "do_normalize": normalise,
                 "normalizer_type": "ExponentialMovingAverage",
                 "momentum": 0.9,
+                "mean": [0.4],
+                "var": [2.2],
             },
         )
         for kind, normalise, bias in (
@@ -172,6 +136,15 @@ _LINEAR = (
             ("cost", False, True),
             ("cost", True, True),
         )
+    ),
+    Family(
+        "beaver-reward-normalised-by-config",
+        "PKU-Alignment/beaver-7b-v1.0-reward without its buffers",
+        _BENCH + "beaver.py",
+        "LlamaForScore",
+        "llama2",
+        beaver(bias=False, buffers=False),
+        config={"score_dim": 1, "bias": False, "score_type": "reward", "do_normalize": True, "mean": [0.4], "var": [2.2]},
     ),
     *(
         Family(
@@ -214,7 +187,7 @@ _NETS = (
         "LlamaForCausalLM",
         "llama3",
         mlp("v_head.summary.", neurons=24),
-        config=_GRM_CODE | _GRM,
+        config=_GRM_CODE | GRM,
         lm_head=True,
     ),
     Family(
@@ -224,7 +197,7 @@ _NETS = (
         "Gemma2ForCausalLM",
         "gemma2",
         mlp("v_head.summary.", neurons=24),
-        config=_GRM_CODE | _GRM,
+        config=_GRM_CODE | GRM,
     ),
     Family(
         "inf-orm",
@@ -233,7 +206,7 @@ _NETS = (
         "INFORMForSequenceClassification",
         "llama3.1",
         mlp("score."),
-        config=_ONE,
+        config=ONE,
     ),
     Family(
         "qwen-math-rm",
@@ -252,7 +225,7 @@ _NETS = (
         "LlamaForRewardModelWithGating",
         "llama3",
         armorm(19, 24, 3),
-        config=_ONE
+        config=ONE
         | {
             "auto_map": {"AutoModelForSequenceClassification": "modeling_custom.LlamaForRewardModelWithGating"},
             "num_objectives": 19,
@@ -271,7 +244,7 @@ _NETS = (
         "LlamaForRewardModelWithGating",
         "llama3.1",
         qrm(19, 5, 24, 3),
-        config=_ONE
+        config=ONE
         | {
             "auto_map": {"AutoModelForSequenceClassification": "modeling_custom.LlamaForRewardModelWithGating"},
             "num_objectives": 19,
@@ -338,6 +311,16 @@ PROCESS = (
         config={"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}},
     ),
 )
-REWARDS = (*_CLASSIFIERS, *_LINEAR, *_NETS)  # those with a default reward
+# It may be read, or refused for its cap.
+CAPPED = Family(
+    "judge-capped",
+    "a Gemma-2 that answers yes or no",
+    "transformers' Gemma2ForCausalLM",
+    "Gemma2ForCausalLM",
+    "gemma2",
+    vocabulary(89, 78, key="model.embed_tokens.weight"),
+    options={"head": "token:89-78"},
+)
+REWARDS = (*CLASSIFIERS, *_LINEAR, *_NETS)  # those with a default reward
 SEVERAL = (*(family for family in _NETS if family.names), *_OBJECTIVES)  # those with several outputs
 MATRIX = (*REWARDS, *_OBJECTIVES, *PROCESS)

@@ -74,19 +74,20 @@ def normalised_by_config(name: str) -> Head:
     return Head(linear(name).shapes, reward)
 
 
-def beaver(*, bias: bool) -> Head:
-    """safe-rlhf's LlamaForScore. Its normaliser's buffers are in the file whether they are used or not (`do_normalize`). What a cost model
-    gives is a cost: as a reward it is negated, as reward-bench does."""
+def beaver(*, bias: bool, buffers: bool = True) -> Head:
+    """safe-rlhf's LlamaForScore. Its normaliser's buffers are in the file whether they are used or not (`do_normalize`); where they are
+    not, the config has `mean` and `var`. What a cost model gives is a cost: as a reward it is negated, as reward-bench does."""
 
     def shapes(d_model: int) -> dict[str, tuple[int, ...]]:
-        buffers = {"normalizer.mean": (1,), "normalizer.var": (1,), "normalizer.count": (1,)}
-        return linear("score_head", bias=bias).shapes(d_model) | buffers
+        normaliser = {"normalizer.mean": (1,), "normalizer.var": (1,), "normalizer.count": (1,)}
+        return linear("score_head", bias=bias).shapes(d_model) | (normaliser if buffers else {})
 
     def reward(read: Read) -> Tensor:
         score = read.into(nn.Linear(read.hidden.shape[1], 1, bias=bias), "score_head.")(read.hidden[-1])
         is_cost = read.config["score_type"] == "cost"
         if read.config["do_normalize"]:
-            mean, std = read.weights["normalizer.mean"], read.weights["normalizer.var"].sqrt()
+            mean, var = (read.weights.get(f"normalizer.{name}", torch.tensor(read.config[name])) for name in ("mean", "var"))
+            std = var.sqrt()
             score = score / (std + 1e-8) if is_cost else (score - mean) / (std + 1e-8)  # "scale" and "affine"
         return -score[0] if is_cost else score[0]
 
@@ -133,10 +134,12 @@ def token_classes() -> Head:
 
 
 def vocabulary(plus: int, minus: int | None = None, *, key: str = "lm_head.weight") -> Head:
-    """A causal language model's own head: the logit of one token, or the difference of two."""
+    """A causal language model's own head: the logit of one token, or the difference of two. Gemma-2 caps its logits."""
 
     def reward(read: Read) -> Tensor:
         logits = read.hidden[-1] @ read.weights[key].T
+        cap = read.config.get("final_logit_softcapping")
+        logits = cap * torch.tanh(logits / cap) if cap else logits
         return logits[plus] - (logits[minus] if minus is not None else 0.0)
 
     return Head(lambda d_model: {}, reward)
