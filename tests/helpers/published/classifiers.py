@@ -14,7 +14,7 @@ GRM = {"vhead_layer_type": "mlp", "vhead_num_layers": 1, "vhead_num_neurons": 24
 def _score(name: str, published: str, trunk: str, architecture: str, **more: Any) -> Family:
     """A plain sequence classifier of one output."""
     kind, seen, config = f"{architecture}ForSequenceClassification", more.pop("seen", _HF), more.pop("config", ONE)
-    return Family(name, published, seen, kind, trunk, SCORE, config=config, **more)
+    return Family(name, published, seen, kind, trunk, linear("score"), config=config, **more)
 
 
 CLASSIFIERS = (
