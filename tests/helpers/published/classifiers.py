@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from helpers.published.family import Family
+from helpers.published.heads import linear
 
 _HF = "transformers' *ForSequenceClassification"
 ONE = {"id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
