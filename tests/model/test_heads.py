@@ -14,6 +14,7 @@ from helpers.published import tokenizers
 from helpers.published.families import CAPPED, MATRIX, PROCESS, REWARDS, SEVERAL
 from helpers.published.family import Family
 from helpers.published.unknown import UNKNOWN, Unknown
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModelForTokenClassification
 
 import tl_reward
@@ -197,7 +198,48 @@ def test_a_saved_model_gives_the_same_rewards_or_is_not_saved(
     assert_close(tl_reward.score(again, PAIRS).chosen, [family.reward(folder, family.tokens(pair.chosen)) for pair in PAIRS])
 
 
-ATHENE, ARMOR_RM, QRM = (next(f for f in REWARDS if f.name == name) for name in ("athene", "armorm", "qrm"))
+@each([family for family in SEVERAL if family.head.reward is None])
+def test_a_saved_model_has_the_same_outputs_or_is_not_saved(family: Family, folder: Path, tmp_path: Path) -> None:
+    try:
+        HookedRewardModel.from_pretrained(folder, device="cpu", output=1).save_pretrained(tmp_path / "saved")
+    except InputError as refused:
+        refused_in_one_line(refused)
+        return
+    again = HookedRewardModel.from_pretrained(tmp_path / "saved", device="cpu", output=2)
+    tokens = family.tokens(CHATS[0])
+    assert len(again.outputs) == len(family.names)
+    assert_close(again(torch.tensor([tokens])), [family.outputs(folder, tokens)[2]])
+
+
+BY_NAME = {family.name: family for family in MATRIX}
+ONE_OF_EACH_LAYOUT = ("trl-value-head", "llama-factory", "athene", "ultrarm", "beaver-reward-normalised", "grm-sftreg")
+ONE_OF_EACH_LAYOUT += ("inf-orm", "armorm", "qrm", "urm", "dpa", "qwen-math-prm", "trl-prm")
+
+
+@each([BY_NAME[name] for name in ONE_OF_EACH_LAYOUT])
+def test_a_head_of_numbers_that_are_not_finite_is_refused(family: Family, tmp_path: Path) -> None:
+    family.write(tmp_path)
+    key = [key for key in family.head.shapes(36) if not key.endswith(("count", "num_batches_tracked"))][-1]
+    for file in tmp_path.glob("*.safetensors"):
+        weights = load_file(file)
+        if key in weights:
+            weights[key].view(-1)[0] = torch.nan
+            save_file(weights, file, {"format": "pt"})
+    with pytest.raises(InputError) as refused:
+        HookedRewardModel.from_pretrained(tmp_path, device="cpu", **family.options)
+    assert key in refused_in_one_line(refused.value)
+
+
+@pytest.mark.parametrize("head", ["token:", "token:262", "token:-1", "token:89-89", "token:1-2-3", "token:no such token", "score", "yes"])
+def test_what_is_no_token_of_the_vocabulary_is_no_head(head: str, root: Path) -> None:
+    family = BY_NAME["nemotron-hf"]
+    folder = root / family.name if (root / family.name).exists() else family.write(root / family.name)
+    with pytest.raises(InputError) as refused:
+        HookedRewardModel.from_pretrained(folder, device="cpu", head=head)
+    assert "head" in refused_in_one_line(refused.value)
+
+
+ATHENE, ARMOR_RM, QRM = (BY_NAME[name] for name in ("athene", "armorm", "qrm"))
 
 
 @each([CAPPED])

@@ -60,6 +60,7 @@ _LINEAR = (
         linear("v_head.summary", bias=True),
         lm_head=True,
         head_file="value_head.safetensors",
+        shards=2,  # of which the index does not name the head's file
     ),
     Family(
         "grm-sftreg-linear",
