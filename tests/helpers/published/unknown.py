@@ -71,6 +71,16 @@ def _internlm2(weights: Weights) -> Weights:
     return {key: torch.full(shape, 0.1) for key, shape in trunk.items()}
 
 
+def _layers(stem: str, first: int, last: int) -> dict[str, tuple[int, ...]]:
+    stem = stem.replace(".", "__")
+    sizes = {f"{first}__weight": (36, 36), f"{first}__bias": (36,), f"{last}__weight": (1, 36), f"{last}__bias": (1,)}
+    return {f"{stem}__{name}": shape for name, shape in sizes.items()}
+
+
+def _without_norms(weights: Weights) -> Weights:
+    return {key: value for key, value in weights.items() if not any(f"gating.layers.{i}." in key for i in (2, 5, 8))}
+
+
 def _other_gate(weights: Weights) -> Weights:
     """QRM's, whose norms in the gate have no statistics: another norm, which would give other numbers."""
     return {key: value for key, value in weights.items() if "running_" not in key and "num_batches" not in key}
@@ -88,6 +98,10 @@ UNKNOWN = (
     Unknown("too-wide", "LlamaForCausalLM", _instead(v_head__weight=(1, 40)), ("v_head.weight", "40")),
     Unknown("transposed", "LlamaForCausalLM", _instead(v_head__weight=(36, 1)), ("v_head.weight",)),
     Unknown("two-heads", "LlamaForSequenceClassification", _and(v_head__weight=(1, 36)), ("v_head.weight",)),
+    # Published nets have a ReLU between two layers, so that these are numbered 0, 2, 4.
+    Unknown("layer-upon-layer", "LlamaForCausalLM", _instead(**_layers("score", 0, 1)), ("score.1",)),
+    Unknown("something-between-layers", "LlamaForCausalLM", _instead(**_layers("v_head.summary", 0, 3)), ("v_head.summary.3",)),
+    Unknown("qrm-without-norms", _QRM.architecture, _without_norms, ("gating.layers",), _QRM),
     Unknown(
         "norm-in-the-head",
         "LlamaForCausalLM",
