@@ -89,7 +89,8 @@ def test_the_matrix_is_wide() -> None:
 
 @each(KNOWN_TO_HF)
 def test_references_are_hugging_faces_where_it_has_the_class(family: Family, folder: Path) -> None:
-    kind: Any = AutoModelForTokenClassification if family in PROCESS else AutoModelForSequenceClassification
+    by_token = family.architecture.endswith("ForTokenClassification")
+    kind: Any = AutoModelForTokenClassification if by_token else AutoModelForSequenceClassification
     kind = AutoModelForCausalLM if "head" in family.options else kind
     model, report = kind.from_pretrained(folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False)
     assert not report["missing_keys"] and not report["unexpected_keys"]
@@ -103,7 +104,7 @@ def test_references_are_hugging_faces_where_it_has_the_class(family: Family, fol
             plus, *minus = map(int, family.options["head"].removeprefix("token:").split("-"))
             assert_close(family.reward(folder, tokens), logits[-1, plus] - (logits[-1, minus[0]] if minus else 0.0))
         else:
-            assert_close(family.reward(folder, tokens), logits[0])
+            assert_close(family.reward(folder, tokens), logits[-1, 0] if by_token else logits[0])
 
 
 @each(REWARDS)

@@ -160,6 +160,24 @@ _LINEAR = (
         for normalise in (False, True)
     ),
     Family(
+        "openrlhf-score-normalised",
+        "what OpenRLHF saves since its value_head_prefix is score",
+        "OpenRLHF/OpenRLHF: openrlhf/models/model.py; the class name from memory",
+        "RewardModel",
+        "llama3",
+        normalised_by_config("score"),
+        config={"normalize_reward": True, "mean": -0.3, "std": 1.5},
+    ),
+    Family(
+        "token-classifier-of-one",
+        "CodeScaler, and reward models of volcengine/verl: a token classifier of one class",
+        "transformers' *ForTokenClassification; read at the last token: from memory of verl",
+        "Qwen3ForTokenClassification",
+        "qwen3",
+        linear("score", bias=True),
+        config=ONE,
+    ),
+    Family(
         "nemotron-hf",
         "nvidia/Llama-3.1-Nemotron-70B-Reward-HF",
         "its card, as its users quote it: scores[0][0][0]",
