@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tl_reward.analyses.attribution import Attribution, check_estimate, estimate
 from tl_reward.data.pairs import PreferencePair
+from tl_reward.data.readers import GivenPairs, as_pairs
 from tl_reward.data.reading import Reading
 from tl_reward.errors import InputError
 from tl_reward.measures.contrast import FALSE_DISCOVERY_RATE
@@ -104,7 +105,7 @@ class Tension:
 @checked
 def tension(
     model: HookedRewardModel,
-    pairs: list[PreferencePair],
+    pairs: GivenPairs,
     *,
     site: UnitSite = "mlp_post",
     method: Method = "gradient",
@@ -122,7 +123,7 @@ def tension(
     Raises:
         InputError: the pairs name less or more than two objectives; an unsuitable method.
     """
-    by_objective = of_two_objectives(pairs)
+    by_objective = of_two_objectives(as_pairs(pairs))
     check_with_error(method, site)
     effects = {
         name: estimate(model, part, method, site=site, progress=f"{progress}: {name}" if progress else None, **options)

@@ -3,13 +3,13 @@
 import json
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
 from tl_reward import parallel
-from tl_reward.data.pairs import PreferencePair
+from tl_reward.data.readers import GivenPairs
 from tl_reward.errors import InputError
 from tl_reward.results.disk.folder import check_run_folder
 from tl_reward.results.provenance import provenance
@@ -22,7 +22,7 @@ from tl_reward.show.run_tables import summary
 def run_folder(
     out: str | Path,
     *,
-    data: Mapping[str, Sequence[PreferencePair]] | None = None,
+    data: Mapping[str, GivenPairs] | None = None,
     seed: int | None = None,
     overwrite: bool = False,
 ) -> Iterator[Results]:

@@ -1,13 +1,33 @@
 """Rows that a caller in Python holds: a list of dicts, a generator, a DataFrame, a Hugging Face `Dataset`, an Arrow table."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.data.sources.row import SourceRow
 from tl_reward.errors import InputError, shown
 
 _PART = 1000  # rows of a table that are made at a time
+
+
+@runtime_checkable
+class DataFrame(Protocol):
+    """A pandas or polars DataFrame, or an Arrow table: each has the names of its columns."""
+
+    @property
+    def columns(self) -> Any: ...
+
+
+@runtime_checkable
+class HubDataset(Protocol):
+    """A Hugging Face `Dataset`."""
+
+    @property
+    def column_names(self) -> Any: ...
+
+
+# Rows as Python holds them; what has no columns is a list of rows, or gives one after the other.
+Rows = Iterable[Mapping[str, Any]] | DataFrame | HubDataset
 
 
 def given_rows(rows: Any, split: str | None, source: str) -> Iterator[SourceRow]:
@@ -18,7 +38,7 @@ def given_rows(rows: Any, split: str | None, source: str) -> Iterator[SourceRow]
     """
     for number, row in rows_of_table(rows, split, source):
         if isinstance(row, PreferencePair):
-            raise InputError(f"{source}:{number}: is a PreferencePair already: give such pairs to the functions as they are")
+            raise InputError(f"{source}:{number}: is a PreferencePair already: give the functions pairs alone, or rows alone")
         yield SourceRow(f"{source}:{number}", f"{source}:{number}", row, split if holds_splits(rows) else None)
 
 
