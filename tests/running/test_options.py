@@ -183,7 +183,8 @@ def test_every_function_that_takes_pairs_takes_rows(name: str, tiny, tmp_path):
         "patch_pairs": {"kinds": ["mlp_out"]},
         "found_on": {"dataset": "mine"},
         "record_ablation": {
-            "results": Results(), "model": "tiny", "dataset": "mine", "curve": curve, "score": "mean", "site": "mlp_post", "found": found_on,
+            "results": Results(), "model": "tiny", "dataset": "mine", "curve": curve, "score": "mean", "site": "mlp_post",
+            "found": found_on,
         },
         "record_sets": {
             "results": Results(), "model": "tiny", "dataset": "mine", "found": tl_reward.ablate_sets(tiny, PAIRS, {"one": neurons}),
@@ -199,7 +200,7 @@ def test_every_function_that_takes_pairs_takes_rows(name: str, tiny, tmp_path):
     if "model" in parameters_of(function) and "results" not in options:
         options["model"] = tiny
     if name == "train":  # it refuses what is no pair, and where rows are pairs it goes on to look for the base
-        with pytest.raises(InputError, match="^rows:1: unknown schema"):
+        with pytest.raises(InputError, match=r"^rows:1: unknown schema"):
             function("no/such/base", [{"text": "a"}], tmp_path / "trained")
     elif "data" in hints:
         found = function(**options, data={"mine": DATASET})

@@ -12,8 +12,9 @@ from tl_reward.analyses.attribution import Attribution, check_estimate, estimate
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.data.readers import GivenPairs, as_pairs
 from tl_reward.data.reading import Reading
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, summary_of
 from tl_reward.measures.contrast import FALSE_DISCOVERY_RATE
+from tl_reward.measures.frames.columns import DataFrame, joined
 from tl_reward.measures.json_types import ConflictJson, TensionJson
 from tl_reward.measures.names import Method
 from tl_reward.measures.overlap import regions
@@ -76,6 +77,18 @@ class Tension:
         """How many pairs were given, of both objectives together, and how many left out, by reason."""
         one, other = (found.reading for found in self.effects.values())
         return one + other if one and other else None
+
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a neuron (or head) and objective: its effect on that objective's margin, and its quadrant, "" where it is in none."""
+        parts = []
+        for objective, found in self.effects.items():
+            quadrant = np.full(tuple(found.effect.shape), "", dtype=object)
+            for name, neurons in self.quadrants.items():
+                quadrant[neurons.mask(*quadrant.shape).numpy()] = name
+            parts.append(found.to_frame().assign(objective=objective, site=self.site, quadrant=quadrant.ravel()))
+        return joined(parts)
 
     def top(self, fraction: float) -> dict[str, NeuronSet]:
         """The neurons with the largest supporting effect on each objective, as those of one alone, of the other alone, and shared.
