@@ -9,6 +9,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from helpers.page_runs import tiny_run
 
 import tl_reward
 from tl_reward.analyses.ablation_curves import AblationPoint
@@ -75,7 +76,13 @@ def test_its_repr_is_short(name: str):
 def test_what_is_inside_results_has_a_short_repr_too():
     model = tiny_reward_model()
     curve = made()["AblationCurve"]
-    inner = [curve.points[0], encode_for(model, BOTH), made()["RewardLens"].curves[0], tl_reward.token_attribution(model, "Hello, you!")]
+    inner = [
+        curve.points[0],
+        encode_for(model, BOTH),
+        made()["RewardLens"].curves[0],
+        tiny_run(),
+        tl_reward.token_attribution(model, "Hello, you!"),
+    ]
     assert isinstance(inner[0], AblationPoint) and isinstance(inner[1], EncodedPairs)
     assert all(len(repr(each)) < 500 for each in inner)
     large = NeuronSet((layer, neuron) for layer in range(30) for neuron in range(200))
@@ -86,8 +93,8 @@ def test_what_is_inside_results_has_a_short_repr_too():
 @pytest.mark.parametrize("name", RESULTS)
 def test_its_table_is_tidy(name: str):
     """Plain columns of one length, numbers of floats with a unit in their name, and the ends of an interval beside it."""
-    table = made()[name].to_frame()
-    assert isinstance(table, pandas.DataFrame) and len(table) > 0 and table.columns.is_unique
+    table: Any = made()[name].to_frame()
+    assert type(table).__mro__[0] is pandas.DataFrame and len(table) > 0 and table.columns.is_unique
     assert isinstance(table.index, pandas.RangeIndex)
     bare = {"q_value", "p_value", "welch_t", "value", "low", "high"}  # of no unit, or that of what is estimated
     for column in table.columns:
@@ -102,31 +109,31 @@ def same(column: Any, values: Any) -> None:
     np.testing.assert_array_equal(np.asarray(column), np.asarray(values).ravel())
 
 
-def same_estimates(table: pandas.DataFrame, name: str, unit: str, found: list[Estimate]) -> None:
+def same_estimates(table: Any, name: str, unit: str, found: list[Estimate]) -> None:
     for i, part in enumerate(("", ", low", ", high")):
         same(table[f"{name}{part} ({unit})"], [each[i] for each in found])
 
 
-def of_scores(found: Any, table: pandas.DataFrame) -> None:
+def of_scores(found: Any, table: Any) -> None:
     same(table["id"], found.ids)
     same(table["objective"], found.objectives)
     for side in ("chosen", "rejected", "margin"):
         same(table[f"{side} (reward units)"], getattr(found, side))
 
 
-def of_activations(found: Any, table: pandas.DataFrame) -> None:
+def of_activations(found: Any, table: Any) -> None:
     of_scores(found.scores, table)
     same(table["id"], found.ids)
 
 
-def of_contrast(found: Any, table: pandas.DataFrame) -> None:
+def of_contrast(found: Any, table: Any) -> None:
     for column in ("welch_t", "q_value", "p_value"):
         same(table[column], getattr(found, column))
     same(table["cohens_d (standard deviations)"], found.cohens_d)
     same(table["auroc (probability)"], found.auroc)
 
 
-def of_discovery(found: Any, table: pandas.DataFrame) -> None:
+def of_discovery(found: Any, table: Any) -> None:
     for site, part in table.groupby("site"):
         name = "norm" if site == "attn_z" else "mean"
         for side, values in zip(("chosen", "rejected"), found.by_side[site, name], strict=True):
@@ -140,14 +147,14 @@ def of_discovery(found: Any, table: pandas.DataFrame) -> None:
     assert table["norm, chosen (activation)"].notna().sum() == (table.site == "attn_z").sum()
 
 
-def of_attribution(found: Any, table: pandas.DataFrame) -> None:
+def of_attribution(found: Any, table: Any) -> None:
     same(table["effect (reward units)"], found.effect)
     same(table["standard error (reward units)"], found.error)
     same(table["q_value"], found.q_value())
     assert table.iloc[50][["layer", "neuron"]].tolist() == [1, 2]
 
 
-def of_tension(found: Any, table: pandas.DataFrame) -> None:
+def of_tension(found: Any, table: Any) -> None:
     for objective, part in table.groupby("objective"):
         same(part["effect (reward units)"], found.effects[objective].effect)
         for name, neurons in found.quadrants.items():
@@ -155,7 +162,7 @@ def of_tension(found: Any, table: pandas.DataFrame) -> None:
             assert [*zip(here.layer, here.neuron, strict=True)] == [*neurons]
 
 
-def of_effects(found: Any, table: pandas.DataFrame) -> None:
+def of_effects(found: Any, table: Any) -> None:
     parts = {"": found} | found.by_objective()
     assert [*table.objective.unique()] == [*parts] and len(parts) == 3
     for objective, part in parts.items():
@@ -167,19 +174,19 @@ def of_effects(found: Any, table: pandas.DataFrame) -> None:
     assert table.iloc[2][["layer", "neuron"]].tolist() == [0, 3] and table.iloc[0].layer == -1
 
 
-def of_comparison(found: Any, table: pandas.DataFrame) -> None:
+def of_comparison(found: Any, table: Any) -> None:
     same(table["estimated effect (reward units)"], found.estimated["gradient"])
     same_estimates(table, "exact effect", "reward units", found.effects.mean_margin())
     same(table["drawn"], found.drawn)
     assert [f"{row.layer}.{row.neuron}" for row in table.itertuples()] == [*found.effects.sets]
 
 
-def of_agreement(found: Any, table: pandas.DataFrame) -> None:
+def of_agreement(found: Any, table: Any) -> None:
     assert tuple(table.loc[table.figure == "spearman", ["value", "low", "high"]].iloc[0]) == found.spearman[:3]
     assert [*table.figure] == ["spearman", "pearson", "sign", *(f"precision at {k}" for k in found.precision)]
 
 
-def of_direct_attribution(found: Any, table: pandas.DataFrame) -> None:
+def of_direct_attribution(found: Any, table: Any) -> None:
     sums = table.groupby("side")["written (reward units)"].sum()
     assert [sums["chosen"], sums["rejected"]] == pytest.approx(found.reward.tolist(), abs=1e-5)
     row = table[(table.side == "rejected") & (table.part == "neuron") & (table.layer == 1) & (table.unit == 7)]
@@ -187,7 +194,7 @@ def of_direct_attribution(found: Any, table: pandas.DataFrame) -> None:
     assert (table[table.part == "bias"].layer == -1).all()
 
 
-def of_sets(found: Any, table: pandas.DataFrame) -> None:
+def of_sets(found: Any, table: Any) -> None:
     points = getattr(found, "sets", None) or {point.fraction: point for point in found.points}
     key = "set" if "set" in table else "fraction (share of all neurons)"
     clean = table[(table.draw == "clean") & (table.objective == "")]
@@ -205,7 +212,7 @@ def of_sets(found: Any, table: pandas.DataFrame) -> None:
         assert len(here) == 3 * (1 + len(point.random))
 
 
-def of_model_patching(found: Any, table: pandas.DataFrame) -> None:
+def of_model_patching(found: Any, table: Any) -> None:
     ranked = table[table.draw == "ranked"]
     same_estimates(ranked, "recovered", "share", [found.recovered(point.ranked) for point in found.curve.points])
     same_estimates(ranked, "kept", "share", [found.kept(point.ranked) for point in found.curve.points])
@@ -213,7 +220,7 @@ def of_model_patching(found: Any, table: pandas.DataFrame) -> None:
     same_estimates(table[table.draw == "random 1"], "kept", "share", [found.kept(found.curve.points[0].random[0])])
 
 
-def of_pair_patching(found: Any, table: pandas.DataFrame) -> None:
+def of_pair_patching(found: Any, table: Any) -> None:
     for side, direction in enumerate(("noising", "denoising")):
         here = table[table.direction == direction]
         same(here["site"], [cell.kind for cell in found.cells])
@@ -224,33 +231,33 @@ def of_pair_patching(found: Any, table: pandas.DataFrame) -> None:
     assert table.iloc[len(found.cells) - 1].layer == -1
 
 
-def of_lens(found: Any, table: pandas.DataFrame) -> None:
+def of_lens(found: Any, table: Any) -> None:
     same(table["margin (reward units)"], found.margins())
     same(table["depth"], np.repeat(range(len(found.scores)), len(found.scores[0])))
 
 
-def of_examples(found: Any, table: pandas.DataFrame) -> None:
+def of_examples(found: Any, table: Any) -> None:
     same(table["peak (activation)"], found.example_peak.double()[found.example >= 0])
     first = found.transcripts[int(found.example[0, 0])]
     assert table.text[0] == "".join(first.tokens) and table["reward (reward units)"][0] == first.reward
     assert {*zip(table.layer, table.neuron, strict=True)} == {*found.neurons}
 
 
-def of_selectivity(found: Any, table: pandas.DataFrame) -> None:
+def of_selectivity(found: Any, table: Any) -> None:
     same(table["entropy (nats)"], found.entropy)
     same(table["eligible"], found.eligible)
     same(table["firing, harmless (share of tokens)"], found.probability["harmless"])
 
 
-def of_neurons(found: Any, table: pandas.DataFrame) -> None:
+def of_neurons(found: Any, table: Any) -> None:
     assert [*zip(table.layer, table.neuron, strict=True)] == [*found]
 
 
-def of_estimate(found: Any, table: pandas.DataFrame) -> None:
+def of_estimate(found: Any, table: Any) -> None:
     assert tuple(table.iloc[0]) == found
 
 
-CHECKS: dict[str, Callable[[Any, pandas.DataFrame], None]] = {
+CHECKS: dict[str, Callable[[Any, Any], None]] = {
     "AblationCurve": of_sets,
     "Activations": of_activations,
     "Agreement": of_agreement,
@@ -284,7 +291,7 @@ def test_a_table_of_no_neuron_has_its_columns():
 
 def test_the_table_of_one_transcript():
     found = tl_reward.token_attribution(tiny_reward_model(), "Hello, you!")
-    table = found.to_frame()
+    table: Any = found.to_frame()
     same(table["written (reward units)"], found.head)
     assert table["token"][3] == found.tokens[3] and table.position[3] == 3
     assert table["written (reward units)"].sum() + found.rest == pytest.approx(found.reward, abs=1e-5)

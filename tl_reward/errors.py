@@ -88,11 +88,11 @@ def shown(value: object) -> str:
     return type(value).__name__
 
 
-def summary_of(instance: Any) -> str:
+def summary_of(self: Any) -> str:
     """An object of named parts in one short line, which is its repr: small parts as they are, of large ones how large they are."""
-    names = getattr(instance, "_fields", None) or [name for name, each in instance.__dataclass_fields__.items() if each.repr]
-    text = ", ".join(f"{name}={_summary(getattr(instance, name))}" for name in names)
-    return f"{type(instance).__name__}({text if len(text) <= 440 else f'{text[:440]}…'})"
+    names = getattr(self, "_fields", None) or [name for name, each in self.__dataclass_fields__.items() if each.repr]
+    text = ", ".join(f"{name}={_summary(getattr(self, name))}" for name in names)
+    return f"{type(self).__name__}({text if len(text) <= 440 else f'{text[:440]}…'})"
 
 
 def _summary(value: Any) -> str:

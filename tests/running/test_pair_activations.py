@@ -17,10 +17,10 @@ from tl_reward.running import pair_activations
 from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.pair_activations import activations
 from tl_reward.running.scoring import score
-from tl_reward.sites import Site
+from tl_reward.sites import Site, SiteKind
 
 PAIRS = load_pairs("embedded", split="find", limit=5)
-KINDS = ["resid_pre", "resid_post", "attn_z", "attn_out", "mlp_gate", "mlp_post", "mlp_out"]
+KINDS: list[SiteKind] = ["resid_pre", "resid_post", "attn_z", "attn_out", "mlp_gate", "mlp_post", "mlp_out"]
 EDITS = {"clean": [], "ablated": [ZeroAblation(NeuronSet([(0, 3), (1, 7)])), ScaleAblation(NeuronSet([(1, 2)]), 0.5, site="attn_z")]}
 ANY: Any = activations  # called as the type checker would not have it
 
@@ -45,8 +45,9 @@ def test_they_are_those_of_one_transcript_at_a_time(where: Any, edits: str, mode
                 (batch,) = batch_of(ids, start)
                 hooks += edit.hooks(batch)
             with torch.no_grad(), model.hooks(hooks):
+                reward: Any
                 reward, cache = model.run_with_cache(tokens)
-            assert [found.scores.chosen, found.scores.rejected][side][i] == pytest.approx(float(reward), abs=1e-5)
+            assert [found.scores.chosen, found.scores.rejected][side][i] == pytest.approx(reward.item(), abs=1e-5)
             for site, values in found.values.items():
                 whole = cache[site.hook_name][0]
                 expected = {"readout": whole[-1], "response": whole[start:].mean(0), "all": whole.mean(0)}[where]

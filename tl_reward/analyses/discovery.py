@@ -80,7 +80,8 @@ class Discovery:
     def to_frame(self) -> DataFrame:
         """A row a neuron (at "attn_z" a head) of each site, with every statistic by side, the share of tokens at which it is positive by
         objective, and contrasts; nan where a site has none of it."""
-        return joined([self._site_frame(site) for site in dict.fromkeys(site for site, _ in self.by_side)])
+        sites: dict[UnitSite, None] = {site: None for site, _ in self.by_side}
+        return joined([self._site_frame(site) for site in sites])
 
     def _site_frame(self, site: UnitSite) -> DataFrame:
         by_side = {name: value for (kind, name), value in self.by_side.items() if kind == site}

@@ -22,7 +22,7 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import averages_over, meant_places, rewards_at, stream
 from tl_reward.running.batches.batching import Pairs, encode_for
 from tl_reward.running.options import RunOptions, checked
-from tl_reward.sites import Site, SiteKind, Where, check_site_kind, check_where
+from tl_reward.sites import Site, SiteKind, Where, check_where
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -94,17 +94,16 @@ def activations(
     rewards = kept.rewards.cpu()
     for i in encoded.equal:  # also where each has a row of its own
         rewards[encoded.rejected[i]] = rewards[encoded.chosen[i]]
-    sides = [rewards[list(rows)].tolist() for rows in (encoded.chosen, encoded.rejected)]
+    chosen, rejected = (rewards[list(rows)].tolist() for rows in (encoded.chosen, encoded.rejected))
     values = {site: value.unflatten(0, (-1, 2)) for site, value in kept.values.items()}
-    return Activations(values, Scores.of(encoded.pairs, *sides, encoded.reading), where)
+    return Activations(values, Scores.of(encoded.pairs, chosen, rejected, encoded.reading), where)
 
 
 def _places(model: HookedRewardModel, sites: Any) -> list[Site]:
     """Each site once, in the order in which they are asked for."""
     found: dict[Site, None] = {}
-    for each in [sites] if isinstance(sites, (str, Site)) else sites:
-        if not isinstance(each, Site):
-            check_site_kind(each)
+    given: Sequence[Any] = [sites] if isinstance(sites, (str, Site)) else sites
+    for each in given:
         found |= dict.fromkeys([each] if isinstance(each, Site) else [Site(layer, each) for layer in range(model.cfg.n_layers)])
     if not found:
         raise InputError(f"sites must not be empty; they are of {', '.join(get_args(SiteKind))}")
@@ -140,7 +139,8 @@ class _Kept:
     """The activations by site (`values`, [pair and side, …]) and the reward of each row (`rewards`)."""
 
     def __init__(self, model: HookedRewardModel, encoded: EncodedPairs, shapes: Mapping[Site, tuple[int, ...]], where: Where) -> None:
-        self._model, self._encoded, self._where = model, encoded, where
+        self._model, self._encoded = model, encoded
+        self._where: Where = where
         self._row = torch.tensor([encoded.chosen, encoded.rejected]).T.flatten()  # of each pair's sides
         self.values = {site: torch.zeros(len(self._row), *shape) for site, shape in shapes.items()}
         self._last = Site(model.cfg.n_layers - 1, "resid_post")
