@@ -174,8 +174,10 @@ class _Kept:
         place[self._rows] = torch.arange(len(self._rows))
         here = (place[self._row] >= 0).nonzero()[:, 0]
         of_batch = place[self._row[here]]
-        for site, seen in self._seen.items():
-            self.values[site][here] = seen.cpu()[of_batch]
+        for kind in {site.kind: None for site in self._seen}:  # together, so that a device is waited for once a kind
+            seen = {site: each for site, each in self._seen.items() if site.kind == kind}
+            for site, values in zip(seen, torch.stack([*seen.values()]).cpu(), strict=True):
+                self.values[site][here] = values[of_batch]
         self._seen.clear()
 
     def merge(self) -> None:
