@@ -70,6 +70,7 @@ def holds_splits(value: Any) -> bool:
 
 
 def _each(rows: Any, source: str) -> Iterator[Any]:
+    _check_columns(rows, source)
     if hasattr(rows, "iloc") and hasattr(rows, "columns"):  # pandas
         names = [str(name) for name in rows.columns]
         for start in range(0, len(rows), _PART):
@@ -88,6 +89,16 @@ def _each(rows: Any, source: str) -> Iterator[Any]:
         raise InputError(f"{source} must hold rows, got {shown(rows)} ({hint})")
     else:
         yield from rows
+
+
+def _check_columns(rows: Any, source: str) -> None:
+    """Raises InputError where two columns of a table have one name: which of them is meant is not said."""
+    names = rows.column_names if isinstance(rows, HubDataset) else rows.columns if isinstance(rows, DataFrame) else ()
+    seen: set[str] = set()
+    for name in map(str, () if names is None else names):  # a dataset that is streamed may not know them
+        if name in seen:
+            raise InputError(f"{source}: two columns are called {name!r}; rename one")
+        seen.add(name)
 
 
 def _plain(value: Any) -> Any:
