@@ -83,6 +83,7 @@ ANALYSES: dict[str, Callable[[Model, Model], Any]] = {
     "tension": lambda m, b: tension(m, PAIRS, **OPTIONS),
     "examples": lambda m, b: t.collect_examples(m, PAIRS, top(m), **OPTIONS),
     "bank": lambda m, b: sample_activations(m, PAIRS, "mlp_post", count=5, **OPTIONS),
+    "activations": lambda m, b: t.activations(m, PAIRS, ["resid_post", "attn_z"], where="response", **OPTIONS),
     "heads": lambda m, b: t.estimate(m, PAIRS, "gradient", site="attn_z", **OPTIONS),
     "patch": within_pair,
 }

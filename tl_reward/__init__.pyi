@@ -45,13 +45,16 @@ from .results.record_neurons import (
 from .results.record_patching import record_gain, record_lens, record_model_patching, record_patching
 from .results.store import Results
 from .running.activations import stream
+from .running.pair_activations import Activations, activations
 from .running.scoring import score, sweep
+from .show.page.document import write_page
 from .show.run_folder import run_folder
 from .show.run_tables import summary
 from .sites import Site
 
 __all__ = [
     "AblationCurve",
+    "Activations",
     "Agreement",
     "Alignment",
     "Attribution",
@@ -88,6 +91,7 @@ __all__ = [
     "ZeroAblation",
     "ablate_sets",
     "ablation_curve",
+    "activations",
     "align",
     "attribute",
     "check_model",
@@ -145,4 +149,5 @@ __all__ = [
     "tension",
     "token_attribution",
     "train",
+    "write_page",
 ]

@@ -3,8 +3,9 @@
 import difflib
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 
 class InputError(ValueError):
@@ -86,6 +87,28 @@ def shown(value: object) -> str:
         text = repr(value)
         return text if len(text) <= 60 else f"{text[:57]}…"
     return type(value).__name__
+
+
+def summary_of(self: Any) -> str:
+    """An object of named parts in one short line, which is its repr: small parts as they are, of large ones how large they are."""
+    names = getattr(self, "_fields", None) or [name for name, each in self.__dataclass_fields__.items() if each.repr]
+    text = ", ".join(f"{name}={_summary(getattr(self, name))}" for name in names)
+    return f"{type(self).__name__}({text if len(text) <= 440 else f'{text[:440]}…'})"
+
+
+def _summary(value: Any) -> str:
+    """
+    >>> _summary({"a": 1, "b": 2}), _summary(["x"] * 100), _summary(()), _summary("left")
+    ('{a, b}', '100 of str', '()', "'left'")
+    """
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(str(key) for key in [*value][:3])}{', …' if len(value) > 3 else ''}}}"
+    if isinstance(value, (tuple, list)) and not hasattr(value, "_fields"):
+        return f"{len(value)} of {type(value[0]).__name__}" if value else "()"
+    own_text = type(value).__str__ is not object.__str__ and hasattr(value, "_fields")  # such as a number with its interval
+    return str(value) if own_text and len(str(value)) <= 60 else shown(value)
 
 
 # Keywords of functions, as options of commands: names with an underscore, but not within a path, and two settings of a keyword.

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch import Tensor
 
 from tl_reward.arguments import check_argument, is_whole
 from tl_reward.errors import InputError, shown
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,18 @@ class NeuronSet:
 
     def __contains__(self, coord: object) -> bool:
         return coord in self.coords
+
+    def __repr__(self) -> str:
+        shown = ", ".join(map(str, self.coords[:6]))
+        if len(self) <= 6:
+            return f"NeuronSet([{shown}])"
+        return f"NeuronSet of {len(self):,} in {len(self.by_layer())} layers: {shown}, …"
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """A row a neuron: layer, neuron."""
+        import pandas
+
+        return pandas.DataFrame(self.to_json(), columns=["layer", "neuron"], dtype="int64")
 
     def _repr_html_(self) -> str:
         named = ", ".join(f"{layer}.{neuron}" for layer, neuron in self.coords[:12])

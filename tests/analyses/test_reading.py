@@ -47,6 +47,7 @@ ANALYSES: dict[str, dict[str, Any] | None] = {
     "compare_with_exact": {"estimates": {"gradient": RANKING}, "top": 1, "random": 3},
     "direct_attribution": {},
     "discover": {},
+    "activations": {"sites": "mlp_post"},
     "estimate": {"method": "gradient"},
     "gain": {"source": tiny_reward_model(seed=1)},
     "neuron_effects": {"neurons": NEURONS},

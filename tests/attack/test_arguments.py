@@ -24,6 +24,7 @@ from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import sample_activations, stream
 from tl_reward.running.options import RunOptions
+from tl_reward.running.pair_activations import activations
 from tl_reward.running.scoring import score, sweep
 
 SHORT = [pair for pair in load_pairs("embedded", split="test") if pair.id.endswith(("001", "002"))]
@@ -48,6 +49,7 @@ def calls(tiny: HookedRewardModel) -> dict[Callable[..., Any], dict[str, Any]]:
         sweep: own | {"conditions": [[]]},
         stream: own | {"sites": [Site(0, "mlp_post")], "consumer": lambda site, activation, batch, base: None},
         sample_activations: own | {"site": "mlp_post"},
+        activations: own | {"sites": "mlp_post"},
         discover: own,
         attribute: own,
         estimate: own | {"method": "gradient"},

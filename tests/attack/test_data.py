@@ -205,8 +205,12 @@ def test_pair_of_lists_and_dicts_is_the_same_pair():
         (iter(()), "pairs must not be empty"),
         ("embedded", "got 'embedded' (tl_reward.load_pairs reads a file)"),
         (None, "got None"),
-        ([ROW], "pairs[0] must be a PreferencePair, got dict"),
-        ([(SAID, NO)], "pairs[0] must be a PreferencePair, got tuple"),
+        (ROW, "got dict (put one row in brackets)"),
+        ([PreferencePair("a", SAID, NO), ROW], "pairs[1] must be a PreferencePair, got dict (give pairs alone, or rows alone)"),
+        ([ROW, PreferencePair("a", SAID, NO)], "rows:2: is a PreferencePair already: give the functions pairs alone, or rows alone"),
+        ([ROW, {"chosen": "a"}], "rows:2: unknown schema: found chosen"),
+        ([(SAID, NO)], "rows:1: unknown schema: found tuple"),
+        (["pairs.jsonl"], "rows:1: unknown schema: found str"),
         (PreferencePair("a", SAID, NO), "put it in brackets"),
         ([PreferencePair("a", SAID, NO)] * 2, "two pairs have the id 'a'"),
     ],
@@ -223,13 +227,8 @@ def test_columns_that_are_no_names(columns: Any):
 
 
 @pytest.mark.usefixtures("unchecked")
-def test_rows_in_the_place_of_pairs_are_told_what_makes_pairs_of_them():
-    import pandas
-
-    for rows in ([ROW], pandas.DataFrame([ROW]), (row for row in [ROW])):
-        assert "tl_reward.pairs_from makes pairs of rows" in refusal(score, tiny_reward_model(), rows)
-    for rows in ([ROW], "pairs.jsonl", pandas.DataFrame([ROW])):
-        assert "tl_reward.pairs_from makes them of rows" in refusal(provenance, data={"mine": rows})
+def test_a_path_in_the_place_of_data_is_told_what_reads_it():
+    assert "got 'pairs.jsonl' (tl_reward.load_pairs reads a file)" in refusal(provenance, data={"mine": "pairs.jsonl"})
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -57,6 +57,9 @@ def table(rows: list[Any], delimiter: str = ",") -> str:
 # Rows in Python
 
 
+TWICE = "rows: two columns are called 'rejected'; rename one"
+
+
 def given_as() -> dict[str, Any]:
     """The same rows, as each thing that can hold them."""
     return {
@@ -118,6 +121,8 @@ def test_a_generator_is_read_no_further_than_the_limit():
         ([ROW, *pairs_from([ROW])], "rows:2: is a PreferencePair already"),
         (np.zeros((2, 2)), "rows:1: unknown schema: found list"),
         (pandas.DataFrame({"text": ["Hi"]}), "rows:1: unknown schema: found text"),
+        (pandas.DataFrame([["a", "b", "c"]], columns=pandas.Index(["chosen", "rejected", "rejected"])), TWICE),
+        (pyarrow.table([["a"], ["b"], ["c"]], names=["chosen", "rejected", "rejected"]), TWICE),
     ],
 )
 def test_what_holds_no_rows(rows: Any, says: str):

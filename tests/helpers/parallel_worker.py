@@ -80,6 +80,8 @@ def everything(pairs: list[PreferencePair]) -> dict[str, Tensor]:
     zeroed = tl_reward.neuron_effects(model, pairs, NeuronSet([(0, 3), (1, 7)]), **options)
     direct, lens = tl_reward.direct_attribution(model, pairs, **options), tl_reward.reward_lens(model, pairs, **options)
     patched = tl_reward.patch_pairs(model, pairs, kinds=["mlp_out"], **options)
+    held = tl_reward.activations(model, pairs, "resid_post", where="response", **options)
+    found |= {f"activations {site.layer}": values for site, values in held.values.items()} | {"held": torch.from_numpy(held.scores.margin)}
     found |= {"zeroed": torch.from_numpy(zeroed.margin), "lens": torch.from_numpy(lens.margins())}
     found |= {"curves": torch.cat([curve.chosen for curve in lens.curves]), "bank": sample_activations(model, pairs, "mlp_gate", **options)}
     found |= {name: getattr(direct, name) for name in ("neuron", "head", "embedding", "bias", "reward")}

@@ -99,8 +99,8 @@ def test_saved_and_loaded_again_the_rewards_are_the_same(mixed, tmp_path):
 def test_the_python_of_the_readme_and_the_guide_runs(real_base, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/guide.md"))
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 7
+    blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "my.csv" not in block]  # see tests/test_readme.py
+    assert len(blocks) == 8
     namespace: dict = {}
     for block in blocks:
         exec(block, namespace)

@@ -3,29 +3,43 @@
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Unpack, get_origin
 
+import datasets
 import numpy as np
+import pandas
+import pyarrow
 import pytest
 import torch
 
 import tl_reward
 from tl_reward.analyses.attribution import attribute
 from tl_reward.analyses.discovery import discover
-from tl_reward.data.readers import load_pairs
+from tl_reward.analyses.model_patching import ModelPatching
+from tl_reward.data.pairs import data_hash
+from tl_reward.data.readers import GivenPairs, load_pairs
 from tl_reward.errors import InputError, UnknownOption
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
-from tl_reward.running.batches.batching import encode_for
+from tl_reward.results.store import Results
+from tl_reward.running.batches.batching import Pairs, encode_for
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.running.scoring import score, sweep
 
 PAIRS = load_pairs("embedded", split="test", limit=3)
+ROWS = [
+    {"prompt": f"Question {i}?", "chosen": f"Yes, {i}.", "rejected": "No.", "objective": ("helpful", "harmless")[i % 2]} for i in range(4)
+]
+DATASET = datasets.Dataset.from_list(ROWS)
 EDIT = ZeroAblation(NeuronSet([(0, 1)]))
 ANY_SCORE: Any = score  # called as the type checker would not have it
+
+
+def parameters_of(value: Any) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(value).parameters if inspect.isfunction(value) else {}
 
 
 def takes_options(value: Any) -> bool:
@@ -104,7 +118,13 @@ def test_a_value_is_refused_also_where_pairs_are_encoded(name: str, value: Any, 
         ("embedded", "got 'embedded' (tl_reward.load_pairs reads a file)"),
         (PAIRS[0], "got PreferencePair (put it in brackets)"),
         ({"embedded": PAIRS}, "got dict"),
-        ([*PAIRS, {"chosen": "a"}], "pairs[3] must be a PreferencePair, got dict"),
+        ([*PAIRS, {"chosen": "a"}], "pairs[3] must be a PreferencePair, got dict (give pairs alone, or rows alone)"),
+        ([ROWS[0], PAIRS[0]], "rows:2: is a PreferencePair already: give the functions pairs alone, or rows alone"),
+        ([ROWS[0], {"chosen": "a", "rejected": ""}], "rows:2: "),
+        ([*ROWS, ROWS[0] | {"rejected": 5}], "rows:5: "),
+        (datasets.DatasetDict({"train": DATASET}), "pairs holds the splits train: give one of them, as in pairs['train']"),
+        (pandas.DataFrame([{"text": "a"}]), "rows:1: unknown schema: found text"),
+        (torch.zeros(2, 2), "rows:1: unknown schema: found list"),
         (None, "got None"),
     ],
 )
@@ -116,6 +136,78 @@ def test_what_stands_in_the_place_of_pairs(pairs: Any, says: str, tiny):
 
 def test_any_iterable_of_pairs_is_read_once(tiny):
     assert ANY_SCORE(tiny, (pair for pair in PAIRS)).chosen == pytest.approx(score(tiny, PAIRS).chosen, abs=0)
+    once = (row for row in ROWS)
+    assert len(score(tiny, once)) == 4
+    with pytest.raises(InputError, match=r"^pairs must not be empty \(what gives rows one by one gives them once: make a list of it\)$"):
+        score(tiny, once)
+
+
+@pytest.mark.parametrize("kind", ["list", "tuple", "generator", "Dataset", "IterableDataset", "DataFrame", "Table"])
+def test_rows_in_the_place_of_pairs(kind: str, tiny):
+    """They give what the pairs made of them give, ids and labels included."""
+    held: dict[str, Any] = {
+        "list": ROWS, "tuple": tuple(ROWS), "generator": (row for row in ROWS), "Dataset": DATASET,
+        "IterableDataset": DATASET.to_iterable_dataset(), "DataFrame": pandas.DataFrame(ROWS), "Table": pyarrow.Table.from_pylist(ROWS),
+    }  # fmt: skip
+    found, expected = score(tiny, held[kind]), score(tiny, tl_reward.pairs_from(ROWS))
+    assert found.margin.tolist() == expected.margin.tolist()
+    assert (found.ids, found.objectives, found.prompts) == (expected.ids, expected.objectives, expected.prompts)
+
+
+WITH_PAIRS = [name for name in tl_reward.__all__ if {"pairs", "data"} & set(parameters_of(getattr(tl_reward, name)))]
+
+
+@pytest.mark.parametrize("name", WITH_PAIRS)
+def test_every_function_that_takes_pairs_takes_rows(name: str, tiny, tmp_path):
+    """Both in its annotation and when it is called. What it needs besides stands in `given`."""
+    hints = {each: hint.annotation for each, hint in parameters_of(getattr(tl_reward, name)).items() if each in ("pairs", "data")}
+    assert [*hints.values()] in ([Pairs], [GivenPairs], [Mapping[str, GivenPairs] | None])
+    ranking, neurons = torch.rand(2, 48), NeuronSet([(0, 1)])
+    found_on = tl_reward.found_on("mine", PAIRS)
+    curve = tl_reward.ablation_curve(tiny, PAIRS, ranking, fractions=[0.1], draws=1)
+    other = tiny_reward_model(seed=1)
+    given: dict[str, dict[str, Any]] = {
+        "stream": {"sites": [tl_reward.Site(0, "mlp_post")], "consumer": lambda *_: None},
+        "activations": {"sites": "mlp_post"},
+        "sweep": {"conditions": [[EDIT]]},
+        "ablation_curve": {"ranking": ranking},
+        "ablate_sets": {"sets": {"one": neurons}},
+        "set_effects": {"sets": {"one": neurons}},
+        "neuron_effects": {"neurons": neurons},
+        "collect_examples": {"neurons": neurons},
+        "estimate": {"method": "gradient"},
+        "compare_with_exact": {"estimates": {"one": ranking}, "top": 1, "random": 3},
+        "gain": {"source": other},
+        "compare_gain_with_exact": {"source": other, "gains": {"one": ranking}, "top": 1, "random": 3},
+        "patch_models": {"source": other, "ranking": ranking},
+        "patch_pairs": {"kinds": ["mlp_out"]},
+        "found_on": {"dataset": "mine"},
+        "record_ablation": {
+            "results": Results(), "model": "tiny", "dataset": "mine", "curve": curve, "score": "mean", "site": "mlp_post",
+            "found": found_on,
+        },
+        "record_sets": {
+            "results": Results(), "model": "tiny", "dataset": "mine", "found": tl_reward.ablate_sets(tiny, PAIRS, {"one": neurons}),
+            "site": "mlp_post", "source": found_on,
+        },
+        "record_model_patching": {
+            "results": Results(), "model": "tiny", "source_model": "other", "dataset": "mine", "found": ModelPatching(curve.clean, curve),
+            "ranking": "mean", "site": "mlp_post", "where": "all", "source": found_on,
+        },
+        "run_folder": {"out": tmp_path / "run"},
+    }  # fmt: skip
+    function, options = getattr(tl_reward, name), dict(given.get(name, {}))
+    if "model" in parameters_of(function) and "results" not in options:
+        options["model"] = tiny
+    if name == "train":  # it refuses what is no pair, and where rows are pairs it goes on to look for the base
+        with pytest.raises(InputError, match=r"^rows:1: unknown schema"):
+            function("no/such/base", [{"text": "a"}], tmp_path / "trained")
+    elif "data" in hints:
+        found = function(**options, data={"mine": DATASET})
+        read = found["data"] if name == "provenance" else found.__enter__().provenance["data"]
+        assert read["mine"] == {"pairs": 4, "sha256": data_hash(tl_reward.pairs_from(ROWS))}
+    else:
+        function(pairs=DATASET, **options)
 
 
 def test_a_condition_that_is_an_intervention(tiny):

@@ -146,6 +146,14 @@ def lens(case: Case) -> Any:
     return [found.margins(), *(curve.chosen for curve in found.curves)]
 
 
+def held(where: Any) -> Callable[[Case], Any]:
+    def run(case: Case) -> Any:
+        found = tl_reward.activations(case.model, case.pairs, ["mlp_post", "attn_z"], where=where, **case.options)
+        return [found.scores.margin, *found.values.values()]
+
+    return run
+
+
 def direct(case: Case) -> Any:
     found = tl_reward.direct_attribution(case.model, case.pairs, **case.options)
     return [found.neuron, found.head, found.embedding, found.bias, found.reward]
@@ -180,6 +188,8 @@ CASES = {
     "lens, padded": Bound(lens, 6, 12, padded=True),
     "examples": Bound(examples("response"), 6, 20),
     "examples, all tokens": Bound(examples("all"), 6, 20),
+    "activations": Bound(held("readout"), 6, 9),
+    "activations, of responses": Bound(held("response"), 6, 12),
     "bank": Bound(lambda case: [sample_activations(case.model, case.pairs, "mlp_gate", **case.options)], 3, 7),
 }
 LAYERS = {"discover": 8, "attribute": 8}  # the others are shown with 5

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.reading import Reading
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, summary_of
 from tl_reward.interventions.ablations import ZeroAblation, random_like
 from tl_reward.interventions.protocol import Edit
 from tl_reward.measures.agreement import Precision
+from tl_reward.measures.frames.columns import REWARD, SHARE, DataFrame, estimates, frame
 from tl_reward.measures.json_types import AblationCurveJson, AblationPointJson, SetAblationsJson
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
@@ -38,6 +39,12 @@ class AblationPoint:
     ties: int
     ranked: Scores
     random: tuple[Scores, ...]
+
+    __repr__ = summary_of
+
+    def scored(self) -> dict[str, Scores]:
+        """By draw: "ranked", and "random 1" and so on."""
+        return {"ranked": self.ranked} | {f"random {i}": draw for i, draw in enumerate(self.random, 1)}
 
     def to_json(self, clean: Scores) -> AblationPointJson:
         return {
@@ -65,6 +72,12 @@ class AblationCurve:
     points: tuple[AblationPoint, ...]
     precision: Precision | None = None
 
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a fraction, draw and objective ("" for all pairs); fraction 0, draw "clean", is the model without an edit."""
+        return _frame(self.clean, [("", point) for point in self.points]).drop(columns="set")
+
     @property
     def reading(self) -> Reading | None:
         """How many pairs were given, and how many left out, by reason."""
@@ -82,6 +95,12 @@ class SetAblations:
     sets: Mapping[str, AblationPoint]
     precision: Precision | None = None
 
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a set, draw and objective ("" for all pairs); draw "clean" is the model without an edit."""
+        return _frame(self.clean, [*self.sets.items()])
+
     @property
     def reading(self) -> Reading | None:
         """How many pairs were given, and how many left out, by reason."""
@@ -89,6 +108,27 @@ class SetAblations:
 
     def to_json(self) -> SetAblationsJson:
         return {"clean": self.clean.to_json(), "sets": {name: point.to_json(self.clean) for name, point in self.sets.items()}}
+
+
+def _frame(clean: Scores, points: Sequence[tuple[str, AblationPoint]]) -> DataFrame:
+    rows = [("", 0.0, 0, "clean", clean)]
+    rows += [(name, point.fraction, len(point.neurons), draw, scores) for name, point in points for draw, scores in point.scored().items()]
+    whole = {"": clean} | clean.by_objective()
+    scored = [(*row, objective) for row in rows for objective in whole]
+    name, fraction, neurons, draw, scores, objective = zip(*scored, strict=True)
+    parts = [each.by_objective()[of] if of else each for each, of in zip(scores, objective, strict=True)]
+    return frame(
+        {
+            "set": name,
+            "fraction (share of all neurons)": fraction,
+            "neurons (count)": neurons,
+            "draw": draw,
+            "objective": objective,
+            **estimates("accuracy", SHARE, [part.accuracy() for part in parts]),
+            **estimates("margin", REWARD, [part.mean_margin() for part in parts]),
+            **estimates("relative drop", SHARE, [part.relative_drop(whole[of]) for part, of in zip(parts, objective, strict=True)]),
+        }
+    )
 
 
 @checked

@@ -19,8 +19,9 @@ from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.pairs import pair_hash
 from tl_reward.data.reading import Reading
 from tl_reward.devices import WideSums, wide
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, summary_of
 from tl_reward.interventions.patches import patch_between
+from tl_reward.measures.frames.columns import REWARD, DataFrame, frame, places
 from tl_reward.measures.names import Method, check_method
 from tl_reward.measures.neuron_statistics import pieces
 from tl_reward.model.reward_model import HookedRewardModel
@@ -49,6 +50,13 @@ class Attribution:
     pairs: tuple[str, ...]
     prompts: int
     reading: Reading | None = None
+
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a neuron (or head): its effect on the margin and the standard error, in reward units, and `q_value`."""
+        effect = {f"effect ({REWARD})": self.effect, f"standard error ({REWARD})": self.error, "q_value": self.q_value()}
+        return frame(places(self.effect.shape) | effect)
 
     def q_value(self) -> Float[Tensor, "layer neuron"]:
         """The false discovery rate at which the neuron would be said to have an effect, among all of them (Benjamini and Hochberg 1995),

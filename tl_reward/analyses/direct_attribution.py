@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Unpack, cast
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -14,7 +15,9 @@ from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.pairs import pair_hash
 from tl_reward.data.reading import Reading
 from tl_reward.devices import WideSums, wide, widest
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, summary_of
+from tl_reward.measures.frames.columns import REWARD, DataFrame, frame, joined, places
+from tl_reward.measures.neuron_statistics import SIDES
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import stream
 from tl_reward.running.batches.batching import Pairs, encode_for
@@ -48,6 +51,19 @@ class DirectAttribution:
     largest_remainder: float
     pairs: tuple[str, ...]
     reading: Reading
+
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a side and part, in reward units: the parts of a side sum to its reward. Layer and unit are -1 for what is of no layer."""
+        side = {"side": np.array(SIDES)}
+        parts = []
+        for part, value in {"neuron": self.neuron, "head": self.head}.items():
+            index = places(value.shape, ("side", "layer", "unit"))
+            parts.append(frame(index | {"side": side["side"][index["side"]], "part": part, f"written ({REWARD})": value}))
+        for part, value in {"embedding": self.embedding, "bias": self.bias, "remainder": self.remainder}.items():
+            parts.append(frame(side | {"layer": -1, "unit": -1, "part": part, f"written ({REWARD})": value}))
+        return joined(parts)
 
     def layers(self) -> dict[str, Float[Tensor, "side layer"]]:
         """Heads and neurons, summed by layer."""
@@ -142,6 +158,13 @@ class TokenAttribution(NamedTuple):
     head: Float[Tensor, "layer head token"]
     rest: float
     reward: float
+
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a head and token, in reward units; the reward is their sum and `rest`."""
+        index = places(self.head.shape, ("layer", "head", "position"))
+        return frame(index | {"token": [self.tokens[i] for i in index["position"]], f"written ({REWARD})": self.head})
 
 
 @checked

@@ -9,20 +9,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward.data.batches.packing import Batch
-from tl_reward.data.batches.padding import batch_tensor_on
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.pairs import pair_hash
 from tl_reward.data.reading import Reading
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, summary_of
 from tl_reward.measures.contrast import Contrast, ContrastSums
+from tl_reward.measures.frames.columns import DataFrame, frame, joined, places
 from tl_reward.measures.names import CONTRASTS, ContrastName, RankingName, StatisticName, check_ranking
-from tl_reward.measures.neuron_statistics import NeuronStatistics
+from tl_reward.measures.neuron_statistics import SIDES, NeuronStatistics
 from tl_reward.measures.selectivity import Selectivity, selectivity
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.activations import meant_places, side_weights, stream
+from tl_reward.running.activations import averages_over, meant_places, side_weights, stream
 from tl_reward.running.batches.batching import Pairs, encode_for
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import UNIT_SITES, Site, UnitShape, UnitSite, Where, check_unit_site, unit_shape
+
+_UNITS = {"probability": "share of tokens", "change_ms": "squared activation"}  # of statistics that are no activations
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +74,25 @@ class Discovery:
             have = ", ".join(name for kind, name in self.by_side if kind == site) or "none"
             raise InputError(f"no score {score!r} at {site!r}{f': it needs {lacks}' if lacks else ''}; statistics there: {have}")
         return self.by_side[site, cast(StatisticName, score)].mean(0)
+
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a neuron (at "attn_z" a head) of each site, with every statistic by side, the share of tokens at which it is positive by
+        objective, and contrasts; nan where a site has none of it."""
+        sites: dict[UnitSite, None] = {site: None for site, _ in self.by_side}
+        return joined([self._site_frame(site) for site in sites])
+
+    def _site_frame(self, site: UnitSite) -> DataFrame:
+        by_side = {name: value for (kind, name), value in self.by_side.items() if kind == site}
+        found = {
+            f"{name}, {side} ({_UNITS.get(name, 'activation')})": values
+            for name, value in by_side.items()
+            for side, values in zip(SIDES, value, strict=True)
+        }
+        found |= {f"firing, {name} (share of tokens)": value for (kind, name), value in self.firing.items() if kind == site}
+        found |= self.contrast[site].columns() if site in self.contrast else {}
+        return frame({"site": site} | places(next(iter(found.values())).shape) | found)
 
     def selectivity(self, site: UnitSite = "mlp_post") -> Selectivity:
         """Which neurons fire for one objective alone. Raises InputError where the pairs do not name two objectives."""
@@ -143,7 +164,7 @@ class _Sums:
     def begin(self, batch: Batch) -> None:
         rows = batch.row.tolist()
         self._weight = side_weights(self._encoded, batch)
-        self._averages = _averages(meant_places(self._encoded, batch, rows, self._where), self._weight)
+        self._averages = averages_over(meant_places(self._encoded, batch, rows, self._where), batch)
         for statistics in self.statistics.values():
             statistics.count(self._weight)
         for contrast in self.contrasts.values():
@@ -161,17 +182,3 @@ class _Sums:
     def merge(self) -> None:
         for each in (*self.statistics.values(), *self.contrasts.values()):
             each.merge()
-
-
-def _averages(places: Sequence[Tensor], weight: Float[Tensor, "objective side token"]) -> Float[Tensor, "row token"]:
-    """For each transcript of a batch, the weights of tokens whose sum is its number: the mean over some places."""
-    lengths = torch.tensor([len(each) for each in places])
-    row, token, share = (
-        batch_tensor_on(each, weight.device)
-        for each in (
-            torch.arange(len(places)).repeat_interleave(lengths),
-            torch.cat([*places]),
-            (1 / lengths.double()).float().repeat_interleave(lengths),
-        )
-    )
-    return torch.zeros(len(places), weight.shape[2], device=weight.device).index_put_((row, token), share)

@@ -11,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward.data.reading import Reading
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, summary_of
 from tl_reward.interventions.ablations import ablation
 from tl_reward.interventions.protocol import Edit
 from tl_reward.measures.agreement import Agreement, Precision, measure_agreement, sample_neurons
+from tl_reward.measures.frames.columns import REWARD, SHARE, DataFrame, estimates, frame, joined
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
 from tl_reward.measures.json_types import EffectJson
 from tl_reward.measures.scores import Scores, right
@@ -86,6 +87,31 @@ class Effects:
         return {
             name: replace(self, clean=part, chosen=self.chosen[:, of == name], rejected=self.rejected[:, of == name])
             for name, part in self.clean.by_objective().items()
+        }
+
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a set and objective ("" for all pairs): the mean effects of ablating it, with 95 % intervals. Layer and neuron are -1 for a
+        set of several."""
+        parts = {"": self} | (self.by_objective() if len(set(self.clean.objectives)) > 1 else {})
+        alone = [neurons.coords[0] if len(neurons) == 1 else (-1, -1) for neurons in self.sets.values()]
+        named = {
+            "set": [*self.sets],
+            "layer": [layer for layer, _ in alone],
+            "neuron": [neuron for _, neuron in alone],
+            "neurons (count)": [len(neurons) for neurons in self.sets.values()],
+            "site": self.site,
+            "kind": self.kind,
+        }
+        return joined([frame(named | {"objective": objective} | part._columns()) for objective, part in parts.items()])
+
+    def _columns(self) -> dict[str, list[float]]:
+        return {
+            **estimates("effect on margin", REWARD, self.mean_margin()),
+            **estimates("effect on chosen", REWARD, self.mean_reward("chosen")),
+            **estimates("effect on rejected", REWARD, self.mean_reward("rejected")),
+            **estimates("effect on accuracy", SHARE, self.accuracy()),
         }
 
     def to_json(self) -> list[EffectJson]:
@@ -191,6 +217,19 @@ class Comparison:
     def reading(self) -> Reading | None:
         """How many pairs were given, and how many left out, by reason."""
         return self.effects.reading
+
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a neuron and method: the estimated effect on the margin beside the exact one, with its interval."""
+        coords = [neurons.coords[0] for neurons in self.effects.sets.values()]
+        exact = {
+            "layer": [layer for layer, _ in coords],
+            "neuron": [neuron for _, neuron in coords],
+            "drawn": self.drawn,
+            **estimates("exact effect", REWARD, self.effects.mean_margin()),
+        }
+        return joined([frame(exact | {"method": name, f"estimated effect ({REWARD})": each}) for name, each in self.estimated.items()])
 
     def best(self) -> str:
         """The method with the highest precision at the larger k; Spearman's correlation decides between equals."""

@@ -13,9 +13,10 @@ from tl_reward.analyses.ablation_curves import AblationCurve, ablation_curve
 from tl_reward.analyses.attribution import Attribution, attribute
 from tl_reward.analyses.exact_effects import Comparison, compare_with_exact
 from tl_reward.data.reading import Reading
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, summary_of
 from tl_reward.interventions.patches import Patch, patch_between
 from tl_reward.interventions.protocol import Edit
+from tl_reward.measures.frames.columns import SHARE, DataFrame, estimates
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
 from tl_reward.measures.json_types import ModelPatchingJson
 from tl_reward.measures.scores import Scores, right
@@ -58,6 +59,15 @@ class ModelPatching:
     def reading(self) -> Reading | None:
         """How many pairs were given, and how many left out, by reason."""
         return self.curve.reading
+
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a fraction and draw, over all pairs: `AblationCurve.to_frame`'s columns, and the shares recovered and kept."""
+        whole = self.curve.to_frame().query("objective == ''").reset_index(drop=True)
+        scored = [self.curve.clean, *(scores for point in self.curve.points for scores in point.scored().values())]
+        shares = estimates("recovered", SHARE, [self.recovered(each) for each in scored])
+        return whole.assign(**shares, **estimates("kept", SHARE, [self.kept(each) for each in scored]))
 
     def to_json(self) -> ModelPatchingJson:
         return {

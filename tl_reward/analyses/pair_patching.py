@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Unpack
+from typing import Any, Literal, NamedTuple, Unpack, get_args
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from tl_reward.data.pairs import PreferencePair
 from tl_reward.data.reading import Reading
 from tl_reward.data.text import token_texts
 from tl_reward.devices import WideSums, wide
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, summary_of
 from tl_reward.interventions.patches import Patch, Source, pair_tokens
 from tl_reward.measures.agreement import Agreement, measure_agreement
+from tl_reward.measures.frames.columns import REWARD, SHARE, DataFrame, estimates, frame, joined
 from tl_reward.measures.intervals import Estimate, bootstrap_ratio
 from tl_reward.measures.json_types import PairPatchingJson, TokenPairJson
 from tl_reward.measures.scores import Scores
@@ -89,6 +90,31 @@ class PairPatching:
     def reading(self) -> Reading | None:
         """How many pairs were given, and how many left out, by reason."""
         return self.clean.reading
+
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a cell and direction: the share of the gap that it moves, with its interval, and the mean of what moves in reward units,
+        beside its estimate. A set of neurons has layer -1, a site without heads unit -1."""
+        cells = {
+            "site": [cell.kind for cell in self.cells],
+            "where": [str(cell.where) for cell in self.cells],
+            "layer": [-1 if cell.layer is None else cell.layer for cell in self.cells],
+            "unit": [-1 if cell.unit is None else cell.unit for cell in self.cells],
+        }
+        estimated = {"noising": self.noised_estimate, "denoising": self.denoised_estimate}
+        return joined(
+            [
+                frame(
+                    cells
+                    | {"direction": direction, f"moved ({REWARD})": self.moved(direction).mean(1)}
+                    | {f"estimated ({REWARD})": estimated[direction].mean(1)}
+                    | estimates("gap moved", SHARE, self.share(direction))
+                    | {"tokens (count)": self.tokens[:, side]}
+                )
+                for side, direction in enumerate(get_args(Direction))
+            ]
+        )
 
     def to_json(self) -> PairPatchingJson:
         columns = zip(self.cells, self.share("noising"), self.share("denoising"), self.noised, self.denoised, self.tokens, strict=True)

@@ -15,6 +15,8 @@ from tl_reward.data.batches.padding import batch_tensor_on, places_in
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.reading import Reading
 from tl_reward.devices import widest
+from tl_reward.errors import summary_of
+from tl_reward.measures.frames.columns import DataFrame, joined
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
 from tl_reward.measures.json_types import RewardLensJson
 from tl_reward.measures.scores import Scores
@@ -42,6 +44,12 @@ class RewardLens:
     def reading(self) -> Reading | None:
         """How many pairs were given, and how many left out, by reason."""
         return self.scores[-1].reading
+
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a depth and pair: the rewards that are read there, as `Scores.to_frame` has them. Depth 0 is the embedding."""
+        return joined([scores.to_frame().assign(depth=depth) for depth, scores in enumerate(self.scores)])
 
     def margins(self) -> Float[np.ndarray, "depth pair"]:
         return np.stack([scores.margin for scores in self.scores])
@@ -72,6 +80,8 @@ class TokenCurves(NamedTuple):
     chosen_ids: tuple[int, ...]
     rejected_ids: tuple[int, ...]
     shared: int
+
+    __repr__ = summary_of
 
     def margin(self) -> Float[np.ndarray, " token"]:
         """After each token past the shared prefix, the reward of the chosen transcript so far minus that of the rejected one so far. One

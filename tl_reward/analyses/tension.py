@@ -10,9 +10,11 @@ from torch import Tensor
 
 from tl_reward.analyses.attribution import Attribution, check_estimate, estimate
 from tl_reward.data.pairs import PreferencePair
+from tl_reward.data.readers import GivenPairs, as_pairs
 from tl_reward.data.reading import Reading
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, summary_of
 from tl_reward.measures.contrast import FALSE_DISCOVERY_RATE
+from tl_reward.measures.frames.columns import DataFrame, joined
 from tl_reward.measures.json_types import ConflictJson, TensionJson
 from tl_reward.measures.names import Method
 from tl_reward.measures.overlap import regions
@@ -76,6 +78,18 @@ class Tension:
         one, other = (found.reading for found in self.effects.values())
         return one + other if one and other else None
 
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a neuron (or head) and objective: its effect on that objective's margin, and its quadrant, "" where it is in none."""
+        parts = []
+        for objective, found in self.effects.items():
+            quadrant = np.full(tuple(found.effect.shape), "", dtype=object)
+            for name, neurons in self.quadrants.items():
+                quadrant[neurons.mask(*quadrant.shape).numpy()] = name
+            parts.append(found.to_frame().assign(objective=objective, site=self.site, quadrant=quadrant.ravel()))
+        return joined(parts)
+
     def top(self, fraction: float) -> dict[str, NeuronSet]:
         """The neurons with the largest supporting effect on each objective, as those of one alone, of the other alone, and shared.
 
@@ -104,7 +118,7 @@ class Tension:
 @checked
 def tension(
     model: HookedRewardModel,
-    pairs: list[PreferencePair],
+    pairs: GivenPairs,
     *,
     site: UnitSite = "mlp_post",
     method: Method = "gradient",
@@ -122,7 +136,7 @@ def tension(
     Raises:
         InputError: the pairs name less or more than two objectives; an unsuitable method.
     """
-    by_objective = of_two_objectives(pairs)
+    by_objective = of_two_objectives(as_pairs(pairs))
     check_with_error(method, site)
     effects = {
         name: estimate(model, part, method, site=site, progress=f"{progress}: {name}" if progress else None, **options)

@@ -18,7 +18,7 @@ from tl_reward.arguments import check_argument
 from tl_reward.data.pairs import Overlong, PreferencePair, Transcript, check_unique_ids, faults_of
 from tl_reward.data.reading import Reading
 from tl_reward.data.text import RenderedTranscript, render, template_date
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, summary_of
 
 
 class Row(NamedTuple):
@@ -52,6 +52,8 @@ class EncodedPairs:
     rejected: tuple[int, ...]
     reading: Reading = field(default_factory=lambda: Reading(0))
     how: Encoding | None = field(default=None, compare=False, repr=False)
+
+    __repr__ = summary_of
 
     @property
     def dropped(self) -> int:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -13,7 +14,7 @@ from tl_reward.data.messages import printable
 from tl_reward.data.pairs import BadPair, Objective, PreferencePair, check_unique_ids, faults_of
 from tl_reward.data.reading import Label
 from tl_reward.data.schemas.registry import goes_with, pairs_of_rows
-from tl_reward.data.sources.given import given_rows, holds_rows
+from tl_reward.data.sources.given import DataFrame, HubDataset, Rows, given_rows, holds_rows, holds_splits
 from tl_reward.data.sources.hub import HH_DATA_DIRS, hub_rows
 from tl_reward.data.sources.local import SUFFIXES, local_rows, looks_local, short_name
 from tl_reward.data.sources.row import MOST_BYTES, SourceRow
@@ -26,6 +27,8 @@ __all__ = (
     "HH_DATA_DIRS",
     "MOST_BYTES",
     "SUFFIXES",
+    "GivenPairs",
+    "as_pairs",
     "load_pairs",
     "looks_local",
     "pairs_from",
@@ -37,6 +40,7 @@ EMBEDDED = "embedded"
 EMBEDDED_FILE = Path(str(files("tl_reward"))) / "data" / "embedded_pairs.jsonl"
 COLUMNS = ("prompt", "chosen", "rejected", "system", "id", "objective", "subset", "split")  # what `columns` may name
 OnBad = Literal["error", "drop"]
+GivenPairs = Sequence[PreferencePair] | Rows  # what stands in the place of pairs wherever a function takes some
 
 
 def load_pairs(
@@ -120,6 +124,38 @@ def pairs_from(
         InputError: what holds no rows; all else as `load_pairs`, with the number of the row, from 1.
     """
     return _pairs(given_rows(rows, split, source), source, Wanted(objective, subset, split, limit, columns, on_bad))
+
+
+READS_A_FILE = "tl_reward.load_pairs reads a file"
+ROWS_ALONE = "give pairs alone, or rows alone"
+
+
+def as_pairs(given: Any) -> list[PreferencePair]:
+    """Pairs as they are, or made of rows as `pairs_from` makes them: what every function does with the pairs that it is given.
+
+    Raises:
+        InputError: nothing in it, or what is no list of pairs and holds no rows; pairs and rows in one list; rows as `pairs_from`.
+    """
+    if holds_splits(given):
+        names: list[Any] = [*given]
+        raise InputError(f"pairs holds the splits {', '.join(map(str, names))}: give one of them, as in pairs[{names[0]!r}]")
+    if not holds_rows(given):
+        alone = "put it in brackets" if isinstance(given, PreferencePair) else "put one row in brackets"
+        hint = alone if isinstance(given, (PreferencePair, Mapping)) else READS_A_FILE
+        raise InputError(f"pairs must be a list of PreferencePair, or rows, got {shown(given)} ({hint})")
+    if isinstance(given, (DataFrame, HubDataset)):
+        return pairs_from(given)
+    each = iter(given)
+    start = [*islice(each, 1)]
+    if not start:
+        raise InputError("pairs must not be empty" + (" (what gives rows one by one gives them once: make a list of it)" * (each is given)))
+    if not isinstance(start[0], PreferencePair):
+        return pairs_from(chain(start, each))
+    pairs: list[Any] = [*start, *each]
+    for i, pair in enumerate(pairs):
+        if not isinstance(pair, PreferencePair):
+            raise InputError(f"pairs[{i}] must be a PreferencePair, got {shown(pair)} ({ROWS_ALONE})")
+    return pairs
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, summary_of
+from tl_reward.measures.frames.columns import DataFrame, frame
 from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.json_types import AgreementJson, PrecisionJson
 from tl_reward.neurons import NeuronSet
@@ -29,6 +30,15 @@ class Agreement:
     pearson: Estimate
     sign: Estimate
     precision: dict[int, Estimate]
+
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a figure, none of which has a unit, with its interval and the count of neurons."""
+        found = {"spearman": self.spearman, "pearson": self.pearson, "sign": self.sign}
+        found |= {f"precision at {k}": each for k, each in self.precision.items()}
+        columns = {name: [getattr(each, name) for each in found.values()] for name in ("value", "low", "high")}
+        return frame({"figure": [*found], **columns, "neurons": self.n})
 
     def largest_precision(self) -> float:
         """At the larger k; nan where there is none."""

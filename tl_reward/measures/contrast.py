@@ -12,7 +12,8 @@ from torch import Tensor
 from tl_reward import parallel
 from tl_reward.data.batches.padding import batch_tensor_on
 from tl_reward.devices import WideSums, wide, widest
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, summary_of
+from tl_reward.measures.frames.columns import DataFrame, frame, places
 from tl_reward.measures.names import ContrastName
 
 # Where neurons are counted as found.
@@ -24,6 +25,12 @@ _PER_SIGN = _STEPS * (_HIGHEST - _LOWEST)
 BINS = 2 * _PER_SIGN + 1
 _SHIFT = 23 - 4  # of a float32's bits, what is left of the fraction is its first 4: 16 steps an octave
 _LOWEST_BITS = int(torch.tensor(2.0**_LOWEST).view(torch.int32)) >> _SHIFT
+
+
+_UNITS = {
+    "difference": " (activation)", "welch_t": "", "cohens_d": " (standard deviations)", "auroc": " (probability)",
+    "auroc_error": " (probability)", "p_value": "", "q_value": "",
+}  # fmt: skip
 
 
 class Contrast(NamedTuple):
@@ -50,6 +57,16 @@ class Contrast(NamedTuple):
     q_value: Float[Tensor, "layer neuron"]
     chosen: int
     rejected: int
+
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a neuron."""
+        return frame(places(self.difference.shape) | self.columns())
+
+    def columns(self) -> dict[str, Tensor]:
+        """[layer, neuron] each, by their names in a table."""
+        return {f"{name}{unit}": getattr(self, name) for name, unit in _UNITS.items()}
 
     def ranking(self, name: ContrastName) -> Float[Tensor, "layer neuron"]:
         """The size of a contrast, whatever its sign: higher ranks first."""

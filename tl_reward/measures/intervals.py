@@ -1,12 +1,15 @@
 """Estimates with intervals: a bootstrap that draws whole prompts."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from tl_reward.errors import InputError
 from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson
+
+if TYPE_CHECKING:
+    import pandas
 
 FEW = 10  # prompts; an interval over fewer is marked, since it is rough: a bootstrap over so few is too narrow
 
@@ -32,6 +35,12 @@ class Estimate(NamedTuple):
     def to_json_or_none(self) -> MaybeEstimateJson:
         """With None for nan, which JSON has not."""
         return {"value": _or_none(self.value), "low": _or_none(self.low), "high": _or_none(self.high), "n": self.n}
+
+    def to_frame(self) -> "pandas.DataFrame":
+        """One row: value, low, high, in the unit of what is estimated, and the count of prompts."""
+        import pandas
+
+        return pandas.DataFrame([self])
 
     @classmethod
     def of(cls, value: float, draws: np.ndarray, n: int) -> "Estimate":

@@ -9,6 +9,8 @@ import numpy as np
 
 from tl_reward.data.pairs import PreferencePair, Transcript
 from tl_reward.data.reading import Reading
+from tl_reward.errors import summary_of
+from tl_reward.measures.frames.columns import REWARD, DataFrame, frame
 from tl_reward.measures.intervals import Estimate, _places, bootstrap_mean, bootstrap_ratio
 from tl_reward.measures.json_types import ScoresJson, ScoreSummaryJson
 
@@ -120,6 +122,14 @@ class Scores:
             prompts=pick(self.prompts),
             objectives=pick(self.objectives),
         )
+
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a pair: its rewards and its margin in reward units, and what it is part of; empty text where it does not say."""
+        named = {"id": self.ids, "objective": self.objectives, "subset": self.subsets, "group": self.groups, "prompt": self.prompts}
+        rewards = {"chosen": self.chosen, "rejected": self.rejected, "margin": self.margin}
+        return frame(named | {f"{name} ({REWARD})": values for name, values in rewards.items()})
 
     def to_json(self) -> ScoresJson:
         """Everything but the rewards themselves, which `Results` keeps as tensors."""

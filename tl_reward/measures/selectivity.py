@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, summary_of
+from tl_reward.measures.frames.columns import DataFrame, frame, places
 from tl_reward.neurons import NeuronSet
 
 BAR = 0.95  # the study's, and LAPE's
@@ -28,6 +29,13 @@ class Selectivity:
     entropy: Float[Tensor, "layer neuron"]
     eligible: Bool[Tensor, "layer neuron"]
     bar: float
+
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a neuron: its entropy in nats, whether it is eligible, and by objective the share of tokens at which it is positive."""
+        firing = {f"firing, {name} (share of tokens)": value for name, value in self.probability.items()}
+        return frame(places(self.entropy.shape) | {"entropy (nats)": self.entropy, "eligible": self.eligible} | firing)
 
     def ranking(self) -> Float[Tensor, "layer neuron"]:
         """By how much the entropy falls short of an even split's, in nats; 0 where a neuron is not eligible."""

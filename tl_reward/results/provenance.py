@@ -13,12 +13,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from tl_reward.data.pairs import PreferencePair, data_hash
+from tl_reward.data.pairs import data_hash
+from tl_reward.data.readers import GivenPairs, as_pairs
 
 
-def provenance(*, seed: int | None = None, data: Mapping[str, Sequence[PreferencePair]] | None = None) -> dict[str, Any]:
+def provenance(*, seed: int | None = None, data: Mapping[str, GivenPairs] | None = None) -> dict[str, Any]:
     """Where a result came from: package versions, commit, data hashes, seed, command, machine. Of the command, tokens and passwords are
     left out. `data` counts the pairs that were given, those that are then left out among them."""
+    read = {name: as_pairs(pairs) for name, pairs in (data or {}).items()}
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join([Path(sys.argv[0]).name, *_without_secrets(sys.argv[1:])]),
@@ -27,7 +29,7 @@ def provenance(*, seed: int | None = None, data: Mapping[str, Sequence[Preferenc
         "versions": {"python": platform.python_version()}
         | {name: _version(name) for name in ("tl_reward", "torch", "transformer_lens", "transformers", "numpy")},
         "machine": platform.machine(),
-        "data": {name: {"pairs": len(pairs), "sha256": data_hash(pairs)} for name, pairs in (data or {}).items()},
+        "data": {name: {"pairs": len(pairs), "sha256": data_hash(pairs)} for name, pairs in read.items()},
     }
 
 

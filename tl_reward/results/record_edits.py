@@ -1,13 +1,13 @@
 """How ablations enter a run: of single neurons, of sets, and share by share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 
 from tl_reward.analyses.ablation_curves import AblationCurve, SetAblations
 from tl_reward.analyses.exact_effects import Effects
-from tl_reward.data.pairs import PreferencePair
+from tl_reward.data.readers import GivenPairs
 from tl_reward.errors import InputError, Lacking
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.disk.plain import listed
@@ -26,7 +26,7 @@ def record_ablation(
     score: str,
     site: str,
     found: FoundOn,
-    pairs: Sequence[PreferencePair],
+    pairs: GivenPairs,
 ) -> None:
     """Keeps beside the curve where its neurons were found, and how many of the tested pairs helped to find them.
 
@@ -74,7 +74,7 @@ def record_sets(
     *,
     site: str,
     source: FoundOn,
-    pairs: Sequence[PreferencePair],
+    pairs: GivenPairs,
 ) -> None:
     """Sets of neurons, zeroed.
 

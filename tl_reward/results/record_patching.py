@@ -11,7 +11,7 @@ from tl_reward.analyses.exact_effects import Comparison
 from tl_reward.analyses.model_patching import ModelPatching
 from tl_reward.analyses.pair_patching import PairPatching
 from tl_reward.analyses.reward_lens import RewardLens
-from tl_reward.data.pairs import PreferencePair
+from tl_reward.data.readers import GivenPairs
 from tl_reward.data.text import token_texts
 from tl_reward.errors import InputError
 from tl_reward.measures.json_types import TokenPairJson
@@ -47,7 +47,7 @@ def record_model_patching(
     site: str,
     where: str,
     source: FoundOn,
-    pairs: Sequence[PreferencePair],
+    pairs: GivenPairs,
 ) -> None:
     """A curve over the share of neurons that are patched.
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from tl_reward import parallel
-from tl_reward.errors import InputError, Lacking, first_line
+from tl_reward.errors import InputError, Lacking, first_line, summary_of
 from tl_reward.results.disk.folder import JSON, TENSORS, named, read_run, write_run
 from tl_reward.results.disk.models import both_models
 from tl_reward.results.disk.plain import LARGEST_FILE, count_fault, json_fault, listed, read_json, short
@@ -77,6 +77,8 @@ class Results:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     folder: Path | None = None
+
+    __repr__ = summary_of
 
     def add(self, section: str, name: str, value: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
         """Adds one entry. Tensors are stored under `section/name/`.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.data.batches.packing import Batch
-from tl_reward.data.batches.padding import batch_tensor_on, places_in
+from tl_reward.data.batches.padding import TokenBatch, batch_tensor_on, places_in
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.devices import wide
 from tl_reward.errors import InputError
@@ -147,6 +147,21 @@ def meant_places(encoded: EncodedPairs, batch: Batch, rows: Sequence[int], where
     check_where(where)
     start = {"readout": -1, "all": 0}
     return [places_in(spans)[start.get(where, encoded.rows[row].response_start) :] for row, spans in zip(rows, batch.spans, strict=True)]
+
+
+def averages_over(places: Sequence[Tensor], batch: Batch) -> Float[Tensor, "row token"]:
+    """For each transcript of a batch, the weights of tokens whose sum is the mean over some places in it, on the batch's device."""
+    lengths = torch.tensor([len(each) for each in places])
+    row, token, share = (
+        batch_tensor_on(each, batch.row.device)
+        for each in (
+            torch.arange(len(places)).repeat_interleave(lengths),
+            torch.cat([*places]),
+            (1 / lengths.double()).float().repeat_interleave(lengths),
+        )
+    )
+    tokens = sum(batch.lengths) if isinstance(batch, TokenBatch) else batch.tokens.shape[1]
+    return torch.zeros(len(places), tokens, device=batch.row.device).index_put_((row, token), share)
 
 
 def _embedded(model: HookedRewardModel, batch: Batch) -> Float[Tensor, "batch pos d_model"]:

@@ -1,23 +1,21 @@
 """How a model is run over pairs: the options that every function which does so takes, and the check of whatever it is called with."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, get_args, get_type_hints
 
 from tl_reward.arguments import check_argument
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.pairs import Overlong, PreferencePair
+from tl_reward.data.readers import as_pairs
 from tl_reward.devices import says_what_was_free
-from tl_reward.errors import InputError, check_keywords, shown
+from tl_reward.errors import check_keywords
 from tl_reward.interventions.protocol import Intervention
 from tl_reward.interventions.user_code import watching
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.sites import UNIT_SITES, unit_shape
-
-READS_A_FILE = "tl_reward.load_pairs reads a file"
-MAKES_PAIRS = f"tl_reward.pairs_from makes pairs of rows, {READS_A_FILE}"
 
 
 class RunOptions(TypedDict, total=False):
@@ -51,7 +49,8 @@ _HELPS = "a smaller max_tokens or max_memory_gb, a shorter max_length, or a mode
 def checked(function: Callable[P, T]) -> Callable[P, T]:
     """The function, with its arguments checked against its annotations: no keyword that it lacks gets in, nor anything of another kind.
 
-    Every function with `**options: Unpack[RunOptions]` has it. Of its arguments, `pairs` may be any iterable: the function gets a list.
+    Every function with `**options: Unpack[RunOptions]` has it. Of its arguments, `pairs` may be pairs or rows, as
+    `tl_reward.data.readers.as_pairs` takes them: the function gets a list of pairs.
 
     Raises (the function that is returned):
         UnknownOption: a keyword that neither the function nor its options have.
@@ -98,18 +97,5 @@ def _check_sets(given: Mapping[str, Any]) -> None:
 
 
 def _as_pairs(given: Any) -> list[PreferencePair] | EncodedPairs:
-    """Any iterable of pairs as a list. Raises InputError where it holds none, or something else."""
-    if isinstance(given, EncodedPairs):
-        return given
-    if isinstance(given, (str, bytes, PreferencePair, Mapping)) or not isinstance(given, Iterable):
-        hint = (
-            "put it in brackets" if isinstance(given, PreferencePair) else READS_A_FILE if isinstance(given, (str, bytes)) else MAKES_PAIRS
-        )
-        raise InputError(f"pairs must be a list of PreferencePair, got {shown(given)} ({hint})")
-    pairs = list(given)
-    if not pairs:
-        raise InputError("pairs must not be empty")
-    for i, pair in enumerate(pairs):
-        if not isinstance(pair, PreferencePair):
-            raise InputError(f"pairs[{i}] must be a PreferencePair, got {shown(pair)} ({MAKES_PAIRS})")
-    return pairs
+    """Pairs, or rows of which pairs are made. Raises InputError as `as_pairs`."""
+    return given if isinstance(given, EncodedPairs) else as_pairs(given)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tl_reward import parallel
 from tl_reward.data.pairs import PreferencePair, pair_hash
+from tl_reward.data.readers import GivenPairs, as_pairs
 from tl_reward.errors import InputError
 from tl_reward.results.disk.folder import check_run_folder
 from tl_reward.results.provenance import provenance
@@ -23,7 +24,7 @@ from tl_reward.show.run_tables import summary
 def run_folder(
     out: str | Path,
     *,
-    data: Mapping[str, Sequence[PreferencePair]] | None = None,
+    data: Mapping[str, GivenPairs] | None = None,
     seed: int | None = None,
     overwrite: bool = False,
 ) -> Iterator[Results]:
@@ -51,13 +52,14 @@ def run_folder(
             message names.
     """
     check_run_folder(out, overwrite=overwrite)
-    results = Results(provenance=provenance(seed=seed, data=data))
+    read = {name: as_pairs(pairs) for name, pairs in (data or {}).items()}  # once: rows may come from a generator
+    results = Results(provenance=provenance(seed=seed, data=read))
     try:
         yield results
     except BaseException:
         _keep(results, Path(out))
         raise
-    _compare(results, data or {})
+    _compare(results, read)
     try:
         folder = results.save(out, overwrite=overwrite)
     except InputError as error:

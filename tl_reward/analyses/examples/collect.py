@@ -19,6 +19,8 @@ from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.pairs import pair_hash
 from tl_reward.data.reading import Reading
 from tl_reward.data.text import token_texts
+from tl_reward.errors import summary_of
+from tl_reward.measures.frames.columns import REWARD, DataFrame, frame
 from tl_reward.measures.neuron_statistics import SIDES
 from tl_reward.measures.scores import Scores
 from tl_reward.model.reward_model import HookedRewardModel
@@ -98,6 +100,30 @@ class Examples:
     words_in_of: Literal["gate", "in"]
     words_in: Words
     words_out: WordsOut | None
+
+    __repr__ = summary_of
+
+    def to_frame(self) -> DataFrame:
+        """A row a shown neuron and example: the pairs that its transcript is part of, its reward, its text, and the neuron's peak there."""
+        rows = [
+            (layer, neuron, KINDS[i], float(self.example_peak[at, i]), self.transcripts[index])
+            for at, (layer, neuron) in enumerate(self.neurons)
+            for i, index in enumerate(self.example[at].tolist())
+            if index >= 0
+        ]
+        return frame(
+            {
+                "layer": [row[0] for row in rows],
+                "neuron": [row[1] for row in rows],
+                "site": self.site,
+                "kind": [row[2] for row in rows],
+                "peak (activation)": [row[3] for row in rows],
+                f"reward ({REWARD})": [row[4].reward for row in rows],
+                "pairs": [", ".join(row[4].pairs) for row in rows],
+                "sides": [", ".join(row[4].sides) for row in rows],
+                "text": ["".join(row[4].tokens) for row in rows],
+            }
+        )
 
     @property
     def reading(self) -> Reading | None:

@@ -1,13 +1,33 @@
 """Rows that a caller in Python holds: a list of dicts, a generator, a DataFrame, a Hugging Face `Dataset`, an Arrow table."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.data.sources.row import SourceRow
 from tl_reward.errors import InputError, shown
 
 _PART = 1000  # rows of a table that are made at a time
+
+
+@runtime_checkable
+class DataFrame(Protocol):
+    """A pandas or polars DataFrame, or an Arrow table: each has the names of its columns."""
+
+    @property
+    def columns(self) -> Any: ...
+
+
+@runtime_checkable
+class HubDataset(Protocol):
+    """A Hugging Face `Dataset`."""
+
+    @property
+    def column_names(self) -> Any: ...
+
+
+# Rows as Python holds them; what has no columns is a list of rows, or gives one after the other.
+Rows = Iterable[Mapping[str, Any]] | DataFrame | HubDataset
 
 
 def given_rows(rows: Any, split: str | None, source: str) -> Iterator[SourceRow]:
@@ -18,7 +38,7 @@ def given_rows(rows: Any, split: str | None, source: str) -> Iterator[SourceRow]
     """
     for number, row in rows_of_table(rows, split, source):
         if isinstance(row, PreferencePair):
-            raise InputError(f"{source}:{number}: is a PreferencePair already: give such pairs to the functions as they are")
+            raise InputError(f"{source}:{number}: is a PreferencePair already: give the functions pairs alone, or rows alone")
         yield SourceRow(f"{source}:{number}", f"{source}:{number}", row, split if holds_splits(rows) else None)
 
 
@@ -50,6 +70,7 @@ def holds_splits(value: Any) -> bool:
 
 
 def _each(rows: Any, source: str) -> Iterator[Any]:
+    _check_columns(rows, source)
     if hasattr(rows, "iloc") and hasattr(rows, "columns"):  # pandas
         names = [str(name) for name in rows.columns]
         for start in range(0, len(rows), _PART):
@@ -68,6 +89,16 @@ def _each(rows: Any, source: str) -> Iterator[Any]:
         raise InputError(f"{source} must hold rows, got {shown(rows)} ({hint})")
     else:
         yield from rows
+
+
+def _check_columns(rows: Any, source: str) -> None:
+    """Raises InputError where two columns of a table have one name: which of them is meant is not said."""
+    names = rows.column_names if isinstance(rows, HubDataset) else rows.columns if isinstance(rows, DataFrame) else ()
+    seen: set[str] = set()
+    for name in map(str, () if names is None else names):  # a dataset that is streamed may not know them
+        if name in seen:
+            raise InputError(f"{source}: two columns are called {name!r}; rename one")
+        seen.add(name)
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
@@ -17,7 +16,7 @@ from typing import Any, get_args
 import torch
 
 from tl_reward import parallel
-from tl_reward.data.pairs import PreferencePair
+from tl_reward.data.readers import GivenPairs, as_pairs
 from tl_reward.errors import InputError
 from tl_reward.model.training.begun import begin, begun_with, check_the_same
 from tl_reward.model.training.config import How, TrainingConfig
@@ -31,7 +30,7 @@ from tl_reward.neurons import NeuronSet
 
 def train(
     base: str,
-    pairs: Sequence[PreferencePair],
+    pairs: GivenPairs,
     output: str | Path,
     config: TrainingConfig = TrainingConfig(),
     *,
@@ -73,7 +72,7 @@ def train(
         raise InputError(f"batch_size must be a multiple of the number of processes, {parallel.count()}, got {config.batch_size}")
     with parallel.together():  # all look before one writes
         saved = resume_from(output, resume=resume)
-    prepared = prepare(base, pairs, config)
+    prepared = prepare(base, as_pairs(pairs), config)
     learning_rate = config.learning_rate or (3e-4 if config.method == "lora" else 1e-5)
     config = dataclasses.replace(config, learning_rate=learning_rate)
     if without:

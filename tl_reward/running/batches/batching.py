@@ -15,14 +15,14 @@ from tl_reward import parallel
 from tl_reward.data.batches.packing import Batch, PackedBatch, group_sizes, pack
 from tl_reward.data.batches.padding import batches
 from tl_reward.data.encoding import EncodedPairs, check_encoding, encode_pairs
-from tl_reward.data.pairs import PreferencePair
+from tl_reward.data.readers import GivenPairs, as_pairs
 from tl_reward.errors import InputError
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batches.budget import Sizes, longest_that_fits, tokens_per_batch
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.running.promises import check_per_token
 
-Pairs = Sequence[PreferencePair] | EncodedPairs
+Pairs = GivenPairs | EncodedPairs
 
 
 class Batching(NamedTuple):
@@ -73,7 +73,7 @@ def encode_for(model: HookedRewardModel, pairs: Pairs, *, gradients: bool = Fals
         raise InputError(f"max_length must be in [1, {context}], got {limit}")
     overlong, on_bad = options.get("overlong", "drop"), options.get("on_bad", "error")
     return encode_pairs(
-        pairs, tokenizer_of(model), max_length=limit, overlong=overlong, on_bad=on_bad, limited_by=what, unread=model.unread_token
+        as_pairs(pairs), tokenizer_of(model), max_length=limit, overlong=overlong, on_bad=on_bad, limited_by=what, unread=model.unread_token
     )
 
 
