@@ -6,20 +6,22 @@ checkpoint says of itself is checked against its files before memory is taken fo
 
 from tl_reward.model.checkpoints.loading import (
     Checkpoint,
-    check_reward_head,
+    check_class,
     check_reward_model,
     is_adapter,
     load_reward_model,
     load_unembedding,
     load_with_fresh_head,
+    outputs_of,
 )
 
 __all__ = [
     "Checkpoint",
-    "check_reward_head",
+    "check_class",
     "check_reward_model",
     "is_adapter",
     "load_reward_model",
     "load_unembedding",
     "load_with_fresh_head",
+    "outputs_of",
 ]

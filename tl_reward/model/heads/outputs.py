@@ -16,13 +16,16 @@ Output = str | int | Mapping[str, float] | Sequence[float] | None
 
 
 class OutputSetting:
-    """The attribute `output` of a model: which of its `outputs` is the reward, or how they add up to it."""
+    """The attribute `output` of a model: which of its `outputs` is the reward, or how they add up to it. Where nothing is set, it is what
+    the published model takes for its reward (`_published`), if its layout says so."""
 
     def __get__(self, model: Any, owner: Any = None) -> Output:
-        return getattr(model, "_output", None)
+        own = getattr(model, "_output", None)
+        return getattr(model, "_published", None) if own is None else own
 
     def __set__(self, model: Any, value: Output) -> None:
-        weights_of(value, model.outputs)  # says no to what the model does not have
+        if value is not None:
+            weights_of(value, model.outputs)  # says no to what the model does not have
         model._output = value
 
 
@@ -65,8 +68,20 @@ def weights_of(output: Output, names: Sequence[str]) -> tuple[float, ...]:
 
 
 def reward_of(logits: Float[Tensor, "*place output"], output: Output, names: Sequence[str]) -> Float[Tensor, "*place"]:
-    """The reward that the head's outputs add up to. One output alone is given as it is, to the last bit."""
+    """The reward that the head's outputs add up to. One output alone is given as it is, to the last bit.
+
+    Raises:
+        InputError: as `weights_of`; `logits` has no column for an output that is asked for: the sum that a gate makes of the others.
+    """
     weights = weights_of(output, names)
+    count = logits.shape[-1]
+    if any(weights[count:]):
+        name = names[next(i for i, weight in enumerate(weights) if i >= count and weight)]
+        raise InputError(
+            f"the output {name!r} is a sum of others that a gate weighs anew for each transcript, so it is no direction of the residual "
+            f"stream; what has one is an output by itself: output={names[0]!r}, or weights over {', '.join(names[:count][:3])}, …"
+        )
+    weights = weights[:count]
     if max(weights) == sum(map(abs, weights)) == 1:
         return logits[..., weights.index(1.0)]
     return logits @ logits.new_tensor(weights)
