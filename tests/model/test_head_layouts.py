@@ -21,6 +21,7 @@ from tl_reward.interventions.from_functions import intervention
 from tl_reward.model.heads import layouts, modules
 from tl_reward.model.heads.layouts import LLAMA3_PROMPT_END
 from tl_reward.model.tiny import byte_tokenizer
+from tl_reward.running.batches.batching import tokenizer_of
 from tl_reward.sites import Site
 
 D, WIDTH, VOCABULARY = 32, 12, 270
@@ -54,7 +55,7 @@ def gated() -> dict[str, Tensor]:
 def write(folder: Path, head: Mapping[str, Tensor], *, architecture: str = "Anything", prefix: str = "model.", **config: Any) -> Path:
     """A tiny Llama with a head, laid out by hand, and a tokenizer of bytes."""
     torch.manual_seed(0)
-    sizes = {"hidden_size": D, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    sizes: Any = {"hidden_size": D, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     made = LlamaConfig(
         vocab_size=VOCABULARY, max_position_embeddings=256, initializer_range=0.3, pad_token_id=0, bos_token_id=None, **sizes
     )
@@ -115,7 +116,7 @@ def test_batches_and_sweeps_give_the_rewards_of_transcripts_one_by_one(name, dty
     model = load(write(tmp_path, HEADS[name]), dtype=dtype)
     if name.startswith("columns"):
         model.output = {"output 0": 0.5, "output 2": -1.0}
-    rows = encode_pairs(PAIRS, model.tokenizer, max_length=256)
+    rows = encode_pairs(PAIRS, tokenizer_of(model), max_length=256)
 
     def one_by_one(**hooks: Any) -> list[float]:
         return [float(model.run_with_hooks(torch.tensor([rows.rows[i].ids]), **hooks)[0]) for i in (*rows.chosen, *rows.rejected)]
@@ -175,7 +176,7 @@ def test_names_of_outputs_are_kept(tmp_path):
 
 def test_models_of_hugging_face_with_several_labels_are_taken():
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=257, hidden_size=D, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_labels=2)
+    config = LlamaConfig(vocab_size=257, hidden_size=D, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4)  # two labels
     two = AutoModelForSequenceClassification.from_config(config).eval()
     model = HookedRewardModel.from_hf(two, output=1)
     torch.testing.assert_close(model(TOKENS[:1]), two(TOKENS[:1]).logits[:, 1], atol=1e-5, rtol=0)
@@ -217,7 +218,8 @@ def test_gradients_flow_through_an_mlp(tmp_path):
     assert gradient is not None and (gradient[:, :-1] == 0).all()
     x = kept[0][:, -1].detach()
     on = (x @ model.unembed.W_U + model.unembed.b_U > 0).float()
-    later: Any = model.unembed.layers[0]
+    unembed: Any = model.unembed
+    later = unembed.layers[0]
     torch.testing.assert_close(gradient[:, -1], (on * later.weight[0]) @ model.unembed.W_U.T, atol=1e-5, rtol=0)
 
 
@@ -272,6 +274,12 @@ def test_a_place_found_in_one_transcript_is_not_anothers():
     assert modules._last_before(torch.tensor([[7]]), PROMPT_END).tolist() == [[-1]]
 
 
+@pytest.mark.parametrize("temperature", [0, -1.0, None, "10"])
+def test_the_temperature_of_a_gate_is_above_zero(temperature, tmp_path, short_prompt_end):
+    with pytest.raises(InputError, match=r"gating_temperature in .* must be a number above 0"):
+        load(write(tmp_path, gated(), gating_temperature=temperature))
+
+
 def test_the_gate_of_a_real_prompt_needs_its_vocabulary(tmp_path):
     assert len(LLAMA3_PROMPT_END) == 5
     with pytest.raises(InputError, match="reads where a Llama-3 prompt ends, at tokens that it does not have"):
@@ -282,10 +290,10 @@ STEP = "<extra_0>"
 
 
 def with_step(folder: Path) -> int:
-    tokenizer = byte_tokenizer()
-    tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken(STEP)]})  # pyright: ignore[reportArgumentType] - as documented
+    tokenizer: Any = byte_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": [AddedToken(STEP)]})
     tokenizer.save_pretrained(folder)
-    return int(tokenizer.convert_tokens_to_ids(STEP))  # pyright: ignore[reportArgumentType] - one token has one id
+    return int(tokenizer.convert_tokens_to_ids(STEP))
 
 
 def test_a_process_reward_is_read_at_the_last_marked_token(tmp_path):
@@ -310,6 +318,7 @@ def test_a_process_reward_is_read_at_the_last_marked_token(tmp_path):
     with pytest.raises(InputError, match=rf"pair one: chosen: this model reads rewards at the token {STEP}"):
         tl_reward.score(model, [*steps, PAIRS[0]])
     left = tl_reward.score(model, [*steps, PAIRS[0]], on_bad="drop")
+    assert left.reading is not None
     assert len(left.chosen) == 1 and left.reading.left_out == {"refused by the tokenizer's chat template, or without the end of a step": 1}
     model.save_pretrained(tmp_path / "saved")
     again = load(tmp_path / "saved")
@@ -318,7 +327,7 @@ def test_a_process_reward_is_read_at_the_last_marked_token(tmp_path):
 
 
 def test_a_token_to_read_at_is_appended_once(tmp_path):
-    tokenizer = byte_tokenizer()
+    tokenizer: Any = byte_tokenizer()
     tokenizer.add_special_tokens({"cls_token": "<read>"})
     tokenizer.save_pretrained(write(tmp_path, linear("v_head")))
     model = load(tmp_path)
@@ -329,12 +338,12 @@ def test_a_token_to_read_at_is_appended_once(tmp_path):
     expected = hidden(tmp_path, ids)[:, -1] @ direction
     for given in ("Hello", "Hello<read>", ids, torch.cat([ids, ids[:, :1]], 1)):
         torch.testing.assert_close(model(given), expected, atol=1e-4, rtol=0)
-    encoded = encode_pairs(PAIRS, model.tokenizer, max_length=256, end=model.end)
+    encoded = encode_pairs(PAIRS, tokenizer_of(model), max_length=256, end=model.end)
     assert all(row.ids[-1] == token and row.ids.count(token) == 1 for row in encoded.rows)
     scores = tl_reward.score(model, PAIRS)
     assert scores.chosen[0] == pytest.approx(float(model("\n\nHuman: Is it?\n\nAssistant: Yes, it is.")[0]), abs=1e-4)
     with pytest.raises(InputError, match=rf"the read-out at the last token, not at the token {token}"):
-        tl_reward.score(model, encode_pairs(PAIRS, model.tokenizer, max_length=256))
+        tl_reward.score(model, encode_pairs(PAIRS, tokenizer_of(model), max_length=256))
     model.save_pretrained(tmp_path / "saved")
     torch.testing.assert_close(load(tmp_path / "saved")("Hello"), expected, atol=1e-5, rtol=0)
 
@@ -366,6 +375,7 @@ def test_the_logit_of_a_token_is_asked_for(tied, asked, ids, tmp_path):
     ("asked", "message"),
     [
         ("token:270", "names no token of its vocabulary of 270"),
+        ("token:7-7", "a token and itself: every reward would be 0"),
         ("token:abc", "names no token"),
         ("token:", 'head is "token:A"'),
         ("0", 'head is "token:A"'),
@@ -427,6 +437,17 @@ REFUSED = {
     "a mean in words": (linear("value_head"), {"normalize_reward": True, "mean": "one", "std": 1.0}, "must be numbers, got 'one'"),
     "config of four": (linear("score"), {"id2label": {str(i): str(i) for i in range(4)}}, "found 4 outputs in config.json"),
     "an unknown gate": ({k: v for k, v in gated().items() if "transform" not in k}, {}, r"gating\.layers.*nearest .*ArmoRM"),
+    "nan in a bias": (linear("score") | {"score.bias": torch.full((1,), torch.nan)}, {}, r"score\.bias holds numbers that are not finite"),
+    "architecture of its own code": (
+        {},
+        {"model_type": "internlm2", "auto_map": {"AutoConfig": "own.Config"}},
+        "'internlm2' is not supported",
+    ),
+    "layers numbered otherwise": (
+        {f"score.{3 if key[6] == '2' else 0}{key[7:]}": value for key, value in mlp("score").items()},
+        {},
+        r"score\.0, .*score\.3 are not numbered as in any head that is known \(score\.0, score\.2, ",
+    ),
     "an adapter": ({"score.base_layer.weight": torch.ones(1, D)}, {}, r"not merged.*merge_and_unload"),
 }
 
@@ -436,7 +457,7 @@ def test_what_is_not_known_is_refused_in_a_line(name, tmp_path):
     head, config, message = REFUSED[name]
     with pytest.raises(InputError, match=message) as refused:
         load(write(tmp_path, head, **config))
-    assert "\n" not in str(refused.value) and (str(tmp_path) in str(refused.value) or name == "a mean in words")
+    assert "\n" not in str(refused.value) and (str(tmp_path) in str(refused.value) or name == name in ("a mean in words", "nan in a bias"))
 
 
 def test_an_output_that_is_not_there_is_refused_before_weights_are_read(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ def build(
         head: one that is no `score` of the model, or has more to it.
     """
     hf_config = deepcopy(hf_model.config)
-    checkpoints.check_class(hf_model)
+    checkpoints.check_reward_head(hf_config, type(hf_model).__name__)
     dtype, called = hf_model.dtype, name or hf_config.name_or_path or hf_config.model_type
     state = hf_model.state_dict()
     if head is None:

@@ -29,6 +29,7 @@ from tl_reward.model.checkpoints.placing import placed
 from tl_reward.model.components import HookedTransformer, HookedTransformerConfig, HookPoint, TypedModuleList
 from tl_reward.model.heads import modules
 from tl_reward.model.heads import outputs as heads
+from tl_reward.model.heads.caching import save_reward_tokens
 from tl_reward.model.heads.layouts import SCORE, Layout
 from tl_reward.model.heads.modules import RewardHead
 from tl_reward.model.heads.saving import save
@@ -172,7 +173,7 @@ class HookedRewardModel(HookedTransformer):
 
     def _rewards(self, given: Float[Tensor, "batch pos *"], return_type: ReturnType, tokens: Any, mask: Any) -> Any:
         """From what the head's module gave for each token. `mask`: as of `forward`."""
-        batch = mask if isinstance(mask, PackedBatch) else None
+        batch: PackedBatch | None = mask if isinstance(mask, PackedBatch) else None
         logits = modules.outputs_of(self.unembed, given, batch, tokens)
         if return_type == "logits":
             return logits
@@ -182,7 +183,8 @@ class HookedRewardModel(HookedTransformer):
         if batch is not None:
             modules.check_gate_reads(self.unembed, rewards, batch, tokens, batch.readout)
             return self.hook_reward(rewards[:, batch.readout]).flatten()
-        at = inputs.readout(rewards, mask, inputs.read_tokens(tokens, self.unread_token, self.end, rewards, mask))
+        padded: Tensor | None = mask
+        at = inputs.readout(rewards, padded, inputs.read_tokens(tokens, self.unread_token, self.end, rewards, padded))
         modules.check_gate_reads(self.unembed, rewards, None, tokens, at)
         return self.hook_reward(rewards.gather(1, at[:, None])[:, 0])
 
@@ -223,17 +225,7 @@ class HookedRewardModel(HookedTransformer):
     ) -> Any:
         """As TransformerLens', which takes the position for the last dimension but one: `hook_reward_tokens` has its as the last."""
         cache, *both = super().get_caching_hooks(names_filter, incl_bwd, device, remove_batch_dim, cache, pos_slice)
-
-        def with_one_column(save: Any, key: str) -> Any:
-            def hook_fn(tensor: Tensor, hook: HookPoint) -> None:
-                save(tensor[..., None], hook=hook)
-                cache[key] = cache[key][..., 0]
-
-            return hook_fn
-
-        name = "hook_reward_tokens"
-        for key, hooks in zip((name, f"{name}_grad"), both, strict=True):
-            hooks[:] = [(at, with_one_column(save, key) if at == name else save) for at, save in hooks]
+        save_reward_tokens(cache, both)
         return cache, *both
 
     def generate(self, *_: Any, **__: Any) -> Any:

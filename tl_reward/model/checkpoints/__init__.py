@@ -6,7 +6,7 @@ checkpoint says of itself is checked against its files before memory is taken fo
 
 from tl_reward.model.checkpoints.loading import (
     Checkpoint,
-    check_class,
+    check_reward_head,
     check_reward_model,
     is_adapter,
     load_reward_model,
@@ -17,7 +17,7 @@ from tl_reward.model.checkpoints.loading import (
 
 __all__ = [
     "Checkpoint",
-    "check_class",
+    "check_reward_head",
     "check_reward_model",
     "is_adapter",
     "load_reward_model",

@@ -1,5 +1,6 @@
 """A checkpoint's folder: where it is, what its config says, its tokenizer."""
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any, TypedDict
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
 from tl_reward.arguments import check_argument
 from tl_reward.errors import InputError, check_keywords, first_line, is_out_of_memory
@@ -105,6 +106,7 @@ def hf_config(folder: Path, name: str) -> Any:
     Raises:
         InputError: as `architectures.lens_config`, and for a config that is not there or not readable.
     """
+    _check_model_type(folder, name)
     with refused(f"{name}: config.json is not that of a model" if (folder / "config.json").exists() else f"{name}: no model found"):
         # Left out, it would ask on standard input whether to run Python from the folder.
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -117,6 +119,20 @@ def hf_config(folder: Path, name: str) -> Any:
     if getattr(config, "transformers_weights", None) is not None:
         raise InputError(f"{name}: config.json names a weight file of its own (transformers_weights), which is not supported")
     return config
+
+
+def _check_model_type(folder: Path, name: str) -> None:
+    """Says of an unknown architecture that it is not supported, before transformers says that its own code is wanted. Whatever else is
+    wrong with config.json, transformers tells."""
+    try:
+        said = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return
+    if isinstance(said, dict) and isinstance(said.get("model_type"), str):
+        config = PretrainedConfig()
+        config.model_type = said["model_type"]
+        config.num_experts = said.get("num_experts") or said.get("num_local_experts")
+        architectures.architecture_of(config, name)
 
 
 def tokenizer(folder: Path, name: str) -> Any:

@@ -105,7 +105,8 @@ def _whole(folder: Path, dtype: torch.dtype, name: str, device: str, asked: str 
         hf_model = _hf_model(folder, config, dtype, name, device=device, stored=stored, head=bias)
         own = tokenizer(folder, name)
         score = hf_model.score.weight.data
-        read = plain_head(score, read_weight(files, "score.bias", device) if bias else None, config)
+        with refused(f"{name}: the head's weights could not be read"):
+            read = plain_head(score, read_weight(files, "score.bias", device) if bias else None, config)
         return Checkpoint(hf_model, own, name, source, read)
     own = tokenizer(folder, name)
 
@@ -233,12 +234,11 @@ def is_adapter(name_or_path: str | Path) -> bool:
     return adapter_config(local_folder(name, {}), name) is not None
 
 
-def check_class(hf_model: Any) -> None:
-    """Raises InputError for a model in memory of an unsupported architecture, or without a head that gives rewards."""
-    kind = type(hf_model).__name__
-    architectures.architecture_of(hf_model.config, kind)
-    if not kind.endswith(("ForSequenceClassification", "ForTokenClassification")):
-        raise InputError(f"{kind}: found {kind}; a reward model is a *ForSequenceClassification (from_base adds a fresh head)")
+def check_reward_head(config: Any, class_name: str) -> None:
+    """Raises InputError for a model in memory of an unsupported architecture, or of a class without a head that gives rewards."""
+    architectures.architecture_of(config, class_name)
+    if not class_name.endswith(("ForSequenceClassification", "ForTokenClassification")):
+        raise InputError(f"found {class_name}; a reward model is a *ForSequenceClassification (from_base adds a fresh head)")
 
 
 def _with_one_output(folder: Path, dtype: torch.dtype, name: str, device: str) -> Any:

@@ -29,13 +29,15 @@ _OF_A_LAYER = "weight|bias|running_mean|running_var|num_batches_tracked"
 class Gate(NamedTuple):
     """An MLP that weighs the outputs of a head for each transcript.
 
-    stem: of the names of its layers, `stem.0`, `stem.1`, …
+    stem: of the names of its layers, `stem.0`, `stem.{step}`, …
+    step: 2 where what is between two of them has a number too, 1 where it has none.
     activation: between two of them.
     softmax: over its outputs, divided by the config's `gating_temperature`, times `gating.logit_scale`.
     at_prompt_end: it reads the residual stream where the prompt ends; else where the reward is read.
     """
 
     stem: str
+    step: Literal[1, 2]
     activation: Literal["relu", "selu"]
     softmax: bool = False
     at_prompt_end: bool = False
@@ -79,7 +81,7 @@ SCORE = Layout(
 LAYOUTS = (
     SCORE,
     Layout("score", "INF-ORM, Qwen2.5-Math-RM, Qwen2.5-Math-PRM", deep=True),
-    Layout("score", "URM-LLaMa-3.1", gate=Gate("weights.fc", "selu")),
+    Layout("score", "URM-LLaMa-3.1", gate=Gate("weights.fc", 2, "selu")),
     Layout("v_head", "Starling-RM, Athene-RM"),
     Layout("regression_head", "UltraRM, Eurus-RM"),
     Layout("value_head", "OpenRLHF"),
@@ -89,7 +91,7 @@ LAYOUTS = (
     Layout(
         "regression_layer",
         "ArmoRM, QRM-Llama3.1",
-        gate=Gate("gating.layers", "relu", softmax=True, at_prompt_end=True),
+        gate=Gate("gating.layers", 1, "relu", softmax=True, at_prompt_end=True),
         beside=("gating.logit_scale", "reward_transform_matrix"),
     ),
 )
@@ -121,6 +123,10 @@ def recognise(shapes: Shapes, config: Any, name: str) -> Layout | None:
         raise InputError(f"{name}: {_unknown(shapes)}")
     for stem, deep in [(found.stem, found.deep), *([(found.gate.stem, True)] if found.gate else [])]:
         _check_sizes(shapes, stem, deep, config.hidden_size, name)
+    if found.deep:
+        _check_numbers(shapes, found.stem, 2, name)
+    if found.gate is not None:
+        _check_numbers(shapes, found.gate.stem, found.gate.step, name, norms=found.gate.softmax)
     return found
 
 
@@ -143,6 +149,24 @@ def layers_of(keys: Collection[str], stem: str, deep: bool) -> list[str]:
         return [stem]
     found = {int(match[1]) for key in keys if (match := re.fullmatch(rf"{re.escape(stem)}\.(\d+)\.weight", key))}
     return [f"{stem}.{i}" for i in sorted(found)]
+
+
+def _check_numbers(shapes: Shapes, stem: str, step: int, name: str, *, norms: bool = False) -> None:
+    """Raises InputError for layers that are numbered in another way than the published ones: what is between two of them, such as an
+    activation, is told by nothing else in the files.
+
+    Args:
+        norms: a layer, a ReLU and a norm of the batch may come by turns (QRM).
+    """
+    every = {int(layer.rpartition(".")[2]): f"{layer}.running_mean" in shapes for layer in layers_of(shapes, stem, True)}
+    count = len(every) - sum(every.values())
+    known = {step * i: False for i in range(count)}
+    by_turns = {3 * i: False for i in range(count)} | {3 * i + 2: True for i in range(count - 1)}
+    if every != known and not (norms and every == by_turns and count > 1):
+        raise InputError(
+            f"{name}: the layers {', '.join(f'{stem}.{i}' for i in sorted(every))} are not numbered as in any head that is known "
+            f"({stem}.0, {stem}.{step}, {stem}.{2 * step}, …), and what is between two of them is not in the files"
+        )
 
 
 def _check_sizes(shapes: Shapes, stem: str, deep: bool, d_model: int, name: str) -> None:

@@ -1,6 +1,6 @@
 """What a reward head computes, with its hook points: one layer, several, and a gate that weighs their outputs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -96,7 +96,7 @@ class GatedHead(RewardHead):
         return torch.cat([self.hook_out(self.first(residual)), self.gate(residual)], -1)
 
 
-def install(unembed: Any, state: dict[str, Tensor], gate: GateSetting | None) -> None:
+def install(unembed: Any, state: Mapping[str, Tensor], gate: GateSetting | None) -> None:
     """Makes the module of a head, for the weights `state` that it has besides `W_U` (TransformerLens' names). It is without numbers."""
     shapes = {key.removeprefix("unembed."): value for key, value in state.items()}
 

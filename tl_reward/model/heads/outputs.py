@@ -50,16 +50,18 @@ def weights_of(output: Output, names: Sequence[str]) -> tuple[float, ...]:
             raise InputError(f"no output {output!r}{did_you_mean(output, names)}; {have}")
         return tuple(float(name == output) for name in names)
     if is_whole(output):
-        if not 0 <= output < len(names):
+        index: Any = output
+        if not 0 <= index < len(names):
             raise InputError(f"output must be in [0, {len(names)}), got {output}; {have}")
-        return tuple(float(i == output) for i in range(len(names)))
+        return tuple(float(i == index) for i in range(len(names)))
     if isinstance(output, Mapping):
         unknown = [name for name in output if name not in names]
         if unknown:
             raise InputError(f"no output {shown(unknown[0])}{did_you_mean(str(unknown[0]), names)}; {have}")
         output = [output.get(name, 0.0) for name in names]
+    given: Any = output
     try:
-        weights = tuple(float(weight) for weight in output)
+        weights = tuple(float(weight) for weight in given)
     except (TypeError, ValueError):
         raise InputError(f"output is a name, an index, or weights over outputs, got {shown(output)}; {have}") from None
     if len(weights) != len(names) or not any(weights) or not all(map(math.isfinite, weights)):

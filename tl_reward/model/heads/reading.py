@@ -1,5 +1,6 @@
 """A head's weights from a checkpoint's files: as one layer or several that give its outputs, and what of these is the reward."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -82,6 +83,8 @@ def read_head(layout: Layout, keys: Sequence[str], read: Read, config: Any, toke
 
 def plain_head(weight: Tensor, bias: Tensor | None, config: Any) -> Head:
     """The head of a Hugging Face model in memory: `score`."""
+    if bias is not None and not is_finite(bias):
+        raise InputError("score.bias holds numbers that are not finite, or no numbers but codes of them: every reward would be wrong")
     state = {} if bias is None else {"unembed.b_U": bias}
     return Head(SCORE, weight, state, outputs_of(SCORE, config, len(weight)), _published(SCORE, config, len(weight)))
 
@@ -214,8 +217,11 @@ def _gate(
     matrix = read("reward_transform_matrix")
     if matrix.shape != (weights, weights):
         raise InputError(f"{name}: reward_transform_matrix is {list(matrix.shape)} in the file, beside a gate of {weights} weights")
-    temperature = float(getattr(config, "gating_temperature", 10))
-    setting = GateSetting(layout.gate.activation, temperature, float(read("gating.logit_scale").flatten()[0]), LLAMA3_PROMPT_END)
+    temperature = getattr(config, "gating_temperature", 10)
+    if not isinstance(temperature, (int, float)) or not 0 < temperature < math.inf:
+        raise InputError(f"{name}: gating_temperature in config.json must be a number above 0, got {shown(temperature)}")
+    scale = float(read("gating.logit_scale").flatten()[0])
+    setting = GateSetting(layout.gate.activation, float(temperature), scale, LLAMA3_PROMPT_END)
     if outputs == weights:  # ArmoRM: its gate weighs transformed outputs
         return setting, layer, matrix.float().T.contiguous()
     quantiles = outputs // weights  # QRM: an output is the mean of its quantiles, transformed
@@ -245,6 +251,8 @@ def read_columns(asked: str, rows: Callable[[Sequence[int]], Tensor], config: An
         raise InputError(
             f"{name}: head={asked!r} names no token of its vocabulary of {size}; a token is an id, or a text that is one token"
         )
+    if len(ids) == 2 and ids[0] == ids[1]:
+        raise InputError(f"{name}: head={asked!r} is the difference of a token and itself: every reward would be 0")
     found = rows([int(i) for i in ids if i is not None]).float()
     return Head(VOCABULARY, found[:1] - found[1:] if len(found) > 1 else found)
 

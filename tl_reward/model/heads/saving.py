@@ -63,7 +63,7 @@ def _tensors(layout: Layout, state: dict[str, Tensor], config: Any, model: Any) 
             result[f"{name}.bias"] = bias
     if layout.gate is not None:
         gate = model.unembed.gate
-        step = 1 if layout.gate.softmax else 2
+        step = layout.gate.step
         for i, (weight, bias) in enumerate(_later(state, "unembed.gate.layers")):
             result |= {f"{layout.gate.stem}.{step * i}.weight": weight, f"{layout.gate.stem}.{step * i}.bias": bias}
         if layout.gate.softmax:
