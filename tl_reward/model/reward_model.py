@@ -169,11 +169,12 @@ class HookedRewardModel(HookedTransformer):
         given = super().forward(input, inner, attention_mask=inner_mask, **kwargs)
         if given is None or kwargs.get("stop_at_layer") is not None:
             return given
-        return self._rewards(given, return_type, tokens, attention_mask)
+        return self._rewards(given, return_type, tokens, attention_mask, None)
 
-    def _rewards(self, given: Float[Tensor, "batch pos *"], return_type: ReturnType, tokens: Any, mask: Any) -> Any:
-        """From what the head's module gave for each token. `mask`: as of `forward`."""
-        batch: PackedBatch | None = mask if isinstance(mask, PackedBatch) else None
+    def _rewards(
+        self, given: Float[Tensor, "batch pos *"], return_type: ReturnType, tokens: Any, mask: Any, batch: PackedBatch | None
+    ) -> Any:
+        """From what the head's module gave for each token of padded rows, with their mask, or of a packed batch."""
         logits = modules.outputs_of(self.unembed, given, batch, tokens)
         if return_type == "logits":
             return logits
@@ -183,8 +184,7 @@ class HookedRewardModel(HookedTransformer):
         if batch is not None:
             modules.check_gate_reads(self.unembed, rewards, batch, tokens, batch.readout)
             return self.hook_reward(rewards[:, batch.readout]).flatten()
-        padded: Tensor | None = mask
-        at = inputs.readout(rewards, padded, inputs.read_tokens(tokens, self.unread_token, self.end, rewards, padded))
+        at = inputs.readout(rewards, mask, inputs.read_tokens(tokens, self.unread_token, self.end, rewards, mask))
         modules.check_gate_reads(self.unembed, rewards, None, tokens, at)
         return self.hook_reward(rewards.gather(1, at[:, None])[:, 0])
 
@@ -204,7 +204,7 @@ class HookedRewardModel(HookedTransformer):
         residual = self.ln_final(residual)
         if return_type is None:
             return None
-        return self._rewards(self.unembed(residual), return_type, None, batch)
+        return self._rewards(self.unembed(residual), return_type, None, None, batch)
 
     def _embed_packed(self, tokens: Int[Tensor, "batch token"], batch: PackedBatch) -> Float[Tensor, "batch token d_model"]:
         inputs.check_vocabulary(tokens, self.cfg)

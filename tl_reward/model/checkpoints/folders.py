@@ -129,7 +129,7 @@ def _check_model_type(folder: Path, name: str) -> None:
     except (OSError, ValueError, RecursionError):
         return
     if isinstance(said, dict) and isinstance(said.get("model_type"), str):
-        config = PretrainedConfig()
+        config: Any = PretrainedConfig()
         config.model_type = said["model_type"]
         config.num_experts = said.get("num_experts") or said.get("num_local_experts")
         architectures.architecture_of(config, name)

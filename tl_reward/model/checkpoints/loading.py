@@ -101,7 +101,8 @@ def _whole(folder: Path, dtype: torch.dtype, name: str, device: str, asked: str 
     if layout is None or (layout is SCORE and not getattr(config, "normalize_reward", False)):
         if layout is not None:
             _count_outputs(config, stored.head["score.weight"].shape[0], name)
-        bias = {"score.bias"} & stored.head.keys()
+        own_class = not (config.architectures or [""])[0].endswith("ForSequenceClassification")  # Hugging Face's has no place for a bias
+        bias = {"score.bias"} & stored.head.keys() if own_class else frozenset()
         hf_model = _hf_model(folder, config, dtype, name, device=device, stored=stored, head=bias)
         own = tokenizer(folder, name)
         score = hf_model.score.weight.data
