@@ -28,6 +28,17 @@ class Row(NamedTuple):
     response_start: int
 
 
+class EndAt(NamedTuple):
+    """The token at which a reward is read, where that is not simply the last one.
+
+    appended: every transcript ends with it: it is put there, unless it is there already. Else a transcript is read up to the last such
+    token that it has (the end of its last step, for a model that rewards steps): no reward depends on what comes later.
+    """
+
+    token: int
+    appended: bool
+
+
 class Encoding(NamedTuple):
     """How pairs were made tokens, as in `encode_pairs`."""
 
@@ -35,6 +46,7 @@ class Encoding(NamedTuple):
     max_length: int
     overlong: Overlong
     unread: int | None
+    end: EndAt | None = None
 
 
 @dataclass(frozen=True)
@@ -122,17 +134,23 @@ def pair_of_row(row: int) -> int:
     return row // 2
 
 
-def encode(transcripts: Sequence[Transcript], tokenizer: PreTrainedTokenizerBase, *, unread: int | None = None) -> list[Row]:
+def encode(
+    transcripts: Sequence[Transcript], tokenizer: PreTrainedTokenizerBase, *, unread: int | None = None, end: EndAt | None = None
+) -> list[Row]:
     """Tokenises transcripts. A chat template writes its own special tokens, so the tokenizer then adds none.
 
     Args:
         unread: a token that the read-out passes over at the end of a transcript (`HookedRewardModel.unread_token`): left out there, since
             no token before it depends on it. Of a transcript of nothing else, the first stays.
+        end: the token that transcripts are read up to (`HookedRewardModel.end`).
+
+    Raises:
+        InputError: a transcript without that token, or without any.
     """
-    return _rows([render(transcript, tokenizer) for transcript in transcripts], tokenizer, unread)
+    return _rows([render(transcript, tokenizer) for transcript in transcripts], tokenizer, unread, end)
 
 
-def _rows(rendered: Sequence[RenderedTranscript], tokenizer: PreTrainedTokenizerBase, unread: int | None) -> list[Row]:
+def _rows(rendered: Sequence[RenderedTranscript], tokenizer: PreTrainedTokenizerBase, unread: int | None, end: EndAt | None) -> list[Row]:
     encoded = tokenizer(
         [item.text for item in rendered],
         add_special_tokens=tokenizer.chat_template is None,
@@ -145,9 +163,27 @@ def _rows(rendered: Sequence[RenderedTranscript], tokenizer: PreTrainedTokenizer
         if unread is not None:
             ids = ids[: max([1, *(i for i, token in enumerate(ids, 1) if token != unread)])]
             offsets = offsets[: len(ids)]
+        if end is not None:
+            ids = _up_to(end, ids, tokenizer)
+            offsets = offsets[: len(ids)]
         start = next((i for i, (_, end) in enumerate(offsets) if end > item.response_start), len(ids) - 1)
         rows.append(Row(tuple(ids), start))
     return rows
+
+
+def _up_to(end: EndAt, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    if end.appended:
+        return ids if ids[-1] == end.token else [*ids, end.token]
+    last = max([i for i, token in enumerate(ids, 1) if token == end.token], default=0)
+    if not last:
+        _check_step(end, "", tokenizer)
+    return ids[:last]
+
+
+def _check_step(end: EndAt, text: str, tokenizer: PreTrainedTokenizerBase) -> None:
+    token = str(tokenizer.convert_ids_to_tokens(end.token))
+    if token not in text:
+        raise InputError(f"this model reads rewards at the token {token}, which ends a step, and the transcript has none")
 
 
 def encode_pairs(
@@ -157,6 +193,7 @@ def encode_pairs(
     max_length: int,
     overlong: Overlong = "drop",
     unread: int | None = None,
+    end: EndAt | None = None,
     on_bad: Literal["error", "drop"] = "error",
     limited_by: str = "max_length",
 ) -> EncodedPairs:
@@ -165,7 +202,7 @@ def encode_pairs(
     Args:
         overlong: "drop" leaves out a pair with an over-long side (with a best-of-n row, all of its pairs) and counts it; "left" cuts
             tokens off the start of the transcript, so that its end, where the reward is read, stays; "error" stops.
-        unread: see `encode`.
+        unread, end: see `encode`.
         on_bad: "error" stops at a pair that the tokenizer's chat template refuses, "drop" leaves it out (with a best-of-n row, all of its
             pairs) and counts it.
         limited_by: what the limit is, for messages.
@@ -180,14 +217,16 @@ def encode_pairs(
     check_argument("on_bad", on_bad, Literal["error", "drop"])
     if not pairs:
         raise InputError("at least one pair is needed, got none")
-    texts, refused = _rendered(pairs, tokenizer, on_bad)
-    rows = dict(zip(texts, _rows(list(texts.values()), tokenizer, unread), strict=True))
+    texts, refused = _rendered(pairs, tokenizer, on_bad, end)
+    rows = dict(zip(texts, _rows(list(texts.values()), tokenizer, unread, end), strict=True))
     limit = f"longer than {max_length:,} tokens ({limited_by})"
     long = [pair for pair in pairs if any(side in rows and len(rows[side].ids) > max_length for side in (pair.chosen, pair.rejected))]
     if long and overlong == "error":
         raise InputError(f"{len(long)} pairs are longer than {max_length} tokens, the first is {long[0].id}")
     why: dict[str, str] = {}  # by best-of-n row, or pair
-    for reason, those in (("refused by the tokenizer's chat template", refused), (limit, long if overlong == "drop" else [])):
+    bad = "refused by the tokenizer's chat template"
+    bad = bad if end is None or end.appended else f"{bad}, or without the end of a step"
+    for reason, those in ((bad, refused), (limit, long if overlong == "drop" else [])):
         for pair in those:
             why.setdefault(pair.group or pair.id, reason)
     kept = [pair for pair in pairs if (pair.group or pair.id) not in why]
@@ -209,12 +248,17 @@ def encode_pairs(
     chosen, rejected = zip(*sides, strict=True)
     noted = faults_of(kept) + Counter({"read as equal": sum(a == b for a, b in sides)})
     reading = Reading(len(pairs), dict(left_out), dict(noted), template_date(tokenizer))
-    how = Encoding(tokenizer, max_length, overlong, unread)
+    how = Encoding(tokenizer, max_length, overlong, unread, end)
     return EncodedPairs(tuple(kept), tuple(place), chosen, rejected, reading, how)
 
 
 def check_encoding(
-    encoded: EncodedPairs, tokenizer: PreTrainedTokenizerBase, unread: int | None, max_length: int | None, overlong: Overlong | None
+    encoded: EncodedPairs,
+    tokenizer: PreTrainedTokenizerBase,
+    unread: int | None,
+    max_length: int | None,
+    overlong: Overlong | None,
+    end: EndAt | None = None,
 ) -> None:
     """Raises InputError where pairs were made tokens in another way than is asked for now; None asks for nothing."""
     how = encoded.how
@@ -227,6 +271,9 @@ def check_encoding(
         )
     if how.unread != unread:
         differ.append(f"the read-out {'mask' if how.unread is None else 'hf'}, not {'mask' if unread is None else 'hf'}")
+    if how.end != end:
+        said = ["the last token" if each is None else f"the token {each.token}" for each in (how.end, end)]
+        differ.append(f"the read-out at {said[0]}, not at {said[1]}")
     if max_length not in (None, how.max_length):
         differ.append(f"max_length {how.max_length}, not {max_length}")
     if overlong not in (None, how.overlong):
@@ -243,7 +290,7 @@ def _write_alike(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -
 
 
 def _rendered(
-    pairs: Sequence[PreferencePair], tokenizer: PreTrainedTokenizerBase, on_bad: Literal["error", "drop"]
+    pairs: Sequence[PreferencePair], tokenizer: PreTrainedTokenizerBase, on_bad: Literal["error", "drop"], end: EndAt | None
 ) -> tuple[dict[Transcript, RenderedTranscript], list[PreferencePair]]:
     """The text of each different transcript, and the pairs of which the chat template refuses a side."""
     texts: dict[Transcript, RenderedTranscript] = {}
@@ -251,7 +298,10 @@ def _rendered(
     for pair in pairs:
         for side, transcript in (("chosen", pair.chosen), ("rejected", pair.rejected)):
             try:
-                texts[transcript] = texts.get(transcript) or render(transcript, tokenizer)
+                rendered = texts.get(transcript) or render(transcript, tokenizer)
+                if end is not None and not end.appended:
+                    _check_step(end, rendered.text, tokenizer)
+                texts[transcript] = rendered
             except InputError as error:
                 if on_bad == "error":
                     where = f"{pair.where}: " if pair.where else ""

@@ -24,7 +24,7 @@ _KEEP = ("b_Q", "b_K", "b_V", "b_O", "b_in", "b_out", "b_U", "mask", "IGNORE", "
 
 def is_leftover(key: str) -> bool:
     """Whether a weight of this name may be left out without a word."""
-    return key.endswith(_LEFTOVERS) or key in _OUTPUT_EMBEDDINGS
+    return key.endswith(_LEFTOVERS) or key.endswith(_OUTPUT_EMBEDDINGS)
 
 
 def hint_for(unknown: Iterable[str]) -> str:
@@ -53,14 +53,9 @@ def to_lens(
     Raises:
         InputError: a key that one side has and the other lacks, so that none is left out in silence.
     """
+    check_names(state, hf_config)
     table = _table(hf_config)
     known = {weight.hf for weight in table}
-    unknown = [key for key in state if key not in known and not is_leftover(key)]
-    missing = [weight.hf for weight in table if weight.hf not in state and not weight.optional]
-    if unknown or missing:
-        raise InputError(
-            f"the model does not fit architecture {hf_config.model_type!r}: unknown {unknown[:3]}, missing {missing[:3]}{hint_for(unknown)}"
-        )
     for key, value in state.items():
         if key in known and not is_finite(value):
             of = f"{hf_config.name_or_path}: " if hf_config.name_or_path else ""
@@ -80,6 +75,18 @@ def to_lens(
         parts = list(value.unbind(0)) if len(weight.lens) > 1 else [value]
         result |= {name: part.to(device, dtype, copy=keep) for name, part in zip(weight.lens, parts, strict=True)}
     return result
+
+
+def check_names(state: Iterable[str], hf_config: PretrainedConfig) -> None:
+    """Raises InputError for a weight that the architecture lacks, and one that it has and that is not there."""
+    table, names = _table(hf_config), list(state)
+    known = {weight.hf for weight in table}
+    unknown = [key for key in names if key not in known and not is_leftover(key)]
+    missing = [weight.hf for weight in table if weight.hf not in names and not weight.optional]
+    if unknown or missing:
+        raise InputError(
+            f"the model does not fit architecture {hf_config.model_type!r}: unknown {unknown[:3]}, missing {missing[:3]}{hint_for(unknown)}"
+        )
 
 
 class WithoutMemory(TorchFunctionMode):
@@ -140,13 +147,19 @@ def _used(sizes: dict[str, int], pattern: str) -> dict[str, int]:
 
 
 def fold_final_norm(state: dict[str, Tensor]) -> None:
-    """Moves the final norm's weight and bias into the head, in float32."""
+    """Moves the final norm's weight and bias into what reads the residual stream past it, the head and its gate, in float32."""
     dtype = state["unembed.W_U"].dtype
-    head = state["unembed.W_U"].float()
+    head, norm = state["unembed.W_U"].float(), state["ln_final.w"].float()
+    bias, gate = "unembed.b_U", "unembed.gate.layers.0."
     if "ln_final.b" in state:
-        state["unembed.b_U"] = (state["ln_final.b"].float() @ head).to(dtype)
+        shift = state["ln_final.b"].float()
+        state[bias] = (shift @ head + (state[bias].float() if bias in state else 0)).to(dtype)
+        if f"{gate}weight" in state:
+            state[f"{gate}bias"] = (state[f"{gate}bias"].float() + state[f"{gate}weight"].float() @ shift).to(dtype)
         state["ln_final.b"] = torch.zeros_like(state["ln_final.b"])
-    state["unembed.W_U"] = (state["ln_final.w"].float()[:, None] * head).to(dtype)
+    state["unembed.W_U"] = (norm[:, None] * head).to(dtype)
+    if f"{gate}weight" in state:
+        state[f"{gate}weight"] = (state[f"{gate}weight"].float() * norm).to(dtype)
     state["ln_final.w"] = torch.ones_like(state["ln_final.w"])
 
 
@@ -159,10 +172,16 @@ def hf_model_of(state: dict[str, Tensor], hf_config: PretrainedConfig, dtype: to
     bias = state.pop("unembed.b_U").float()
     if "ln_final.b" in state:
         # A Hugging Face head has no bias. The norm's bias may be any vector whose product with the head is that number.
-        head = state["unembed.W_U"][:, 0].float()
-        state["ln_final.b"] = (head * bias / head.dot(head)).to(dtype)
+        head = state["unembed.W_U"].float()
+        if head.shape[1] == 1:
+            shift = head[:, 0] * bias / head[:, 0].dot(head[:, 0])
+        else:  # the shortest of them
+            shift = (torch.linalg.pinv(head.double().T) @ bias.double()).float()
+        state["ln_final.b"] = shift.to(dtype)
+        if not torch.allclose(shift.double() @ head.double(), bias.double(), atol=1e-5):
+            raise InputError(f"the head has biases that no norm's bias gives, and {hf_config.model_type} has no other place for them")
     elif bias.any():
-        raise InputError(f"the head has a bias of {bias.item():g}, and {hf_config.model_type} has no place for one")
+        raise InputError(f"the head has a bias of {bias.tolist()[:4]}, and {hf_config.model_type} has no place for one")
     hf_model = AutoModelForSequenceClassification.from_config(hf_config, dtype=dtype, trust_remote_code=False)
     weights = to_hf(state, hf_config)
     for key in weights.keys() - hf_model.state_dict().keys():

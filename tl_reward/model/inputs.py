@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from tl_reward.arguments import check_argument
+from tl_reward.data.encoding import EndAt
 from tl_reward.errors import InputError, check_keywords, shown
 from tl_reward.model.components import HookedTransformerConfig
 
@@ -55,8 +56,11 @@ def inner_options(given: Mapping[str, Any], cfg: HookedTransformerConfig, *, is_
     return {name: value for name, value in given.items() if name not in (*_EMPTY, "prepend_bos", "padding_side")}
 
 
-def tokenise(texts: Any, tokenizer: PreTrainedTokenizerBase | None, cfg: HookedTransformerConfig, side: str | None) -> Tokenised:
-    """Texts, or a single one, as `tokenizer(text)` has them, padded on the given side, or on the tokenizer's."""
+def tokenise(
+    texts: Any, tokenizer: PreTrainedTokenizerBase | None, cfg: HookedTransformerConfig, side: str | None, end: EndAt | None = None
+) -> Tokenised:
+    """Texts, or a single one, as `tokenizer(text)` has them, padded on the given side, or on the tokenizer's. Where the reward is read at a
+    token that every transcript ends with, it is put there."""
     if isinstance(texts, (bytes, Mapping)) or not isinstance(texts, Iterable):
         raise InputError(f"the model must be given a text, a list of texts, or a tensor of tokens, got {shown(texts)}")
     texts = [texts] if isinstance(texts, str) else list(texts)
@@ -66,6 +70,9 @@ def tokenise(texts: Any, tokenizer: PreTrainedTokenizerBase | None, cfg: HookedT
         raise InputError("text must not be empty, nor anything but text")
     if cfg.tokenizer_prepends_bos:  # a chat template may have written that token already
         texts = [text.removeprefix(str(tokenizer.bos_token)) for text in texts]
+    if end is not None and end.appended:
+        last = str(tokenizer.convert_ids_to_tokens(end.token))
+        texts = [text if text.endswith(last) else text + last for text in texts]
     encoded = tokenizer(list(texts), padding=True, padding_side=side, return_tensors="pt")
     tokens, mask = encoded["input_ids"], encoded["attention_mask"].bool()
     tokens = torch.where(mask, tokens, tokens.clamp(max=cfg.d_vocab - 1))  # nobody reads padding, but it is embedded
@@ -119,18 +126,42 @@ def check_tokenizer(tokenizer: Any, cfg: HookedTransformerConfig) -> None:
         )
 
 
-def read_tokens(given: Any, unread: int | None, rewards: Float[Tensor, "batch pos"]) -> Bool[Tensor, "batch pos"] | None:
+def read_tokens(
+    given: Any, unread: int | None, end: EndAt | None, rewards: Float[Tensor, "batch pos"], mask: Int[Tensor, "batch pos"] | None
+) -> Bool[Tensor, "batch pos"] | None:
     """Which tokens the reward may be read at, of a batch of tokens, or of those that a residual stream comes with; None where at all.
 
     Raises:
-        InputError: `readout` is hf and a residual stream comes without its tokens: which of them are pad tokens is not in it.
+        InputError: a residual stream comes without the tokens that tell; a row without the token that the reward is read at.
     """
-    if unread is None:
+    if unread is None and end is None:
         return None
     if not isinstance(given, Tensor) or given.is_floating_point() or given.shape != rewards.shape:
-        help = f'give tokens= beside it, {list(rewards.shape)}, or set model.readout = "mask"'
-        raise InputError(f'readout "hf" passes over pad tokens, which a residual stream does not show: {help}')
-    return given.to(rewards.device) != unread
+        help = f"give tokens= beside it, {list(rewards.shape)}"
+        if end is not None:
+            raise InputError(f"this model reads rewards at the token {end.token}, which a residual stream does not show: {help}")
+        raise InputError(
+            f'readout "hf" passes over pad tokens, which a residual stream does not show: {help}, or set model.readout = "mask"'
+        )
+    tokens = given.to(rewards.device)
+    if end is None:
+        return tokens != unread
+    read = tokens == end.token
+    there = read if mask is None else read & mask[:, -read.shape[1] :].bool()
+    if not there.any(1).all():
+        row = int((~there.any(1)).nonzero()[0])
+        raise InputError(
+            f"row {row} has no token {end.token}, at which this model reads rewards; texts and pairs get it where it is to be added"
+        )
+    return read
+
+
+def pads_only_on_the_right(mask: Int[Tensor, "batch pos"] | None, kwargs: Mapping[str, Any], tokenizer: Any) -> bool:
+    """Causal attention never looks right, so padding there needs no mask; the layers are then spared one."""
+    if mask is None or kwargs.get("past_kv_cache") is not None:
+        return False
+    reads_left = tokenizer is not None and tokenizer.padding_side == "left"
+    return not reads_left and bool((mask[:, 1:] <= mask[:, :-1]).all())
 
 
 def readout(

@@ -1,7 +1,9 @@
 """Reward models as `HookedTransformer`s: load, convert, run, save.
 
-The reward head is a one-column unembedding: `cfg.d_vocab_out == 1`, and `W_U[:, 0]` is the reward direction. The final norm's weights
-are folded into it, so that the residual stream, divided by the final norm's scale and projected on `W_U[:, 0]`, sums to the reward.
+The reward head is an unembedding of one column: `cfg.d_vocab_out == 1`, and `W_U[:, 0]` is the reward direction; a head of several outputs
+has as many columns. The final norm's weights are folded into it, so that the residual stream, divided by the final norm's scale and
+projected on `reward_direction`, sums to the reward. A head that is an MLP, or has a gate, is a module with hook points of its own in the
+place of the unembedding (`heads.modules`).
 """
 
 import warnings
@@ -17,23 +19,30 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tl_reward.arguments import check_argument
 from tl_reward.data.batches.packing import PackedBatch
+from tl_reward.data.encoding import EndAt
 from tl_reward.devices import check_fits
 from tl_reward.errors import InputError, check_keywords
-from tl_reward.model import architectures, checkpoints, conversion, inputs
+from tl_reward.model import checkpoints, inputs
+from tl_reward.model.building import build
 from tl_reward.model.checkpoints.folders import HubOptions
 from tl_reward.model.checkpoints.placing import placed
 from tl_reward.model.components import HookedTransformer, HookedTransformerConfig, HookPoint, TypedModuleList
+from tl_reward.model.heads import modules
 from tl_reward.model.heads import outputs as heads
+from tl_reward.model.heads.caching import save_reward_tokens
+from tl_reward.model.heads.layouts import SCORE, Layout
+from tl_reward.model.heads.modules import RewardHead
+from tl_reward.model.heads.saving import save
 from tl_reward.model.inputs import Readout
 from tl_reward.model.layers.attention import with_class
-from tl_reward.model.layers.block import Block, RewardHead
+from tl_reward.model.layers.block import Block
 from tl_reward.model.origin import MadeFrom, Origin, Weights
 
 ReturnType = Literal["reward", "reward_tokens", "logits"] | None
 
 
 class NoOptions(TypedDict):
-    """What a function takes besides its own arguments: nothing. So a misspelt one is refused with the nearest name."""
+    """What a function takes besides its own arguments: nothing. A misspelt one is refused with the nearest name."""
 
 
 class HookedRewardModel(HookedTransformer):
@@ -49,9 +58,13 @@ class HookedRewardModel(HookedTransformer):
     readout = inputs.ReadoutSetting()
     """Where the reward is read: see `from_pretrained`."""
     outputs: tuple[str, ...] = ("reward",)
-    """The names of the head's outputs, the columns of `W_U`."""
+    """The names of the head's outputs, the columns of `W_U` where it is no MLP; a gate's sum of them comes last, and has no column."""
     output = heads.OutputSetting()
     """Which of them is the reward, or how they add up to it (`heads.outputs.Output`)."""
+    end: EndAt | None = None
+    """The token at which the head's layout reads the reward, where it is not simply the last one."""
+    _published: heads.Output = None
+    _layout: Layout = SCORE
     _weights = Weights(MadeFrom(), ())
     blocks: TypedModuleList[Block]  # pyright: ignore[reportIncompatibleVariableOverride] - all of them are made ours by `__init__`
 
@@ -88,12 +101,14 @@ class HookedRewardModel(HookedTransformer):
 
     @property
     def reward_direction(self) -> Float[Tensor, " d_model"]:
-        """What the residual stream at the read-out, over the final norm's scale, is projected on to give the reward (less `b_U`'s share)."""
-        return heads.reward_of(self.W_U, self.output, self.outputs)
+        """What the residual stream at the read-out, over the final norm's scale, is projected on to give the reward (less `b_U`'s share).
+
+        Raises InputError where it is none: the head is an MLP, or the reward what a gate makes of several outputs."""
+        return modules.direction_of(self.unembed, self.output, self.outputs)
 
     @property
     def unread_token(self) -> int | None:
-        """The pad token that the read-out passes over at the end of a text, with `readout="hf"`; else None."""
+        """The pad token that the read-out passes over at the end of a text, with `readout="hf"`."""
         return getattr(self.hf_config, "pad_token_id", None) if self.readout == "hf" else None
 
     def set_tokenizer(self, tokenizer: PreTrainedTokenizerBase, default_padding_side: str | None = None) -> None:
@@ -121,8 +136,8 @@ class HookedRewardModel(HookedTransformer):
 
         Args:
             input: text, texts, tokens, or with `start_at_layer` a residual stream. Text is tokenised as `tokenizer(text)` does.
-            return_type: "reward" [batch], read at the last real token; "reward_tokens" [batch, pos]; "logits" [batch, pos, 1], as
-                TransformerLens' own tools expect; None computes nothing past the last layer.
+            return_type: "reward" [batch], read at the last real token, or the last that `end` names; "reward_tokens" [batch, pos];
+                "logits" [batch, pos, output], as TransformerLens' own tools expect; None computes nothing past the last layer.
             attention_mask: true on real tokens; padding may be on either side. Without one, every token counts as real. In its place, a
                 `PackedBatch` whose tokens the input is: then "reward" is [row], a reward for each of its transcripts (with copies of the
                 batch as rows of the input, [copy * row]).
@@ -138,7 +153,7 @@ class HookedRewardModel(HookedTransformer):
             raise InputError(f"return_type must be reward, reward_tokens, logits or None, got {return_type!r}")
         inner_kwargs = inputs.inner_options(kwargs, self.cfg, is_text=not isinstance(input, Tensor))
         if not isinstance(input, Tensor):
-            input, attention_mask = inputs.tokenise(input, self.tokenizer, self.cfg, kwargs.get("padding_side"))
+            input, attention_mask = inputs.tokenise(input, self.tokenizer, self.cfg, kwargs.get("padding_side"), self.end)
         elif attention_mask is None and not input.is_floating_point():
             input = input[None] if input.ndim == 1 else input
             inputs.refuse_hidden_padding(input, self.tokenizer)
@@ -150,15 +165,28 @@ class HookedRewardModel(HookedTransformer):
         if attention_mask is not None:
             attention_mask = attention_mask.to(self.cfg.device).long()
         inner = None if return_type is None else "logits"
-        inner_mask = None if self._pads_only_on_the_right(attention_mask, kwargs) else attention_mask
-        logits = super().forward(input, inner, attention_mask=inner_mask, **kwargs)
-        if logits is None or kwargs.get("stop_at_layer") is not None or return_type == "logits":
+        inner_mask = None if inputs.pads_only_on_the_right(attention_mask, kwargs, self.tokenizer) else attention_mask
+        given = super().forward(input, inner, attention_mask=inner_mask, **kwargs)
+        if given is None or kwargs.get("stop_at_layer") is not None:
+            return given
+        return self._rewards(given, return_type, tokens, attention_mask, None)
+
+    def _rewards(
+        self, given: Float[Tensor, "batch pos *"], return_type: ReturnType, tokens: Any, mask: Any, batch: PackedBatch | None
+    ) -> Any:
+        """From what the head's module gave for each token of padded rows, with their mask, or of a packed batch."""
+        logits = modules.outputs_of(self.unembed, given, batch, tokens)
+        if return_type == "logits":
             return logits
         rewards = self.hook_reward_tokens(heads.reward_of(logits, self.output, self.outputs))
         if return_type == "reward_tokens":
             return rewards
-        read = inputs.read_tokens(tokens, self.unread_token, rewards)
-        return self.hook_reward(rewards.gather(1, inputs.readout(rewards, attention_mask, read)[:, None])[:, 0])
+        if batch is not None:
+            modules.check_gate_reads(self.unembed, rewards, batch, tokens, batch.readout)
+            return self.hook_reward(rewards[:, batch.readout]).flatten()
+        at = inputs.readout(rewards, mask, inputs.read_tokens(tokens, self.unread_token, self.end, rewards, mask))
+        modules.check_gate_reads(self.unembed, rewards, None, tokens, at)
+        return self.hook_reward(rewards.gather(1, at[:, None])[:, 0])
 
     def _forward_packed(
         self,
@@ -176,11 +204,7 @@ class HookedRewardModel(HookedTransformer):
         residual = self.ln_final(residual)
         if return_type is None:
             return None
-        logits = self.unembed(residual)
-        if return_type == "logits":
-            return logits
-        rewards = self.hook_reward_tokens(heads.reward_of(logits, self.output, self.outputs))
-        return rewards if return_type == "reward_tokens" else self.hook_reward(rewards[:, batch.readout]).flatten()
+        return self._rewards(self.unembed(residual), return_type, None, None, batch)
 
     def _embed_packed(self, tokens: Int[Tensor, "batch token"], batch: PackedBatch) -> Float[Tensor, "batch token d_model"]:
         inputs.check_vocabulary(tokens, self.cfg)
@@ -189,13 +213,6 @@ class HookedRewardModel(HookedTransformer):
             return embedded
         # Each copy has its own: an edit of one must not reach the others.
         return embedded + self.hook_pos_embed(self.pos_embed.W_pos[batch.position].repeat(len(tokens), 1, 1))
-
-    def _pads_only_on_the_right(self, mask: Int[Tensor, "batch pos"] | None, kwargs: dict[str, Any]) -> bool:
-        """Causal attention never looks right, so padding there needs no mask; the layers are then spared one."""
-        if mask is None or kwargs.get("past_kv_cache") is not None:
-            return False
-        reads_left = self.tokenizer is not None and self.tokenizer.padding_side == "left"
-        return not reads_left and bool((mask[:, 1:] <= mask[:, :-1]).all())
 
     def get_caching_hooks(
         self,
@@ -208,17 +225,7 @@ class HookedRewardModel(HookedTransformer):
     ) -> Any:
         """As TransformerLens', which takes the position for the last dimension but one: `hook_reward_tokens` has its as the last."""
         cache, *both = super().get_caching_hooks(names_filter, incl_bwd, device, remove_batch_dim, cache, pos_slice)
-
-        def with_one_column(save: Any, key: str) -> Any:
-            def hook_fn(tensor: Tensor, hook: HookPoint) -> None:
-                save(tensor[..., None], hook=hook)
-                cache[key] = cache[key][..., 0]
-
-            return hook_fn
-
-        name = "hook_reward_tokens"
-        for key, hooks in zip((name, f"{name}_grad"), both, strict=True):
-            hooks[:] = [(at, with_one_column(save, key) if at == name else save) for at, save in hooks]
+        save_reward_tokens(cache, both)
         return cache, *both
 
     def generate(self, *_: Any, **__: Any) -> Any:
@@ -247,9 +254,11 @@ class HookedRewardModel(HookedTransformer):
         device: str | torch.device | None = None,
         dtype: torch.dtype = torch.float32,
         readout: Readout = "mask",
+        head: str | None = None,
+        output: heads.Output = None,
         **hub: Unpack[HubOptions],
     ) -> "HookedRewardModel":
-        """Loads a reward model: a `*ForSequenceClassification` checkpoint of one output, or a PEFT adapter, which is merged.
+        """Loads a reward model: a checkpoint with any of the published heads (`docs/guide.md`), or a PEFT adapter, which is merged.
 
         Args:
             name_or_path: a folder, a hub id, or an embedded model: "helpful", "harmless", "mixed".
@@ -258,17 +267,22 @@ class HookedRewardModel(HookedTransformer):
             device: None is the GPU if there is one.
             readout: where the reward is read. "mask": at the last token of the text. "hf": where Hugging Face reads it, at the last token
                 that is not `config.pad_token_id`; the two differ where a text ends with pad tokens. A setting, no part of the checkpoint.
+            head: the reward of a language model, which no file tells: "token:0" is the logit of a token, "token:Yes-No" a difference of
+                two; tokens are ids, or texts of one token.
+            output: which output of the head is the reward: a name of `outputs`, an index, or weights; None is the only one, or what the
+                published model takes for its reward. It is set later as `model.output`.
             hub: `revision`, `token`, `cache_dir`, `local_files_only` of the Hugging Face hub. Weights are read from safetensors only.
 
         Raises:
-            InputError: a missing or damaged file, an unsupported architecture, more than one output, a checkpoint without a reward head,
-                weights that are missing or have no place, an adapter that does not fit its base; UnknownOption: another keyword;
-                OutOfMemory: the weights have no room on the device, which is known from the headers of their files.
+            InputError: a missing or damaged file, an unsupported architecture, a checkpoint without a reward head or with one that is not
+                known, weights that are missing or have no place, an adapter that does not fit its base, an output that is not there;
+                UnknownOption: another keyword; OutOfMemory: the weights have no room on the device, by the headers of their files.
         """
         check_argument("readout", readout, Readout)
         with placed(str(name_or_path), device, dtype) as chosen:
-            checkpoint = checkpoints.load_reward_model(name_or_path, base=base, template=template, dtype=dtype, device=chosen, hub=hub)
-            return cls._converted(*checkpoint, device=chosen, readout=readout)
+            asked: Any = {"base": base, "template": template, "dtype": dtype, "device": chosen, "head": head, "output": output}
+            checkpoint = checkpoints.load_reward_model(name_or_path, **asked, hub=hub)
+            return build(cls, *checkpoint, device=chosen, readout=readout, output=output)
 
     @classmethod
     def from_base(
@@ -283,7 +297,7 @@ class HookedRewardModel(HookedTransformer):
         """Loads a causal language model (`embedded.BASE` is embedded) and gives it a fresh head, drawn from normal(0, 0.02) with `seed`."""
         with placed(str(name_or_path), device, dtype) as chosen:
             checkpoint = checkpoints.load_with_fresh_head(name_or_path, seed=seed, dtype=dtype, device=chosen, hub=hub)
-            return cls._converted(*checkpoint, device=chosen)
+            return build(cls, *checkpoint, device=chosen)
 
     @classmethod
     def from_hf(
@@ -294,53 +308,26 @@ class HookedRewardModel(HookedTransformer):
         device: str | torch.device | None = None,
         name: str | None = None,
         readout: Readout = "mask",
+        output: heads.Output = None,
         **unknown: Unpack[NoOptions],
     ) -> "HookedRewardModel":
-        """Converts a Hugging Face `*ForSequenceClassification` model of one output. dtype is the model's own; it is left unchanged.
+        """Converts a Hugging Face `*ForSequenceClassification` or `*ForTokenClassification` model, of one output or several (`output`, as
+        in `from_pretrained`). dtype is the model's own; it is left unchanged.
 
         Raises:
             InputError: an unsupported architecture, weights without a place, such as an adapter's that is not merged, quantised or not
                 finite ones; UnknownOption: another keyword.
         """
-        check_keywords(unknown, ("hf_model", "tokenizer", "device", "name", "readout"), "from_hf")
+        check_keywords(unknown, ("hf_model", "tokenizer", "device", "name", "readout", "output"), "from_hf")
         check_argument("readout", readout, Readout)
         called = name or type(hf_model).__name__
         with placed(called, device, hf_model.dtype) as chosen:
             check_fits(called, sum(each.numel() for each in hf_model.parameters()), hf_model.dtype, chosen)
-            return cls._converted(hf_model, tokenizer, name, device=chosen, readout=readout)
-
-    @classmethod
-    def _converted(
-        cls,
-        hf_model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase | None,
-        name: str | None,
-        source: MadeFrom | None = None,
-        *,
-        device: str,
-        readout: Readout = "mask",
-    ) -> "HookedRewardModel":
-        hf_config = deepcopy(hf_model.config)
-        checkpoints.check_reward_head(hf_config, type(hf_model).__name__, type(hf_model).__name__)
-        dtype, called = hf_model.dtype, name or hf_config.name_or_path or hf_config.model_type
-        made = {"device": device, "init_weights": False, "dtype": dtype, "model_name": called}  # every weight is set below
-        cfg = HookedTransformerConfig.from_dict(architectures.lens_config(hf_config) | made)
-        with conversion.WithoutMemory():
-            model = cls(cfg, tokenizer, move_to_device=False)
-        for block, rotates in zip(model.blocks, architectures.layers_with_positions(hf_config), strict=True):
-            block.attn.rotates = rotates
-        state = hf_model.state_dict()
-        if source is not None:  # nobody else holds what was loaded
-            for parameter in hf_model.parameters():
-                parameter.data = parameter.data.new_empty(0)
-        conversion.set_weights(model, conversion.to_lens(state, hf_config, dtype, device=device, keep=source is None))
-        model.to(device, print_details=False)
-        model.hf_config, model.readout = hf_config, readout
-        model._weights = Weights(source or MadeFrom(), model.named_parameters())
-        return model.eval().requires_grad_(False)
+            return build(cls, hf_model, tokenizer, name, device=chosen, readout=readout, output=output)
 
     def save_pretrained(self, folder: str | Path, **unknown: Unpack[NoOptions]) -> None:
-        """Writes the Hugging Face layout: safetensors, config and tokenizer, as `AutoModelForSequenceClassification` reads them.
+        """Writes safetensors, config and tokenizer: as `AutoModelForSequenceClassification` reads them where it has a place for the head,
+        else in the layout that the head was read from. Loaded again, the model gives the same rewards.
 
         The final norm's weights stay folded into the head: the saved model computes the same rewards with a norm weight of 1.
 
@@ -351,9 +338,7 @@ class HookedRewardModel(HookedTransformer):
         folder = Path(folder)
         if folder.exists() and any(folder.iterdir()):
             raise InputError(f"{folder} exists and is not empty")
-        state = {key: value.detach().cpu() for key, value in self.state_dict().items()}
-        hf_model = conversion.hf_model_of(state, deepcopy(self.hf_config), self.cfg.dtype)
-        hf_model.save_pretrained(folder)
+        save(self, folder)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
 

@@ -12,6 +12,7 @@ from tl_reward.model.checkpoints.loading import (
     load_reward_model,
     load_unembedding,
     load_with_fresh_head,
+    outputs_of,
 )
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "load_reward_model",
     "load_unembedding",
     "load_with_fresh_head",
+    "outputs_of",
 ]

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
 
 from tl_reward.arguments import check_argument
 from tl_reward.errors import InputError, check_keywords, did_you_mean, first_line, is_out_of_memory
@@ -136,7 +136,11 @@ def _check_config(folder: Path, name: str) -> None:
         if not isinstance(found, dict):
             raise InputError(f"{name}: config.json is not that of a model (it holds {type(found).__name__}, and no object)")
     kind, classes = found.get("model_type"), found.get("architectures")
-    if found.get("auto_map") and not (isinstance(kind, str) and kind in CONFIG_MAPPING):
+    if isinstance(kind, str):  # of an unknown one, before transformers says that its own code is wanted
+        config: Any = PretrainedConfig()
+        config.model_type, config.num_experts = kind, found.get("num_experts") or found.get("num_local_experts")
+        architectures.architecture_of(config, name)
+    elif found.get("auto_map"):
         raise InputError(
             f"{name}: config.json is not that of a model that transformers knows: it names Python in the checkpoint (auto_map), which "
             f"never runs here; {PAGE}"

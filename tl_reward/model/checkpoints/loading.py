@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from tl_reward.arguments import check_argument
 from tl_reward.data.text import NoTemplate, check_template, set_template
 from tl_reward.devices import check_fits
 from tl_reward.errors import InputError
@@ -18,7 +19,10 @@ from tl_reward.model import architectures, conversion, embedded
 from tl_reward.model.checkpoints.adapters import ADAPTER_WEIGHTS, Adapter, merge_adapter, read_adapter, scale_of
 from tl_reward.model.checkpoints.folders import HubOptions, check_options, hf_config, local_folder, made_from, name_of, refused, tokenizer
 from tl_reward.model.checkpoints.quiet import quietly
-from tl_reward.model.checkpoints.stored import check_stored, weight_files
+from tl_reward.model.checkpoints.stored import Stored, check_stored, read_weight, stored_weights, weight_files
+from tl_reward.model.heads.layouts import SCORE, VOCABULARY, Layout, recognise
+from tl_reward.model.heads.outputs import Output, weights_of
+from tl_reward.model.heads.reading import Head, names_of, plain_head, read_columns, read_head
 from tl_reward.model.origin import MadeFrom
 
 
@@ -29,6 +33,7 @@ class Checkpoint(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     name: str
     source: MadeFrom
+    head: Head | None = None
 
 
 @quietly()
@@ -39,26 +44,30 @@ def load_reward_model(
     template: str | Path | None = None,
     dtype: torch.dtype,
     device: str = "cpu",
+    head: str | None = None,
+    output: Output = None,
     hub: HubOptions,
 ) -> Checkpoint:
-    """A `*ForSequenceClassification` checkpoint of one output, or an adapter merged into its base. Weights are read straight to `device`.
+    """A checkpoint with a reward head, or an adapter merged into its base. Weights are read straight to `device`.
+
+    Args:
+        head, output: as `HookedRewardModel.from_pretrained`. `output` is only checked here, before weights are read. In the result,
+            `head` is None where it is that of the model, `score`.
 
     Raises:
         InputError: as `HookedRewardModel.from_pretrained`.
     """
     name = name_of(name_or_path)
-    check_options(hub, name, ("name_or_path", "base", "device", "dtype", "readout", "template"))
+    check_options(hub, name, ("name_or_path", "base", "device", "dtype", "readout", "template", "head", "output"))
     check_template(template)
     folder = local_folder(name, hub)
     adapter = read_adapter(folder, name)
     if adapter is None:
         if base is not None:
             raise InputError(f"{name}: base is for adapters alone, and this is a whole model")
-        config = hf_config(folder, name)
-        check_reward_head(config, name)
-        source = made_from(name, folder, weight_files(folder, name))
-        hf_model = _hf_model(folder, config, dtype, name, device=device)
-        return _told(Checkpoint(hf_model, tokenizer(folder, name), name, source), folder, template)
+        return _told(_whole(folder, dtype, name, device, head, output), folder, template)
+    if head is not None:
+        raise InputError(f"{name}: head is for language models, and this is an adapter, which brings its head")
     base_name, base_folder = _base_of(adapter, name, base, hub)
     config, own_head = _base_config(adapter, base_folder, name, base_name), {"score.weight"} if adapter.has_head else frozenset()
     hf_model = merge_adapter(_hf_model(base_folder, config, dtype, base_name, own_head, device=device), adapter, folder, name, base_name)
@@ -72,6 +81,67 @@ def load_reward_model(
     if folder.parent == embedded.ADAPTERS:
         of_base.chat_template = None  # embedded adapters ship without a tokenizer, and read HH-RLHF turns
     return _told(Checkpoint(hf_model, of_base, name, source), folder, template)
+
+
+def _whole(folder: Path, dtype: torch.dtype, name: str, device: str, asked: str | None, output: Output) -> Checkpoint:
+    """A checkpoint that is no adapter."""
+    config = hf_config(folder, name)
+    stored = stored_weights(folder, config, name)
+    layout = layout_of(stored, config, name, asked)
+    if output is not None:
+        names = (
+            names_of(layout, config, {key: header.shape for key, header in stored.head.items()}) if layout and stored.head else ("reward",)
+        )
+        weights_of(output, names)
+    files = weight_files(folder, name)
+    source = made_from(name, folder, files, also="" if asked is None else f"head {asked}")
+    if layout is None or (layout is SCORE and not getattr(config, "normalize_reward", False)):
+        if layout is not None:
+            _count_outputs(config, stored.head["score.weight"].shape[0], name)
+        own_class = not (config.architectures or [""])[0].endswith("ForSequenceClassification")  # Hugging Face's has no place for a bias
+        bias = {"score.bias"} & stored.head.keys() if own_class else frozenset()
+        hf_model = _hf_model(folder, config, dtype, name, device=device, stored=stored, head=bias)
+        own = tokenizer(folder, name)
+        score = hf_model.score.weight.data
+        with refused(f"{name}: the head's weights could not be read"):
+            read = plain_head(score, read_weight(files, "score.bias", device) if bias else None, config)
+        return Checkpoint(hf_model, own, name, source, read)
+    own = tokenizer(folder, name)
+
+    def read_head_weight(key: str) -> Tensor:
+        return read_weight(files, key, device)
+
+    with refused(f"{name}: the head's weights could not be read"):
+        if layout is VOCABULARY:
+            head = read_columns(str(asked), lambda rows: read_weight(files, stored.embedding, device, rows), config, own, name)
+        else:
+            head = read_head(layout, list(stored.head), read_head_weight, config, own, name)
+    config.num_labels = stored.head["score.weight"].shape[0] if "score.weight" in stored.head else 1
+    hf_model = _hf_model(folder, config, dtype, name, {"score.weight"}, device=device, stored=stored, head=stored.head.keys())
+    hf_model.score.weight.data = head.weight.to(dtype)
+    return Checkpoint(hf_model, own, name, source, head)
+
+
+def _count_outputs(config: Any, count: int, name: str) -> None:
+    """The weights decide how many outputs there are, unless the config says so too: two without a name is what silence means."""
+    said = list((config.id2label or {}).values())
+    if len(said) == count:
+        return
+    if said != ["LABEL_0", "LABEL_1"]:
+        raise InputError(f"{name}: found {len(said)} outputs in config.json ({', '.join(map(str, said[:4]))}), and {count} in score.weight")
+    config.num_labels = count
+
+
+def layout_of(stored: Stored, config: Any, name: str, asked: str | None = None) -> Layout | None:
+    """The layout of a checkpoint's head; None where it is that of the class which its config names, and its files lack it."""
+    if asked is not None:
+        check_argument("head", asked, str)
+        if stored.head:
+            raise InputError(
+                f"{name}: head is for language models, and this one has a reward head ({sorted(stored.head)[0]}): leave it out"
+            )
+        return VOCABULARY
+    return recognise({key: header.shape for key, header in stored.head.items()}, config, name)
 
 
 def _told(checkpoint: Checkpoint, folder: Path, template: str | Path | None) -> Checkpoint:
@@ -139,12 +209,26 @@ def check_reward_model(name_or_path: str | Path, *, base: str | Path | None = No
     adapter = read_adapter(folder, name)
     if adapter is None:
         config = hf_config(folder, name)
-        check_reward_head(config, name)
+        layout_of(stored_weights(folder, config, name), config, name)
     else:
         base_name, base_folder = _base_of(adapter, name, base, {})
         config = _base_config(adapter, base_folder, name, base_name)
         config.vocab_size = adapter.vocabulary or config.vocab_size
     return architectures.lens_config(config)
+
+
+@quietly()
+def outputs_of(name_or_path: str | Path) -> tuple[str, ...]:
+    """The names of a reward model's outputs, from its config and the headers of its files: what `outputs` of the loaded model will be. A
+    language model, or an adapter, gets one. Raises InputError where there is no model."""
+    name = name_of(name_or_path)
+    folder = local_folder(name, {})
+    if read_adapter(folder, name) is not None:
+        return ("reward",)
+    config = hf_config(folder, name)
+    stored = stored_weights(folder, config, name)
+    layout = layout_of(stored, config, name) if stored.head else None
+    return ("reward",) if layout is None else names_of(layout, config, {key: header.shape for key, header in stored.head.items()})
 
 
 def is_adapter(name_or_path: str | Path) -> bool:
@@ -153,14 +237,11 @@ def is_adapter(name_or_path: str | Path) -> bool:
     return read_adapter(local_folder(name, {}), name) is not None
 
 
-def check_reward_head(config: Any, name: str, class_name: str | None = None) -> None:
-    """Raises InputError for an unsupported architecture, another head than a sequence classifier's, or more than one output."""
-    architectures.architecture_of(config, name)
-    kind = class_name or (config.architectures or ["a checkpoint that names no architecture"])[0]
-    if not kind.endswith("ForSequenceClassification"):
-        raise InputError(f"{name}: found {kind}; a reward model is a *ForSequenceClassification (from_base adds a fresh head)")
-    if config.num_labels != 1:
-        raise InputError(f"{name}: found {config.num_labels} outputs; a reward model has 1")
+def check_reward_head(config: Any, class_name: str) -> None:
+    """Raises InputError for a model in memory of an unsupported architecture, or of a class without a head that gives rewards."""
+    architectures.architecture_of(config, class_name)
+    if not class_name.endswith(("ForSequenceClassification", "ForTokenClassification")):
+        raise InputError(f"found {class_name}; a reward model is a *ForSequenceClassification (from_base adds a fresh head)")
 
 
 def _base_of(adapter: Adapter, name: str, base: str | Path | None, hub: HubOptions) -> tuple[str, Path]:
@@ -181,10 +262,17 @@ def _base_config(adapter: Adapter, folder: Path, name: str, base_name: str) -> A
         config.num_labels = 1
         return config
     try:
-        check_reward_head(config, base_name)
+        stored = stored_weights(folder, config, base_name)
+        layout = layout_of(stored, config, base_name)
     except InputError as error:
         helps = 'train it with modules_to_save=["score"], or give the reward model that it was trained on with base=…'
         raise InputError(f"{name}: {adapter.lack_of_head}, and its base has none ({error}); {helps}") from None
+    if layout not in (None, SCORE) or getattr(config, "normalize_reward", False):
+        raise InputError(
+            f"{name}: its base {base_name} has a head of its own kind, which no adapter is merged onto: merge it with PEFT, and save that"
+        )
+    if layout is SCORE:
+        _count_outputs(config, stored.head["score.weight"].shape[0], base_name)
     return config
 
 
@@ -202,8 +290,12 @@ def _hf_model(
     may_lack: Set[str] = frozenset(),
     kind: Any = AutoModelForSequenceClassification,
     device: str = "cpu",
+    stored: Stored | None = None,
+    head: Set[str] = frozenset(),
 ) -> Any:
-    check_fits(name, check_stored(folder, config, name, kind, may_lack), dtype, device)
+    """`head`: names of weights in the files that are read apart."""
+    stored = stored or stored_weights(folder, config, name)
+    check_fits(name, check_stored(stored, config, name, kind, may_lack, head), dtype, device)
     with refused(f"{name}: weights could not be loaded"):
         model, info = kind.from_pretrained(
             folder,
@@ -213,6 +305,7 @@ def _hf_model(
             use_safetensors=True,
             output_loading_info=True,
             trust_remote_code=False,
+            **({"key_mapping": dict(stored.renames)} if stored.renames else {}),
         )
     # Hugging Face fills what a file lacks with random numbers.
     missing = sorted((set(info["missing_keys"]) | {key[0] for key in info["mismatched_keys"]}) - may_lack)

@@ -15,7 +15,6 @@ from tl_reward.model.components import (
     RMSNorm,
     TransformerBlock,
     TransformerLensKeyValueCacheEntry,
-    Unembed,
 )
 from tl_reward.model.layers.attention import FusedAttention, fused_attention, with_class
 from tl_reward.model.layers.kernels import AttentionMask
@@ -112,12 +111,3 @@ class Block(TransformerBlock):
         elif self.post_norm:
             found = (self.ln1, self.ln2)
         return OutputNorms(*cast(tuple[RMSNorm | None, RMSNorm | None], found))  # so it is in the supported architectures that have them
-
-
-class RewardHead(Unembed):
-    """The head in float32 at least, whatever the model's precision: rewards of 8 bits would tie where the model prefers one."""
-
-    def forward(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos 1"]:
-        residual = self.hook_in(residual)
-        wide = torch.promote_types(residual.dtype, torch.float32)
-        return self.hook_out(F.linear(residual.to(wide), self.W_U.T.to(wide), self.b_U.to(wide)))

@@ -62,7 +62,7 @@ def encode_for(model: HookedRewardModel, pairs: Pairs, *, gradients: bool = Fals
     """
     if isinstance(pairs, EncodedPairs):
         if model.tokenizer is not None:
-            check_encoding(pairs, model.tokenizer, model.unread_token, options.get("max_length"), options.get("overlong"))
+            check_encoding(pairs, model.tokenizer, model.unread_token, options.get("max_length"), options.get("overlong"), model.end)
         return pairs
     context, limit, what = int(model.cfg.n_ctx), options.get("max_length"), "max_length"
     if limit is None:
@@ -73,7 +73,14 @@ def encode_for(model: HookedRewardModel, pairs: Pairs, *, gradients: bool = Fals
         raise InputError(f"max_length must be in [1, {context}], got {limit}")
     overlong, on_bad = options.get("overlong", "drop"), options.get("on_bad", "error")
     return encode_pairs(
-        as_pairs(pairs), tokenizer_of(model), max_length=limit, overlong=overlong, on_bad=on_bad, limited_by=what, unread=model.unread_token
+        as_pairs(pairs),
+        tokenizer_of(model),
+        max_length=limit,
+        overlong=overlong,
+        on_bad=on_bad,
+        limited_by=what,
+        unread=model.unread_token,
+        end=model.end,
     )
 
 

@@ -200,7 +200,7 @@ def compute(
 def _encoded(model: HookedRewardModel, request: LiveRequest) -> EncodedPairs:
     """One pair, whose row 0 is the chosen transcript, and row 1 the rejected one."""
     (pair,) = pairs_of_row({"prompt": request.prompt, "chosen": request.chosen, "rejected": request.rejected}, "live")
-    rows = encode([pair.chosen, pair.rejected], tokenizer_of(model), unread=model.unread_token)
+    rows = encode([pair.chosen, pair.rejected], tokenizer_of(model), unread=model.unread_token, end=model.end)
     limit = min(MAX_TOKENS, model.cfg.n_ctx)
     for side, row in zip(("chosen", "rejected"), rows, strict=True):
         if len(row.ids) > limit:
