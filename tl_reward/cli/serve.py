@@ -31,12 +31,16 @@ class ServeCommand:
     """Precision of the models. The head and all sums are wider: float32 and float64."""
     device: str | None = None
     """Default: the GPU if there is one."""
+    output: str | None = None
+    """Which of a head's outputs is the reward, as in the other commands; refused where a model lacks it."""
 
     def run(self) -> None:
         try:
             from tl_reward.show.live.server import serve
         except ModuleNotFoundError as error:
             raise InputError(f"the live page needs {error.name}: pip install 'tl_reward[serve]'") from None
+        from tl_reward.measures.names import labelled
+        from tl_reward.model.heads.chosen import check_output, output_name
         from tl_reward.results.record_models import check_model
         from tl_reward.show.neuron_columns import mean_of, shape_of
         from tl_reward.show.page import build_page
@@ -44,9 +48,12 @@ class ServeCommand:
         results = merged(self.runs)
         sources = named(self.models) if self.models else embedded_models(results)
         page = build_page(results, live=True)
-        running = Running(dtype=self.dtype, device=self.device)
-        models = {name: running.load(source) for name, source in sources.items()}
+        running = Running(dtype=self.dtype, device=self.device, output=self.output)
+        loaded = [(name, source, running.load(source)) for name, source in sources.items()]
+        models = {labelled(name, output_name(model)): model for name, _, model in loaded}
+        sources = {labelled(name, output_name(model)): source for name, source, model in loaded}
         for name, model in models.items():
+            check_output(model)
             check_model(results, name, model, other_model=self.other_model)
             shape, told = (model.cfg.n_layers, model.cfg.d_mlp), shape_of(results, name)
             if told not in (None, shape):

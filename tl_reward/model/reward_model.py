@@ -322,6 +322,7 @@ class HookedRewardModel(HookedTransformer):
         checkpoints.check_reward_head(hf_config, type(hf_model).__name__, type(hf_model).__name__)
         dtype, called = hf_model.dtype, name or hf_config.name_or_path or hf_config.model_type
         made = {"device": device, "init_weights": False, "dtype": dtype, "model_name": called}  # every weight is set below
+        made |= {"d_vocab_out": hf_config.num_labels}
         cfg = HookedTransformerConfig.from_dict(architectures.lens_config(hf_config) | made)
         with conversion.WithoutMemory():
             model = cls(cfg, tokenizer, move_to_device=False)
@@ -333,7 +334,7 @@ class HookedRewardModel(HookedTransformer):
                 parameter.data = parameter.data.new_empty(0)
         conversion.set_weights(model, conversion.to_lens(state, hf_config, dtype, device=device, keep=source is None))
         model.to(device, print_details=False)
-        model.hf_config, model.readout = hf_config, readout
+        model.hf_config, model.readout, model.outputs = hf_config, readout, checkpoints.output_names(hf_config)
         model._weights = Weights(source or MadeFrom(), model.named_parameters())
         return model.eval().requires_grad_(False)
 

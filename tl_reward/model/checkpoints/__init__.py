@@ -12,6 +12,8 @@ from tl_reward.model.checkpoints.loading import (
     load_reward_model,
     load_unembedding,
     load_with_fresh_head,
+    output_names,
+    outputs_of,
 )
 
 __all__ = [
@@ -22,4 +24,6 @@ __all__ = [
     "load_reward_model",
     "load_unembedding",
     "load_with_fresh_head",
+    "output_names",
+    "outputs_of",
 ]

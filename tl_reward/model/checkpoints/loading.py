@@ -147,13 +147,35 @@ def is_adapter(name_or_path: str | Path) -> bool:
 
 
 def check_reward_head(config: Any, name: str, class_name: str | None = None) -> None:
-    """Raises InputError for an unsupported architecture, another head than a sequence classifier's, or more than one output."""
+    """Raises InputError for an unsupported architecture, or another head than a sequence classifier's."""
     architectures.architecture_of(config, name)
     kind = class_name or (config.architectures or ["a checkpoint that names no architecture"])[0]
     if not kind.endswith("ForSequenceClassification"):
         raise InputError(f"{name}: found {kind}; a reward model is a *ForSequenceClassification (from_base adds a fresh head)")
-    if config.num_labels != 1:
-        raise InputError(f"{name}: found {config.num_labels} outputs; a reward model has 1")
+
+
+def output_names(config: Any) -> tuple[str, ...]:
+    """What a head's outputs are called: as the config does, where it names them, each with a name of its own."""
+    count = int(config.num_labels)
+    if count == 1:
+        return ("reward",)
+    names = [str((config.id2label or {}).get(i, "")) for i in range(count)]
+    good = len(set(names)) == count and all(name.strip() == name and name.isprintable() and name for name in names)
+    named = good and names != [f"LABEL_{i}" for i in range(count)]
+    return tuple(names) if named else tuple(f"output {i}" for i in range(count))
+
+
+@quietly()
+def outputs_of(name_or_path: str | Path) -> tuple[str, ...]:
+    """The names of a reward model's outputs, from its config alone: what `outputs` of the loaded model will be. A language model, or an
+    adapter, gets one. Raises InputError where there is no model."""
+    name = name_of(name_or_path)
+    folder = local_folder(name, {})
+    if adapter_config(folder, name) is not None:
+        return ("reward",)
+    config = hf_config(folder, name)
+    kinds = config.architectures or []
+    return output_names(config) if any(kind.endswith("ForSequenceClassification") for kind in kinds) else ("reward",)
 
 
 def _with_one_output(folder: Path, dtype: torch.dtype, name: str, device: str) -> Any:

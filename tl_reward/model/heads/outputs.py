@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -37,7 +38,7 @@ def weights_of(output: Output, names: Sequence[str]) -> tuple[float, ...]:
     Raises:
         InputError: an output that the head does not have; none is named, and it has several; weights of another number, not finite, or 0.
     """
-    have = f"the head has {len(names)} outputs: {', '.join(names)}"
+    have = f"the head has {len(names)} output{'s' if len(names) > 1 else ''}: {', '.join(names)}"
     if output is None:
         if len(names) > 1:
             raise InputError(f"say which output is the reward, with output= (a name, an index, or weights); {have}")
@@ -69,7 +70,8 @@ def reward_of(logits: Float[Tensor, "*place output"], output: Output, names: Seq
     weights = weights_of(output, names)
     if max(weights) == sum(map(abs, weights)) == 1:
         return logits[..., weights.index(1.0)]
-    return logits @ logits.new_tensor(weights)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))  # in half precision the weights themselves would be rounded
+    return wide @ wide.new_tensor(weights)
 
 
 @contextmanager

@@ -110,7 +110,7 @@ class Block(TransformerBlock):
 class RewardHead(Unembed):
     """The head in float32 at least, whatever the model's precision: rewards of 8 bits would tie where the model prefers one."""
 
-    def forward(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos 1"]:
+    def forward(self, residual: Float[Tensor, "batch pos d_model"]) -> Float[Tensor, "batch pos output"]:
         residual = self.hook_in(residual)
         wide = torch.promote_types(residual.dtype, torch.float32)
         return self.hook_out(F.linear(residual.to(wide), self.W_U.T.to(wide), self.b_U.to(wide)))
