@@ -92,6 +92,7 @@ _KEYWORD = re.compile(r"(?<![\w/\\.-])(max_tokens|max_memory_gb|max_length|data_
 _SETTINGS = {
     'on_bad="drop"': "--drop-bad",
     "overwrite=True": "--overwrite",
+    "with output= (": "with --output (",
     'columns={"prompt": …, "chosen": …, "rejected": …}': "--columns prompt=… chosen=… rejected=…",
 }
 

@@ -7,7 +7,7 @@ from typing import Literal
 import tyro
 from tyro.conf import Positional
 
-from tl_reward.cli.options import Data, Output, Running, named, reading
+from tl_reward.cli.options import Data, Output, Running, reading
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
 from tl_reward.sites import Where

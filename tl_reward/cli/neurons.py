@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 from tyro.conf import Positional
 
-from tl_reward.cli.options import Data, Models, Output, Running, Runs, merged, named, reading
+from tl_reward.cli.options import Data, Models, Output, Running, Runs, merged, reading
 from tl_reward.data.pairs import Objective, PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.measures.names import AblationKind, Method, RankingName

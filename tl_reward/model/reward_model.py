@@ -88,7 +88,7 @@ class HookedRewardModel(HookedTransformer):
 
     @property
     def reward_direction(self) -> Float[Tensor, " d_model"]:
-        """What the residual stream at the read-out, over the final norm's scale, is projected on to give the reward (less `b_U`'s share)."""
+        """What the residual stream at the read-out, over the final norm's scale, is projected on for the reward (without `b_U`'s share)."""
         return heads.reward_of(self.W_U, self.output, self.outputs)
 
     @property

@@ -49,8 +49,8 @@ def name_of(output: Output, names: Sequence[str]) -> str:
 def parsed(text: str, names: Sequence[str]) -> Output:
     """An output as the command line says it: a name, an index, or weights as in "helpfulness=0.65,verbosity=-0.2". A name goes first.
 
-    >>> parsed("safety", ["helpfulness", "safety"]), parsed("1", ["helpfulness", "safety"]), parsed("safety=-0.5", ["helpfulness", "safety"])
-    ('safety', 1, {'safety': -0.5})
+    >>> [parsed(text, ["helpfulness", "safety"]) for text in ("safety", "1", "safety=-0.5")]
+    ['safety', 1, {'safety': -0.5}]
 
     Raises:
         InputError: it is none of these, or not of this head.
