@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.several_outputs import hf_with_outputs, of_one, with_outputs
+from helpers.several_outputs import hf_with_outputs, of_one
 
 from tl_reward.cli import main
 from tl_reward.cli.options import Running
@@ -17,6 +17,9 @@ from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 from tl_reward.model.training.config import TrainingConfig
 from tl_reward.model.training.preparation import prepare
 from tl_reward.results.store import Results
+from tl_reward.running.scoring import score
+from tl_reward.show.live import server
+from tl_reward.show.live.answers import LiveRequest, compute
 
 PAIRS = load_pairs("embedded", split="test", limit=2)
 DATA = ["--limit", "2", "--device", "cpu"]
@@ -49,17 +52,8 @@ def test_a_command_reads_the_model_by_its_output(output: str, name: str | None, 
     label = name or "helpfulness=0.65,verbosity=-0.2"
     assert entry["model"] == f"armo · {label}" and entry.get("output") == label
     assert label[:10] in capsys.readouterr().out
-    expected = of_one(weights)(expected_tokens())
-    assert Results.load(tmp_path / "run").tensors[f"scores/armo · {label} · {entry['dataset']}/chosen"][0] == pytest.approx(
-        float(expected), abs=1e-4
-    )
-
-
-def expected_tokens() -> Any:
-    from tl_reward.running.batches.batching import encode_for
-
-    encoded = encode_for(with_outputs(), PAIRS)
-    return __import__("torch").tensor([encoded.rows[encoded.chosen[0]].ids])
+    found = Results.load(tmp_path / "run").tensor("scores", f"armo · {label} · {entry['dataset']}", "chosen")
+    assert found.tolist() == pytest.approx(score(of_one(weights), PAIRS).chosen.tolist(), abs=1e-4)
 
 
 def test_what_a_head_lacks_is_refused_before_a_model_is_loaded(armo: Path, tmp_path: Path, capsys: Any, monkeypatch: Any):
@@ -102,6 +96,22 @@ def test_neurons_of_another_output_are_for_those_who_ask(armo: Path, tmp_path: P
     ((name, entry),) = Results.load(tmp_path / "out").section("sets").items()
     assert name.startswith("armo · helpfulness · ") and entry.get("found_by_output") == "safety"
     assert "found by another output, safety" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_live_page_is_of_the_output(armo: Path, tmp_path: Path, monkeypatch: Any, capsys: Any):
+    served: list[Any] = []
+    monkeypatch.setattr(server, "serve", lambda *args, **options: served.append((*args, options)))
+    for command, output in (("discover", ()), ("score", ("--output", "safety"))):
+        assert main([command, str(armo), *output, "--out", str(tmp_path / command), *DATA]) == 0
+    serve = ["serve", str(tmp_path / "discover"), str(tmp_path / "score"), "--models", str(armo), "--device", "cpu"]
+    assert "say which output is the reward, with --output" in said(capsys, *serve)
+    assert main([*serve, "--output", "safety"]) == 0
+    ((models, _, told),) = served
+    assert list(models) == list(told["sources"]) == list(told["means"]) == ["armo · safety"]
+    request = LiveRequest("May I?", "Yes, with pleasure.", "No.", top=3)
+    ours, theirs = (compute(model, request) for model in (models["armo · safety"], of_one((0, 1, 0))))
+    assert [ours.clean.chosen, ours.clean.rejected] == pytest.approx([theirs.clean.chosen, theirs.clean.rejected], abs=1e-5)
+    assert [each.effect for each in ours.top] == pytest.approx([each.effect for each in theirs.top], abs=1e-5)
 
 
 def test_a_source_of_one_output_keeps_it(armo: Path, tmp_path: Path, capsys: Any):

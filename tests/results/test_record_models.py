@@ -28,6 +28,7 @@ from tl_reward.results.record_patching import record_lens, record_patching
 from tl_reward.results.store import Results
 from tl_reward.running.scoring import score
 from tl_reward.show.notes import notes_of
+from tl_reward.show.page.panels import panels_of
 from tl_reward.show.run_tables import summary
 
 ONE, OTHER = tiny_reward_model(seed=0), tiny_reward_model(seed=1)
@@ -190,6 +191,8 @@ def test_a_run_says_which_output_its_numbers_are_of():
     said = io.StringIO()
     summary(results, Console(file=said, width=200))
     assert "armo · verbosity" in said.getvalue() and note in said.getvalue()
+    panels = [str(panel.caption) + panel.figure.to_json() for panel in panels_of(results)]
+    assert "armo · safety" in panels[0] or "armo \\u00b7 safety" in panels[0]
 
 
 def test_neurons_of_another_output_are_not_used_without_being_asked_for():

@@ -150,7 +150,11 @@ class EffectsCommand:
         (name,) = self.running.named((self.model,))
         given = NeuronSet.parse(self.neurons) if self.neurons else None
         with reading(*([self.sets] if self.sets else [])):
-            found = sets_of(source_run, self.running.recorded(source_run, self.model, other_model=self.other_model)) if source_run else None
+            found = (
+                sets_of(source_run, self.running.recorded(source_run, self.model, "tension", other_model=self.other_model))
+                if source_run
+                else None
+            )
         data = self.data.load(split="test", embedded="test")
         drawn_from = replace(self.data, pairs=self.source, objective=self.source_objective, subset=None)
         source = drawn_from.load(split="test", embedded="test")
@@ -256,7 +260,9 @@ class AblateCommand:
         run = Results.load(self.ranking)  # before the model: its base may have to be fetched
         (name,) = self.running.named((self.model,))
         with reading(self.ranking):
-            found = ranking_of(run, self.running.recorded(run, self.model, other_model=self.other_model), self.score, self.site)
+            section = "attribution" if self.score == "attribution" else "discovery"
+            of = self.running.recorded(run, self.model, section, other_model=self.other_model)
+            found = ranking_of(run, of, self.score, self.site)
         for fraction in self.fractions:
             count_of(fraction, found.ranking.numel())
         data = self.data.load(split="test", embedded="test")

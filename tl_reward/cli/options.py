@@ -202,15 +202,17 @@ class Running:
             check_model(found, self.recorded(found, source), model, other_model=other_model)
         return model
 
-    def recorded(self, run: "Results", source: str, *, other_model: bool = False) -> str:
+    def recorded(self, run: "Results", source: str, section: str | None = None, *, other_model: bool = False) -> str:
         """What a run calls this model: edited and read as it is now, or else unedited, or without a choice of its output.
 
         Args:
+            section: where it is looked up; None is all of the run.
             other_model: one that is read by another output will do, where the run has one alone.
         """
         ((plain, _),) = named((source,)).items()
         output = self._output_name(source)
-        called = run.models()
+        entries: Mapping[str, Any] = run.section(section) if section in run.sections else {}
+        called = {entry.get("model", name) for name, entry in entries.items()} if section else run.models()
         labels = (labelled(self.label(plain), output), labelled(plain, output), self.label(plain))
         others = [name for name in called if name.startswith(f"{plain} · ")] if other_model else []
         return next((label for label in labels if label in called), others[0] if len(others) == 1 and plain not in called else plain)

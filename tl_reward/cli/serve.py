@@ -60,7 +60,9 @@ class ServeCommand:
                 raise InputError(f"the run's {name} has {told} layers and neurons, the one at {sources[name]} has {shape}; give --models")
         own = {name: "embedded" if source == str(embedded.ADAPTERS / name) else source for name, source in sources.items()}
         console.print(f"Models: {', '.join(f'{name} ({source})' for name, source in own.items())}", soft_wrap=True)
-        means = {name: mean for name in models if (mean := mean_of(results, name)) is not None}
+        plain = {labelled(name, output_name(model)): name for name, _, model in loaded}
+        found = {name: (mean_of(results, name), mean_of(results, plain[name])) for name in models}  # means are the same for each output
+        means = {name: mean for name, each in found.items() for mean in each[::-1] if mean is not None}
         serve(models, page, sources=own, means=means, port=self.port)
 
 
