@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -171,7 +172,10 @@ def test_the_setting_is_back_after_an_error():
     with pytest.raises(InputError, match="at least one estimate"):
         tl_reward.compare_gain_with_exact(model, with_outputs(1), FOUND, {}, output="verbosity")
     assert model.output == "safety"
-    assert tl_reward.score(model, FOUND).output == "safety"
+    assert tl_reward.score(deepcopy(model), FOUND).output == "safety"  # a copy in half precision is read alike
+    model.output = None
+    with pytest.raises(InputError, match="say which output is the reward"):
+        tl_reward.score(model, FOUND)
 
 
 def test_what_was_computed_of_another_output_is_not_used_again(tmp_path: Path):
@@ -213,7 +217,7 @@ def test_a_source_is_read_as_the_model_is_where_nobody_says_how():
     assert (found.source.output, found.curve.clean.output) == ("safety", "safety")
     other.output = "verbosity"
     assert tl_reward.patch_models(model, other, FOUND, RANKING, fractions=(0.1,), draws=1, output=0).source.output == "verbosity"
-    other.outputs, other._output = ("a", "b", "c"), None
+    other.output, other.outputs = None, ("a", "b", "c")
     with pytest.raises(InputError, match=r"^the source: no output 'safety'; the head has 3 outputs: a, b, c; or set source.output$"):
         tl_reward.patch_models(model, other, FOUND, RANKING, output="safety")
     with pytest.raises(InputError, match="say which output is the reward"):

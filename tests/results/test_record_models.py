@@ -8,7 +8,7 @@ from helpers.several_outputs import NAMES, with_outputs
 from rich.console import Console
 
 from tl_reward.analyses.ablation_curves import ablate_sets
-from tl_reward.analyses.attribution import attribute
+from tl_reward.analyses.attribution import Attribution, attribute
 from tl_reward.analyses.exact_effects import compare_with_exact, neuron_effects
 from tl_reward.analyses.examples.collect import collect_examples
 from tl_reward.analyses.pair_patching import patch_pairs
@@ -17,6 +17,7 @@ from tl_reward.analyses.tension import tension
 from tl_reward.cli import main
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError, Lacking
+from tl_reward.measures.names import Method
 from tl_reward.model.reward_model import load
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
 from tl_reward.neurons import NeuronSet
@@ -166,7 +167,7 @@ def test_a_run_says_which_output_its_numbers_are_of():
         record_scores(results, "armo", "d", score(model, pairs, output=output))
     pull = tension(model, pairs, output="safety")
     record_tension(results, "armo", "d", pull, fraction=0.1)
-    estimates = {"gradient": attribute(model, pairs, output="safety")}
+    estimates: dict[Method, Attribution] = {"gradient": attribute(model, pairs, output="safety")}
     values = {"gradient": estimates["gradient"].effect}
     exact = {name: compare_with_exact(model, pairs, values, top=1, random=3, output=name) for name in ("safety", "verbosity")}
     record_attribution(results, "armo", "d", estimates, exact["safety"])
@@ -178,7 +179,7 @@ def test_a_run_says_which_output_its_numbers_are_of():
     record_patching(results, "armo", "d", patch_pairs(model, pairs, kinds=("mlp_out",), output="safety"))
     assert results.models() == {"armo · safety", "armo · helpfulness=0.65,verbosity=-0.2"}
     assert {name.partition(" · d")[0] for names in results.names().values() for name in names} == results.models()
-    assert {entry["output"] for part in results.sections.values() for entry in part.values()} >= {"safety"}
+    assert {entry.get("output") for entry in results.section("lens").values()} == {"safety"}
     assert results.provenance["models"]["armo"]["outputs"] == list(NAMES) and "output" not in results.provenance["models"]["armo"]
     sets = sets_of(results, "armo · safety")
     ablated = {name: ablate_sets(model, pairs, sets.sets, draws=0, output=name) for name in ("safety", "verbosity")}
@@ -191,7 +192,7 @@ def test_a_run_says_which_output_its_numbers_are_of():
     said = io.StringIO()
     summary(results, Console(file=said, width=200))
     assert "armo · verbosity" in said.getvalue() and note in said.getvalue()
-    panels = [str(panel.caption) + panel.figure.to_json() for panel in panels_of(results)]
+    panels = [f"{panel.caption} {panel.figure.to_json()}" for panel in panels_of(results)]
     assert "armo · safety" in panels[0] or "armo \\u00b7 safety" in panels[0]
 
 

@@ -211,7 +211,7 @@ class Running:
         """
         ((plain, _),) = named((source,)).items()
         output = self._output_name(source)
-        entries: Mapping[str, Any] = run.section(section) if section in run.sections else {}
+        entries: Mapping[str, Any] = run.section(section) if section and section in run.sections else {}
         called = {entry.get("model", name) for name, entry in entries.items()} if section else run.models()
         labels = (labelled(self.label(plain), output), labelled(plain, output), self.label(plain))
         others = [name for name in called if name.startswith(f"{plain} · ")] if other_model else []

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,8 @@ class OutputSetting:
         return getattr(model, "_output", None)
 
     def __set__(self, model: Any, value: Output) -> None:
-        weights_of(value, model.outputs)  # says no to what the model does not have
+        if value is not None:  # nobody chooses any more
+            weights_of(value, model.outputs)  # says no to what the model does not have
         model._output = value
 
 
@@ -48,16 +49,17 @@ def weights_of(output: Output, names: Sequence[str]) -> tuple[float, ...]:
             raise InputError(f"no output {output!r}{did_you_mean(output, names)}; {have}")
         return tuple(float(name == output) for name in names)
     if is_whole(output):
-        if not 0 <= output < len(names):
-            raise InputError(f"output must be in [0, {len(names)}), got {output}; {have}")
-        return tuple(float(i == output) for i in range(len(names)))
+        index = int(cast(int, output))
+        if not 0 <= index < len(names):
+            raise InputError(f"output must be in [0, {len(names)}), got {index}; {have}")
+        return tuple(float(i == index) for i in range(len(names)))
     if isinstance(output, Mapping):
         unknown = [name for name in output if name not in names]
         if unknown:
             raise InputError(f"no output {shown(unknown[0])}{did_you_mean(str(unknown[0]), names)}; {have}")
         output = [output.get(name, 0.0) for name in names]
     try:
-        weights = tuple(float(weight) for weight in output)
+        weights = tuple(float(weight) for weight in cast(Sequence[float], output))
     except (TypeError, ValueError):
         raise InputError(f"output is a name, an index, or weights over outputs, got {shown(output)}; {have}") from None
     if len(weights) != len(names) or not any(weights) or not all(map(math.isfinite, weights)):
