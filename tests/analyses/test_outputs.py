@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers.several_outputs import of_one, with_outputs
 from torch import Tensor
+from transformers import AutoModelForSequenceClassification, GPT2Config
 
 import tl_reward
 from tl_reward.analyses.examples.identity import content_hash
@@ -19,7 +20,9 @@ from tl_reward.data.pairs import Message, PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.interventions.patches import HeadPatch, Patch, Source, patch_between
 from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.model.tiny import byte_tokenizer
 from tl_reward.neurons import NeuronSet
+from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.gradients import backpropagate
 from tl_reward.running.half_precision import sweep_in_half
 from tl_reward.sites import Site
@@ -237,3 +240,24 @@ def test_a_reward_along_no_single_direction_is_refused_before_pairs_are_read(mon
             run(model, model)
     with pytest.raises(InputError, match="the head is an MLP"):
         HeadPatch(model)
+
+
+def test_biases_of_outputs_are_their_own():
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=257, n_embd=32, n_layer=2, n_head=4, n_positions=512, num_labels=3, pad_token_id=0)
+    theirs = AutoModelForSequenceClassification.from_config(config).eval()
+    for name, each in theirs.named_parameters():  # else every bias is 0
+        if name.endswith("ln_f.bias") or name.endswith("score.weight"):
+            each.data.normal_(0, 0.5)
+    model = HookedRewardModel.from_hf(theirs, byte_tokenizer(), device="cpu")
+    assert model.outputs == ("output 0", "output 1", "output 2") and len(set(model.b_U.tolist())) == 3
+    encoded = encode_for(model, FOUND)
+    with torch.no_grad():
+        expected = [theirs(torch.tensor([encoded.rows[row].ids])).logits[0] for row in encoded.chosen]
+    for output, weights in ((2, (0.0, 0.0, 1.0)), ([0.65, 0, -0.2], (0.65, 0.0, -0.2))):
+        rewards = [float(each @ torch.tensor(weights)) for each in expected]
+        assert tl_reward.score(model, FOUND, output=output).chosen.tolist() == pytest.approx(rewards, abs=1e-4)
+        assert tl_reward.reward_lens(model, FOUND, output=output).scores[-1].chosen.tolist() == pytest.approx(rewards, abs=1e-4)
+        direct = tl_reward.direct_attribution(model, FOUND, output=output)
+        assert float(direct.reward[0]) == pytest.approx(sum(rewards) / len(rewards), abs=1e-4)
+        assert direct.largest_remainder < 1e-4
