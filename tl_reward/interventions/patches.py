@@ -19,7 +19,7 @@ from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import edits
 from tl_reward.interventions.attaching import attached, check_hook_point
 from tl_reward.interventions.protocol import Hooks
-from tl_reward.model.heads.chosen import check_direction, check_output
+from tl_reward.model.heads.chosen import check_direction
 from tl_reward.model.heads.outputs import reward_of
 from tl_reward.model.layer_by_layer import check_comparable, mask_of
 from tl_reward.model.reward_model import HookedRewardModel
@@ -177,7 +177,6 @@ class HeadPatch:
     def __post_init__(self) -> None:
         check_fields(self)
         check_folded(self.source)
-        check_output(self.source)
         check_direction(self.source)
 
     def hooks(self, batch: Batch) -> Hooks:
