@@ -244,7 +244,8 @@ def test_a_reward_along_no_single_direction_is_refused_before_pairs_are_read(mon
 
 def test_biases_of_outputs_are_their_own():
     torch.manual_seed(0)
-    config = GPT2Config(vocab_size=257, n_embd=32, n_layer=2, n_head=4, n_positions=512, num_labels=3, pad_token_id=0)
+    config = GPT2Config(vocab_size=257, n_embd=32, n_layer=2, n_head=4, n_positions=512, pad_token_id=0)
+    config.num_labels = 3
     theirs = AutoModelForSequenceClassification.from_config(config).eval()
     for name, each in theirs.named_parameters():  # else every bias is 0
         if name.endswith("ln_f.bias") or name.endswith("score.weight"):

@@ -28,7 +28,7 @@ def reward_bias(model: Any) -> Float[Tensor, ""]:
 
 def output_name(model: Any) -> str:
     """What results call the output that a model is read by; "" where nobody has chosen one."""
-    return name_of(model.output, model.outputs)
+    return name_of(getattr(model, "_output", None), model.outputs)
 
 
 def name_of(output: Output, names: Sequence[str]) -> str:
