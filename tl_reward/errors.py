@@ -119,6 +119,8 @@ _SETTINGS = {
     "overwrite=True": "--overwrite",
     "base=…": "--adapter-base …",
     "template=…": "--template …",
+    "with output= (": "with --output (",
+    'columns={"prompt": …, "chosen": …, "rejected": …}': "--columns prompt=… chosen=… rejected=…",
 }
 
 

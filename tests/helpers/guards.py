@@ -234,7 +234,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "a ranking of another model",
         "tl_reward/cli/options.py",
-        "check_model(found, self.recorded(found, plain), model, other_model=other_model)",
+        "check_model(found, self.recorded(found, source), model, other_model=other_model)",
         "pass",
         "tests/results/test_record_models.py::test_a_ranking_of_another_model_in_a_folder_of_that_name_is_refused",
     ),

@@ -1,19 +1,36 @@
 """A run says which model it means by a name, and is not used for another one."""
 
+import io
 from pathlib import Path
 
 import pytest
+from helpers.several_outputs import NAMES, with_outputs
+from rich.console import Console
 
+from tl_reward.analyses.ablation_curves import ablate_sets
+from tl_reward.analyses.attribution import Attribution, attribute
+from tl_reward.analyses.exact_effects import compare_with_exact, neuron_effects
+from tl_reward.analyses.examples.collect import collect_examples
+from tl_reward.analyses.pair_patching import patch_pairs
+from tl_reward.analyses.reward_lens import reward_lens
 from tl_reward.analyses.tension import tension
 from tl_reward.cli import main
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError, Lacking
+from tl_reward.measures.names import Method
 from tl_reward.model.reward_model import load
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
-from tl_reward.results.record_edits import sets_of
+from tl_reward.neurons import NeuronSet
+from tl_reward.results.record_edits import record_effects, record_sets, sets_of
+from tl_reward.results.record_examples import record_examples
 from tl_reward.results.record_models import check_model, record_model
-from tl_reward.results.record_neurons import record_tension
+from tl_reward.results.record_neurons import record_attribution, record_scores, record_tension
+from tl_reward.results.record_patching import record_lens, record_patching
 from tl_reward.results.store import Results
+from tl_reward.running.scoring import score
+from tl_reward.show.notes import notes_of
+from tl_reward.show.page.panels import panels_of
+from tl_reward.show.run_tables import summary
 
 ONE, OTHER = tiny_reward_model(seed=0), tiny_reward_model(seed=1)
 
@@ -140,3 +157,66 @@ def test_the_sets_of_a_run_with_two_sites_are_those_of_the_site_that_is_asked_fo
         sets_of(merged, "m")
     with pytest.raises(Lacking, match=r"^one tension of m at mlp_gate is needed; the run has"):
         sets_of(merged, "m", "mlp_gate")
+
+
+def test_a_run_says_which_output_its_numbers_are_of():
+    pairs = [pair for name in ("helpful", "harmless") for pair in load_pairs("embedded", split="find", objective=name, limit=2)]
+    model, results, neurons = with_outputs(), Results(), NeuronSet([(0, 1)])
+    record_model(results, "armo", model)  # no output is chosen, each call says which
+    for output in ("safety", {"helpfulness": 0.65, "verbosity": -0.2}):
+        record_scores(results, "armo", "d", score(model, pairs, output=output))
+    pull = tension(model, pairs, output="safety")
+    record_tension(results, "armo", "d", pull, fraction=0.1)
+    estimates: dict[Method, Attribution] = {"gradient": attribute(model, pairs, output="safety")}
+    values = {"gradient": estimates["gradient"].effect}
+    exact = {name: compare_with_exact(model, pairs, values, top=1, random=3, output=name) for name in ("safety", "verbosity")}
+    record_attribution(results, "armo", "d", estimates, exact["safety"])
+    with pytest.raises(InputError, match="must be of one output, got gradient of safety, and effects of verbosity"):
+        record_attribution(results, "armo", "d", estimates, exact["verbosity"])
+    record_lens(results, "armo", "d", reward_lens(model, pairs, output="safety"), model.tokenizer)
+    record_examples(results, "armo", "d", collect_examples(model, pairs, neurons, output="safety"))
+    record_effects(results, "armo", "d", neuron_effects(model, pairs, neurons, output="safety"))
+    record_patching(results, "armo", "d", patch_pairs(model, pairs, kinds=("mlp_out",), output="safety"))
+    assert results.models() == {"armo · safety", "armo · helpfulness=0.65,verbosity=-0.2"}
+    assert {name.partition(" · d")[0] for names in results.names().values() for name in names} == results.models()
+    assert {entry.get("output") for entry in results.section("lens").values()} == {"safety"}
+    assert results.provenance["models"]["armo"]["outputs"] == list(NAMES) and "output" not in results.provenance["models"]["armo"]
+    sets = sets_of(results, "armo · safety")
+    ablated = {name: ablate_sets(model, pairs, sets.sets, draws=0, output=name) for name in ("safety", "verbosity")}
+    for found in ablated.values():
+        record_sets(results, "armo", "d", found, site="mlp_post", source=sets.entry, pairs=pairs)
+    told = {name: entry.get("found_by_output") for name, entry in results.section("sets").items()}
+    assert told == {"armo · safety · d": None, "armo · verbosity · d": "safety"}
+    (note,) = notes_of(results)
+    assert note == "sets of armo · verbosity · d: its neurons were found by another output, safety"
+    said = io.StringIO()
+    summary(results, Console(file=said, width=200))
+    assert "armo · verbosity" in said.getvalue() and note in said.getvalue()
+    panels = [f"{panel.caption} {panel.figure.to_json()}" for panel in panels_of(results)]
+    assert "armo · safety" in panels[0] or "armo \\u00b7 safety" in panels[0]
+
+
+def test_neurons_of_another_output_are_not_used_without_being_asked_for():
+    model, results = with_outputs(), Results()
+    model.output = "safety"
+    record_model(results, "armo", model)
+    assert list(results.provenance["models"]) == ["armo · safety"]
+    assert results.provenance["models"]["armo · safety"]["output"] == "safety"
+    check_model(results, "armo · safety", model)
+    check_model(results, "armo", model)
+    model.output = 2
+    with pytest.raises(
+        InputError, match=r"^armo · safety is .*, output safety\) there and .*, output verbosity\) here \(output differ\): "
+    ):
+        check_model(results, "armo · safety", model)
+    check_model(results, "armo · safety", model, other_model=True)
+    record_model(results, "armo", model)
+    assert list(results.provenance["models"]) == ["armo · safety", "armo · verbosity"]
+    # What was recorded without a choice, such as a discovery, goes with each output; its weights are compared all the same.
+    plain = Results()
+    record_model(plain, "armo", with_outputs())
+    for label in ("armo", "armo · verbosity"):
+        check_model(plain, label, model)
+        with pytest.raises(InputError, match=r"\(weights differ\)"):
+            check_model(plain, label, with_outputs(1))
+    assert list(Results.merge([results, plain]).provenance["models"]) == ["armo · safety", "armo · verbosity", "armo"]

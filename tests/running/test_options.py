@@ -102,6 +102,11 @@ def test_a_keyword_of_the_function_itself_is_proposed(tiny):
         ("interventions", [ZeroAblation], r"interventions\[0\] must have hooks\(batch\), got the class ZeroAblation itself"),
         ("interventions", None, "interventions must be a list, got None"),
         ("progress", 5, "progress must be text, got 5"),
+        ("output", 1, r"output must be in \[0, 1\), got 1; the head has 1 output: reward$"),
+        ("output", "rewards", "no output 'rewards'; did you mean reward\\?; the head has 1 output: reward$"),
+        ("output", [1.0, 2.0], "output must have a finite weight for each of 1 outputs"),
+        ("output", {"reward": "much"}, r"output\['reward'\] must be a number, got 'much'$"),
+        ("output", 1.5, "output must be text, a whole number, a dictionary, a list or None, got 1.5$"),
     ],
 )
 def test_a_value_is_refused_also_where_pairs_are_encoded(name: str, value: Any, says: str, tiny):
@@ -246,7 +251,8 @@ def test_numbers_of_numpy_pass():
 
 def test_the_signature_stays():
     assert list(inspect.signature(score).parameters) == ["model", "pairs", "progress", "options"]
-    assert RunOptions.__annotations__.keys() == {"interventions", "max_tokens", "max_memory_gb", "max_length", "overlong", "on_bad"}
+    known = {"interventions", "max_tokens", "max_memory_gb", "max_length", "overlong", "on_bad", "output"}
+    assert RunOptions.__annotations__.keys() == known
 
 
 def test_pairs_that_were_encoded_in_another_way_are_refused(tiny: HookedRewardModel):

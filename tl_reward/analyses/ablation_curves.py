@@ -17,6 +17,7 @@ from tl_reward.measures.agreement import Precision
 from tl_reward.measures.frames.columns import REWARD, SHARE, DataFrame, estimates, frame
 from tl_reward.measures.json_types import AblationCurveJson, AblationPointJson, SetAblationsJson
 from tl_reward.measures.scores import Scores
+from tl_reward.model.heads.chosen import output_name
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet, tied_at_cut
 from tl_reward.running.batches.batching import Pairs, encode_for
@@ -158,7 +159,8 @@ def ablation_curve(
         options: how the model is run (`running.options.RunOptions`).
 
     Raises:
-        InputError: a fraction outside (0, 1], a ranking of another shape than the model, or clean scores of other pairs.
+        InputError: a fraction outside (0, 1], a ranking of another shape than the model, or clean scores of other pairs, or of another
+            output.
     """
     shape = unit_shape(model.cfg, site)
     if tuple(ranking.shape) != shape:
@@ -201,7 +203,7 @@ def ablate_sets(
     conditions = [[edit(neurons)] for name, own in sets.items() for neurons in (own, *controls[name])]
     encoded = encode_for(model, pairs, **options)
     if clean is not None:
-        clean = _of_these(clean, encoded)
+        clean = _of_these(clean, encoded, output_name(model))
     first: list[Condition] = [()] if clean is None else []
     scores = sweep(model, encoded, [*first, *conditions], progress=progress, **options)
     clean = scores.pop(0) if clean is None else clean
@@ -216,8 +218,11 @@ def ablate_sets(
     )
 
 
-def _of_these(clean: Scores, encoded: EncodedPairs) -> Scores:
-    """Scores that are at hand, with what was read of these pairs. Raises InputError where they are of others."""
+def _of_these(clean: Scores, encoded: EncodedPairs, output: str) -> Scores:
+    """Scores that are at hand, with what was read of these pairs. Raises InputError where they are of others, or of another output."""
+    if clean.output != output:
+        here, there = (f"the output {name}" if name else "a model without a choice of outputs" for name in (output, clean.output))
+        raise InputError(f"clean must be the scores of {here}, got those of {there}")
     these = Scores.of(encoded.pairs, [0.0] * len(encoded.pairs), [0.0] * len(encoded.pairs))
     if any(getattr(clean, name) != getattr(these, name) for name in ("ids", "prompts", "objectives", "groups")):
         raise InputError(f"clean must be the scores of these {len(encoded.pairs)} pairs, in their order, got those of {len(clean)} others")

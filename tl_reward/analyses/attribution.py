@@ -24,6 +24,7 @@ from tl_reward.interventions.patches import patch_between
 from tl_reward.measures.frames.columns import REWARD, DataFrame, frame, places
 from tl_reward.measures.names import Method, check_method
 from tl_reward.measures.neuron_statistics import pieces
+from tl_reward.model.heads.chosen import check_direction, output_name
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.baselines import Baseline, BaselineAtTokens, ConstantBaseline, CounterpartBaseline, OtherModelBaseline
 from tl_reward.running.batches.batching import Grouping, Pairs, encode_for
@@ -43,6 +44,7 @@ class Attribution:
         pairs: the hash of each pair that it comes from.
         prompts: how many different ones these have.
         reading: how many pairs were given, and how many left out, by reason.
+        output: as in `Scores`.
     """
 
     effect: Float[Tensor, "layer neuron"]
@@ -50,6 +52,7 @@ class Attribution:
     pairs: tuple[str, ...]
     prompts: int
     reading: Reading | None = None
+    output: str = ""
 
     __repr__ = summary_of
 
@@ -116,7 +119,7 @@ def attribute(
     against = against if where == "all" else BaselineAtTokens(where, against)
     backpropagate(model, encoded, sites, sums, steps=steps, baseline=against, grouping=grouping, progress=progress, **options)
     hashes = tuple(pair_hash(pair) for pair in encoded.pairs)
-    return Attribution(sums.mean().float(), sums.standard_error().float(), hashes, sums.prompts, encoded.reading)
+    return Attribution(sums.mean().float(), sums.standard_error().float(), hashes, sums.prompts, encoded.reading, output_name(model))
 
 
 class _PromptSums:
@@ -260,9 +263,12 @@ def estimate(
         steps: of "integrated".
 
     Raises:
-        InputError: an unknown method; "mean" for heads, whose mean is a vector (`attribute` takes it as its baseline).
+        InputError: an unknown method; "mean" for heads, whose mean is a vector (`attribute` takes it as its baseline); "direct" where the
+            reward is along no single direction.
     """
     check_estimate(method, site)
+    if method == "direct":
+        check_direction(model)
     encoded = encode_for(model, pairs, gradients=True, **options)
     if method == "gradient":
         return attribute(model, encoded, site=site, progress=progress, **options)
@@ -276,4 +282,5 @@ def estimate(
     found = direct_attribution(model, encoded, progress=progress, **options)
     by_side = found.head if site == "attn_z" else found.neuron
     effect = by_side[0] - by_side[1]
-    return Attribution(effect, torch.full_like(effect, torch.inf), found.pairs, len(set(encoded.prompts)), encoded.reading)
+    error = torch.full_like(effect, torch.inf)
+    return Attribution(effect, error, found.pairs, len(set(encoded.prompts)), encoded.reading, found.output)

@@ -18,6 +18,8 @@ from tl_reward.devices import WideSums, wide, widest
 from tl_reward.errors import InputError, summary_of
 from tl_reward.measures.frames.columns import REWARD, DataFrame, frame, joined, places
 from tl_reward.measures.neuron_statistics import SIDES
+from tl_reward.model.heads.chosen import check_direction, output_name, reward_bias
+from tl_reward.model.heads.outputs import Output, reward_of
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import stream
 from tl_reward.running.batches.batching import Pairs, encode_for
@@ -40,6 +42,7 @@ class DirectAttribution:
         largest_remainder: of a single transcript, in size.
         pairs: the hash of each pair that it comes from.
         reading: how many pairs were given, and how many left out, by reason.
+        output: as in `Scores`.
     """
 
     neuron: Float[Tensor, "side layer neuron"]
@@ -51,6 +54,7 @@ class DirectAttribution:
     largest_remainder: float
     pairs: tuple[str, ...]
     reading: Reading
+    output: str = ""
 
     __repr__ = summary_of
 
@@ -78,8 +82,9 @@ def direct_attribution(
 
     This is direct logit attribution (Elhage et al. 2021) for a head of one column. Norms are linear once their scale is held at what it
     is; a norm after attention or the MLP (Gemma-2, OLMo-2) scales their output weights. It leaves out what a part does to the reward by
-    way of later layers. Args and errors as in `stream`.
+    way of later layers. Args and errors as in `stream`; InputError too where the reward is along no single direction.
     """
+    check_direction(model)
     encoded = encode_for(model, pairs, **options)
     sums = _Sums(model, encoded)
     stream(model, encoded, sums.sites, sums, whole=True, progress=progress, **options)
@@ -93,6 +98,7 @@ def direct_attribution(
         largest_remainder=max(parallel.gathered(float(sums.largest_remainder))),
         pairs=tuple(pair_hash(pair) for pair in encoded.pairs),
         reading=encoded.reading,
+        output=output_name(model),
     )
 
 
@@ -169,9 +175,17 @@ class TokenAttribution(NamedTuple):
 
 @checked
 @torch.inference_mode()
-def token_attribution(model: HookedRewardModel, text: str) -> TokenAttribution:
+def token_attribution(model: HookedRewardModel, text: str, *, output: Output = None) -> TokenAttribution:
     """Direct reward attribution of one transcript, by the token that each head reads from: pattern times value, along the reward
-    direction. `head.sum() + rest` is the reward. Raises InputError where there is no text."""
+    direction. `head.sum() + rest` is the reward.
+
+    Args:
+        output: as in `running.options.RunOptions`.
+
+    Raises:
+        InputError: there is no text; the reward is along no single direction.
+    """
+    check_direction(model)
     if not text:
         raise InputError("text must not be empty")
     final = Site(model.cfg.n_layers - 1, "resid_post").hook_name
@@ -215,11 +229,12 @@ def _wide(model: HookedRewardModel) -> torch.dtype:
 
 def _read(model: HookedRewardModel, final: Float[Tensor, "row d_model"]) -> _Reading:
     """The direction along which the final residual stream is read, at the scale that the final norm has there."""
-    head = model.W_U[:, 0].to(final)
+    head = model.reward_direction.to(final)
     direction = _through(model.ln_final, model.cfg.normalization_type, final, head.expand_as(final))
     shift = getattr(model.ln_final, "b", None)
-    bias = model.b_U[0].to(final) + (shift.to(final) @ head if shift is not None else 0)
-    reward = model.unembed(model.ln_final(final[:, None].to(model.cfg.dtype)))[:, 0, 0].to(final)
+    bias = reward_bias(model).to(final) + (shift.to(final) @ head if shift is not None else 0)
+    logits = model.unembed(model.ln_final(final[:, None].to(model.cfg.dtype)))[:, 0]
+    reward = reward_of(logits, model.output, model.outputs).to(final)
     return _Reading(direction, bias.expand(len(final)), reward)
 
 

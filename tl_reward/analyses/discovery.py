@@ -21,7 +21,7 @@ from tl_reward.measures.selectivity import Selectivity, selectivity
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import averages_over, meant_places, side_weights, stream
 from tl_reward.running.batches.batching import Pairs, encode_for
-from tl_reward.running.options import RunOptions, checked
+from tl_reward.running.options import RunOptions, checked_without_rewards
 from tl_reward.sites import UNIT_SITES, Site, UnitShape, UnitSite, Where, check_unit_site, unit_shape
 
 _UNITS = {"probability": "share of tokens", "change_ms": "squared activation"}  # of statistics that are no activations
@@ -99,7 +99,7 @@ class Discovery:
         return selectivity({objective: value for (kind, objective), value in self.firing.items() if kind == site})
 
 
-@checked
+@checked_without_rewards
 def discover(
     model: HookedRewardModel,
     pairs: Pairs,

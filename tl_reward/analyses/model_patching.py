@@ -20,6 +20,7 @@ from tl_reward.measures.frames.columns import SHARE, DataFrame, estimates
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
 from tl_reward.measures.json_types import ModelPatchingJson
 from tl_reward.measures.scores import Scores, right
+from tl_reward.model.heads.outputs import Output, weights_of
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batches.batching import Pairs, encode_for
 from tl_reward.running.options import RunOptions, checked
@@ -108,21 +109,33 @@ def patch_models(
 
     Args:
         model: the one that is patched, under `interventions` of the options; the source runs without.
+        source: its own rewards are of its own `output`; where it has several and none is chosen, of the model's.
         ranking: higher ranks first, such as `gain(...)`, found on other pairs.
         where: the tokens whose activations are replaced; the source reads all tokens.
         site, fractions, draws, seed: as in `ablation_curve`.
 
     Raises:
-        InputError: models that differ in shape, tokenizer or fold; a ranking of another shape.
+        InputError: models that differ in shape, tokenizer or fold; a ranking of another shape; a source without the model's output.
     """
+    own: RunOptions = {**options, "interventions": (), "output": _output_of(source, model)}
     encoded = encode_for(model, pairs, **options)
     edit = patch_edit(model, source, site=site, where=where)
     curve = ablation_curve(
         model, encoded, ranking, fractions=fractions, draws=draws, seed=seed, site=site, edit=edit, progress=progress, **options
     )
-    own: RunOptions = {**options, "interventions": ()}
     same = replace(encoded, how=None)  # the source reads the same tokens, whatever its own chat template
     return ModelPatching(score(source, same, progress=f"{progress}, source" if progress else None, **own), curve)
+
+
+def _output_of(source: HookedRewardModel, model: HookedRewardModel) -> Output:
+    """By which output a source is read that nobody has chosen one for: the model's. Raises InputError where it has none like it."""
+    if source.output is not None or len(source.outputs) == 1:
+        return None
+    try:
+        weights_of(model.output, source.outputs)
+    except InputError as error:
+        raise InputError(f"the source: {error}; or set source.output") from None
+    return model.output
 
 
 def patch_edit(model: HookedRewardModel, source: HookedRewardModel, *, site: UnitSite = "mlp_post", where: Where = "all") -> Edit:

@@ -20,6 +20,7 @@ from tl_reward.measures.frames.columns import DataFrame, joined
 from tl_reward.measures.intervals import Estimate, bootstrap_mean
 from tl_reward.measures.json_types import RewardLensJson
 from tl_reward.measures.scores import Scores
+from tl_reward.model.heads.chosen import check_direction, output_name
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.activations import rewards_at, stream
 from tl_reward.running.batches.batching import Pairs, encode_for
@@ -114,14 +115,18 @@ def reward_lens(model: HookedRewardModel, pairs: Pairs, *, progress: str | None 
 
     Args:
         options: how the model is run (`running.options.RunOptions`).
+
+    Raises:
+        InputError: the reward is along no single direction; as `stream`.
     """
+    check_direction(model)
     encoded = encode_for(model, pairs, **options)
     read = _Read(model, encoded)
     stream(model, encoded, read.sites, read, whole=True, progress=progress, **options)
     rewards, curves = read.rewards.cpu(), read.curves.cpu().split([len(row.ids) for row in encoded.rows])
     sides = [rewards[:, list(rows)].tolist() for rows in (encoded.chosen, encoded.rejected)]
     return RewardLens(
-        scores=tuple(Scores.of(encoded.pairs, a, b, encoded.reading) for a, b in zip(*sides, strict=True)),
+        scores=tuple(Scores.of(encoded.pairs, a, b, encoded.reading, output_name(model)) for a, b in zip(*sides, strict=True)),
         curves=tuple(
             TokenCurves(curves[a], curves[b], encoded.rows[a].ids, encoded.rows[b].ids, shared_prefix(encoded.rows[a], encoded.rows[b]))
             for a, b in zip(encoded.chosen, encoded.rejected, strict=True)

@@ -56,11 +56,11 @@ class ExamplesCommand:
         if bool(self.neurons) == (self.ranking is not None):
             raise InputError("give either --neurons or --ranking")
         run = Results.load(self.ranking) if self.ranking is not None else None
-        ((plain, path),), (name,) = named((self.model,)).items(), self.running.named((self.model,))
+        ((_, path),), (name,) = named((self.model,)).items(), self.running.named((self.model,))
         neurons = NeuronSet.parse(self.neurons)
         if self.ranking is not None and run is not None:
             with reading(self.ranking):
-                neurons = neurons_to_show(run, self.running.recorded(run, plain), most=self.most)
+                neurons = neurons_to_show(run, self.running.recorded(run, self.model, other_model=self.other_model), most=self.most)
         data = self.data.load(split="test", embedded="test")
         pairs = [pair for part in data.values() for pair in part]
         shipped = path in embedded.REWARD_MODELS and embedded.resolve(path) != path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import tyro
 from tyro.conf import Positional
 
-from tl_reward.cli.options import Data, Models, Output, Running, Runs, merged, named, reading
+from tl_reward.cli.options import Data, Models, Output, Running, Runs, merged, reading
 from tl_reward.data.pairs import Objective, PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.measures.names import AblationKind, Method, RankingName
@@ -77,6 +77,7 @@ class AttributeCommand:
     def run(self) -> None:
         from tl_reward.analyses.attribution import check_estimate, estimate
         from tl_reward.analyses.exact_effects import check_sample, compare_with_exact
+        from tl_reward.model.heads.chosen import check_direction
         from tl_reward.results.record_neurons import record_attribution
 
         self.output.check()
@@ -88,6 +89,8 @@ class AttributeCommand:
         with self.output.run(data, seed=self.seed) as results:
             for name, model in self.running.models(self.models, results):
                 check_sample(self.top, self.random, units=math.prod(unit_shape(model.cfg, self.site)))
+                if "direct" in self.methods:
+                    check_direction(model)
                 for dataset, pairs in data.items():
                     label = f"{name}: {dataset}"
                     found: dict[Method, Attribution] = {
@@ -144,10 +147,14 @@ class EffectsCommand:
         if self.kind == "mean" and self.site == "attn_z":
             raise InputError("kind mean is for neurons; for heads choose zero, resample or halve")
         source_run = Results.load(self.sets) if self.sets else None
-        (plain,), (name,) = named((self.model,)), self.running.named((self.model,))
+        (name,) = self.running.named((self.model,))
         given = NeuronSet.parse(self.neurons) if self.neurons else None
         with reading(*([self.sets] if self.sets else [])):
-            found = sets_of(source_run, self.running.recorded(source_run, plain)) if source_run else None
+            found = (
+                sets_of(source_run, self.running.recorded(source_run, self.model, "tension", other_model=self.other_model))
+                if source_run
+                else None
+            )
         data = self.data.load(split="test", embedded="test")
         drawn_from = replace(self.data, pairs=self.source, objective=self.source_objective, subset=None)
         source = drawn_from.load(split="test", embedded="test")
@@ -251,9 +258,11 @@ class AblateCommand:
 
         self.output.check()
         run = Results.load(self.ranking)  # before the model: its base may have to be fetched
-        (plain,), (name,) = named((self.model,)), self.running.named((self.model,))
+        (name,) = self.running.named((self.model,))
         with reading(self.ranking):
-            found = ranking_of(run, self.running.recorded(run, plain), self.score, self.site)
+            section = "attribution" if self.score == "attribution" else "discovery"
+            of = self.running.recorded(run, self.model, section, other_model=self.other_model)
+            found = ranking_of(run, of, self.score, self.site)
         for fraction in self.fractions:
             count_of(fraction, found.ranking.numel())
         data = self.data.load(split="test", embedded="test")

@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from tl_reward.data.pairs import Objective, Overlong, PreferencePair
 from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.errors import InputError, Lacking, did_you_mean
+from tl_reward.measures.names import labelled
 from tl_reward.model import embedded
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ class Running:
     """Base model of the adapters among the models, where the one that their config names is elsewhere."""
     intervention: tuple[str, ...] = ()
     """Edits of the model that is studied, each module:name of an intervention of your own, applied in their order."""
+    output: str | None = None
+    """Which of a head's outputs is the reward: its name, its index, or weights over outputs such as helpfulness=0.65,verbosity=-0.2."""
 
     @property
     def precision(self) -> dict[str, Any]:
@@ -116,12 +119,17 @@ class Running:
 
         return {"dtype": getattr(torch, self.dtype), "device": self.device}
 
-    def load(self, source: str) -> "HookedRewardModel":
+    def load(self, source: str, *, studied: bool = True) -> "HookedRewardModel":
+        """Loads a model, to be read by the output of the options. One that is not studied itself keeps the only output that it may have."""
+        from tl_reward.model.heads.chosen import parsed
         from tl_reward.model.reward_model import HookedRewardModel
 
-        return HookedRewardModel.from_pretrained(
+        model = HookedRewardModel.from_pretrained(
             source, base=self._base_of(source), template=self.template, readout=self.readout, **self.precision
         )
+        if self.output is not None and (studied or len(model.outputs) > 1):
+            model.output = parsed(self.output, model.outputs)
+        return model
 
     def _base_of(self, source: str) -> str | None:
         """The base to load a model with: that of the options where it is an adapter."""
@@ -137,8 +145,22 @@ class Running:
             raise InputError(f"--adapter-base is for adapters, and {', '.join(models)} {'is none' if len(models) == 1 else 'are none'}")
 
     def label(self, model: str) -> str:
-        """What run folders and plots call a model: one that is edited is not called as the one that is not."""
+        """What run folders and plots call a model: one that is edited is not called as the one that is not. (The output that it is read by
+        comes after that: `measures.names.labelled`.)"""
         return " + ".join([model, *(name.partition(":")[2] for name in self.intervention)])
+
+    def _output_name(self, source: str) -> str:
+        """What results call the output of the options; "" where there is none. Says no to one that a model does not have."""
+        from tl_reward.model.checkpoints import outputs_of
+        from tl_reward.model.heads.chosen import name_of, parsed
+
+        if self.output is None:
+            return ""
+        names = outputs_of(source)
+        try:
+            return name_of(parsed(self.output, names), names)
+        except InputError as error:
+            raise InputError(f"{source}: {error}") from None
 
     def named(self, models: Sequence[str]) -> dict[str, str]:
         """Where each model is, by its label. Says no before any model runs: to a device that is not here, to interventions that do not
@@ -157,7 +179,8 @@ class Running:
         check_template(self.template)
         load_interventions(self.intervention)
         self.check_base(found)
-        return {name: (source, check_reward_model(source, base=self._base_of(source))) for name, source in found.items()}
+        looked_at = {name: (source, check_reward_model(source, base=self._base_of(source))) for name, source in found.items()}
+        return {labelled(name, self._output_name(source)): (source, fields) for name, (source, fields) in looked_at.items()}
 
     def models(self, sources: Sequence[str], results: "Results") -> "Iterator[tuple[str, HookedRewardModel]]":
         """Loads one model after another, each with its label, and records them; all are looked at first, and read the same pairs."""
@@ -178,14 +201,23 @@ class Running:
         model = self.load(source)
         record_model(results, self.label(plain), model)
         if found is not None:
-            check_model(found, self.recorded(found, plain), model, other_model=other_model)
+            check_model(found, self.recorded(found, source), model, other_model=other_model)
         return model
 
-    def recorded(self, run: "Results", model: str) -> str:
-        """What a run calls this model: edited as it is now, or else unedited."""
-        listed = [entry["model"] for part in ("attribution", "tension") for entry in run.sections.get(part, {}).values()]
-        label = self.label(model)
-        return label if label in {*run.sections.get("discovery", {}), *listed} else model
+    def recorded(self, run: "Results", source: str, section: str | None = None, *, other_model: bool = False) -> str:
+        """What a run calls this model: edited and read as it is now, or else unedited, or without a choice of its output.
+
+        Args:
+            section: where it is looked up; None is all of the run.
+            other_model: one that is read by another output will do, where the run has one alone.
+        """
+        ((plain, _),) = named((source,)).items()
+        output = self._output_name(source)
+        entries: Mapping[str, Any] = run.section(section) if section and section in run.sections else {}
+        called = {entry.get("model", name) for name, entry in entries.items()} if section else run.models()
+        labels = (labelled(self.label(plain), output), labelled(plain, output), self.label(plain))
+        others = [name for name in called if name.startswith(f"{plain} · ")] if other_model else []
+        return next((label for label in labels if label in called), others[0] if len(others) == 1 and plain not in called else plain)
 
     def options_on(self, data: Data) -> "RunOptions":
         """What every function that runs a model takes."""

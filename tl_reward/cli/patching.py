@@ -110,7 +110,7 @@ class PatchModelsCommand:
             check_sample(self.top, self.random)
         _, (source, path) = named((self.model, self.source)).items()
         (target,) = self.running.named((self.model,))
-        self.running.named((self.source,))
+        replace(self.running, output=None).named((self.source,))
         tested = self.data.load(split="test", embedded="test")
         finding = replace(self.data, pairs=self.find, objective=self.find_objective, limit=self.find_limit, split=None, subset=None)
         finders = finding.load(split="train", embedded="find")
@@ -118,7 +118,7 @@ class PatchModelsCommand:
         origin = found_on(" + ".join(finders), pairs)
         options, site, where = self.running.options_on(self.data), self.site, self.where
         with self.output.run(tested | finders, seed=self.seed) as results:
-            both = self.running.model(self.model, results), self.running.load(path)
+            both = self.running.model(self.model, results), self.running.load(path, studied=False)
             record_model(results, source, both[1])
             units = math.prod(unit_shape(both[0].cfg, site))
             for fraction in self.fractions:

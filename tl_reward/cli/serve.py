@@ -36,12 +36,16 @@ class ServeCommand:
     """How transcripts are written: hh (HH-RLHF turns), plain, or a file with a Jinja chat template. Default: the tokenizer's own."""
     adapter_base: str | None = None
     """Base model of the adapters among the models, where the one that their config names is elsewhere."""
+    output: str | None = None
+    """Which of a head's outputs is the reward, as in the other commands; refused where a model lacks it."""
 
     def run(self) -> None:
         try:
             from tl_reward.show.live.server import serve
         except ModuleNotFoundError as error:
             raise InputError(f"the live page needs {error.name}: pip install 'tl_reward[serve]'") from None
+        from tl_reward.measures.names import labelled
+        from tl_reward.model.heads.chosen import check_output, output_name
         from tl_reward.results.record_models import check_model
         from tl_reward.show.neuron_columns import mean_of, shape_of
         from tl_reward.show.page import build_page
@@ -49,17 +53,22 @@ class ServeCommand:
         results = merged(self.runs)
         sources = named(self.models) if self.models else embedded_models(results)
         page = build_page(results, live=True)
-        running = Running(dtype=self.dtype, device=self.device, template=self.template, adapter_base=self.adapter_base)
+        running = Running(dtype=self.dtype, device=self.device, template=self.template, adapter_base=self.adapter_base, output=self.output)
         running.check_base(sources)
-        models = {name: running.load(source) for name, source in sources.items()}
+        loaded = [(name, source, running.load(source)) for name, source in sources.items()]
+        models = {labelled(name, output_name(model)): model for name, _, model in loaded}
+        sources = {labelled(name, output_name(model)): source for name, source, model in loaded}
         for name, model in models.items():
+            check_output(model)
             check_model(results, name, model, other_model=self.other_model)
             shape, told = (model.cfg.n_layers, model.cfg.d_mlp), shape_of(results, name)
             if told not in (None, shape):
                 raise InputError(f"the run's {name} has {told} layers and neurons, the one at {sources[name]} has {shape}; give --models")
         own = {name: "embedded" if source == str(embedded.ADAPTERS / name) else source for name, source in sources.items()}
         console.print(f"Models: {', '.join(f'{name} ({source})' for name, source in own.items())}", soft_wrap=True)
-        means = {name: mean for name in models if (mean := mean_of(results, name)) is not None}
+        plain = {labelled(name, output_name(model)): name for name, _, model in loaded}
+        found = {name: (mean_of(results, name), mean_of(results, plain[name])) for name in models}  # means are the same for each output
+        means = {name: mean for name, each in found.items() for mean in each[::-1] if mean is not None}
         serve(models, page, sources=own, means=means, port=self.port)
 
 

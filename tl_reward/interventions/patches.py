@@ -19,6 +19,8 @@ from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import edits
 from tl_reward.interventions.attaching import attached, check_hook_point
 from tl_reward.interventions.protocol import Hooks
+from tl_reward.model.heads.chosen import check_direction
+from tl_reward.model.heads.outputs import reward_of
 from tl_reward.model.layer_by_layer import check_comparable, mask_of
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
@@ -75,7 +77,7 @@ class Source:
                 kept[hook.name] = activation.detach().clone()  # an edit in place further on must not reach it
 
             with torch.no_grad(), attached(self.model, [(name, keep) for name in self._names]):
-                self.model(batch.tokens, "reward" if past_layers else None, attention_mask=mask_of(batch))
+                self.model(batch.tokens, "logits" if past_layers else None, attention_mask=mask_of(batch))
             self._kept, self._state, self._tokens = kept, (batch, edits_now), {}
         return self._kept
 
@@ -163,7 +165,11 @@ class Patch:
 
 @dataclass(frozen=True, eq=False)
 class HeadPatch:
-    """Reads the reward with another model's head, from the same residual stream: reward direction and bias are the other's."""
+    """Reads the reward with another model's head, from the same residual stream: reward direction and bias are the other's.
+
+    Of several outputs of that head it takes the one that the other model is read by, its `output`. What the patched model's own outputs
+    are ("logits") stays; its rewards are the other's.
+    """
 
     source: HookedRewardModel
     per_token: ClassVar[bool] = True
@@ -171,6 +177,7 @@ class HeadPatch:
     def __post_init__(self) -> None:
         check_fields(self)
         check_folded(self.source)
+        check_direction(self.source)
 
     def hooks(self, batch: Batch) -> Hooks:
         seen: dict[str, Tensor] = {}
@@ -178,11 +185,11 @@ class HeadPatch:
         def look(residual: Tensor, hook: Any) -> None:
             seen["residual"] = residual
 
-        def head(logits: Tensor, hook: Any) -> Tensor:
-            weight, bias = self.source.W_U.to(logits), self.source.b_U.to(logits)
-            return seen.pop("residual").to(logits) @ weight + bias
+        def head(rewards: Tensor, hook: Any) -> Tensor:
+            weight, bias = self.source.W_U.to(rewards), self.source.b_U.to(rewards)
+            return reward_of(seen.pop("residual").to(rewards) @ weight + bias, self.source.output, self.source.outputs)
 
-        return [("unembed.hook_in", look), ("unembed.hook_out", head)]
+        return [("unembed.hook_in", look), ("hook_reward_tokens", head)]
 
 
 def patch_between(model: HookedRewardModel, other: HookedRewardModel) -> Source:

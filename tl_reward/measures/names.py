@@ -29,6 +29,15 @@ METHODS: Mapping[Method, str] = {
 AblationKind = Literal["zero", "mean", "resample", "halve"]
 
 
+def labelled(model: str, output: str) -> str:
+    """What runs, tables and pages call a model that is read by one of several outputs: the one place where the two names come together.
+
+    >>> labelled("armo", "helpfulness"), labelled("armo · helpfulness", "helpfulness"), labelled("helpful", "")
+    ('armo · helpfulness', 'armo · helpfulness', 'helpful')
+    """
+    return model if not output or model.endswith(f" · {output}") else f"{model} · {output}"
+
+
 def check_statistic(name: str) -> None:
     if name not in STATISTICS:
         raise InputError(f"score must be one of {', '.join(STATISTICS)}, got {name!r}")

@@ -28,6 +28,7 @@ class Scores:
             same in whatever data the prompt is. By default its group.
         objectives: what a pair is about, "helpful" or "harmless", or "" where it does not say.
         reading: how many pairs were given, and how many left out, by reason; None where that is not known, as for a part.
+        output: of a head of several outputs, the one that the rewards are of (`helpfulness`), or weights over them; "" for any other.
     """
 
     ids: tuple[str, ...]
@@ -39,6 +40,7 @@ class Scores:
     prompts: tuple[str, ...] = ()
     objectives: tuple[str, ...] = ()
     reading: Reading | None = None
+    output: str = ""
 
     def __post_init__(self) -> None:
         if not self.prompts:
@@ -48,7 +50,12 @@ class Scores:
 
     @classmethod
     def of(
-        cls, pairs: Sequence[PreferencePair], chosen: Sequence[float], rejected: Sequence[float], reading: Reading | None = None
+        cls,
+        pairs: Sequence[PreferencePair],
+        chosen: Sequence[float],
+        rejected: Sequence[float],
+        reading: Reading | None = None,
+        output: str = "",
     ) -> "Scores":
         return cls(
             ids=tuple(pair.id for pair in pairs),
@@ -60,6 +67,7 @@ class Scores:
             prompts=tuple(_prompt_name(pair.chosen[:-1]) for pair in pairs),
             objectives=tuple(pair.objective or "" for pair in pairs),
             reading=reading,
+            output=output,
         )
 
     def __len__(self) -> int:
@@ -121,6 +129,7 @@ class Scores:
             pick(self.subsets),
             prompts=pick(self.prompts),
             objectives=pick(self.objectives),
+            output=self.output,
         )
 
     __repr__ = summary_of

@@ -12,7 +12,7 @@ from tl_reward.errors import InputError, Lacking
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.disk.plain import listed
 from tl_reward.results.found_on import tested
-from tl_reward.results.sections import AblationEntry, EffectsEntry, FoundOn, SetsEntry, TensionEntry, made, read
+from tl_reward.results.sections import AblationEntry, EffectsEntry, FoundOn, SetsEntry, TensionEntry, entry_about, made, read
 from tl_reward.results.store import Results
 from tl_reward.sites import UnitSite
 
@@ -34,25 +34,24 @@ def record_ablation(
         found: the entry that the ranking came from.
         pairs: the tested pairs.
     """
+    output = curve.clean.output
     entry: AblationEntry = {
-        "model": model,
-        "dataset": dataset,
+        **entry_about(model, dataset, output),
         "score": score,
         "site": site,
-        **tested(found, pairs),
+        **tested(found, pairs, output),
         **read(curve.reading),
         **made(curve.precision),
         **curve.to_json(),
     }
-    results.add("ablation", f"{model} · {dataset}", entry)
+    results.add("ablation", f"{entry['model']} · {dataset}", entry)
 
 
 def record_effects(results: Results, model: str, dataset: str, effects: Effects) -> None:
     """Exact effects, one entry a set of neurons, and the effect on each pair as tensors `chosen` and `rejected` [set, pair], float64, in
     the order of `sets`."""
     entry: EffectsEntry = {
-        "model": model,
-        "dataset": dataset,
+        **entry_about(model, dataset, effects.clean.output),
         "site": effects.site,
         "kind": effects.kind,
         "pairs": len(effects.clean),
@@ -63,7 +62,7 @@ def record_effects(results: Results, model: str, dataset: str, effects: Effects)
         **made(effects.precision),
     }
     tensors = {"chosen": torch.from_numpy(effects.chosen), "rejected": torch.from_numpy(effects.rejected)}
-    results.add("effects", f"{model} · {dataset}, {effects.kind}", entry, tensors)
+    results.add("effects", f"{entry['model']} · {dataset}, {effects.kind}", entry, tensors)
 
 
 def record_sets(
@@ -82,16 +81,16 @@ def record_sets(
         source: the entry that the sets come from, with the pairs that found them.
         pairs: the tested pairs.
     """
+    output = found.clean.output
     entry: SetsEntry = {
-        "model": model,
-        "dataset": dataset,
+        **entry_about(model, dataset, output),
         "site": site,
-        **tested(source, pairs),
+        **tested(source, pairs, output),
         **read(found.reading),
         **made(found.precision),
         **found.to_json(),
     }
-    results.add("sets", f"{model} · {dataset}", entry)
+    results.add("sets", f"{entry['model']} · {dataset}", entry)
 
 
 class RecordedSets(NamedTuple):

@@ -22,6 +22,7 @@ from tl_reward.results.sections import (
     TensionEntry,
     TranscriptJson,
     WordsJson,
+    entry_about,
     read,
 )
 from tl_reward.results.store import Results
@@ -32,8 +33,7 @@ def record_examples(results: Results, model: str, dataset: str, found: Examples)
     examples one after the other in `shown/activation`, histograms and neighbours as tensors. Transcripts are indices into the JSON's list,
     -1 for none."""
     entry: ExamplesEntry = {
-        "model": model,
-        "dataset": dataset,
+        **entry_about(model, dataset, found.scores.output),
         "site": found.site,
         "where": found.where,
         "pairs": len(found.pairs),
@@ -71,7 +71,7 @@ def record_examples(results: Results, model: str, dataset: str, found: Examples)
     digest = hashlib.sha256(json.dumps(found.neurons.to_json()).encode()).hexdigest()[:6]
     names = ", ".join(f"{layer}.{neuron}" for layer, neuron in found.neurons)
     shown = names if len(found.neurons) <= 3 else f"{len(found.neurons)} neurons {digest}"
-    results.add("examples", f"{model} · {dataset}, {found.where} tokens at {found.site}: {shown}", entry, tensors)
+    results.add("examples", f"{entry['model']} · {dataset}, {found.where} tokens at {found.site}: {shown}", entry, tensors)
 
 
 def _split_json(split: Split) -> SplitJson:

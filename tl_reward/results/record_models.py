@@ -4,6 +4,8 @@ from typing import Any
 
 from tl_reward.data.text import given_template
 from tl_reward.measures.agreement import Precision
+from tl_reward.measures.names import labelled
+from tl_reward.model.heads.chosen import output_name
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.results.disk.models import compare, known
 from tl_reward.results.sections import made
@@ -11,8 +13,9 @@ from tl_reward.results.store import Results
 
 
 def record_model(results: Results, label: str, model: HookedRewardModel, *, precision: Precision | None = None) -> None:
-    """Keeps in a run's provenance which model it calls `label`: path, architecture, sizes, a hash of the weights, and where its reward is
-    read. `check_model` and `Results.merge` compare with that.
+    """Keeps in a run's provenance which model it calls `label`: path, architecture, sizes, a hash of the weights, where its reward is read,
+    and of several outputs which one it is. `check_model` and `Results.merge` compare with that. A model that is read by one of several
+    outputs (`model.output`) is called by both names, as in "armo · helpfulness".
 
     Args:
         precision: how the run's figures of it were made, where they were made alike; of an entry that says otherwise, its own counts.
@@ -20,6 +23,7 @@ def record_model(results: Results, label: str, model: HookedRewardModel, *, prec
     Raises:
         InputError: the run calls another model by that name.
     """
+    label = labelled(label, output_name(model))
     models = results.provenance.setdefault("models", {})
     compare(label, known(models, label), _told_of(model), "this run holds another model of that name: use another name for one")
     models[label] = _told_of(model) | dict(made(precision))
@@ -34,13 +38,21 @@ def check_model(results: Results, label: str, model: HookedRewardModel, *, other
         other_model: take them all the same.
 
     Raises:
-        InputError: the run's `label` has other weights, or another shape or architecture.
+        InputError: the run's `label` has other weights, or another shape or architecture, or is read by another output.
     """
-    if not other_model:
-        helps = "its neurons are not this one's; with other_model=True (--other-model) they are taken all the same"
-        compare(label, known(results.provenance.get("models"), label), _told_of(model), helps)
+    if other_model:
+        return
+    helps = "its neurons are not this one's; with other_model=True (--other-model) they are taken all the same"
+    models = results.provenance.get("models")
+    # Entries may be of one output, where the model was recorded without a choice, and the other way round.
+    for name in (label, labelled(label, output_name(model)), label.rpartition(" · ")[0]):
+        if (told := known(models, name)) is not None:
+            compare(name, told, _told_of(model), helps)
+            return
 
 
 def _told_of(model: HookedRewardModel) -> dict[str, Any]:
     template = given_template(model.tokenizer)
-    return {**model.origin.to_json(), "readout": model.readout, **({"template": template} if template else {})}
+    several = {"outputs": list(model.outputs)} if len(model.outputs) > 1 else {}
+    output = {"output": name} if (name := output_name(model)) else {}
+    return {**model.origin.to_json(), "readout": model.readout, **({"template": template} if template else {}), **several, **output}

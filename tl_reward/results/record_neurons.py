@@ -27,6 +27,7 @@ from tl_reward.results.sections import (
     OverlapEntry,
     ScoresEntry,
     TensionEntry,
+    entry_about,
     made,
     read,
 )
@@ -36,9 +37,10 @@ from tl_reward.sites import UnitSite
 
 def record_scores(results: Results, model: str, dataset: str, scores: Scores) -> None:
     """Rewards as tensors `chosen` and `rejected` [pair], float64; ids in the JSON."""
-    entry: ScoresEntry = {"model": model, "dataset": dataset, "ids": list(scores.ids), **read(scores.reading), **scores.to_json()}
+    about = entry_about(model, dataset, scores.output)
+    entry: ScoresEntry = {**about, "ids": list(scores.ids), **read(scores.reading), **scores.to_json()}
     tensors = {"chosen": torch.from_numpy(scores.chosen), "rejected": torch.from_numpy(scores.rejected)}
-    results.add("scores", f"{model} · {dataset}", entry, tensors)
+    results.add("scores", f"{entry['model']} · {dataset}", entry, tensors)
 
 
 def record_discovery(results: Results, model: str, dataset: str, discovery: Discovery) -> None:
@@ -135,7 +137,14 @@ def record_attribution(
 
     Args:
         about: what each method does, in a few words.
+
+    Raises:
+        InputError: estimates of another output than the exact effects.
     """
+    output = comparison.effects.clean.output
+    other = [f"{method} of {found.output or 'none'}" for method, found in estimates.items() if found.output != output]
+    if other:
+        raise InputError(f"estimates and exact effects must be of one output, got {', '.join(other)}, and effects of {output or 'none'}")
     place = {name: i for i, name in enumerate(comparison.effects.sets)}
     exact: list[CheckedEffectJson] = [
         {
@@ -147,8 +156,7 @@ def record_attribution(
     ]
     pairs = next(iter(estimates.values())).pairs
     entry: AttributionEntry = {
-        "model": model,
-        "dataset": dataset,
+        **entry_about(model, dataset, output),
         "site": comparison.effects.site,
         "kind": comparison.effects.kind,
         "methods": {
@@ -167,7 +175,7 @@ def record_attribution(
         **made(comparison.effects.precision),
     }
     tensors = {f"{method}/{part}": getattr(found, part) for method, found in estimates.items() for part in ("effect", "error")}
-    results.add("attribution", f"{model} · {dataset}", entry, tensors)
+    results.add("attribution", f"{entry['model']} · {dataset}", entry, tensors)
 
 
 def record_tension(results: Results, model: str, dataset: str, found: Tension, *, fraction: float) -> None:
@@ -175,9 +183,9 @@ def record_tension(results: Results, model: str, dataset: str, found: Tension, *
     `objective/error` [layer, neuron], float32."""
     top = {name: neurons.to_json() for name, neurons in found.top(fraction).items()}
     hashes = [each for effect in found.effects.values() for each in effect.pairs]
+    output = next(iter(found.effects.values())).output
     entry: TensionEntry = {
-        "model": model,
-        "dataset": dataset,
+        **entry_about(model, dataset, output),
         "fraction": fraction,
         "top": top,
         "pair_hashes": hashes,
@@ -185,7 +193,7 @@ def record_tension(results: Results, model: str, dataset: str, found: Tension, *
         **found.to_json(),
     }
     tensors = {f"{name}/{part}": getattr(effect, part) for name, effect in found.effects.items() for part in ("effect", "error")}
-    results.add("tension", f"{model} · {dataset}", entry, tensors)
+    results.add("tension", f"{entry['model']} · {dataset}", entry, tensors)
 
 
 def record_overlap(

@@ -15,10 +15,10 @@ from tl_reward.data.readers import GivenPairs
 from tl_reward.data.text import token_texts
 from tl_reward.errors import InputError
 from tl_reward.measures.json_types import TokenPairJson
-from tl_reward.measures.names import Method
+from tl_reward.measures.names import Method, labelled
 from tl_reward.results.found_on import tested
 from tl_reward.results.record_neurons import record_attribution
-from tl_reward.results.sections import FoundOn, LensEntry, ModelPatchingEntry, PatchingEntry, ShownPair, read
+from tl_reward.results.sections import FoundOn, LensEntry, ModelPatchingEntry, PatchingEntry, ShownPair, entry_about, read
 from tl_reward.results.store import Results
 
 
@@ -29,11 +29,11 @@ def record_patching(results: Results, model: str, dataset: str, found: PairPatch
     Args:
         tokens: of a single pair, patched token by token, the text of each place from the first patched one on: {chosen, rejected}.
     """
-    entry: PatchingEntry = {"model": model, "dataset": dataset, **read(found.reading), **found.to_json()}
+    entry: PatchingEntry = {**entry_about(model, dataset, found.clean.output), **read(found.reading), **found.to_json()}
     if tokens:
         entry["tokens"] = list(tokens)
     tensors = {"noised": torch.from_numpy(found.noised), "denoised": torch.from_numpy(found.denoised)}
-    results.add("patching", f"{model} · {dataset}", entry, tensors)
+    results.add("patching", f"{entry['model']} · {dataset}", entry, tensors)
 
 
 def record_model_patching(
@@ -56,18 +56,18 @@ def record_model_patching(
         source: where they were found: `dataset`, and `pair_hashes`.
         pairs: the tested pairs.
     """
+    output = found.curve.clean.output
     entry: ModelPatchingEntry = {
-        "model": model,
-        "source_model": source_model,
-        "dataset": dataset,
+        **entry_about(model, dataset, output),
+        "source_model": labelled(source_model, found.source.output),
         "ranking": ranking,
         "site": site,
         "where": where,
-        **tested(source, pairs),
+        **tested(source, pairs, output),
         **read(found.reading),
         **found.to_json(),
     }
-    results.add("model_patching", f"{source_model} into {model} · {dataset}", entry)
+    results.add("model_patching", f"{entry['source_model']} into {entry['model']} · {dataset}", entry)
 
 
 def record_gain(results: Results, model: str, source_model: str, dataset: str, found: Attribution, comparison: Comparison) -> None:
@@ -104,5 +104,5 @@ def record_lens(
         }
         for pair_id, curve in list(zip(found.scores[0].ids, found.curves, strict=True))[:show]
     ]
-    entry: LensEntry = {"model": model, "dataset": dataset, "shown": shown, **read(found.reading), **found.to_json()}
-    results.add("lens", f"{model} · {dataset}", entry, {"margins": torch.from_numpy(found.margins())})
+    entry: LensEntry = {**entry_about(model, dataset, found.scores[-1].output), "shown": shown, **read(found.reading), **found.to_json()}
+    results.add("lens", f"{entry['model']} · {dataset}", entry, {"margins": torch.from_numpy(found.margins())})

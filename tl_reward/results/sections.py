@@ -25,14 +25,22 @@ from tl_reward.measures.json_types import (
     TensionJson,
     TokenPairJson,
 )
+from tl_reward.measures.names import labelled
 from tl_reward.sites import UnitSite, Where
 
 
 class About(TypedDict):
-    """The reward model and the data set that an entry is about."""
+    """The reward model and the data set that an entry is about, and the output that the model is read by, where it has several."""
 
     model: str
     dataset: str
+    output: NotRequired[str]
+
+
+def entry_about(model: str, dataset: str, output: str) -> About:
+    """What an entry says of what it is about: a model that is read by one of several outputs is called by both names."""
+    told: About = {"model": labelled(model, output), "dataset": dataset}
+    return {**told, "output": output} if output else told
 
 
 class Read(TypedDict):
@@ -58,17 +66,21 @@ def made(precision: Precision | None) -> Made:
 
 
 class FoundOn(TypedDict):
-    """What found neurons: the data set, and the hash of each of its pairs. Entries of "discovery", "attribution" and "tension" have it."""
+    """What found neurons: the data set, the hash of each of its pairs, and the output, where the model has several. Entries of "discovery",
+    "attribution" and "tension" have it."""
 
     dataset: str
     pair_hashes: list[str]
+    output: NotRequired[str]
 
 
 class Tested(TypedDict):
-    """What tests neurons that were found before: where that was, and how many of the tested pairs it used."""
+    """What tests neurons that were found before: where that was, how many of the tested pairs it used, and by which output it was, where
+    that is another one than the tested one."""
 
     found_on: str
     tested_pairs_that_found: int
+    found_by_output: NotRequired[str]
 
 
 class ScoresEntry(About, Read, ScoresJson):

@@ -16,18 +16,19 @@ from tl_reward.devices import wide
 from tl_reward.errors import InputError
 from tl_reward.interventions.attaching import attached, edited
 from tl_reward.interventions.protocol import Hooks, traits_of
+from tl_reward.model.heads.chosen import reward_bias
 from tl_reward.model.layer_by_layer import check_comparable, mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batches.batching import Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
 from tl_reward.running.consumers import Consumer, Function, Merge, consumer_of
-from tl_reward.running.options import RunOptions, checked
+from tl_reward.running.options import RunOptions, checked_without_rewards
 from tl_reward.sites import Site, UnitSite, Where, check_where, layer_of, unit_shape
 
 # Takes the activations, or gradients, of a batch at a hook point.
 Look = Callable[[str, Tensor], None]
 
 
-@checked
+@checked_without_rewards
 def stream(
     model: HookedRewardModel,
     pairs: Pairs,
@@ -85,7 +86,7 @@ def stream(
         consumer.merge()
 
 
-@checked
+@checked_without_rewards
 def sample_activations(
     model: HookedRewardModel, pairs: Pairs, site: UnitSite, *, count: int = 64, seed: int = 0, **options: Unpack[RunOptions]
 ) -> Float[Tensor, "sample layer neuron ..."]:
@@ -133,7 +134,7 @@ def rewards_at(model: HookedRewardModel, residual: Float[Tensor, "token d_model"
 
     Not as a matrix product, whose rounding depends on the batch: transcripts that end with the same token tie before the first layer.
     """
-    return (wide(model.ln_final(residual[None])[0]) * wide(model.W_U[:, 0])).sum(1) + wide(model.b_U[0])
+    return (wide(model.ln_final(residual[None])[0]) * wide(model.reward_direction)).sum(1) + wide(reward_bias(model))
 
 
 def side_weights(encoded: EncodedPairs, batch: Batch) -> Float[Tensor, "objective side token"]:

@@ -1,7 +1,8 @@
 """How a model is run over pairs: the options that every function which does so takes, and the check of whatever it is called with."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, get_args, get_type_hints
 
@@ -13,6 +14,8 @@ from tl_reward.devices import says_what_was_free
 from tl_reward.errors import check_keywords
 from tl_reward.interventions.protocol import Intervention
 from tl_reward.interventions.user_code import watching
+from tl_reward.model.heads.chosen import check_output
+from tl_reward.model.heads.outputs import Output, reading
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.sites import UNIT_SITES, unit_shape
@@ -29,6 +32,8 @@ class RunOptions(TypedDict, total=False):
         result says so where a pair was left out for it).
     overlong: what to do with longer ones; see `encoding.encode_pairs`.
     on_bad: "drop" leaves out pairs that the model's chat template refuses, and counts them; by default they are an error.
+    output: which of its outputs is the reward of the model under study, for the length of the call: a name, an index, or weights over
+        outputs, by name or one for each. Default: the model's own setting (`model.output`). Other models keep theirs.
     """
 
     interventions: Sequence[Intervention]
@@ -37,6 +42,7 @@ class RunOptions(TypedDict, total=False):
     max_length: int | None
     overlong: Overlong
     on_bad: Literal["error", "drop"]
+    output: Output
 
 
 P = ParamSpec("P")
@@ -51,13 +57,23 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
 
     Every function with `**options: Unpack[RunOptions]` has it. Of its arguments, `pairs` may be pairs or rows, as
     `tl_reward.data.readers.as_pairs` takes them: the function gets a list of pairs.
+    Of its options, `output` is no longer there: the model is read by it until the function returns.
 
     Raises (the function that is returned):
         UnknownOption: a keyword that neither the function nor its options have.
         InputError: no pair; an argument of another type, such as a path in the place of a model; a number outside its range; neurons that
-            the model does not have, or that were found in a model of another shape.
+            the model does not have, or that were found in a model of another shape; a head of several outputs, of which none is chosen.
         OutOfMemory: there was no room for a batch.
     """
+    return _checked(function, of_rewards=True)
+
+
+def checked_without_rewards(function: Callable[P, T]) -> Callable[P, T]:
+    """As `checked`, for what reads activations alone: a head of several outputs, of which none is chosen, is no error."""
+    return _checked(function, of_rewards=False)
+
+
+def _checked(function: Callable[P, T], *, of_rewards: bool) -> Callable[P, T]:
     signature = inspect.signature(function)
     hints = {name: each.annotation for name, each in signature.parameters.items()}
     for each in signature.parameters.values():
@@ -75,11 +91,27 @@ def checked(function: Callable[P, T]) -> Callable[P, T]:
             elif name in hints:
                 check_argument(name, value, hints[name])
         _check_sets(bound.arguments)
+        output = bound.kwargs.get("output")
+        bound.arguments.get("options", {}).pop("output", None)
         device = next((each.W_U.device for each in bound.arguments.values() if isinstance(each, HookedRewardModel)), "cpu")
-        with watching(), says_what_was_free(function.__name__, device, helps=_HELPS):
+        with watching(), says_what_was_free(function.__name__, device, helps=_HELPS), _read_by(bound.arguments, output, of_rewards):
             return function(*bound.args, **bound.kwargs)
 
     return call
+
+
+@contextmanager
+def _read_by(given: Mapping[str, Any], output: Output, of_rewards: bool) -> Iterator[None]:
+    """Within it, `output` is the reward of the model under study. Raises InputError where the model has no such output, or has several of
+    which none is chosen, and the function is of rewards."""
+    model = given.get("model")
+    if not isinstance(model, HookedRewardModel):
+        yield
+        return
+    with reading(model, output):
+        if of_rewards:
+            check_output(model)
+        yield
 
 
 def _check_sets(given: Mapping[str, Any]) -> None:

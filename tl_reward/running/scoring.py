@@ -22,6 +22,7 @@ from tl_reward.interventions.attaching import attached, edited
 from tl_reward.interventions.patches import Source
 from tl_reward.interventions.protocol import Hooks, Intervention, hooks_of, traits_of
 from tl_reward.measures.scores import Scores
+from tl_reward.model.heads.chosen import output_name
 from tl_reward.model.layer_by_layer import mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batches.batching import Grouping, Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of, smaller
@@ -96,7 +97,7 @@ def sweep(
     for i in encoded.equal:
         rewards[:, encoded.rejected[i]] = rewards[:, encoded.chosen[i]]
     chosen, rejected = rewards[:, list(encoded.chosen)].tolist(), rewards[:, list(encoded.rejected)].tolist()
-    return [Scores.of(encoded.pairs, a, b, encoded.reading) for a, b in zip(chosen, rejected, strict=True)]
+    return [Scores.of(encoded.pairs, a, b, encoded.reading, output_name(model)) for a, b in zip(chosen, rejected, strict=True)]
 
 
 def _once_more_in_halves(

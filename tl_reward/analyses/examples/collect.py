@@ -23,6 +23,7 @@ from tl_reward.errors import summary_of
 from tl_reward.measures.frames.columns import REWARD, DataFrame, frame
 from tl_reward.measures.neuron_statistics import SIDES
 from tl_reward.measures.scores import Scores
+from tl_reward.model.heads.chosen import check_direction, output_name
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.activations import stream
@@ -161,10 +162,11 @@ def collect_examples(
         options: how the model is run (`running.options.RunOptions`).
 
     Raises:
-        InputError: another site; a neuron that the model does not have; a saved state of something else; several processes; as
-            `activations.stream`.
+        InputError: another site; a neuron that the model does not have; a saved state of something else; several processes; a reward that
+            is along no single direction; as `activations.stream`.
     """
     parallel.require_one("collect_examples")
+    check_direction(model)
     neurons.mask(model.cfg.n_layers, int(model.cfg.d_mlp or 0))
     encoded = encode_for(model, pairs, **options)
     words_of = words_out(model, neurons, unembedding) if unembedding is not None else None  # says no before the passes
@@ -214,7 +216,7 @@ def _examples(task: Task, details: Details, words_of: WordsOut | None) -> Exampl
         site=task.site,
         where=task.where,
         pairs=tuple(pair_hash(pair) for pair in encoded.pairs),
-        scores=Scores.of(encoded.pairs, chosen_reward, rejected_reward, encoded.reading),
+        scores=Scores.of(encoded.pairs, chosen_reward, rejected_reward, encoded.reading, output_name(model)),
         tokens=tokens,
         splits=tuple(
             Split(objective, side, int(count))

@@ -18,6 +18,7 @@ import torch
 from tl_reward.analyses.examples import passes
 from tl_reward.analyses.examples.passes import Task
 from tl_reward.interventions.user_code import is_theirs
+from tl_reward.model.heads.chosen import output_name
 from tl_reward.model.reward_model import HookedRewardModel
 
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, Path, torch.dtype, torch.device, EllipsisType, np.generic, range, slice)
@@ -37,6 +38,7 @@ def identity_of(task: Task, interventions: Any) -> dict[str, str]:
         "weights": content_hash(dict(task.model.named_parameters())),
         "interventions": content_hash(list(interventions)),
         "chunk": str(passes.CHUNK),
+        **({"output": name} if (name := output_name(task.model)) else {}),
     }
 
 
@@ -81,7 +83,7 @@ class _Reader:
             case np.ndarray() if value.dtype != object:
                 return [str(value.dtype), str(value.shape), np.ascontiguousarray(value).view(np.uint8)]
             case HookedRewardModel():  # its tables of rotations grow as it runs
-                return [self.digest(dict(value.named_parameters()))]
+                return [self.digest(dict(value.named_parameters())), *([name] if (name := output_name(value)) else [])]
             case torch.Generator():
                 return [self.digest(value.get_state())]
             case list() | tuple():

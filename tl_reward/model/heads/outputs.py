@@ -96,7 +96,7 @@ def reading(model: Any, output: Output) -> Iterator[None]:
     if output is None:
         yield
         return
-    before = model.output
+    before = getattr(model, "_output", None)  # what was chosen, if anything was
     model.output = output
     try:
         yield

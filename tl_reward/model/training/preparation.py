@@ -29,11 +29,14 @@ def prepare(base: str, pairs: Sequence[PreferencePair], config: TrainingConfig) 
     """Loads the base, writes the pairs as it will read them, and chooses its pad token.
 
     Raises:
-        InputError: a context or chat template that the base lacks, every pair is over-long, or rows end with every special token.
+        InputError: a context or chat template that the base lacks, every pair is over-long, or rows end with every special token; the base
+            is a reward model of several outputs.
     """
     bf16 = has_bf16()
     # Frozen weights may be bf16: autocast would cast them at every use. Weights that are trained stay float32.
     dtype = torch.bfloat16 if config.method == "lora" and bf16 else torch.float32
+    if len(has := checkpoints.outputs_of(base)) > 1:
+        raise InputError(f"{base}: found {len(has)} outputs ({', '.join(has[:5])}); training is of one: start from its language model")
     model, tokenizer, *_ = checkpoints.load_with_fresh_head(base, seed=config.seed, dtype=dtype, hub={})
     context = architectures.lens_config(model.config)["n_ctx"]
     if config.max_length > context:

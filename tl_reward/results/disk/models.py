@@ -31,6 +31,8 @@ def compare(label: str, told: Mapping[str, Any] | None, given: Mapping[str, Any]
     if told is None or given is None:
         return
     differ = [key for key in _SAME if told.get(key) != given.get(key)]
+    if {"output"} <= told.keys() & given.keys() and told["output"] != given["output"]:  # one without a choice goes with each
+        differ.append("output")
     if differ:
         raise InputError(f"{short(label)} is {_words(told)} there and {_words(given)} here ({', '.join(differ)} differ): {helps}")
 
@@ -38,4 +40,5 @@ def compare(label: str, told: Mapping[str, Any] | None, given: Mapping[str, Any]
 def _words(origin: Mapping[str, Any]) -> str:
     path = named(str(origin.get("path") or "made in memory")) + (", edited in memory" if origin.get("edited") else "")
     sizes = f"{origin.get('layers')} layers of {origin.get('d_mlp')} neurons"
-    return f"{path} ({short(origin.get('architecture'))}, {sizes}, weights {str(origin.get('weights'))[:8]})"
+    output = f", output {short(origin['output'])}" if "output" in origin else ""
+    return f"{path} ({short(origin.get('architecture'))}, {sizes}, weights {str(origin.get('weights'))[:8]}{output})"

@@ -19,7 +19,7 @@ from tl_reward.data.readers import GivenPairs, as_pairs
 from tl_reward.errors import InputError
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batches.budget import Sizes, longest_that_fits, tokens_per_batch
-from tl_reward.running.options import RunOptions, checked
+from tl_reward.running.options import RunOptions, checked_without_rewards
 from tl_reward.running.promises import check_per_token
 
 Pairs = GivenPairs | EncodedPairs
@@ -50,7 +50,7 @@ def tokenizer_of(model: HookedRewardModel) -> PreTrainedTokenizerBase:
     return model.tokenizer
 
 
-@checked
+@checked_without_rewards
 def encode_for(model: HookedRewardModel, pairs: Pairs, *, gradients: bool = False, **options: Unpack[RunOptions]) -> EncodedPairs:
     """Tokenises pairs for a model, by `max_length`, `overlong` and `on_bad` of the options. `EncodedPairs.reading` says what was left out.
 
