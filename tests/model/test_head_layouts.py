@@ -16,7 +16,8 @@ from transformers import AutoModelForSequenceClassification, AutoModelForTokenCl
 
 import tl_reward
 from tl_reward import HookedRewardModel, InputError, Message, PreferencePair
-from tl_reward.data.encoding import EndAt, encode_pairs
+from tl_reward.data.batches.packing import pack
+from tl_reward.data.encoding import EndAt, Row, encode_pairs
 from tl_reward.interventions.from_functions import intervention
 from tl_reward.model.heads import layouts, modules
 from tl_reward.model.heads.layouts import LLAMA3_PROMPT_END
@@ -267,11 +268,17 @@ def test_a_gate_that_finds_no_end_of_a_prompt_is_refused(tmp_path, monkeypatch):
     torch.testing.assert_close(model(cache["resid_pre", 1], start_at_layer=1, tokens=tokens[:1]), model(tokens[:1]), atol=1e-5, rtol=0)
 
 
-def test_a_place_found_in_one_transcript_is_not_anothers():
+def test_a_place_found_in_one_transcript_is_not_anothers(tmp_path, monkeypatch):
     """Packed, one transcript may end with the first half of what ends a prompt, and the next begin with the other."""
     found = modules._last_before(torch.tensor([[7, 8, 1, 7, 8, 2, 7]]), PROMPT_END)
     assert found.tolist() == [[-1, 0, 0, 0, 3, 3, 3]]
     assert modules._last_before(torch.tensor([[7]]), PROMPT_END).tolist() == [[-1]]
+    monkeypatch.setattr("tl_reward.model.heads.reading.LLAMA3_PROMPT_END", PROMPT_END)
+    model = load(write(tmp_path, gated()))
+    (batch,) = pack([Row((7, 8, 1), 2), Row((8, 5, 4), 2), Row((8, 5, 7, 8), 2)], max_tokens=99)
+    places = modules.gate_places(model.unembed, torch.zeros(1, batch.tokens.shape[1]), batch, None)
+    assert places is not None and batch.tokens[0].tolist() == [7, 8, 1, 8, 5, 4, 7, 8]
+    assert places[0].tolist() == [-1, 0, 0, -1, -1, -1, -1, 6]
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, None, "10"])
