@@ -24,7 +24,7 @@ from tl_reward.model.tiny import byte_tokenizer
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.gradients import backpropagate
-from tl_reward.running.half_precision import sweep_in_half
+from tl_reward.running.half_precision import half_where_it_agrees
 from tl_reward.sites import Site
 
 SET = NeuronSet([(0, 3), (1, 7)])
@@ -76,7 +76,7 @@ def swept(model: HookedRewardModel, other: HookedRewardModel, **options: Any) ->
 CASES: dict[str, Run] = {
     "score": lambda model, other, **o: tl_reward.score(model, FOUND, **o),
     "sweep": swept,
-    "sweep_in_half": lambda model, other, **o: sweep_in_half(model, FOUND, [[tl_reward.ZeroAblation(SET)]], **o),
+    "half_where_it_agrees": lambda model, other, **o: half_where_it_agrees(model, FOUND, **o).precision,
     "backpropagate": lambda model, other, **o: gradients(model, **o),
     "attribute": lambda model, other, **o: [
         tl_reward.attribute(model, FOUND, **how, **o)
@@ -88,7 +88,7 @@ CASES: dict[str, Run] = {
     "reward_lens": lambda model, other, **o: tl_reward.reward_lens(model, FOUND, **o),
     "collect_examples": lambda model, other, **o: tl_reward.collect_examples(model, FOUND, SET, **o),
     "tension": lambda model, other, **o: tl_reward.tension(model, FOUND, **o),
-    "ablation_curve": lambda model, other, **o: tl_reward.ablation_curve(model, FOUND, RANKING, fractions=(0.1,), draws=1, half=True, **o),
+    "ablation_curve": lambda model, other, **o: tl_reward.ablation_curve(model, FOUND, RANKING, fractions=(0.1,), draws=1, **o),
     "ablate_sets": lambda model, other, **o: tl_reward.ablate_sets(model, FOUND, {"a": SET}, draws=1, **o),
     "set_effects": lambda model, other, **o: tl_reward.set_effects(model, FOUND, {"a": SET}, **o),
     "neuron_effects": lambda model, other, **o: tl_reward.neuron_effects(model, FOUND, SET, **o),
