@@ -24,7 +24,6 @@ from tl_reward.model.tiny import byte_tokenizer
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.gradients import backpropagate
-from tl_reward.running.half_precision import half_where_it_agrees
 from tl_reward.sites import Site
 
 SET = NeuronSet([(0, 3), (1, 7)])
@@ -76,7 +75,7 @@ def swept(model: HookedRewardModel, other: HookedRewardModel, **options: Any) ->
 CASES: dict[str, Run] = {
     "score": lambda model, other, **o: tl_reward.score(model, FOUND, **o),
     "sweep": swept,
-    "half_where_it_agrees": lambda model, other, **o: half_where_it_agrees(model, FOUND, **o).precision,
+    "activations": lambda model, other, **o: tl_reward.activations(model, FOUND, ["mlp_post"], **o),
     "backpropagate": lambda model, other, **o: gradients(model, **o),
     "attribute": lambda model, other, **o: [
         tl_reward.attribute(model, FOUND, **how, **o)

@@ -62,7 +62,7 @@ def test_only_products_are_in_half_precision():
     _, cache = half.run_with_cache("Hello there.")
     assert all(cache[f"blocks.{layer}.hook_resid_post"].dtype == torch.float32 for layer in range(2))
     normal = cache["blocks.0.ln2.hook_normalized"].bfloat16()
-    expected = normal @ model.blocks[0].mlp.W_gate.bfloat16()
+    expected = normal @ model.state_dict()["blocks.0.mlp.W_gate"].bfloat16()
     torch.testing.assert_close(cache["blocks.0.mlp.hook_pre"], expected, rtol=0.01, atol=1e-3)
     exact = score(model, PAIRS).margin
     whole = score(tiny_reward_model().to(torch.bfloat16, print_details=False), PAIRS).margin

@@ -201,17 +201,17 @@ class Running:
         model = self.load(source)
         record_model(results, self.label(plain), model)
         if found is not None:
-            check_model(found, self.recorded(found, source), model, other_model=other_model)
+            check_model(found, self.recorded(found, given), model, other_model=other_model)
         return model
 
-    def recorded(self, run: "Results", source: str, section: str | None = None, *, other_model: bool = False) -> str:
+    def recorded(self, run: "Results", given: str, section: str | None = None, *, other_model: bool = False) -> str:
         """What a run calls this model: edited and read as it is now, or else unedited, or without a choice of its output.
 
         Args:
             section: where it is looked up; None is all of the run.
             other_model: one that is read by another output will do, where the run has one alone.
         """
-        ((plain, _),) = named((source,)).items()
+        ((plain, source),) = named((given,)).items()
         output = self._output_name(source)
         entries: Mapping[str, Any] = run.section(section) if section and section in run.sections else {}
         called = {entry.get("model", name) for name, entry in entries.items()} if section else run.models()

@@ -67,8 +67,8 @@ def half_where_it_agrees(
         return Halved(model, found)
     sample = encoded.take(_spread(len(encoded.pairs), CHECKED_PAIRS))
     half = in_half(model)
-    margins = [np.stack([scores.margin for scores in sweep(each, sample, conditions, **options)]) for each in (model, half)]
-    found = compare_margins(*margins, found, _name(HALF))
+    own, other = (np.stack([scores.margin for scores in sweep(each, sample, conditions, **options)]) for each in (model, half))
+    found = compare_margins(own, other, found, _name(HALF))
     for name, figure in (figures or {}).items():
         found = compare_figures(name, figure(model, sample), figure(half, sample), found)
     return Halved(half if found.dtype != found.own else model, found)

@@ -49,9 +49,8 @@ class FusedAttention(AbstractAttention):
             if self.is_listened_to():
                 raise InputError("hooks on attention scores, pattern or result need one transcript a row: per_token must be False")
         elif self.is_listened_to() or self.cfg.attn_scores_soft_cap > 0 or any(extra is not None for extra in extras):
-            made = super().forward(
-                *(each.to(self.W_Q.dtype) for each in inputs), past_kv_cache_entry, additive_attention_mask, attention_mask, position_bias
-            )
+            q, k, v = (each.to(self.W_Q.dtype) for each in inputs)
+            made = super().forward(q, k, v, past_kv_cache_entry, additive_attention_mask, attention_mask, position_bias)
             return made.to(query_input.dtype)
         return self._fused(*inputs, attention_mask)
 
