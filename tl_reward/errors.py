@@ -119,6 +119,8 @@ _SETTINGS = {
     "overwrite=True": "--overwrite",
     "base=…": "--adapter-base …",
     "template=…": "--template …",
+    'head="token:0"': "--head token:0",
+    'head="token:Yes-No"': "--head token:Yes-No",
     "with output= (": "with --output (",
     'columns={"prompt": …, "chosen": …, "rejected": …}': "--columns prompt=… chosen=… rejected=…",
 }

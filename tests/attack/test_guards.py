@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 from helpers.attack import LONG
-from helpers.guards import GUARDS, Guard
+from helpers.guards import GUARDS as GUARDS_OF_RUNS
+from helpers.guards import Guard
+from helpers.guards_of_input import GUARDS_OF_INPUT
 
 ROOT = Path(__file__).parents[2]
+GUARDS = (*GUARDS_OF_RUNS, *GUARDS_OF_INPUT)
 
 
 def test_there_are_twenty():

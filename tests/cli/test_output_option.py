@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from helpers.several_outputs import hf_with_outputs, of_one
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from tl_reward.cli import main
 from tl_reward.cli.options import Running
@@ -22,6 +23,7 @@ from tl_reward.show.live import server
 from tl_reward.show.live.answers import LiveRequest, compute
 
 PAIRS = load_pairs("embedded", split="test", limit=2)
+SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "pad_token_id", "eos_token_id")
 DATA = ["--limit", "2", "--device", "cpu"]
 
 
@@ -151,3 +153,21 @@ def test_the_label_of_an_edited_model_ends_with_its_output(armo: Path, tmp_path:
     monkeypatch.syspath_prepend(tmp_path)
     running = Running(output="1", intervention=("edits:zero",))
     assert list(running.named([str(armo)])) == ["armo + zero · safety"]
+
+
+def test_a_language_model_is_read_by_the_logit_that_is_asked_for(tmp_path: Path, capsys: Any):
+    tiny_hf_model().save_pretrained(tmp_path / "one")
+    config = LlamaConfig(**{name: getattr(tiny_hf_model().config, name) for name in SIZES})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "judge")
+    for name in ("one", "judge"):
+        byte_tokenizer().save_pretrained(tmp_path / name)
+    assert main(["score", str(tmp_path / "judge"), "--head", "token:89-78", "--out", str(tmp_path / "run"), *DATA]) == 0
+    (name,) = Results.load(tmp_path / "run").section("scores")
+    found = Results.load(tmp_path / "run").tensor("scores", name, "chosen")
+    assert found.tolist() == pytest.approx(score(load(tmp_path / "judge", head="token:89-78", device="cpu"), PAIRS).chosen.tolist())
+    out = ["--out", tmp_path / "out", *DATA]
+    assert "has to be asked for: --head token:0, or --head token:Yes-No for a difference" in said(capsys, "score", tmp_path / "judge", *out)
+    assert "head is for language models, and this one has a reward head" in said(
+        capsys, "score", tmp_path / "one", "--head", "token:0", *out
+    )
+    assert "head is for language models, and this is an adapter" in said(capsys, "score", "mixed", "--head", "token:0", *out)

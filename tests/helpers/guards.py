@@ -52,7 +52,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "all models are looked at first",
         "tl_reward/cli/options.py",
-        "check_reward_model(source, base=self._base_of(source))",
+        "check_reward_model(source, base=self._base_of(source), head=self.head)",
         "{}",
         "tests/cli/test_commands.py::test_all_models_are_looked_at_before_one_is_run",
     ),
@@ -234,7 +234,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "a ranking of another model",
         "tl_reward/cli/options.py",
-        "check_model(found, self.recorded(found, source), model, other_model=other_model)",
+        "check_model(found, self.recorded(found, given), model, other_model=other_model)",
         "pass",
         "tests/results/test_record_models.py::test_a_ranking_of_another_model_in_a_folder_of_that_name_is_refused",
     ),
@@ -290,7 +290,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "pairs encoded in another way",
         "tl_reward/running/batches/batching.py",
-        '            check_encoding(pairs, model.tokenizer, model.unread_token, options.get("max_length"), options.get("overlong"))',
+        '            check_encoding(pairs, model.tokenizer, model.unread_token, options.get("max_length"), options.get("overlong"), model.end)',
         "            pass",
         "tests/running/test_options.py::test_pairs_that_were_encoded_in_another_way_are_refused",
     ),

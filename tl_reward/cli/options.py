@@ -107,6 +107,9 @@ class Running:
     """How transcripts are written: hh (HH-RLHF turns), plain, or a file with a Jinja chat template. Default: the tokenizer's own."""
     adapter_base: str | None = None
     """Base model of the adapters among the models, where the one that their config names is elsewhere."""
+    head: str | None = None
+    """Of a language model, which logit is the reward: token:0 (an id, or a token's text), or token:Yes-No for a difference. Others have a
+    head in their files."""
     intervention: tuple[str, ...] = ()
     """Edits of the model that is studied, each module:name of an intervention of your own, applied in their order."""
     output: str | None = None
@@ -125,7 +128,7 @@ class Running:
         from tl_reward.model.reward_model import HookedRewardModel
 
         model = HookedRewardModel.from_pretrained(
-            source, base=self._base_of(source), template=self.template, readout=self.readout, **self.precision
+            source, base=self._base_of(source), template=self.template, readout=self.readout, head=self.head, **self.precision
         )
         if self.output is not None and (studied or len(model.outputs) > 1):
             model.output = parsed(self.output, model.outputs)
@@ -179,7 +182,9 @@ class Running:
         check_template(self.template)
         load_interventions(self.intervention)
         self.check_base(found)
-        looked_at = {name: (source, check_reward_model(source, base=self._base_of(source))) for name, source in found.items()}
+        looked_at = {
+            name: (source, check_reward_model(source, base=self._base_of(source), head=self.head)) for name, source in found.items()
+        }
         return {labelled(name, self._output_name(source)): (source, fields) for name, (source, fields) in looked_at.items()}
 
     def models(self, sources: Sequence[str], results: "Results") -> "Iterator[tuple[str, HookedRewardModel]]":

@@ -66,8 +66,7 @@ def load_reward_model(
         if base is not None:
             raise InputError(f"{name}: base is for adapters alone, and this is a whole model")
         return _told(_whole(folder, dtype, name, device, head, output), folder, template)
-    if head is not None:
-        raise InputError(f"{name}: head is for language models, and this is an adapter, which brings its head")
+    _check_no_head(head, name)
     base_name, base_folder = _base_of(adapter, name, base, hub)
     config, own_head = _base_config(adapter, base_folder, name, base_name), {"score.weight"} if adapter.has_head else frozenset()
     hf_model = merge_adapter(_hf_model(base_folder, config, dtype, base_name, own_head, device=device), adapter, folder, name, base_name)
@@ -201,7 +200,7 @@ def load_unembedding(
 
 
 @quietly()
-def check_reward_model(name_or_path: str | Path, *, base: str | Path | None = None) -> dict[str, Any]:
+def check_reward_model(name_or_path: str | Path, *, base: str | Path | None = None, head: str | None = None) -> dict[str, Any]:
     """Says no before another model is run for an hour: raises InputError where `load_reward_model` would, but for what only the weights
     tell. It reads configs alone, and gives the fields of the model's TransformerLens config."""
     name = name_of(name_or_path)
@@ -209,8 +208,9 @@ def check_reward_model(name_or_path: str | Path, *, base: str | Path | None = No
     adapter = read_adapter(folder, name)
     if adapter is None:
         config = hf_config(folder, name)
-        layout_of(stored_weights(folder, config, name), config, name)
+        layout_of(stored_weights(folder, config, name), config, name, head)
     else:
+        _check_no_head(head, name)
         base_name, base_folder = _base_of(adapter, name, base, {})
         config = _base_config(adapter, base_folder, name, base_name)
         config.vocab_size = adapter.vocabulary or config.vocab_size
@@ -242,6 +242,11 @@ def check_reward_head(config: Any, class_name: str) -> None:
     architectures.architecture_of(config, class_name)
     if not class_name.endswith(("ForSequenceClassification", "ForTokenClassification")):
         raise InputError(f"found {class_name}; a reward model is a *ForSequenceClassification (from_base adds a fresh head)")
+
+
+def _check_no_head(head: str | None, name: str) -> None:
+    if head is not None:
+        raise InputError(f"{name}: head is for language models, and this is an adapter, which brings its head")
 
 
 def _base_of(adapter: Adapter, name: str, base: str | Path | None, hub: HubOptions) -> tuple[str, Path]:
