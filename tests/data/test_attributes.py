@@ -98,8 +98,9 @@ def test_ultrafeedback_by_an_aspect(aspect: Objective, expected: list[str]):
 
 
 def test_an_answer_without_a_rating_is_counted():
-    with pytest.warns(UserWarning, match="1 comparisons left out where an answer has no rating"):
-        pairs_from(ULTRAFEEDBACK, objective="truthfulness")
+    with pytest.warns(UserWarning, match="3 comparisons left out where an answer has no rating"):
+        found = pairs_from(ULTRAFEEDBACK, objective="truthfulness")
+    assert [pair.id for pair in found] == ["rows:1/truthfulness/2-1", "rows:1/truthfulness/2-3", "rows:2/truthfulness"]  # places in the row
     rows = [{"instruction": "Q", "completions": [{"response": "a", "overall_score": 1.0}] * 2}]
     with pytest.raises(InputError, match=r"rows:1: completions must hold annotations: \{honesty: \{Rating\}\}, got None"):
         pairs_from(rows, objective="honesty")

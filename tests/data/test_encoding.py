@@ -8,7 +8,7 @@ from helpers.tiny_tokenizers import BOS, byte_tokenizer
 
 from tl_reward.analyses.pair_patching import patch_pairs
 from tl_reward.data.batches.padding import batches
-from tl_reward.data.encoding import Row, encode, encode_pairs
+from tl_reward.data.encoding import EndAt, Row, encode, encode_pairs
 from tl_reward.data.pairs import Message, PreferencePair, Transcript
 from tl_reward.data.text import TEMPLATE_DATE, render
 from tl_reward.errors import InputError
@@ -312,3 +312,41 @@ def test_answer_without_a_prompt():
     tokenizer.chat_template = TRIMS
     rendered = render((Message("assistant", "Hello."),), tokenizer)
     assert rendered.text[rendered.response_start :] == "Hello.\n"
+
+
+STEP = 5  # "%", which no text here has
+
+
+def test_a_mark_in_an_earlier_turn_is_no_step_of_the_answer():
+    tokenizer = byte_tokenizer(False, False)
+    mark = str(tokenizer.decode([STEP]))
+    talk = (Message("user", "Hi"), Message("assistant", f"One{mark}"), Message("user", "And?"))
+    good = PreferencePair("good", (*talk, Message("assistant", f"Two{mark} and more")), (*talk, Message("assistant", f"No{mark}")))
+    found = encode_pairs([good], tokenizer, max_length=500, end=EndAt(STEP, appended=False))
+    for row, answer in zip(found.rows, ("Two", "No"), strict=True):
+        assert row.ids[-1] == STEP and tokenizer.decode(row.ids[row.response_start :]).strip() == answer + mark
+    bad = replace(good, id="bad", rejected=(*talk, Message("assistant", "No")))
+    with pytest.raises(
+        InputError, match=r"pair bad: rejected: this model reads rewards at the token .*, which ends a step, and the answer has none"
+    ):
+        encode_pairs([good, bad], tokenizer, max_length=500, end=EndAt(STEP, appended=False))
+    kept = encode_pairs([good, bad], tokenizer, max_length=500, end=EndAt(STEP, appended=False), on_bad="drop")
+    assert [pair.id for pair in kept.pairs] == ["good"] and kept.dropped == 1
+    with pytest.raises(InputError, match="and the answer has none"):
+        encode([bad.rejected], tokenizer, end=EndAt(STEP, appended=False))
+
+
+def test_pad_tokens_before_an_appended_one_stay():
+    """The appended token sees them, wherever the read-out would pass over pad tokens at the end."""
+    tokenizer = byte_tokenizer(False, False)
+    pad = int(tokenizer.pad_token_id)
+    talk = (Message("user", "Hi"), Message("assistant", f"Yes{tokenizer.pad_token}"))
+    (row,) = encode([talk], tokenizer, unread=pad, end=EndAt(STEP, appended=True))
+    assert row.ids[-2:] == (pad, STEP)
+    assert encode([talk], tokenizer, unread=pad)[0].ids == row.ids[:-2]
+
+
+def test_some_of_the_pairs_know_how_they_were_encoded():
+    tokenizer = byte_tokenizer(False, False)
+    found = encode_pairs(answers("a", "b"), tokenizer, max_length=50)
+    assert found.take([1]).how == found.how is not None

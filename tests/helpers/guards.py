@@ -381,7 +381,7 @@ GUARDS: tuple[Guard, ...] = (
     Guard(
         "ties of ratings are no pairs",
         "tl_reward/data/schemas/ranked.py",
-        "        if scores[i] == scores[j]:",
+        "        if one == two:",
         "        if False:",
         "tests/data/test_schemas.py::test_helpsteer2_ties_are_counted",
     ),

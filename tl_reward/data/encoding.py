@@ -32,7 +32,7 @@ class EndAt(NamedTuple):
     """The token at which a reward is read, where that is not simply the last one.
 
     appended: every transcript ends with it: it is put there, unless it is there already. Else a transcript is read up to the last such
-    token that it has (the end of its last step, for a model that rewards steps): no reward depends on what comes later.
+    token of its last turn (the end of its last step, for a model that rewards steps): no reward depends on what comes later.
     """
 
     token: int
@@ -112,7 +112,7 @@ class EncodedPairs:
         used = sorted({row for i in index for row in (self.chosen[i], self.rejected[i])})
         place = {row: i for i, row in enumerate(used)}
         chosen, rejected = (tuple(place[side[i]] for i in index) for side in (self.chosen, self.rejected))
-        return EncodedPairs(tuple(self.pairs[i] for i in index), tuple(self.rows[row] for row in used), chosen, rejected)
+        return EncodedPairs(tuple(self.pairs[i] for i in index), tuple(self.rows[row] for row in used), chosen, rejected, how=self.how)
 
     @property
     def pair_of_row(self) -> tuple[int, ...]:
@@ -145,7 +145,7 @@ def encode(
         end: the token that transcripts are read up to (`HookedRewardModel.end`).
 
     Raises:
-        InputError: a transcript without that token, or without any.
+        InputError: a transcript whose last turn is without that token, or one without any token.
     """
     return _rows([render(transcript, tokenizer) for transcript in transcripts], tokenizer, unread, end)
 
@@ -160,30 +160,28 @@ def _rows(rendered: Sequence[RenderedTranscript], tokenizer: PreTrainedTokenizer
     for item, ids, offsets in zip(rendered, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         if not ids:
             raise InputError(f"the tokenizer makes no token of a transcript: {item.text[:60]!r}")
-        if unread is not None:
+        if unread is not None and (end is None or not end.appended):  # else pad tokens come before the one that is read, which sees them
             ids = ids[: max([1, *(i for i, token in enumerate(ids, 1) if token != unread)])]
             offsets = offsets[: len(ids)]
+        start = next((i for i, (_, stop) in enumerate(offsets) if stop > item.response_start), len(ids) - 1)
         if end is not None:
-            ids = _up_to(end, ids, tokenizer)
-            offsets = offsets[: len(ids)]
-        start = next((i for i, (_, end) in enumerate(offsets) if end > item.response_start), len(ids) - 1)
+            ids = _up_to(end, ids, start, tokenizer)
         rows.append(Row(tuple(ids), start))
     return rows
 
 
-def _up_to(end: EndAt, ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def _up_to(end: EndAt, ids: list[int], start: int, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     if end.appended:
         return ids if ids[-1] == end.token else [*ids, end.token]
-    last = max([i for i, token in enumerate(ids, 1) if token == end.token], default=0)
+    last = max([i for i, token in enumerate(ids, 1) if token == end.token and i > start], default=0)
     if not last:
-        _check_step(end, "", tokenizer)
+        raise _without_step(end, tokenizer)
     return ids[:last]
 
 
-def _check_step(end: EndAt, text: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    token = str(tokenizer.convert_ids_to_tokens(end.token))
-    if token not in text:
-        raise InputError(f"this model reads rewards at the token {token}, which ends a step, and the transcript has none")
+def _without_step(end: EndAt, tokenizer: PreTrainedTokenizerBase) -> InputError:
+    token = tokenizer.convert_ids_to_tokens(end.token)
+    return InputError(f"this model reads rewards at the token {token}, which ends a step, and the answer has none")
 
 
 def encode_pairs(
@@ -299,8 +297,9 @@ def _rendered(
         for side, transcript in (("chosen", pair.chosen), ("rejected", pair.rejected)):
             try:
                 rendered = texts.get(transcript) or render(transcript, tokenizer)
-                if end is not None and not end.appended:
-                    _check_step(end, rendered.text, tokenizer)
+                answer = rendered.text[rendered.response_start :]
+                if end is not None and not end.appended and str(tokenizer.convert_ids_to_tokens(end.token)) not in answer:
+                    raise _without_step(end, tokenizer)
                 texts[transcript] = rendered
             except InputError as error:
                 if on_bad == "error":

@@ -80,29 +80,30 @@ def helpsteer_by(rows: Sequence[Row], attribute: str) -> Read:
 def ultrafeedback_by(rows: Sequence[Row], attribute: str) -> Read:
     """By the rating of one aspect, from 1 to 5. An answer that has none is in no pair."""
     row = rows[0]
-    rated: list[tuple[Row, float]] = []
-    for item in list_at(row, "completions", 2):
+    answers, ratings = list_at(row, "completions", 2), list[float | None]()
+    for item in answers:
         found = (_held(item, "completions").get("annotations") or {}).get(attribute)
         found = found[0] if isinstance(found, (list, tuple)) and found else found
         if not isinstance(found, Mapping):
             raise InputError(f"completions must hold annotations: {{{attribute}: {{Rating}}}}, got {shown_short(found)}")
-        if found.get("Rating") == "N/A":
-            yield LeftOut("an answer has no rating")
-        else:
-            rated.append((item, number_at(found, "Rating", 1, 5)))
-    yield from _all_pairs(question(text_at(row, "instruction")), [_said(item, "response") for item, _ in rated], [n for _, n in rated])
+        ratings.append(None if found.get("Rating") == "N/A" else number_at(found, "Rating", 1, 5))
+    yield from _all_pairs(question(text_at(row, "instruction")), [_said(item, "response") for item in answers], ratings)
 
 
-def _all_pairs(prompt: Any, answers: Sequence[str], scores: Sequence[float]) -> Read:
+def _all_pairs(prompt: Any, answers: Sequence[str], scores: Sequence[float | None]) -> Read:
     """A pair of any two answers with different scores; higher is better. Its part of the id says which: the chosen one first."""
     for i, j in combinations(range(len(answers)), 2):
-        if scores[i] == scores[j]:
+        one, two = scores[i], scores[j]
+        if one is None or two is None:
+            yield LeftOut("an answer has no rating")
+            continue
+        if one == two:
             yield LeftOut(TIE)
             continue
         if len(answers) > 2 and (not answers[i].strip() or not answers[j].strip() or answers[i] == answers[j]):
             yield LeftOut("two answers are equal, or one is empty")  # the other answers of the row say something
             continue
-        better, other = (i, j) if scores[i] > scores[j] else (j, i)
+        better, other = (i, j) if one > two else (j, i)
         part = f"{better}-{other}" if len(answers) > 2 else ""
         yield Comparison(prompt, answer(answers[better]), answer(answers[other]), part=part)
 
