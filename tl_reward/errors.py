@@ -118,6 +118,7 @@ _SETTINGS = {
     'on_bad="drop"': "--drop-bad",
     "overwrite=True": "--overwrite",
     "base=…": "--adapter-base …",
+    "(site= says which)": "(--site says which, --other-model takes those of another output)",
     "template=…": "--template …",
     'head="token:0"': "--head token:0",
     'head="token:Yes-No"': "--head token:Yes-No",

@@ -141,6 +141,8 @@ class NeuronSet:
         >>> NeuronSet.top(torch.tensor([[1.0, 3.0], [3.0, 2.0]]), k=2).coords
         ((0, 1), (1, 0))
         """
+        if hasattr(score, "ranking"):
+            raise InputError('score must be a tensor [layer, neuron], got a Discovery: its ranking("mean", "mlp_gate") is one')
         check_argument("score", score, Tensor)
         check_argument("k", k, int | None)
         if score.ndim != 2:

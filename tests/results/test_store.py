@@ -318,7 +318,7 @@ def test_damaged_tensors(tmp_path: Path):
 @pytest.mark.parametrize("name", ["missing", "empty"])
 def test_no_run_folder(name: str, tmp_path: Path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"no run folder \(results.json is missing\)"):
+    with pytest.raises(InputError, match=r"no run folder \((results.json is missing|there is no such folder)\)"):
         Results.load(tmp_path / name)
 
 

@@ -72,6 +72,24 @@ def test_what_was_not_computed_is_said_with_the_command(whole):
     assert len(missing) == 5
 
 
+@pytest.mark.parametrize(
+    ("label", "told", "command"),
+    [
+        ("helpful", {"path": "/somebody/adapters/helpful"}, "score helpful --out"),
+        ("mine", {"path": "/somebody/models/x"}, "score mine=MODEL --out"),
+        ("armo", {"path": "owner/armo"}, "score armo=owner/armo --out"),
+        ("armo · safety", {"path": "owner/armo", "output": "safety"}, "score armo=owner/armo --output safety --out"),
+        ("old", {}, "score old --out"),
+    ],
+)
+def test_a_command_for_what_is_missing_names_the_model_as_it_is_taken(label, told, command):
+    entry = tiny_run().section("tension")
+    results = Results(
+        {"tension": {name: {**each, "model": label} for name, each in entry.items()}}, tiny_run().tensors, {"models": {label: told}}
+    )
+    assert any(command in each["command"] for each in document(build_page(results), "manifest")["missing"])
+
+
 def test_a_test_on_the_pairs_that_found_the_neurons_is_pointed_out(whole):
     assert any("CAUTION: 2 of 6 tested pairs" in panel["caption"] for panel in document(whole, "manifest")["panels"])
 

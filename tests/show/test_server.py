@@ -22,7 +22,7 @@ from helpers.partial_runs import put
 from tl_reward.analyses.attribution import attribute
 from tl_reward.analyses.discovery import Discovery
 from tl_reward.cli.options import Running
-from tl_reward.cli.serve import ServeCommand, embedded_models
+from tl_reward.cli.serve import ServeCommand, models_of
 from tl_reward.data.pairs import PreferencePair, parse_transcript
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import MeanAblation, ScaleAblation, ZeroAblation
@@ -538,7 +538,7 @@ def test_the_command_serves_the_models_of_the_run(tmp_path, tiny, monkeypatch):
     assert served[1][0][0] == {"model": tiny} and served[1][1]["means"] == {} and loaded[1] == "some/model"
     with pytest.raises(InputError, match=r"the run's mixed has \(2, 40\) layers and neurons, the one at .* has \(2, 48\)"):
         ServeCommand((run_of(tmp_path / "narrow", "mixed", neurons=40),)).run()
-    with pytest.raises(InputError, match=r"none of the embedded models \(helpful, harmless, mixed\); give its models as --models"):
+    with pytest.raises(InputError, match=r"no model of this run is where it was \(mine\); give them as --models NAME=MODEL"):
         ServeCommand((run_of(tmp_path / "other", "mine"),)).run()
 
 
@@ -547,7 +547,16 @@ def test_models_are_found_in_every_section():
     put(results, "scores", "helpful · pairs", {"model": "helpful"})
     put(results, "tension", "mixed · pairs", {"model": "mixed"})
     put(results, "overlap", "mean at mlp_post", {"sets": {}})
-    assert list(embedded_models(results)) == ["helpful", "mixed"] and mean_of(results, "mixed") is None
+    assert list(models_of(results)) == ["helpful", "mixed"] and mean_of(results, "mixed") is None
+
+
+def test_models_are_where_the_run_says(tmp_path):
+    results = Results(
+        provenance={"models": {"mine": {"path": str(tmp_path)}, "gone": {"path": str(tmp_path / "gone")}, "odd": {"path": 3}}}
+    )
+    for name in ("mine", "gone", "odd"):
+        put(results, "scores", f"{name} · pairs", {"model": name})
+    assert models_of(results) == {"mine": str(tmp_path)}
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path, monkeypatch):

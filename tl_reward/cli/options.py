@@ -327,6 +327,8 @@ def reading(*folders: Path) -> Iterator[None]:
     except InputError as error:
         writer = _WRITERS.get(error.section) if isinstance(error, Lacking) else None
         hint = f" (tl-reward {writer} makes one)" if writer else ""
+        if writer == "discover" and "attribution" in str(error):
+            hint = " (--score attribution ranks by that; tl-reward discover makes a discovery)"
         raise InputError(f"{', '.join(map(str, folders))}: {error}{hint}") from None
 
 

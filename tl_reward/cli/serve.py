@@ -1,6 +1,7 @@
 """The command that serves a run's page with models behind it."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tl_reward.cli.options import Running, Runs, merged, named
@@ -22,8 +23,8 @@ class ServeCommand:
     runs: Runs
     """Run folders; several are shown on one page."""
     models: tuple[str, ...] = ()
-    """Folders, hub ids, or the embedded helpful, harmless, mixed; NAME=MODEL gives one a name. Default: the embedded ones that the run is
-    about."""
+    """Folders, hub ids, or the embedded helpful, harmless, mixed; NAME=MODEL gives one a name. Default: those that the run is about, where
+    they still are where it says."""
     other_model: bool = False
     """Show the run's numbers even if it has them of another model of that name."""
     port: int = 0
@@ -51,7 +52,7 @@ class ServeCommand:
         from tl_reward.show.page import build_page
 
         results = merged(self.runs)
-        sources = named(self.models) if self.models else embedded_models(results)
+        sources = named(self.models) if self.models else models_of(results)
         page = build_page(results, live=True)
         running = Running(dtype=self.dtype, device=self.device, template=self.template, adapter_base=self.adapter_base, output=self.output)
         running.check_base(sources)
@@ -72,12 +73,17 @@ class ServeCommand:
         serve(models, page, sources=own, means=means, port=self.port)
 
 
-def embedded_models(results: "Results") -> dict[str, str]:
-    """Where the embedded models are that a run is about. Raises InputError where it is about none."""
+def models_of(results: "Results") -> dict[str, str]:
+    """Where the models are that a run is about: embedded, or in the folder that it names. Raises InputError where none is there."""
     told = results.models()
-    found = {name: str(embedded.ADAPTERS / name) for name in embedded.REWARD_MODELS if name in told}
+    recorded = results.provenance.get("models", {})
+    paths = {
+        name: str(embedded.ADAPTERS / name) if name in embedded.REWARD_MODELS else recorded.get(name, {}).get("path")
+        for name in sorted(told)
+    }
+    found = {name: path for name, path in paths.items() if isinstance(path, str) and Path(path).is_dir()}
     if not found:
         raise InputError(
-            f"this run is about none of the embedded models ({', '.join(embedded.REWARD_MODELS)}); give its models as --models"
+            f"no model of this run is where it was ({', '.join(sorted(told)) or 'it names none'}); give them as --models NAME=MODEL"
         )
     return found

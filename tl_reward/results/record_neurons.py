@@ -118,7 +118,7 @@ def ranking_of(results: Results, model: str, score: RankingName | Literal["attri
     found = {name: entry for name, entry in results.section("attribution").items() if (entry["model"], entry["site"]) == (model, site)}
     if len(found) != 1:
         have = listed(f"{entry['model']} at {entry['site']}" for entry in results.section("attribution").values())
-        raise InputError(f"one attribution of {model} at {site} is needed, got {len(found)}; the run has {have}")
+        raise InputError(f"one attribution of {model} at {site} is needed, got {len(found)}; the run has {have} (site= says which)")
     ((name, entry),) = found.items()
     return Recorded(results.tensor("attribution", name, f"{entry['best']}/effect"), entry)
 

@@ -43,7 +43,8 @@ class Activations:
 
     def __getitem__(self, site: Site) -> Float[Tensor, "pair side ..."]:
         if site not in self.values:
-            raise InputError(f"no activations at {shown(site)}; there are those at {', '.join(map(str, [*self.values][:4]))}")
+            have = ", ".join(map(str, [*self.values][:4]))
+            raise InputError(f"no activations at {site if isinstance(site, Site) else shown(site)}; there are those at {have}")
         return self.values[site]
 
     __repr__ = summary_of

@@ -181,7 +181,8 @@ def read_run(folder: Path, read: Callable[[Path, Path], Read]) -> Read:
             # In this order: what is not in `.saved` any more has been moved up.
             if any(path.is_file() for path in (folder / _SAVED / JSON, folder / JSON)):
                 continue
-            raise InputError(f"{named(folder)}: no run folder ({JSON} is missing)")
+            why = f"{JSON} is missing" if folder.exists() else "there is no such folder"
+            raise InputError(f"{named(folder)}: no run folder ({why})")
         try:
             for path in paths:
                 _check_file(folder, path)

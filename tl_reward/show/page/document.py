@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tl_reward.errors import InputError, first_line
+from tl_reward.errors import InputError, first_line, shown
+from tl_reward.model.embedded import REWARD_MODELS
 from tl_reward.results.store import Results
 from tl_reward.show.neuron_columns import Column, columns_of, exact_effects
 from tl_reward.show.notes import notes_of
@@ -29,6 +30,8 @@ def write_page(results: Results, path: str | Path, *, title: str = "Reward model
         InputError: the file exists and `overwrite` is off, or cannot be written; a folder of that name holds something else; the run has
             nothing to show, or more than a page can.
     """
+    if not isinstance(results, Results):
+        raise InputError(f"results must be Results, got {shown(results)}: tl_reward.Results.load reads a run folder")
     path = Path(path)
     try:
         check_page(path, overwrite=overwrite)
@@ -117,7 +120,8 @@ def _provenance(results: Results) -> str:
 def _missing_on_page(results: Results, model: str | None) -> list[dict[str, str]]:
     """What the page would show of that model (or of one that was scored) and the run has not, with the command that computes it."""
     have = results.sections
-    model = shlex.quote(model or next((entry["model"] for entry in have.get("scores", {}).values()), "MODEL"))
+    label = model or next((entry["model"] for entry in have.get("scores", {}).values()), "MODEL")
+    model, *options = _asked_for(label, results.provenance.get("models", {}).get(label, {}))
     wanted = {
         "scores": ("whether the model prefers the chosen responses", f"score {model}"),
         "tension": ("what each neuron does to the helpful and to the harmless margin", f"tension {model}"),
@@ -127,7 +131,19 @@ def _missing_on_page(results: Results, model: str | None) -> list[dict[str, str]
         "ablation": ("what breaks when the top neurons are zeroed", f"ablate {model} --ranking RUN"),
     }
     return [
-        {"what": what, "command": f"tl-reward {command} --out runs/{section}"}
+        {"what": what, "command": " ".join([f"tl-reward {command}", *options, f"--out runs/{section}"])}
         for section, (what, command) in wanted.items()
         if section not in have
+    ]
+
+
+def _asked_for(label: str, told: Mapping[str, Any]) -> list[str]:
+    """A model as a command takes it, and its output as an option. Its folder is not told to whoever reads the page: MODEL stands for it."""
+    output = str(told.get("output") or "")
+    name = label.removesuffix(f" · {output}")
+    path = str(told.get("path") or "")
+    known = name in REWARD_MODELS or not path or path == name
+    return [
+        shlex.quote(name if known else f"{name}={path if not Path(path).is_absolute() else 'MODEL'}"),
+        *(["--output", shlex.quote(output)] if output else []),
     ]
