@@ -27,7 +27,6 @@ from tl_reward.measures.json_types import (
     TokenPairJson,
 )
 from tl_reward.measures.names import labelled
-from tl_reward.results.disk.models import known
 from tl_reward.sites import UnitSite, Where
 
 
@@ -47,8 +46,9 @@ def entry_about(provenance: Mapping[str, Any], model: str, dataset: str, output:
         output: as `Scores.output`.
     """
     label = labelled(model, output)
-    recorded = known(provenance.get("models"), label) or {}
-    read_by = output or str(recorded.get("output", ""))
+    models = provenance.get("models")
+    recorded = models.get(label) if isinstance(models, Mapping) else None
+    read_by = output or (str(recorded.get("output", "")) if isinstance(recorded, Mapping) else "")
     told: About = {"model": label, "dataset": dataset}
     return {**told, "output": read_by} if read_by else told
 
