@@ -11,6 +11,7 @@ from helpers.linear_models import linear_model
 from tl_reward.analyses.ablation_curves import AblationCurve, AblationPoint
 from tl_reward.analyses.exact_effects import neuron_effects
 from tl_reward.analyses.model_patching import ModelPatching, compare_gain_with_exact, gain, patch_edit, patch_models
+from tl_reward.data.encoding import EndAt
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
@@ -64,6 +65,21 @@ def test_patching_everything_gives_the_sources_rewards(name):
     edits = [Patch(source, [*embeddings(model), *attention]), Patch(source, all_neurons(model)), HeadPatch(other)]
     patched = score(model, PAIRS, interventions=edits, max_length=512)
     assert patched.chosen == pytest.approx(expected.chosen, abs=1e-4) and patched.rejected == pytest.approx(expected.rejected, abs=1e-4)
+
+
+def test_a_source_that_reads_rewards_at_another_token_is_refused():
+    """The source reads the model's tokens: one that appends a token of its own, or passes over pads, would be read at the wrong one."""
+    model, ended, passing = tiny_reward_model(), tiny_reward_model(seed=1), tiny_reward_model(seed=1)
+    ended.end = EndAt(5, appended=True)
+    passing.readout = "hf"
+    ranking = torch.rand(2, 48)
+    with pytest.raises(InputError, match=r"^the models must read rewards at the same token: end is None in the model, EndAt\(token=5, app"):
+        patch_models(model, ended, PAIRS, ranking)
+    with pytest.raises(InputError, match=r"unread_token is None in the model, 0 in the source$"):
+        patch_models(model, passing, PAIRS, ranking)
+    model.end = ended.end
+    found = patch_models(model, ended, PAIRS, ranking, fractions=(0.1,), draws=1)
+    assert found.source.chosen == pytest.approx(score(ended, PAIRS).chosen, abs=1e-5)
 
 
 @pytest.mark.parametrize("where", ["readout", "response", "all"])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.several_outputs import of_one, with_outputs
+from model.test_head_layouts import gated, load, short_prompt_end, write
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, GPT2Config
 
@@ -19,6 +20,7 @@ from tl_reward.analyses.examples.identity import content_hash
 from tl_reward.data.pairs import Message, PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.interventions.patches import HeadPatch, Patch, Source, patch_between
+from tl_reward.model.heads.chosen import name_of
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer
 from tl_reward.neurons import NeuronSet
@@ -99,7 +101,9 @@ CASES: dict[str, Run] = {
         model, other, FOUND, {"gradient": RANKING}, top=2, random=3, **o
     ),
 }
+__all__ = ["short_prompt_end"]
 # These read activations, and no reward.
+UNNAMED = {"backpropagate", "token_attribution"}  # tensors and one text, which are kept in no run
 WITHOUT = {"discover", "stream", "sample_activations", "encode_for"}
 CHOICES = {"an index": (1, (0.0, 1.0, 0.0)), "weights": ({"helpfulness": 0.65, "verbosity": -0.2}, (0.65, 0.0, -0.2))}
 
@@ -118,6 +122,20 @@ def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(each, f"{place}[{i}]")
     else:
         yield place, value
+
+
+def outputs_in(value: Any) -> Iterator[str]:
+    """What the scores and attributions of a result say of which output they are; "" is none."""
+    if is_dataclass(value) and not isinstance(value, type):
+        for each in fields(value):
+            inner = getattr(value, each.name)
+            yield from [inner] if each.name == "output" else outputs_in(inner)
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from outputs_in(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from outputs_in(each)
 
 
 def agree(ours: Any, theirs: Any, tolerance: float) -> int:
@@ -152,6 +170,8 @@ def test_an_output_is_a_model_of_that_output_alone(name: str, choice: str):
     found = CASES[name](several, other, output=output)
     assert agree(found, CASES[name](of_one(weights), of_one(weights, 1)), 2e-6) > 0
     assert several.output is None
+    told = {each for each in outputs_in(found) if each}
+    assert told <= {name_of(output, several.outputs)} and (told or name in UNNAMED), told
     several.output = output
     assert agree(CASES[name](several, other), found, 0) > 0
 
@@ -195,6 +215,43 @@ def test_what_was_computed_of_another_output_is_not_used_again(tmp_path: Path):
         tl_reward.collect_examples(model, FOUND, SET, saved=state, output="helpfulness")
     hashes = {content_hash(HeadPatch(other)) for other in heads()}
     assert len(hashes) == 2
+
+
+def test_a_source_is_read_by_the_name_of_an_output():
+    """The third of one head is not the third of another whose names are in another order."""
+    model, other = with_outputs(), with_outputs(1)
+    other.outputs = ("safety", "verbosity", "helpfulness")
+    for output in (2, "verbosity", [0, 0, 1], {"verbosity": 1.0}):
+        found = tl_reward.patch_models(model, other, FOUND, RANKING, fractions=(0.1,), draws=1, output=output)
+        assert found.curve.clean.output == found.source.output == "verbosity"
+        assert found.source.chosen.tolist() == tl_reward.score(other, FOUND, output=1).chosen.tolist()
+    weighted = tl_reward.patch_models(model, other, FOUND, RANKING, fractions=(0.1,), draws=1, output=[0.5, 0, -1])
+    assert weighted.source.chosen.tolist() == tl_reward.score(other, FOUND, output=[0, -1, 0.5]).chosen.tolist()
+    with pytest.raises(InputError, match=r"^the source: say which output is the reward"):
+        tl_reward.patch_models(of_one([1, 0, 0]), other, FOUND, RANKING)
+
+
+def test_a_gate_says_nothing_of_how_a_source_is_read_beside_a_chosen_output(tmp_path: Path, short_prompt_end: None):
+    model, other = load(write(tmp_path / "one", gated())), load(write(tmp_path / "other", gated()))
+    other.W_U.data += 0.1
+    for output, expected in ((None, ""), ("output 1", "output 1"), ("score", "")):
+        found = tl_reward.patch_models(model, other, FOUND, RANKING, fractions=(0.1,), draws=1, output=output)
+        assert found.source.output == expected
+        own = tl_reward.score(other, FOUND, output=output)
+        assert found.source.chosen.tolist() == pytest.approx(own.chosen.tolist(), abs=1e-6)
+
+
+def test_weights_over_the_outputs_of_a_gated_head_are_along_a_direction(tmp_path: Path, short_prompt_end: None):
+    model = load(write(tmp_path, gated()))
+    for output in ({"output 0": 1.0, "output 2": -0.5}, "output 1", [1, 0.5, 0, 0]):
+        found = tl_reward.direct_attribution(model, FOUND, output=output)
+        scores = tl_reward.score(model, FOUND, output=output)
+        assert found.largest_remainder < 1e-4 and float(found.reward[0]) == pytest.approx(scores.chosen.mean(), abs=1e-4)
+        text = "\n\nHuman: a\n\nAssistant: b"
+        parts = tl_reward.token_attribution(model, text, output=output)
+        assert float(parts.head.sum()) + parts.rest == pytest.approx(parts.reward, abs=1e-4)
+    with pytest.raises(InputError, match="no direction"):
+        tl_reward.direct_attribution(model, FOUND)
 
 
 def heads() -> Iterator[HookedRewardModel]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from helpers.several_outputs import hf_with_outputs, of_one
+from model.test_head_layouts import gated, short_prompt_end, write
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from tl_reward.cli import main
@@ -22,6 +23,7 @@ from tl_reward.running.scoring import score
 from tl_reward.show.live import server
 from tl_reward.show.live.answers import LiveRequest, compute
 
+__all__ = ["short_prompt_end"]
 PAIRS = load_pairs("embedded", split="test", limit=2)
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "pad_token_id", "eos_token_id")
 DATA = ["--limit", "2", "--device", "cpu"]
@@ -124,6 +126,35 @@ def test_a_source_of_one_output_keeps_it(armo: Path, tmp_path: Path, capsys: Any
     run = Results.load(tmp_path / "out")
     assert all(name.startswith("one into armo · safety · ") for part in ("model_patching", "attribution") for name in run.section(part))
     assert list(run.provenance["models"]) == ["armo · safety", "one"]
+
+
+def test_a_source_is_read_by_the_name_of_an_output(armo: Path, tmp_path: Path):
+    other = hf_with_outputs(1)
+    other.config.id2label = {0: "verbosity", 1: "helpfulness", 2: "safety"}
+    other.config.label2id = {name: i for i, name in other.config.id2label.items()}
+    other.save_pretrained(tmp_path / "other")
+    byte_tokenizer().save_pretrained(tmp_path / "other")
+    command = ["patch-models", str(armo), str(tmp_path / "other"), "--top", "0", "--random", "0", "--find-limit", "2"]
+    for output in ("1", "safety"):
+        out = tmp_path / output
+        assert main([*command, "--output", output, "--fractions", "0.1", "--draws", "1", "--out", str(out), *DATA]) == 0
+        run = Results.load(out)
+        ((name, entry),) = run.section("model_patching").items()
+        assert name.startswith("other · safety into armo · safety · ") and entry["source_model"] == "other · safety"
+        assert list(run.provenance["models"]) == ["armo · safety", "other · safety"]
+
+
+def test_neurons_that_a_gate_found_are_for_those_who_ask(tmp_path: Path, capsys: Any, short_prompt_end: None):
+    write(tmp_path / "gate", gated(), max_position_embeddings=4096)
+    gate = f"gate={tmp_path / 'gate'}"
+    assert main(["attribute", gate, "--top", "1", "--random", "3", "--out", str(tmp_path / "found"), *DATA]) == 0
+    ablate = ["ablate", gate, "--ranking", str(tmp_path / "found"), "--score", "attribution", "--site", "mlp_post", "--fractions", "0.1"]
+    ablate += ["--draws", "1", *DATA]
+    assert "(output differ)" in said(capsys, *ablate, "--output", "output 0", "--out", tmp_path / "out")
+    assert main([*ablate, "--output", "output 0", "--other-model", "--out", str(tmp_path / "out")]) == 0
+    assert main([*ablate, "--out", str(tmp_path / "same")]) == 0
+    told = [next(iter(Results.load(tmp_path / run).section("ablation").values())).get("found_by_output") for run in ("out", "same")]
+    assert told == ["score", None]
 
 
 def test_a_run_of_one_output_says_nothing_of_outputs(tmp_path: Path):

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from helpers.several_outputs import NAMES, with_outputs
+from model.test_head_layouts import gated, short_prompt_end, write
 from rich.console import Console
 
 from tl_reward.analyses.ablation_curves import ablate_sets
 from tl_reward.analyses.attribution import Attribution, attribute
+from tl_reward.analyses.discovery import discover
 from tl_reward.analyses.exact_effects import compare_with_exact, neuron_effects
 from tl_reward.analyses.examples.collect import collect_examples
 from tl_reward.analyses.pair_patching import patch_pairs
@@ -24,7 +26,7 @@ from tl_reward.neurons import NeuronSet
 from tl_reward.results.record_edits import record_effects, record_sets, sets_of
 from tl_reward.results.record_examples import record_examples
 from tl_reward.results.record_models import check_model, record_model
-from tl_reward.results.record_neurons import record_attribution, record_scores, record_tension
+from tl_reward.results.record_neurons import record_attribution, record_discovery, record_scores, record_tension
 from tl_reward.results.record_patching import record_lens, record_patching
 from tl_reward.results.store import Results
 from tl_reward.running.scoring import score
@@ -32,6 +34,7 @@ from tl_reward.show.notes import notes_of
 from tl_reward.show.page.panels import panels_of
 from tl_reward.show.run_tables import summary
 
+__all__ = ["short_prompt_end"]
 ONE, OTHER = tiny_reward_model(seed=0), tiny_reward_model(seed=1)
 
 
@@ -220,3 +223,33 @@ def test_neurons_of_another_output_are_not_used_without_being_asked_for():
         with pytest.raises(InputError, match=r"\(weights differ\)"):
             check_model(plain, label, with_outputs(1))
     assert list(Results.merge([results, plain]).provenance["models"]) == ["armo · safety", "armo · verbosity", "armo"]
+
+
+def test_what_a_published_model_takes_is_an_output_too(tmp_path: Path, short_prompt_end: None):
+    """Nobody has chosen it, so that labels are without it; neurons that were found by it are not another output's."""
+    pairs = [pair for name in ("helpful", "harmless") for pair in load_pairs("embedded", split="find", objective=name, limit=2)]
+    model, run = load(write(tmp_path, gated(), max_position_embeddings=4096), device="cpu"), Results()
+    record_model(run, "armo", model)
+    record_tension(run, "armo", "d", tension(model, pairs), fraction=0.1)
+    assert run.provenance["models"]["armo"]["output"] == "score" and run.models() == {"armo"}
+    sets = sets_of(run, "armo")
+    assert sets.entry.get("output") == "score"
+    tests = Results()
+    for output in (None, "score", "output 1"):
+        model.output = output
+        record_model(tests, "armo", model)
+        found = ablate_sets(model, pairs, sets.sets, draws=0)
+        record_sets(tests, "armo", "d", found, site="mlp_post", source=sets.entry, pairs=pairs)
+    with pytest.raises(InputError, match=r"output score\) there and .*, output output 1\) here \(output differ\)"):
+        check_model(run, "armo", model)
+    model.output = "score"
+    check_model(run, "armo", model)
+    told = {name: entry.get("found_by_output") for name, entry in tests.section("sets").items()}
+    assert told == {"armo · d": None, "armo · score · d": None, "armo · output 1 · d": "score"}
+    # A discovery is of activations, and goes with each.
+    found_only = Results()
+    model.output = None
+    record_model(found_only, "armo", model)
+    record_discovery(found_only, "armo", "d", discover(model, pairs))
+    model.output = "output 1"
+    check_model(found_only, "armo", model)

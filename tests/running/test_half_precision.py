@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import hf_model
+from helpers.several_outputs import with_outputs
 
 from tl_reward.analyses.ablation_curves import ablate_sets, ablation_curve
 from tl_reward.analyses.attribution import attribute
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
+from tl_reward.measures import agreement
 from tl_reward.measures.agreement import Precision, compare_figures, compare_margins
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_reward_model
@@ -156,3 +158,17 @@ def test_clean_scores_of_other_pairs_are_refused(tiny):
     same_ids = [replace(pair, id=own.id) for pair, own in zip(reversed(PAIRS), PAIRS, strict=True)]
     with pytest.raises(InputError, match="clean must be the scores of these 6 pairs"):
         ablate_sets(tiny, PAIRS, {"a": NeuronSet([(0, 3)])}, clean=score(tiny, same_ids))
+
+
+@pytest.mark.parametrize("own", [None, "helpfulness"])
+def test_the_output_of_a_check_is_not_that_of_the_copy(faster, monkeypatch, own):
+    """Score(copy) is of the output that score(model) is of, whichever one the check was asked to read."""
+    monkeypatch.setattr(agreement, "MOST_ERROR", np.inf)
+    monkeypatch.setattr(agreement, "LEAST_CORRELATION", -1)
+    model = with_outputs()
+    model.output = own
+    half, precision = half_where_it_agrees(model, PAIRS, output="safety")
+    assert precision.dtype == "bfloat16" and half is not model
+    assert half.output == model.output == own
+    if own:
+        assert score(half, PAIRS[:2]).output == score(model, PAIRS[:2]).output == own

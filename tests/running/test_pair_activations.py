@@ -1,15 +1,18 @@
 """Activations of pairs as tensors: those of one transcript at a time, whatever the batches, the edits and the architecture."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import hf_model
+from model.test_head_layouts import gated, load, mlp, short_prompt_end, write
 
 import tl_reward
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError, OutOfMemory
 from tl_reward.interventions.ablations import ScaleAblation, ZeroAblation
+from tl_reward.interventions.from_functions import intervention
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer
 from tl_reward.neurons import NeuronSet
@@ -21,6 +24,7 @@ from tl_reward.sites import Site, SiteKind
 
 PAIRS = load_pairs("embedded", split="find", limit=5)
 KINDS: list[SiteKind] = ["resid_pre", "resid_post", "attn_z", "attn_out", "mlp_gate", "mlp_post", "mlp_out"]
+__all__ = ["short_prompt_end"]
 EDITS = {"clean": [], "ablated": [ZeroAblation(NeuronSet([(0, 3), (1, 7)])), ScaleAblation(NeuronSet([(1, 2)]), 0.5, site="attn_z")]}
 ANY: Any = activations  # called as the type checker would not have it
 
@@ -133,3 +137,24 @@ def test_a_linear_probe_is_three_lines(tiny):
     probe = torch.linalg.lstsq(difference, -torch.ones(len(difference), 1)).solution
     assert ((difference @ probe) < 0).all()
     assert [*found.to_frame()["id"]] == [*found.ids]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("head", ["gate", "MLP"])
+def test_rewards_of_every_head_are_its_own(head: str, packed: bool, tmp_path: Path, short_prompt_end: None):
+    model = load(write(tmp_path, gated() if head == "gate" else mlp("score"), max_position_embeddings=4096))
+    edits = EDITS["ablated"] if packed else [one_by_one]
+    found = activations(model, PAIRS, ["mlp_post", "resid_post"], interventions=edits, max_tokens=4000)
+    scores = score(model, PAIRS, interventions=edits)
+    assert found.scores.chosen == pytest.approx(scores.chosen, abs=1e-5) and found.scores.rejected == pytest.approx(
+        scores.rejected, abs=1e-5
+    )
+    if head == "gate":
+        named = activations(model, PAIRS, "resid_post", output="output 1").scores
+        assert named.output == "output 1" and named.chosen == pytest.approx(score(model, PAIRS, output="output 1").chosen, abs=1e-5)
+
+
+@intervention("blocks.0.hook_resid_post")
+def one_by_one(x: torch.Tensor) -> torch.Tensor:
+    """No promise to be per token, so transcripts are rows of their own."""
+    return x * 0.9

@@ -233,7 +233,7 @@ def _read(model: HookedRewardModel, final: Float[Tensor, "row d_model"]) -> _Rea
     direction = _through(model.ln_final, model.cfg.normalization_type, final, head.expand_as(final))
     shift = getattr(model.ln_final, "b", None)
     bias = reward_bias(model).to(final) + (shift.to(final) @ head if shift is not None else 0)
-    logits = model.unembed(model.ln_final(final[:, None].to(model.cfg.dtype)))[:, 0]
+    logits = model.unembed(model.ln_final(final[:, None].to(model.cfg.dtype)))[:, 0, : model.W_U.shape[1]]  # without a gate's weights
     reward = reward_of(logits, model.output, model.outputs).to(final)
     return _Reading(direction, bias.expand(len(final)), reward)
 

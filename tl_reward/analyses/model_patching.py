@@ -109,15 +109,17 @@ def patch_models(
 
     Args:
         model: the one that is patched, under `interventions` of the options; the source runs without.
-        source: its own rewards are of its own `output`; where it has several and none is chosen, of the model's.
+        source: its own rewards are of the output that is chosen for it (`source.output`); where it has several and nobody has chosen one,
+            of the model's, by name.
         ranking: higher ranks first, such as `gain(...)`, found on other pairs.
         where: the tokens whose activations are replaced; the source reads all tokens.
         site, fractions, draws, seed: as in `ablation_curve`.
 
     Raises:
-        InputError: models that differ in shape, tokenizer or fold; a ranking of another shape; a source without the model's output.
+        InputError: models that differ in shape, tokenizer or fold, or read rewards at other tokens; a ranking of another shape; a source
+            without the model's output.
     """
-    own: RunOptions = {**options, "interventions": (), "output": _output_of(source, model)}
+    own: RunOptions = {**options, "interventions": (), "output": output_of_source(model, source)}
     encoded = encode_for(model, pairs, **options)
     edit = patch_edit(model, source, site=site, where=where)
     curve = ablation_curve(
@@ -127,15 +129,31 @@ def patch_models(
     return ModelPatching(score(source, same, progress=f"{progress}, source" if progress else None, **own), curve)
 
 
-def _output_of(source: HookedRewardModel, model: HookedRewardModel) -> Output:
-    """By which output a source is read that nobody has chosen one for: the model's. Raises InputError where it has none like it."""
-    if source.output is not None or len(source.outputs) == 1:
+def output_of_source(model: HookedRewardModel, source: HookedRewardModel) -> Output:
+    """By which output a source is read that nobody has chosen one for: the model's, by name. None leaves it as it is: the choice that was
+    made, the only output, or what the published source takes, where that is the model's or the model has one output alone.
+
+    Raises:
+        InputError: the source has no output of that name, or reads rewards at other tokens than the model.
+    """
+    for what in ("end", "unread_token"):
+        ours, theirs = getattr(model, what), getattr(source, what)
+        if ours != theirs:
+            raise InputError(f"the models must read rewards at the same token: {what} is {ours} in the model, {theirs} in the source")
+    weights = weights_of(model.output, model.outputs)
+    if getattr(source, "_output", None) is not None or len(source.outputs) == 1:
         return None
+    told = {name: weight for name, weight in zip(model.outputs, weights, strict=True) if weight}
+    if len(model.outputs) == 1:
+        if source.output is not None:
+            return None
+        told = None
     try:
-        weights_of(model.output, source.outputs)
+        found = weights_of(told, source.outputs)
     except InputError as error:
         raise InputError(f"the source: {error}; or set source.output") from None
-    return model.output
+    same = source.output is not None and weights_of(source.output, source.outputs) == found
+    return None if same else told
 
 
 def patch_edit(model: HookedRewardModel, source: HookedRewardModel, *, site: UnitSite = "mlp_post", where: Where = "all") -> Edit:

@@ -123,14 +123,14 @@ class Running:
         return {"dtype": getattr(torch, self.dtype), "device": self.device}
 
     def load(self, source: str, *, studied: bool = True) -> "HookedRewardModel":
-        """Loads a model, to be read by the output of the options. One that is not studied itself keeps the only output that it may have."""
+        """Loads a model, to be read by the output of the options; one that is not studied itself keeps its own."""
         from tl_reward.model.heads.chosen import parsed
         from tl_reward.model.reward_model import HookedRewardModel
 
         model = HookedRewardModel.from_pretrained(
             source, base=self._base_of(source), template=self.template, readout=self.readout, head=self.head, **self.precision
         )
-        if self.output is not None and (studied or len(model.outputs) > 1):
+        if self.output is not None and studied:
             model.output = parsed(self.output, model.outputs)
         return model
 

@@ -99,7 +99,7 @@ class PatchModelsCommand:
 
     def run(self) -> None:
         from tl_reward.analyses.exact_effects import check_sample
-        from tl_reward.analyses.model_patching import compare_gain_with_exact, gain, patch_models
+        from tl_reward.analyses.model_patching import compare_gain_with_exact, gain, output_of_source, patch_models
         from tl_reward.neurons import count_of
         from tl_reward.results.found_on import found_on
         from tl_reward.results.record_models import record_model
@@ -119,6 +119,7 @@ class PatchModelsCommand:
         options, site, where = self.running.options_on(self.data), self.site, self.where
         with self.output.run(tested | finders, seed=self.seed) as results:
             both = self.running.model(self.model, results), self.running.load(path, studied=False)
+            both[1].output = output_of_source(*both)  # said no to before anything runs; None is the source's own
             record_model(results, source, both[1])
             units = math.prod(unit_shape(both[0].cfg, site))
             for fraction in self.fractions:

@@ -168,7 +168,8 @@ class HeadPatch:
     """Reads the reward with another model's head, from the same residual stream: reward direction and bias are the other's.
 
     Of several outputs of that head it takes the one that the other model is read by, its `output`. What the patched model's own outputs
-    are ("logits") stays; its rewards are the other's.
+    are ("logits") stays; its rewards are the other's. `Scores.output` still names the output that the patched model is set to, which has no
+    part in these rewards.
     """
 
     source: HookedRewardModel

@@ -34,12 +34,12 @@ def record_ablation(
         found: the entry that the ranking came from.
         pairs: the tested pairs.
     """
-    output = curve.clean.output
+    about = entry_about(results.provenance, model, dataset, curve.clean.output)
     entry: AblationEntry = {
-        **entry_about(model, dataset, output),
+        **about,
         "score": score,
         "site": site,
-        **tested(found, pairs, output),
+        **tested(found, pairs, about.get("output", "")),
         **read(curve.reading),
         **made(curve.precision),
         **curve.to_json(),
@@ -51,7 +51,7 @@ def record_effects(results: Results, model: str, dataset: str, effects: Effects)
     """Exact effects, one entry a set of neurons, and the effect on each pair as tensors `chosen` and `rejected` [set, pair], float64, in
     the order of `sets`."""
     entry: EffectsEntry = {
-        **entry_about(model, dataset, effects.clean.output),
+        **entry_about(results.provenance, model, dataset, effects.clean.output),
         "site": effects.site,
         "kind": effects.kind,
         "pairs": len(effects.clean),
@@ -81,11 +81,11 @@ def record_sets(
         source: the entry that the sets come from, with the pairs that found them.
         pairs: the tested pairs.
     """
-    output = found.clean.output
+    about = entry_about(results.provenance, model, dataset, found.clean.output)
     entry: SetsEntry = {
-        **entry_about(model, dataset, output),
+        **about,
         "site": site,
-        **tested(source, pairs, output),
+        **tested(source, pairs, about.get("output", "")),
         **read(found.reading),
         **made(found.precision),
         **found.to_json(),

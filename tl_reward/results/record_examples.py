@@ -33,7 +33,7 @@ def record_examples(results: Results, model: str, dataset: str, found: Examples)
     examples one after the other in `shown/activation`, histograms and neighbours as tensors. Transcripts are indices into the JSON's list,
     -1 for none."""
     entry: ExamplesEntry = {
-        **entry_about(model, dataset, found.scores.output),
+        **entry_about(results.provenance, model, dataset, found.scores.output),
         "site": found.site,
         "where": found.where,
         "pairs": len(found.pairs),

@@ -5,7 +5,7 @@ from typing import Any
 from tl_reward.data.text import given_template
 from tl_reward.measures.agreement import Precision
 from tl_reward.measures.names import labelled
-from tl_reward.model.heads.chosen import output_name
+from tl_reward.model.heads.chosen import name_of, output_name
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.results.disk.models import compare, known
 from tl_reward.results.sections import made
@@ -47,6 +47,8 @@ def check_model(results: Results, label: str, model: HookedRewardModel, *, other
     # Entries may be of one output, where the model was recorded without a choice, and the other way round.
     for name in (label, labelled(label, output_name(model)), label.rpartition(" · ")[0]):
         if (told := known(models, name)) is not None:
+            if {*results.sections} == {"discovery"}:  # activations are of no output
+                told = {key: value for key, value in told.items() if key != "output"}
             compare(name, told, _told_of(model), helps)
             return
 
@@ -54,5 +56,6 @@ def check_model(results: Results, label: str, model: HookedRewardModel, *, other
 def _told_of(model: HookedRewardModel) -> dict[str, Any]:
     template = given_template(model.tokenizer)
     several = {"outputs": list(model.outputs)} if len(model.outputs) > 1 else {}
-    output = {"output": name} if (name := output_name(model)) else {}
+    name = name_of(model.output, model.outputs)  # also of what the published model takes, where nobody has chosen
+    output = {"output": name} if several and name else {}
     return {**model.origin.to_json(), "readout": model.readout, **({"template": template} if template else {}), **several, **output}

@@ -37,7 +37,7 @@ from tl_reward.sites import UnitSite
 
 def record_scores(results: Results, model: str, dataset: str, scores: Scores) -> None:
     """Rewards as tensors `chosen` and `rejected` [pair], float64; ids in the JSON."""
-    about = entry_about(model, dataset, scores.output)
+    about = entry_about(results.provenance, model, dataset, scores.output)
     entry: ScoresEntry = {**about, "ids": list(scores.ids), **read(scores.reading), **scores.to_json()}
     tensors = {"chosen": torch.from_numpy(scores.chosen), "rejected": torch.from_numpy(scores.rejected)}
     results.add("scores", f"{entry['model']} · {dataset}", entry, tensors)
@@ -156,7 +156,7 @@ def record_attribution(
     ]
     pairs = next(iter(estimates.values())).pairs
     entry: AttributionEntry = {
-        **entry_about(model, dataset, output),
+        **entry_about(results.provenance, model, dataset, output),
         "site": comparison.effects.site,
         "kind": comparison.effects.kind,
         "methods": {
@@ -185,7 +185,7 @@ def record_tension(results: Results, model: str, dataset: str, found: Tension, *
     hashes = [each for effect in found.effects.values() for each in effect.pairs]
     output = next(iter(found.effects.values())).output
     entry: TensionEntry = {
-        **entry_about(model, dataset, output),
+        **entry_about(results.provenance, model, dataset, output),
         "fraction": fraction,
         "top": top,
         "pair_hashes": hashes,

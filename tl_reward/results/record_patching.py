@@ -29,7 +29,8 @@ def record_patching(results: Results, model: str, dataset: str, found: PairPatch
     Args:
         tokens: of a single pair, patched token by token, the text of each place from the first patched one on: {chosen, rejected}.
     """
-    entry: PatchingEntry = {**entry_about(model, dataset, found.clean.output), **read(found.reading), **found.to_json()}
+    about = entry_about(results.provenance, model, dataset, found.clean.output)
+    entry: PatchingEntry = {**about, **read(found.reading), **found.to_json()}
     if tokens:
         entry["tokens"] = list(tokens)
     tensors = {"noised": torch.from_numpy(found.noised), "denoised": torch.from_numpy(found.denoised)}
@@ -56,14 +57,14 @@ def record_model_patching(
         source: where they were found: `dataset`, and `pair_hashes`.
         pairs: the tested pairs.
     """
-    output = found.curve.clean.output
+    about = entry_about(results.provenance, model, dataset, found.curve.clean.output)
     entry: ModelPatchingEntry = {
-        **entry_about(model, dataset, output),
+        **about,
         "source_model": labelled(source_model, found.source.output),
         "ranking": ranking,
         "site": site,
         "where": where,
-        **tested(source, pairs, output),
+        **tested(source, pairs, about.get("output", "")),
         **read(found.reading),
         **found.to_json(),
     }
@@ -104,5 +105,6 @@ def record_lens(
         }
         for pair_id, curve in list(zip(found.scores[0].ids, found.curves, strict=True))[:show]
     ]
-    entry: LensEntry = {**entry_about(model, dataset, found.scores[-1].output), "shown": shown, **read(found.reading), **found.to_json()}
+    about = entry_about(results.provenance, model, dataset, found.scores[-1].output)
+    entry: LensEntry = {**about, "shown": shown, **read(found.reading), **found.to_json()}
     results.add("lens", f"{entry['model']} · {dataset}", entry, {"margins": torch.from_numpy(found.margins())})

@@ -3,6 +3,7 @@
 A run is read and written as these types say. `record_…` makes entries, `Results.section` and `Results.entry` give them.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
@@ -37,10 +38,19 @@ class About(TypedDict):
     output: NotRequired[str]
 
 
-def entry_about(model: str, dataset: str, output: str) -> About:
-    """What an entry says of what it is about: a model that is read by one of several outputs is called by both names."""
-    told: About = {"model": labelled(model, output), "dataset": dataset}
-    return {**told, "output": output} if output else told
+def entry_about(provenance: Mapping[str, Any], model: str, dataset: str, output: str) -> About:
+    """What an entry says of what it is about: a model that is read by one of several outputs is called by both names.
+
+    Args:
+        provenance: the run's; where nobody has chosen an output, its record of the model says which one the published model takes.
+        output: as `Scores.output`.
+    """
+    label = labelled(model, output)
+    models = provenance.get("models")
+    recorded = models.get(label) if isinstance(models, Mapping) else None
+    read_by = output or (str(recorded.get("output", "")) if isinstance(recorded, Mapping) else "")
+    told: About = {"model": label, "dataset": dataset}
+    return {**told, "output": read_by} if read_by else told
 
 
 class Read(TypedDict):

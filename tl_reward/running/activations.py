@@ -16,7 +16,7 @@ from tl_reward.devices import wide
 from tl_reward.errors import InputError
 from tl_reward.interventions.attaching import attached, edited
 from tl_reward.interventions.protocol import Hooks, traits_of
-from tl_reward.model.heads.chosen import reward_bias
+from tl_reward.model.heads.chosen import check_direction, reward_bias
 from tl_reward.model.layer_by_layer import check_comparable, mask_of, run_layers
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batches.batching import Pairs, batches_for, encode_for, in_turn, interventions_of, pairs_of
@@ -135,6 +135,33 @@ def rewards_at(model: HookedRewardModel, residual: Float[Tensor, "token d_model"
     Not as a matrix product, whose rounding depends on the batch: transcripts that end with the same token tie before the first layer.
     """
     return (wide(model.ln_final(residual[None])[0]) * wide(model.reward_direction)).sum(1) + wide(reward_bias(model))
+
+
+def final_rewards(
+    model: HookedRewardModel, residual: Float[Tensor, "token d_model"], batch: Batch, at_end: Int[Tensor, " row"]
+) -> Float[Tensor, " row"]:
+    """The reward of each transcript of a batch, from the last residual stream at all of its tokens: `rewards_at` the transcript's end, or
+    what the head itself gives where the reward is along no single direction.
+
+    Args:
+        residual: in the order of `flat`.
+    """
+    if has_direction(model):
+        return rewards_at(model, residual.index_select(0, at_end))
+    whole = residual[None]
+    if isinstance(batch, TokenBatch):
+        whole = residual.new_zeros(*batch.tokens.shape, residual.shape[1])
+        whole[batch.attention_mask] = residual
+    return wide(model(whole, attention_mask=mask_of(batch), start_at_layer=model.cfg.n_layers, tokens=batch.tokens))
+
+
+def has_direction(model: HookedRewardModel) -> bool:
+    """Whether the reward is along a single direction of the residual stream."""
+    try:
+        check_direction(model)
+    except InputError:
+        return False
+    return True
 
 
 def side_weights(encoded: EncodedPairs, batch: Batch) -> Float[Tensor, "objective side token"]:

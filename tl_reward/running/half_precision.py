@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import NamedTuple, Unpack
+from functools import wraps
+from typing import NamedTuple, ParamSpec, Unpack
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ HALF = torch.bfloat16
 LEAST_GAIN = 1.3  # how many times as fast a product has to be
 CHECKED_PAIRS = 8
 
+P = ParamSpec("P")
 Figure = Callable[[HookedRewardModel, EncodedPairs], np.ndarray]
 
 
@@ -41,6 +43,22 @@ def own_precision(model: HookedRewardModel) -> Precision:
     return Precision(_name(products), _name(model.cfg.dtype))
 
 
+def _set_as_the_model(function: Callable[P, Halved]) -> Callable[P, Halved]:
+    """A copy outlives the call, and its options with it: the output that the copy is set to is the model's own setting."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> Halved:
+        model = kwargs.get("model", args[0] if args else None)
+        before = getattr(model, "_output", None)
+        found = function(*args, **kwargs)
+        if found.model is not model:
+            found.model.output = before
+        return found
+
+    return call
+
+
+@_set_as_the_model
 @checked
 def half_where_it_agrees(
     model: HookedRewardModel,

@@ -18,8 +18,9 @@ from tl_reward.devices import free_bytes, gib, widest
 from tl_reward.errors import InputError, OutOfMemory, shown, summary_of
 from tl_reward.measures.frames.columns import DataFrame
 from tl_reward.measures.scores import Scores
+from tl_reward.model.heads.chosen import output_name
 from tl_reward.model.reward_model import HookedRewardModel
-from tl_reward.running.activations import averages_over, meant_places, rewards_at, stream
+from tl_reward.running.activations import averages_over, final_rewards, meant_places, stream
 from tl_reward.running.batches.batching import Pairs, encode_for
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import Site, SiteKind, Where, check_where
@@ -97,7 +98,7 @@ def activations(
         rewards[encoded.rejected[i]] = rewards[encoded.chosen[i]]
     chosen, rejected = (rewards[list(rows)].tolist() for rows in (encoded.chosen, encoded.rejected))
     values = {site: value.unflatten(0, (-1, 2)) for site, value in kept.values.items()}
-    return Activations(values, Scores.of(encoded.pairs, chosen, rejected, encoded.reading), where)
+    return Activations(values, Scores.of(encoded.pairs, chosen, rejected, encoded.reading, output_name(model)), where)
 
 
 def _places(model: HookedRewardModel, sites: Any) -> list[Site]:
@@ -148,12 +149,13 @@ class _Kept:
         self.sites = [*dict.fromkeys((*shapes, self._last))]
         device = model.W_U.device
         self.rewards = torch.zeros(len(encoded.rows), dtype=widest(device), device=device)
+        self._batch: Any = None
         self._rows = self._at_end = torch.empty(0)  # of the batch: its transcripts, and where their last tokens are
         self._averages: Tensor | None = None
         self._seen: dict[Site, Tensor] = {}
 
     def begin(self, batch: Batch) -> None:
-        self._rows = batch.row.cpu()
+        self._batch, self._rows = batch, batch.row.cpu()
         rows = self._rows.tolist()
         ends = [places[-1] for places in meant_places(self._encoded, batch, rows, "readout")]
         self._at_end = batch_tensor_on(torch.stack(ends), batch.row.device)
@@ -163,7 +165,7 @@ class _Kept:
     def layer(self, site: Site, activation: Tensor, base: Tensor | None) -> None:
         if site == self._last:
             rows = batch_tensor_on(self._rows, self.rewards.device)
-            self.rewards[rows] = rewards_at(self._model, activation.index_select(0, self._at_end))
+            self.rewards[rows] = final_rewards(self._model, activation, self._batch, self._at_end)
         if site in self.values:
             if self._averages is None:
                 self._seen[site] = activation.index_select(0, self._at_end).float()
