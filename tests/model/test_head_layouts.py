@@ -5,6 +5,7 @@ import json
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from tl_reward.data.encoding import EndAt, Row, encode_pairs
 from tl_reward.data.text import NoTemplate
 from tl_reward.interventions.from_functions import intervention
 from tl_reward.model.checkpoints import check_reward_model, outputs_of
-from tl_reward.model.heads import layouts, modules
+from tl_reward.model.heads import layouts, modules, reading
 from tl_reward.model.heads.layouts import LLAMA3_PROMPT_END
 from tl_reward.model.tiny import byte_tokenizer
 from tl_reward.running.batches.batching import tokenizer_of
@@ -344,11 +345,12 @@ def test_which_of_two_labels_is_the_good_one_is_not_guessed(labels, head, tmp_pa
     assert load(tmp_path / "saved").output == LABELS[labels]
 
 
+@pytest.mark.parametrize("mean", [0.0, 0.5], ids=["no bias", "a bias"])
 @pytest.mark.parametrize("count", [1, 3])
-def test_normalised_rewards_are_written_as_they_are_read(count, tmp_path):
-    config = {"normalize_reward": True, "mean": 0.5, "std": 2.5, "num_labels": count}
+def test_normalised_rewards_are_written_as_they_are_read(count, mean, tmp_path):
+    config = {"normalize_reward": True, "mean": mean, "std": 2.5, "num_labels": count}
     model = load(write(tmp_path / "read", linear("score", count), architecture="RewardModel", **config), output=0)
-    expected = (hidden(tmp_path / "read")[:, -1] @ linear("score", count)["score.weight"][0] - 0.5) / 2.5
+    expected = (hidden(tmp_path / "read")[:, -1] @ linear("score", count)["score.weight"][0] - mean) / 2.5
     torch.testing.assert_close(model(TOKENS), expected, atol=1e-4, rtol=0)
     model.save_pretrained(tmp_path / "saved")
     torch.testing.assert_close(load(tmp_path / "saved", output=0)(TOKENS), expected, atol=1e-4, rtol=0)
@@ -453,6 +455,14 @@ def test_heads_that_are_asked_for_wrongly(asked, message, tmp_path):
     write(tmp_path, {}, architecture="LlamaForCausalLM", tie_word_embeddings=True)
     with pytest.raises(InputError, match=message):
         load(tmp_path, head=asked)
+
+
+def test_digits_behind_a_space_of_their_own():
+    """As SentencePiece encodes them."""
+    pieces: Any = SimpleNamespace(encode=lambda text, **_: [29871, 29945], get_vocab=lambda: {"5": 29945}, decode=str)
+    assert [reading._token(said, pieces) for said in ("5", "id=5", "text=5", "text=12")] == [5, 5, 29945, None]
+    with pytest.warns(UserWarning, match="the text '5' is another token, 29945"):
+        reading._warn_of_digits("token:5", [5], pieces, "judge")
 
 
 def test_an_output_embedding_that_is_lost_is_not_the_input_embedding(tmp_path):

@@ -291,7 +291,10 @@ def _token(said: str, tokenizer: Any) -> int | None:
     digits = said.removeprefix("id=")
     if digits.isascii() and digits.isdigit():
         return int(digits)
-    ids = tokenizer.encode(said.removeprefix("text="), add_special_tokens=False)
+    text = said.removeprefix("text=")
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    if len(ids) != 1 and text.isascii() and text.isdigit():
+        return tokenizer.get_vocab().get(text)  # SentencePiece writes a space in front as a token of its own
     return ids[0] if len(ids) == 1 else None
 
 
