@@ -100,7 +100,7 @@ def _whole(folder: Path, dtype: torch.dtype, name: str, device: str, asked: str 
     files = weight_files(folder, name)
     source = made_from(name, folder, files, also="" if asked is None else f"head {asked}")
     may_lack, apart = read_apart(layout, config, stored)
-    if not may_lack:
+    if layout is None or not may_lack:
         hf_model = _hf_model(folder, config, dtype, name, device=device, stored=stored, head=apart)
         own = tokenizer(folder, name)
         score = hf_model.score.weight.data
