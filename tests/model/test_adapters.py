@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from tl_reward.data.text import NoTemplate
 from tl_reward.errors import InputError
-from tl_reward.model.checkpoints import adapters, check_reward_model
+from tl_reward.model.checkpoints import adapters, check_reward_model, outputs_of
 from tl_reward.model.reward_model import HookedRewardModel, load
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 
@@ -284,6 +284,55 @@ def test_a_base_that_only_says_it_has_a_head(bases: Path, tmp_path: Path):
     save_file(without("score")(load_file(base / "model.safetensors")), base / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"the file lacks 1 weights of this architecture \(score\.weight\)"):
         load(tmp_path / "adapter", base=base, device="cpu")
+
+
+def of_several(base: Path, folder: Path, *names: str) -> Path:
+    shutil.copytree(base, folder)
+    config = AutoModelForSequenceClassification.from_pretrained(base).config
+    config.num_labels = len(names)
+    config.id2label = dict(enumerate(names))
+    config.save_pretrained(folder)
+    weights = load_file(base / "model.safetensors")
+    weights["score.weight"] = torch.randn(len(names), 32)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_the_outputs_of_an_adapter_are_its_bases(bases: Path, tmp_path: Path):
+    base = of_several(bases / "reward", tmp_path / "base", "helpful", "honest", "harmless")
+    for name, config in (("without", lora()), ("own", lora(**HEAD))):
+        trained(tmp_path / name, bases / "reward", config)
+        found = load(tmp_path / name, base=base, device="cpu").outputs
+        assert found == outputs_of(tmp_path / name, base=base) == (("reward",) if name == "own" else ("helpful", "honest", "harmless"))
+
+
+OTHER_BASES: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], dict[str, Any]]] = {
+    "a cost": (lambda w: w | {"score_head.weight": torch.ones(1, 32), "score_head.bias": torch.ones(1)}, {"score_type": "cost"}),
+    "an MLP": (
+        lambda w: (
+            w
+            | {f"score.{i}.weight": torch.ones(n, 32) for i, n in ((0, 32), (2, 1))}
+            | {f"score.{i}.bias": torch.ones(n) for i, n in ((0, 32), (2, 1))}
+        ),
+        {},
+    ),
+    "a bias": (lambda w: w | {"score.weight": torch.ones(1, 32), "score.bias": torch.ones(1)}, {"architectures": ["RewardModel"]}),
+    "normalised": (lambda w: w | {"score.weight": torch.ones(1, 32)}, {"normalize_reward": True, "mean": 0.0, "std": 2.5}),
+    "normalised, no head": (lambda w: w, {"normalize_reward": True, "mean": 0.0, "std": 2.5}),
+}
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["the base's head", "its own head"])
+@pytest.mark.parametrize("name", OTHER_BASES)
+def test_no_adapter_is_merged_onto_a_head_of_another_kind(name: str, own: bool, bases: Path, tmp_path: Path):
+    trained(tmp_path / "adapter", bases / "reward", lora(**(HEAD if own else {})))
+    base = shutil.copytree(bases / "reward", tmp_path / "base")
+    change, config = OTHER_BASES[name]
+    save_file(change(without("score")(load_file(base / "model.safetensors"))), base / "model.safetensors", metadata={"format": "pt"})
+    (base / "config.json").write_text(json.dumps(json.loads((base / "config.json").read_text()) | config))
+    for check in (lambda: load(tmp_path / "adapter", base=base, device="cpu"), lambda: check_reward_model(tmp_path / "adapter", base=base)):
+        with pytest.raises(InputError, match=r"base has a head of its own kind, which no adapter is merged onto"):
+            check()
 
 
 def test_what_its_file_does_not_tell_is_in_its_name():

@@ -2,8 +2,10 @@
 hook points of a head that is no direction. Rewards of every published family: `test_heads.py`."""
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +20,10 @@ import tl_reward
 from tl_reward import HookedRewardModel, InputError, Message, PreferencePair
 from tl_reward.data.batches.packing import pack
 from tl_reward.data.encoding import EndAt, Row, encode_pairs
+from tl_reward.data.text import NoTemplate
 from tl_reward.interventions.from_functions import intervention
-from tl_reward.model.heads import layouts, modules
+from tl_reward.model.checkpoints import check_reward_model, outputs_of
+from tl_reward.model.heads import layouts, modules, reading
 from tl_reward.model.heads.layouts import LLAMA3_PROMPT_END
 from tl_reward.model.tiny import byte_tokenizer
 from tl_reward.running.batches.batching import tokenizer_of
@@ -293,6 +297,65 @@ def test_the_gate_of_a_real_prompt_needs_its_vocabulary(tmp_path):
         load(write(tmp_path, gated()))
 
 
+def test_an_output_is_not_called_as_the_gates_sum(tmp_path, short_prompt_end):
+    model = load(write(tmp_path, gated(), id2label={"0": "score", "1": "b", "2": "c"}))
+    assert model.outputs == ("output 0", "output 1", "output 2", "score") == outputs_of(tmp_path)
+    text = "\n\nHuman: hello\n\nAssistant: yes ok"
+    torch.testing.assert_close(model(text)[0], model(text, "logits")[0, -1, 3], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("part", ["running_mean", "running_var"])
+@pytest.mark.parametrize("size", [1, 5, None])
+def test_moments_of_a_batch_have_the_size_of_their_layer(part, size, tmp_path, short_prompt_end):
+    """One number would be used for all."""
+    norm = {each: torch.ones(WIDTH) for each in ("weight", "bias", "running_mean", "running_var")}
+    layers = drawn(**{"0_weight": (WIDTH, D), "0_bias": (WIDTH,), "3_weight": (3, WIDTH), "3_bias": (3,)})
+    layers |= {f"2.{each}": value for each, value in norm.items()}
+    head = {key: value for key, value in gated().items() if "layers" not in key} | {f"gating.layers.{k}": v for k, v in layers.items()}
+    assert len(load(write(tmp_path / "whole", head)).outputs) == 4
+    name = f"gating.layers.2.{part}"
+    changed = {key: value for key, value in head.items() if key != name} | ({} if size is None else {name: torch.ones(size)})
+    told = part if size or part == "running_var" else "weight"  # without a mean it is no norm
+    with pytest.raises(InputError, match=rf"gating\.layers\.2\.{told} is "):
+        load(write(tmp_path / "changed", changed))
+
+
+LABELS = {
+    ("LABEL_0", "LABEL_1"): {"wrong": -1.0, "right": 1.0},
+    ("Incorrect", "correct"): {"Incorrect": -1.0, "correct": 1.0},
+    ("bad", "good"): {"bad": -1.0, "good": 1.0},
+    ("good", "bad"): None,
+    ("right", "wrong"): None,
+    ("wrong", "wrong"): None,
+    ("a", "b"): None,
+}
+
+
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("head", [linear("score", 2, bias=True), mlp("score", 2)], ids=["linear", "mlp"])
+def test_which_of_two_labels_is_the_good_one_is_not_guessed(labels, head, tmp_path):
+    model = load(write(tmp_path / "read", head, architecture="LlamaForTokenClassification", id2label=dict(enumerate(labels))))
+    assert model.output == LABELS[labels] and outputs_of(tmp_path / "read") == model.outputs
+    if model.output is None:
+        with pytest.raises(InputError, match="say which output is the reward"):
+            model(TOKENS)
+        model.output = model.outputs[0]
+        torch.testing.assert_close(model(TOKENS), model(TOKENS, "logits")[:, -1, 0], atol=0, rtol=0)
+    model.save_pretrained(tmp_path / "saved")
+    assert load(tmp_path / "saved").output == LABELS[labels]
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.5], ids=["no bias", "a bias"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_normalised_rewards_are_written_as_they_are_read(count, mean, tmp_path):
+    config = {"normalize_reward": True, "mean": mean, "std": 2.5, "num_labels": count}
+    model = load(write(tmp_path / "read", linear("score", count), architecture="RewardModel", **config), output=0)
+    expected = (hidden(tmp_path / "read")[:, -1] @ linear("score", count)["score.weight"][0] - mean) / 2.5
+    torch.testing.assert_close(model(TOKENS), expected, atol=1e-4, rtol=0)
+    model.save_pretrained(tmp_path / "saved")
+    torch.testing.assert_close(load(tmp_path / "saved", output=0)(TOKENS), expected, atol=1e-4, rtol=0)
+
+
 STEP = "<extra_0>"
 
 
@@ -389,14 +452,48 @@ def test_the_logit_of_a_token_is_asked_for(tied, asked, ids, tmp_path):
     ],
 )
 def test_heads_that_are_asked_for_wrongly(asked, message, tmp_path):
-    write(tmp_path, {}, architecture="LlamaForCausalLM")
+    write(tmp_path, {}, architecture="LlamaForCausalLM", tie_word_embeddings=True)
     with pytest.raises(InputError, match=message):
         load(tmp_path, head=asked)
 
 
+def test_digits_behind_a_space_of_their_own():
+    """As SentencePiece encodes them."""
+    pieces: Any = SimpleNamespace(encode=lambda text, **_: [29871, 29945], get_vocab=lambda: {"5": 29945}, decode=str)
+    assert [reading._token(said, pieces) for said in ("5", "id=5", "text=5", "text=12")] == [5, 5, 29945, None]
+    with pytest.warns(UserWarning, match="the text '5' is another token, 29945"):
+        reading._warn_of_digits("token:5", [5], pieces, "judge")
+
+
+def test_an_output_embedding_that_is_lost_is_not_the_input_embedding(tmp_path):
+    write(tmp_path, {}, architecture="LlamaForCausalLM", tie_word_embeddings=False)
+    for check in (load, check_reward_model):
+        with pytest.raises(InputError, match=r"lacks an output embedding \(lm_head\.weight\), and config\.json does not say"):
+            check(tmp_path, head="token:5")
+
+
+def test_digits_are_an_id_and_say_so_where_they_could_be_a_text(tmp_path):
+    folder = write(tmp_path, {}, architecture="LlamaForCausalLM", tie_word_embeddings=True)
+    rows = load_file(folder / "model.safetensors")["model.embed_tokens.weight"]
+    five, one = (int(byte_tokenizer().encode(text)[0]) for text in "51")
+    assert five != 5
+    with pytest.warns(UserWarning, match=rf"'token:5' is read as the token with the id 5.* text '5' is another token, {five}; .*text=5"):
+        by_id = load(folder, head="token:5")(TOKENS)
+    with pytest.warns(UserWarning, match="text '1' is another token"):
+        load(folder, head="token:a-1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.simplefilter("ignore", NoTemplate)
+        torch.testing.assert_close(load(folder, head="token:id=5")(TOKENS), by_id, atol=0, rtol=0)
+        marks = load(folder, head="token:text=5-text=1")(TOKENS)
+        load(folder, head="token:200")  # no text of one token
+        load(folder, head="token:a")
+    torch.testing.assert_close(marks, hidden(folder)[:, -1] @ (rows[five] - rows[one]), atol=1e-4, rtol=0)
+
+
 def test_capped_logits_are_no_direction(tmp_path):
     with pytest.raises(InputError, match="capped"):
-        load(write(tmp_path, {}, architecture="LlamaForCausalLM", final_logit_softcapping=30.0), head="token:0")
+        load(write(tmp_path, {}, architecture="LlamaForCausalLM", tie_word_embeddings=True, final_logit_softcapping=30.0), head="token:0")
 
 
 def test_a_head_in_a_file_of_its_own(tmp_path):
@@ -408,6 +505,9 @@ def test_a_head_in_a_file_of_its_own(tmp_path):
     expected = hidden(tmp_path)[:, -1] @ head["v_head.summary.weight"][0] + head["v_head.summary.bias"]
     torch.testing.assert_close(model(TOKENS), expected, atol=1e-4, rtol=0)
     assert {Path(each.path).name for each in model._weights.made_from.files} == {"model.safetensors", "value_head.safetensors"}
+    write(tmp_path, {key: -value for key, value in head.items()})
+    with pytest.raises(InputError, match=r"v_head\.summary\.bias is in two files, value_head\.safetensors and another"):
+        load(tmp_path)
 
 
 def test_a_trunk_under_other_names(tmp_path):
@@ -443,6 +543,12 @@ REFUSED = {
     "a deviation of 0": (linear("value_head"), {"normalize_reward": True, "mean": 1.0, "std": 0.0}, "normalised by a mean of"),
     "a mean in words": (linear("value_head"), {"normalize_reward": True, "mean": "one", "std": 1.0}, "must be numbers, got 'one'"),
     "config of four": (linear("score"), {"id2label": {str(i): str(i) for i in range(4)}}, "found 4 outputs in config.json"),
+    "config of four, three rows": (
+        linear("score", 3),
+        {"id2label": {str(i): str(i) for i in range(4)}, "normalize_reward": True},
+        "found 4 outputs in config.json",
+    ),
+    "a scale for each output": (gated() | {"gating.logit_scale": torch.ones(3)}, {"vocab_size": 270}, r"logit_scale is \[3\]"),
     "an unknown gate": ({k: v for k, v in gated().items() if "transform" not in k}, {}, r"gating\.layers.*nearest .*ArmoRM"),
     "nan in a bias": (linear("score") | {"score.bias": torch.full((1,), torch.nan)}, {}, r"score\.bias holds numbers that are not finite"),
     "architecture of its own code": (
@@ -459,12 +565,18 @@ REFUSED = {
 }
 
 
+OF_NUMBERS = ("codes", "nan", "nan in a bias", "a deviation of 0", "a mean in words", "a scale for each output")
+
+
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_not_known_is_refused_in_a_line(name, tmp_path):
+def test_what_is_not_known_is_refused_in_a_line(name, tmp_path, short_prompt_end):
     head, config, message = REFUSED[name]
     with pytest.raises(InputError, match=message) as refused:
         load(write(tmp_path, head, **config))
     assert "\n" not in str(refused.value) and (str(tmp_path) in str(refused.value) or name == name in ("a mean in words", "nan in a bias"))
+    if name not in OF_NUMBERS:
+        with pytest.raises(InputError, match=message):
+            check_reward_model(tmp_path)
 
 
 def test_an_output_that_is_not_there_is_refused_before_weights_are_read(tmp_path, monkeypatch):

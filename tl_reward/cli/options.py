@@ -108,8 +108,8 @@ class Running:
     adapter_base: str | None = None
     """Base model of the adapters among the models, where the one that their config names is elsewhere."""
     head: str | None = None
-    """Of a language model, which logit is the reward: token:0 (an id, or a token's text), or token:Yes-No for a difference. Others have a
-    head in their files."""
+    """Of a language model, which logit is the reward: token:0 (an id, or a token's text), or token:Yes-No for a difference. Digits are
+    an id; token:text=5 is the token "5". Others have a head in their files."""
     intervention: tuple[str, ...] = ()
     """Edits of the model that is studied, each module:name of an intervention of your own, applied in their order."""
     output: str | None = None
@@ -159,7 +159,7 @@ class Running:
 
         if self.output is None:
             return ""
-        names = outputs_of(source)
+        names = outputs_of(source, base=self._base_of(source))
         try:
             return name_of(parsed(self.output, names), names)
         except InputError as error:

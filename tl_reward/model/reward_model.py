@@ -175,7 +175,7 @@ class HookedRewardModel(HookedTransformer):
         self, given: Float[Tensor, "batch pos *"], return_type: ReturnType, tokens: Any, mask: Any, batch: PackedBatch | None
     ) -> Any:
         """From what the head's module gave for each token of padded rows, with their mask, or of a packed batch."""
-        logits = modules.outputs_of(self.unembed, given, batch, tokens)
+        logits = modules.outputs_at_tokens(self.unembed, given, batch, tokens)
         if return_type == "logits":
             return logits
         rewards = self.hook_reward_tokens(heads.reward_of(logits, self.output, self.outputs))
@@ -268,7 +268,7 @@ class HookedRewardModel(HookedTransformer):
             readout: where the reward is read. "mask": at the last token of the text. "hf": where Hugging Face reads it, at the last token
                 that is not `config.pad_token_id`; the two differ where a text ends with pad tokens. A setting, no part of the checkpoint.
             head: the reward of a language model, which no file tells: "token:0" is the logit of a token, "token:Yes-No" a difference of
-                two; tokens are ids, or texts of one token.
+                two; tokens are ids, or texts of one token. Digits are an id; "token:text=5" is the token "5", "token:id=5" the id.
             output: which output of the head is the reward: a name of `outputs`, an index, or weights; None is the only one, or what the
                 published model takes for its reward. It is set later as `model.output`.
             hub: `revision`, `token`, `cache_dir`, `local_files_only` of the Hugging Face hub. Weights are read from safetensors only.

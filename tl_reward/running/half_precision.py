@@ -93,7 +93,8 @@ def half_where_it_agrees(
 
 
 def in_half(model: HookedRewardModel) -> HookedRewardModel:
-    """A copy whose layers multiply in bfloat16. It is the same model: a cast is no edit of its weights."""
+    """A copy whose layers multiply in bfloat16. It is the same model as far as its files tell: a cast is no edit of its weights, and the
+    sha256 in `origin.weights` is of other numbers where it is of numbers in memory (a model of `from_hf`)."""
     half = deepcopy(model)
     with half._weights.through_a_cast(half.named_parameters):
         for block in half.blocks:

@@ -45,14 +45,15 @@ class Stored(NamedTuple):
         trunk: the weights of the language model, by the names of its architecture.
         renames: what turns the names in the files into these, as patterns, where they differ by what they begin with.
         head: all others, but `left`, which no reward depends on.
-        embedding: the name of the output embedding in the files, or of the input embedding where they are one.
+        embedding: the name of the output embedding in the files, or of the input embedding where the config says that they are one; None
+            where there is none of its own, and it should have one.
     """
 
     trunk: Mapping[str, Header]
     renames: Mapping[str, str]
     head: Mapping[str, Header]
     left: Mapping[str, Header]
-    embedding: str
+    embedding: str | None
 
 
 def stored_weights(folder: Path, config: Any, name: str) -> Stored:
@@ -80,7 +81,8 @@ def stored_weights(folder: Path, config: Any, name: str) -> Stored:
             left[key] = header
         else:
             head[key] = header
-    output = next((key for key in sorted(found) if key.endswith(("lm_head.weight", "embed_out.weight"))), f"{prefix}{bare}")
+    tied = f"{prefix}{bare}" if getattr(config, "tie_word_embeddings", False) else None
+    output = next((key for key in sorted(found) if key.endswith(("lm_head.weight", "embed_out.weight"))), tied)
     renames = {} if prefix in ("", f"{base}.") else {f"^{re.escape(prefix)}": f"{base}."}
     return Stored(trunk, renames, head, left, output)
 
@@ -172,7 +174,10 @@ def headers(files: list[Path], name: str) -> dict[str, Header]:
         _refuse_pointer(path, name)
         with refused(f"{name}: {path.name} is damaged, or no safetensors file: download it again"), safe_open(path, "pt") as file:
             parts = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - it is no mapping
-            found |= {key: Header(part.get_dtype(), tuple(part.get_shape())) for key, part in parts.items()}
+            here = {key: Header(part.get_dtype(), tuple(part.get_shape())) for key, part in parts.items()}
+        if twice := sorted(here.keys() & found.keys()):
+            raise InputError(f"{name}: {twice[0]} is in two files, {path.name} and another: only one of them should hold it")
+        found |= here
     return found
 
 

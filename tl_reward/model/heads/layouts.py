@@ -178,6 +178,8 @@ def _check_sizes(shapes: Shapes, stem: str, deep: bool, d_model: int, name: str)
             asks = f"config.json asks for a head that reads {width} numbers"
             raise InputError(f"{name}: {layer}.weight is {list(shape)} in the file, and {asks}")
         width = shape[0]
-        bias = shapes.get(f"{layer}.bias", (width,))
-        if bias != (width,):
-            raise InputError(f"{name}: {layer}.bias is {list(bias)} in the file, beside {width} outputs of {layer}.weight")
+        moments = ("running_mean", "running_var") if f"{layer}.running_mean" in shapes else ()
+        for part in ("bias", *moments):
+            found = shapes.get(f"{layer}.{part}", () if part == "running_var" else (width,))
+            if found != (width,):
+                raise InputError(f"{name}: {layer}.{part} is {list(found)} in the file, beside {width} outputs of {layer}.weight")

@@ -114,7 +114,7 @@ def install(unembed: Any, state: Mapping[str, Tensor], gate: GateSetting | None)
         head.b_U = nn.Parameter(torch.empty(width, device="meta", dtype=head.b_U.dtype))
 
 
-def outputs_of(
+def outputs_at_tokens(
     unembed: Any, given: Float[Tensor, "batch pos *"], batch: PackedBatch | None, tokens: Any
 ) -> Float[Tensor, "batch pos output"]:
     """A head's outputs at each token; of a gated one, the sum that its gate makes of them comes last.

@@ -1,6 +1,8 @@
 """A head's weights from a checkpoint's files: as one layer or several that give its outputs, and what of these is the reward."""
 
 import math
+import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,6 +19,8 @@ from tl_reward.model.heads.outputs import Output
 
 GATED = "score"  # what a gate makes of the other outputs
 _BATCH_NORM_EPS = 1e-5  # torch's own, which no config changes
+# Names of two labels of which the second is surely the better one. TRL's trainer of process rewards writes none: 0 is wrong, 1 right.
+_WRONG, _RIGHT = ("wrong", "incorrect", "false", "bad"), ("right", "correct", "true", "good")
 Read = Callable[[str], Tensor]
 
 
@@ -78,7 +82,7 @@ def read_head(layout: Layout, keys: Sequence[str], read: Read, config: Any, toke
         state["unembed.b_U"] = dict(_both(layers[0]))["bias"]
     end, published = _end(layout, count, tokenizer), _published(layout, config, count)
     output: Output = GATED if gate is not None else published
-    return Head(layout, layers[0].weight, state, outputs_of(layout, config, count), output, end, gate)
+    return Head(layout, layers[0].weight, state, output_names(layout, config, count), output, end, gate)
 
 
 def plain_head(weight: Tensor, bias: Tensor | None, config: Any) -> Head:
@@ -86,26 +90,28 @@ def plain_head(weight: Tensor, bias: Tensor | None, config: Any) -> Head:
     if bias is not None and not is_finite(bias):
         raise InputError("score.bias holds numbers that are not finite, or no numbers but codes of them: every reward would be wrong")
     state = {} if bias is None else {"unembed.b_U": bias}
-    return Head(SCORE, weight, state, outputs_of(SCORE, config, len(weight)), _published(SCORE, config, len(weight)))
+    return Head(SCORE, weight, state, output_names(SCORE, config, len(weight)), _published(SCORE, config, len(weight)))
 
 
-def outputs_of(layout: Layout, config: Any, count: int) -> tuple[str, ...]:
+def output_names(layout: Layout, config: Any, count: int) -> tuple[str, ...]:
     """What the outputs of a head are called: as its family or the config does. A gate's sum of them comes last."""
     names = tuple(_published(layout, config, count) or _named(config, count))
     if layout.gate is None:
         return names
     if not layout.gate.softmax:
-        of_means = HELPSTEER if count == 2 * len(HELPSTEER) else tuple(f"output {i}" for i in range(count // 2))
+        of_means = HELPSTEER if count == 2 * len(HELPSTEER) else _numbered(count // 2)
         return (*of_means, *(f"{name} (log variance)" for name in of_means), GATED)
+    if GATED in names:  # two of one name could not be told apart
+        names = _numbered(count)
     return (*(ARMORM if count == len(ARMORM) else names), GATED)
 
 
-def names_of(layout: Layout, config: Any, shapes: Shapes) -> tuple[str, ...]:
-    """`outputs_of` a head that is not read yet."""
+def stored_output_names(layout: Layout, config: Any, shapes: Shapes) -> tuple[str, ...]:
+    """`output_names` of a head that is not read yet, from the shapes of its weights."""
     count = shapes[f"{layers_of(shapes, layout.stem, layout.deep)[-1]}.weight"][0]
     if layout.gate is not None and layout.gate.softmax:  # each output may be there as its quantiles
         count = shapes[f"{layers_of(shapes, layout.gate.stem, True)[-1]}.weight"][0]
-    return outputs_of(layout, config, count)
+    return output_names(layout, config, count)
 
 
 def _named(config: Any, count: int) -> tuple[str, ...]:
@@ -113,9 +119,22 @@ def _named(config: Any, count: int) -> tuple[str, ...]:
         return ("reward",)
     if count == len(DPA) and (config.architectures or [""])[0] == "MistralForAttributePrediction":
         return DPA
-    names = [str((getattr(config, "id2label", None) or {}).get(i, "")) for i in range(count)]
+    names = _labels(config, count)
     good = len(set(names)) == count and all(name.strip() == name and name.isprintable() and name for name in names)
-    return tuple(names) if good and names != [f"LABEL_{i}" for i in range(count)] else tuple(f"output {i}" for i in range(count))
+    return tuple(names) if good and _has_names(names) else _numbered(count)
+
+
+def _labels(config: Any, count: int) -> list[str]:
+    return [str((getattr(config, "id2label", None) or {}).get(i, "")) for i in range(count)]
+
+
+def _has_names(labels: Sequence[str]) -> bool:
+    """Whether anybody has named them: the config has others in their place."""
+    return any(label not in ("", f"LABEL_{i}") for i, label in enumerate(labels))
+
+
+def _numbered(count: int) -> tuple[str, ...]:
+    return tuple(f"output {i}" for i in range(count))
 
 
 def _published(layout: Layout, config: Any, count: int) -> dict[str, float] | None:
@@ -123,9 +142,10 @@ def _published(layout: Layout, config: Any, count: int) -> dict[str, float] | No
     if layout.stem == "score_head" and getattr(config, "score_type", "reward") == "cost" and count == 1:
         return {"cost": -1.0}  # higher is worse
     if count == 2 and layout.stem == "score" and (layout.deep or (config.architectures or [""])[0].endswith("ForTokenClassification")):
-        names = _named(config, 2)
-        wrong, right = names if names[0] != "output 0" else ("wrong", "right")
-        return {wrong: -1.0, right: 1.0}  # log-odds: its sigmoid is the probability that a step is right
+        labels = _labels(config, 2)
+        wrong, right = labels if _has_names(labels) else ("wrong", "right")
+        if wrong.lower() in _WRONG and right.lower() in _RIGHT:
+            return {wrong: -1.0, right: 1.0}  # log-odds: its sigmoid is the probability that a step is right
     return None
 
 
@@ -220,8 +240,10 @@ def _gate(
     temperature = getattr(config, "gating_temperature", 10)
     if not isinstance(temperature, (int, float)) or not 0 < temperature < math.inf:
         raise InputError(f"{name}: gating_temperature in config.json must be a number above 0, got {shown(temperature)}")
-    scale = float(read("gating.logit_scale").flatten()[0])
-    setting = GateSetting(layout.gate.activation, float(temperature), scale, LLAMA3_PROMPT_END)
+    scale = read("gating.logit_scale")
+    if scale.numel() != 1:
+        raise InputError(f"{name}: gating.logit_scale is {list(scale.shape)} in the file; known is one number for all weights of the gate")
+    setting = GateSetting(layout.gate.activation, float(temperature), float(scale), LLAMA3_PROMPT_END)
     if outputs == weights:  # ArmoRM: its gate weighs transformed outputs
         return setting, layer, matrix.float().T.contiguous()
     quantiles = outputs // weights  # QRM: an output is the mean of its quantiles, transformed
@@ -231,6 +253,7 @@ def _gate(
 
 def read_columns(asked: str, rows: Callable[[Sequence[int]], Tensor], config: Any, tokenizer: Any, name: str) -> Head:
     """The head that `head="token:A"` or `head="token:A-B"` asks for: the logit of a token, or the difference of two, by id or as text.
+    Digits are an id; `id=5` and `text=5` say which of the two is meant, and digits alone warn where they could be either.
 
     Args:
         rows: gives some of the output embedding, [token, d_model].
@@ -251,6 +274,7 @@ def read_columns(asked: str, rows: Callable[[Sequence[int]], Tensor], config: An
         raise InputError(
             f"{name}: head={asked!r} names no token of its vocabulary of {size}; a token is an id, or a text that is one token"
         )
+    _warn_of_digits(asked, [int(i) for i in ids if i is not None], tokenizer, name)
     if len(ids) == 2 and ids[0] == ids[1]:
         raise InputError(f"{name}: head={asked!r} is the difference of a token and itself: every reward would be 0")
     found = rows([int(i) for i in ids if i is not None]).float()
@@ -262,8 +286,22 @@ def _splits(said: str) -> list[list[str]]:
     return [[said], *([said[:i], said[i + 1 :]] for i, letter in enumerate(said) if letter == "-" and said[:i] and said[i + 1 :])]
 
 
-def _token(text: str, tokenizer: Any) -> int | None:
-    if text.isascii() and text.isdigit():
-        return int(text)
+def _token(said: str, tokenizer: Any) -> int | None:
+    """The token of an id or a text. Digits are an id, unless `text=` is in front of them."""
+    digits = said.removeprefix("id=")
+    if digits.isascii() and digits.isdigit():
+        return int(digits)
+    text = said.removeprefix("text=")
     ids = tokenizer.encode(text, add_special_tokens=False)
+    if len(ids) != 1 and text.isascii() and text.isdigit():
+        return tokenizer.get_vocab().get(text)  # SentencePiece writes a space in front as a token of its own
     return ids[0] if len(ids) == 1 else None
+
+
+def _warn_of_digits(asked: str, ids: Sequence[int], tokenizer: Any, name: str) -> None:
+    """Warns where digits, which were taken for an id, are the text of another token: a judge's mark from 1 to 5 may be meant."""
+    for i in ids:
+        other = _token(f"text={i}", tokenizer)
+        if other not in (i, None) and re.search(rf"[:-]{i}(-|$)", asked):
+            read = f"is read as the token with the id {i}, {tokenizer.decode([i])!r}, and the text {str(i)!r} is another token, {other}"
+            warnings.warn(f"{name}: head={asked!r} {read}; say which one: id={i} or text={i} in its place", stacklevel=2)

@@ -29,7 +29,7 @@ def save(model: Any, folder: Path) -> None:
         if count == 1:
             (sign,) = weights_of(model._published, model.outputs)  # a cost is written as the reward that it is read as
             state["unembed.W_U"], state["unembed.b_U"] = head * sign, state["unembed.b_U"] * sign
-            _without(config, "normalize_reward", "score_type", "do_normalize")
+        _without(config, "normalize_reward", "score_type", "do_normalize")  # all of it is in the weights
         _name_outputs(config, model.outputs)
         conversion.hf_model_of(state, config, model.cfg.dtype).save_pretrained(folder)
         return
