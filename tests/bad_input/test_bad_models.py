@@ -63,6 +63,16 @@ def weights(change: Callable[[dict[str, Tensor]], object], name: str = WEIGHTS) 
     return damage
 
 
+def headless(also: Damage) -> Damage:
+    """Without the weights of a head, by which it would be told whatever the config says."""
+
+    def damage(folder: Path) -> None:
+        weights(lambda found: found.pop("score.weight"))(folder)
+        also(folder)
+
+    return damage
+
+
 def written(name: str, content: bytes) -> Damage:
     return lambda folder: (folder / name).write_bytes(content)
 
@@ -116,9 +126,9 @@ MODELS: dict[str, tuple[Damage, str]] = {
     "config that is no JSON": (written("config.json", b'{"model_type": "llama",}'), "config.json is not that of a model (Expecting"),
     "config that is a list": (written("config.json", b"[1]"), "it holds list, and no object"),
     "architectures as text": (config(architectures="LlamaForSequenceClassification"), 'must be a list, such as ["Llama'),
-    "no architectures": (config(architectures=[]), ""),
-    "language model": (config(architectures=["LlamaForCausalLM"]), ""),
-    "class misspelt": (config(architectures=["LlamaForSequenceClasification"]), ""),
+    "no architectures": (headless(config(architectures=[])), "no reward head in its files"),
+    "language model": (headless(config(architectures=["LlamaForCausalLM"])), "head="),
+    "class misspelt": (headless(config(architectures=["LlamaForSequenceClasification"])), "no reward head in its files"),
     "two labels": (config(id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1}), ""),
     "head of two rows": (weights(lambda found: found.update({"score.weight": torch.ones(2, 32)})), ""),
     "no head": (weights(lambda found: found.pop("score.weight")), ""),

@@ -324,7 +324,7 @@ def test_a_mark_in_an_earlier_turn_is_no_step_of_the_answer():
     good = PreferencePair("good", (*talk, Message("assistant", f"Two{mark} and more")), (*talk, Message("assistant", f"No{mark}")))
     found = encode_pairs([good], tokenizer, max_length=500, end=EndAt(STEP, appended=False))
     for row, answer in zip(found.rows, ("Two", "No"), strict=True):
-        assert row.ids[-1] == STEP and tokenizer.decode(row.ids[row.response_start :]).strip() == answer + mark
+        assert row.ids[-1] == STEP and str(tokenizer.decode(list(row.ids[row.response_start :]))).strip() == answer + mark
     bad = replace(good, id="bad", rejected=(*talk, Message("assistant", "No")))
     with pytest.raises(
         InputError, match=r"pair bad: rejected: this model reads rewards at the token .*, which ends a step, and the answer has none"
@@ -339,7 +339,8 @@ def test_a_mark_in_an_earlier_turn_is_no_step_of_the_answer():
 def test_pad_tokens_before_an_appended_one_stay():
     """The appended token sees them, wherever the read-out would pass over pad tokens at the end."""
     tokenizer = byte_tokenizer(False, False)
-    pad = int(tokenizer.pad_token_id)
+    pad = tokenizer.convert_tokens_to_ids(str(tokenizer.pad_token))
+    assert isinstance(pad, int)
     talk = (Message("user", "Hi"), Message("assistant", f"Yes{tokenizer.pad_token}"))
     (row,) = encode([talk], tokenizer, unread=pad, end=EndAt(STEP, appended=True))
     assert row.ids[-2:] == (pad, STEP)

@@ -86,7 +86,9 @@ def test_sites_are_kinds_of_all_layers_or_places_and_come_once(tiny):
     assert found[Site(0, "resid_post")].shape == (5, 2, 32) and found.where == "readout"
     assert found.ids == tuple(pair.id for pair in PAIRS)
     assert found.scores.margin == pytest.approx(score(tiny, PAIRS).margin, abs=1e-5)
-    with pytest.raises(InputError, match=r"^no activations at Site; there are those at Site\(layer=1, kind='mlp_post'\), "):
+    with pytest.raises(
+        InputError, match=r"^no activations at Site\(layer=0, kind='attn_z'\); there are those at Site\(layer=1, kind='mlp_post'\), "
+    ):
         found[Site(0, "attn_z")]
 
 

@@ -75,7 +75,7 @@ def test_what_was_not_computed_is_said_with_the_command(whole):
 @pytest.mark.parametrize(
     ("label", "told", "command"),
     [
-        ("helpful", {"path": "/somebody/adapters/helpful"}, "score helpful --out"),
+        ("helpful", {"path": "/somebody/tl_reward/model/adapters/helpful"}, "score helpful --out"),
         ("mine", {"path": "/somebody/models/x"}, "score mine=MODEL --out"),
         ("armo", {"path": "owner/armo"}, "score armo=owner/armo --out"),
         ("armo · safety", {"path": "owner/armo", "output": "safety"}, "score armo=owner/armo --output safety --out"),

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PretrainedConfig
 
 from tl_reward.arguments import check_argument
 from tl_reward.errors import InputError, check_keywords, did_you_mean, first_line, is_out_of_memory
@@ -136,15 +136,15 @@ def _check_config(folder: Path, name: str) -> None:
         if not isinstance(found, dict):
             raise InputError(f"{name}: config.json is not that of a model (it holds {type(found).__name__}, and no object)")
     kind, classes = found.get("model_type"), found.get("architectures")
-    if isinstance(kind, str):  # of an unknown one, before transformers says that its own code is wanted
+    if found.get("auto_map") and not (isinstance(kind, str) and kind in CONFIG_MAPPING):
+        raise InputError(
+            f"{name}: architecture {kind!r:.60} is not supported: it is not one that transformers knows, and the Python in the checkpoint "
+            f"(auto_map) never runs here; {PAGE}"
+        )
+    if isinstance(kind, str) and kind not in CONFIG_MAPPING:  # before transformers says that its own code is wanted
         config: Any = PretrainedConfig()
         config.model_type, config.num_experts = kind, found.get("num_experts") or found.get("num_local_experts")
         architectures.architecture_of(config, name)
-    elif found.get("auto_map"):
-        raise InputError(
-            f"{name}: config.json is not that of a model that transformers knows: it names Python in the checkpoint (auto_map), which "
-            f"never runs here; {PAGE}"
-        )
     if classes is not None and not (isinstance(classes, list) and all(isinstance(each, str) for each in classes)):
         raise InputError(
             f'{name}: architectures in config.json must be a list, such as ["LlamaForSequenceClassification"], got {classes!r:.60}'

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from tl_reward.errors import InputError, first_line, shown
-from tl_reward.model.embedded import REWARD_MODELS
 from tl_reward.results.store import Results
 from tl_reward.show.neuron_columns import Column, columns_of, exact_effects
 from tl_reward.show.notes import notes_of
@@ -142,7 +141,7 @@ def _asked_for(label: str, told: Mapping[str, Any]) -> list[str]:
     output = str(told.get("output") or "")
     name = label.removesuffix(f" · {output}")
     path = str(told.get("path") or "")
-    known = name in REWARD_MODELS or not path or path == name
+    known = not path or path == name or Path(path).parts[-4:] == ("tl_reward", "model", "adapters", name)  # the last: embedded
     return [
         shlex.quote(name if known else f"{name}={path if not Path(path).is_absolute() else 'MODEL'}"),
         *(["--output", shlex.quote(output)] if output else []),
