@@ -82,7 +82,8 @@ def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
                     zeroed = [[ZeroAblation(NeuronSet.top(ranking, fraction=0.1))]]
                     faster, said = half_where_it_agrees(model, test[objective], conditions=zeroed)
                     curve = ablation_curve(
-                        faster, test[objective], ranking, fractions=FRACTIONS, draws=1, seed=seed, clean=scores,
+                        faster, test[objective], ranking, fractions=FRACTIONS, draws=1, seed=seed,
+                        clean=scores if said.dtype == precision.dtype else None,
                         progress=f"{name}: without neurons, {objective} pairs",
                     )  # fmt: skip
                     entry = results.entry("discovery", name)

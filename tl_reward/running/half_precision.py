@@ -24,7 +24,7 @@ from tl_reward.running.scoring import Condition, sweep
 
 HALF = torch.bfloat16
 LEAST_GAIN = 1.3  # how many times as fast a product has to be
-CHECKED_PAIRS = 6
+CHECKED_PAIRS = 8  # of fewer, the ranks and the spread of margins say little
 
 P = ParamSpec("P")
 Figure = Callable[[HookedRewardModel, EncodedPairs], np.ndarray]

@@ -63,7 +63,7 @@ function views() {
 function fillOverview(root) {
   if (manifest.notes.length) {
     const items = manifest.notes.map((each) => element("li", {}, each));
-    root.append(element("section", { id: "notes" }, element("h2", {}, "Which pairs were read?"), element("ul", { class: "missing" }, ...items)));
+    root.append(element("section", { id: "notes" }, element("h2", {}, "Which pairs were read, and how?"), element("ul", { class: "missing" }, ...items)));
   }
   if (manifest.columns.length) root.append(mapPanel(), ...tensionPanels(), profilePanel());
   root.append(...overlapPanels());
