@@ -59,7 +59,8 @@ def test_what_a_run_found_in_one_model_is_not_used_for_another():
     check_model(results, "unknown", OTHER)
     with pytest.raises(InputError, match="--other-model"):
         check_model(results, "m", OTHER)
-    check_model(results, "m", OTHER, other_model=True)
+    with pytest.warns(UserWarning, match=r"m is .* there and .* here \(.*differ\): its neurons are taken all the same"):
+        check_model(results, "m", OTHER, other_model=True)
     results.provenance["models"]["m"] |= {"path": "elsewhere", "revision": "abc"}
     check_model(results, "m", ONE)
     results.provenance["models"]["m"] |= {"architecture": "qwen3", "d_mlp": 4}
@@ -212,7 +213,8 @@ def test_neurons_of_another_output_are_not_used_without_being_asked_for():
         InputError, match=r"^armo · safety is .*, output safety\) there and .*, output verbosity\) here \(output differ\): "
     ):
         check_model(results, "armo · safety", model)
-    check_model(results, "armo · safety", model, other_model=True)
+    with pytest.warns(UserWarning, match="its neurons are taken all the same"):
+        check_model(results, "armo · safety", model, other_model=True)
     record_model(results, "armo", model)
     assert list(results.provenance["models"]) == ["armo · safety", "armo · verbosity"]
     # What was recorded without a choice, such as a discovery, goes with each output; its weights are compared all the same.

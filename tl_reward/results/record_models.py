@@ -1,8 +1,10 @@
 """Which model a run means by a name: a name is a folder's last part, and two folders may end alike."""
 
+import warnings
 from typing import Any
 
 from tl_reward.data.text import given_template
+from tl_reward.errors import InputError
 from tl_reward.measures.agreement import Precision
 from tl_reward.measures.names import labelled
 from tl_reward.model.heads.chosen import name_of, output_name
@@ -35,21 +37,25 @@ def check_model(results: Results, label: str, model: HookedRewardModel, *, other
 
     Args:
         label: what the run calls the model.
-        other_model: take them all the same.
+        other_model: take them all the same, with a warning.
 
     Raises:
         InputError: the run's `label` has other weights, or another shape or architecture, or is read by another output.
     """
-    if other_model:
-        return
     helps = "its neurons are not this one's; with other_model=True (--other-model) they are taken all the same"
+    helps = "its neurons are taken all the same" if other_model else helps
     models = results.provenance.get("models")
     # Entries may be of one output, where the model was recorded without a choice, and the other way round.
     for name in (label, labelled(label, output_name(model)), label.rpartition(" · ")[0]):
         if (told := known(models, name)) is not None:
             if {*results.sections} == {"discovery"}:  # activations are of no output
                 told = {key: value for key, value in told.items() if key != "output"}
-            compare(name, told, _told_of(model), helps)
+            try:
+                compare(name, told, _told_of(model), helps)
+            except InputError as error:
+                if not other_model:
+                    raise
+                warnings.warn(str(error), stacklevel=3)
             return
 
 
