@@ -3,14 +3,14 @@
 With CUDA the device is a card. Without one it is a stand-in (`helpers.stand_in`), on which a mix of devices fails as it does on a card.
 """
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import ARCHITECTURES, hf_model
+from helpers.result_values import leaves
 from helpers.stand_in import DEVICE, counted, moved
 
 import tl_reward as t
@@ -89,21 +89,13 @@ ANALYSES: dict[str, Callable[[Model, Model], Any]] = {
 }
 
 
-def flat(value: Any, at: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+def flat(result: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """The numbers of a result, each with its place."""
-    if isinstance(value, torch.Tensor):
-        yield at, value.detach().to("cpu", torch.float64).flatten()
-    elif (isinstance(value, np.ndarray) and value.dtype.kind == "f") or isinstance(value, float):
-        yield at, torch.tensor(value, dtype=torch.float64).flatten()
-    elif dataclasses.is_dataclass(value):
-        for each in dataclasses.fields(value):
-            yield from flat(getattr(value, each.name), f"{at}.{each.name}")
-    elif isinstance(value, Mapping):
-        for name, each in value.items():
-            yield from flat(each, f"{at}[{name}]")
-    elif isinstance(value, (list, tuple)):
-        for i, each in enumerate(value):
-            yield from flat(each, f"{at}[{i}]")
+    for place, value in leaves(result):
+        if isinstance(value, torch.Tensor):
+            yield place, value.detach().to("cpu", torch.float64).flatten()
+        elif (isinstance(value, np.ndarray) and value.dtype.kind == "f") or isinstance(value, float):
+            yield place, torch.tensor(value, dtype=torch.float64).flatten()
 
 
 def differences(one: Any, other: Any, tolerance: float) -> list[str]:

@@ -1,4 +1,4 @@
-"""Several processes, one analysis: each runs a share of the batches, and what they found is added up at the end.
+"""Several processes: those that share one analysis, each a part of the batches, and those of which one at a time may touch a file.
 
 `accelerate launch` and `torchrun` say in the environment how many processes there are. All of them have to call the same functions in the
 same order; each gets the same result. With one process nothing here does anything, and torch.distributed is left alone.
@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tl_reward.errors import InputError
+from tl_reward.errors import InputError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -217,3 +218,29 @@ def _store() -> Any:
 
     _group()
     return distributed_c10d._get_default_store()
+
+
+@contextmanager
+def locked(path: Path, *, busy: str = "", wait: float = -1) -> Iterator[str | None]:
+    """Holds the lock of a file, which is made where it is not there, and stays. Gives None, or why there is no lock: some file systems have
+    none, and in some folders nothing can be made. What is done then, the caller says.
+
+    Args:
+        busy: the message where another process still holds it after `wait` seconds; -1 waits for it, however long it takes.
+
+    Raises:
+        InputError: `busy`.
+    """
+    from filelock import FileLock, Timeout
+
+    lock, why = FileLock(path, timeout=wait), None
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(busy) from None
+    except (OSError, NotImplementedError) as error:  # earlier versions of filelock raise the second for a file system without locks
+        why = first_line(error)
+    try:
+        yield why
+    finally:
+        lock.release()

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.result_values import leaves
 from helpers.several_outputs import of_one, with_outputs
+from helpers.short_pairs import SHORT_PAIRS
 from model.test_head_layouts import gated, load, short_prompt_end, write
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification, GPT2Config
 
 import tl_reward
 from tl_reward.analyses.examples.identity import content_hash
-from tl_reward.data.pairs import Message, PreferencePair
 from tl_reward.errors import InputError
 from tl_reward.interventions.patches import HeadPatch, Patch, Source, patch_between
 from tl_reward.model.heads.chosen import name_of
@@ -30,18 +31,7 @@ from tl_reward.sites import Site
 
 SET = NeuronSet([(0, 3), (1, 7)])
 RANKING = torch.randn(2, 48, generator=torch.Generator().manual_seed(0))
-# Short ones, in which two share a prompt.
-TEXTS = [("Hi", "Hello!", "Go."), ("Hi", "Hello there.", "No"), ("What is tea?", "A drink.", "I do not know."), ("Bye", "See you.", "Ok")]
-FOUND = [
-    PreferencePair(
-        f"{objective}:{i}",
-        (Message("user", prompt), Message("assistant", good)),
-        (Message("user", prompt), Message("assistant", bad)),
-        objective=objective,
-    )
-    for i, (prompt, good, bad) in enumerate(TEXTS)
-    for objective in [("helpful", "harmless")[i % 2]]
-]
+FOUND = SHORT_PAIRS
 
 Run = Callable[..., Any]
 
@@ -108,22 +98,6 @@ WITHOUT = {"discover", "stream", "sample_activations", "encode_for"}
 CHOICES = {"an index": (1, (0.0, 1.0, 0.0)), "weights": ({"helpfulness": 0.65, "verbosity": -0.2}, (0.65, 0.0, -0.2))}
 
 
-def leaves(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """The numbers and texts of a result, each with its place; without what says which output they are of."""
-    if is_dataclass(value) and not isinstance(value, type):
-        for each in fields(value):
-            if each.name != "output":
-                yield from leaves(getattr(value, each.name), f"{place}.{each.name}")
-    elif isinstance(value, Mapping):
-        for key, each in value.items():
-            yield from leaves(each, f"{place}[{key}]")
-    elif isinstance(value, (list, tuple)):
-        for i, each in enumerate(value):
-            yield from leaves(each, f"{place}[{i}]")
-    else:
-        yield place, value
-
-
 def outputs_in(value: Any) -> Iterator[str]:
     """What the scores and attributions of a result say of which output they are; "" is none."""
     if is_dataclass(value) and not isinstance(value, type):
@@ -140,7 +114,7 @@ def outputs_in(value: Any) -> Iterator[str]:
 
 def agree(ours: Any, theirs: Any, tolerance: float) -> int:
     compared = 0
-    for (place, one), (also, other) in zip(leaves(ours), leaves(theirs), strict=True):
+    for (place, one), (also, other) in zip(leaves(ours, without=("output",)), leaves(theirs, without=("output",)), strict=True):
         assert place == also
         if isinstance(one, (Tensor, np.ndarray, float)):
             one, other = (torch.as_tensor(each).double() for each in (one, other))

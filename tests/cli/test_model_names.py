@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.refusals import command_refuses
 
 from tl_reward.cli import main
 from tl_reward.cli.options import Running, named
@@ -26,15 +27,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         byte_tokenizer().save_pretrained(place)
         (place / "training.json").write_text("{}")
     return folder
-
-
-def said(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as ended:
-        main([str(each) for each in arguments])
-    line = capsys.readouterr().err
-    assert ended.value.code == 2 and len(line.splitlines()) == 1
-    return line
 
 
 def refused(*models: str) -> str:
@@ -100,10 +92,10 @@ def test_the_name_goes_wherever_the_model_does(runs: Path, tmp_path: Path, capsy
     assert paths == {name: str((runs / name / "checkpoint-500").resolve()) for name in ("first", "second")}
     made = run("ablate", second, "--ranking", tmp_path / "found", "--fractions", "0.1", "--draws", "1", out="ablated")
     assert list(made.provenance["models"]) == ["second"]
-    assert "weights differ" in said(
+    assert "weights differ" in command_refuses(
         capsys, "ablate", f"first={runs / 'second' / 'checkpoint-500'}", "--ranking", tmp_path / "found", *data, "--out", tmp_path / "no"
     )  # the run's first is not this one
-    assert "checkpoint-500" in said(
+    assert "checkpoint-500" in command_refuses(
         capsys, "ablate", runs / "second" / "checkpoint-500", "--ranking", tmp_path / "found", *data, "--out", tmp_path / "no"
     )
     patched = run(
@@ -147,7 +139,7 @@ def test_a_base_that_is_elsewhere_is_said_as_it_is_typed(runs: Path, tmp_path: P
     base = shutil.copytree(runs / "first" / "checkpoint-500", tmp_path / "base")
     command = ("score", tmp_path / "adapter", "--device", "cpu", "--limit", "2", "--out", tmp_path / "out")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    line = said(capsys, *command)
-    assert "its base was not found: /their/machine/base" in line and line.endswith("say so with --adapter-base …\n")
-    assert "score has no option --base; did you mean --adapter-base?" in said(capsys, *command, "--base", base)
+    line = command_refuses(capsys, *command)
+    assert "its base was not found: /their/machine/base" in line and line.endswith("say so with --adapter-base …")
+    assert "score has no option --base; did you mean --adapter-base?" in command_refuses(capsys, *command, "--base", base)
     assert main([str(each) for each in (*command, "--adapter-base", base, "--template", "hh")]) == 0

@@ -37,6 +37,7 @@ def check(message: str, path: Path, place: str, says: str) -> None:
 
 def command_refuses(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     """What a command that must fail says, without the program's name."""
+    capsys.readouterr()  # what others have said before
     with pytest.raises(SystemExit) as ended:
         main([str(each) for each in arguments])
     out, err = capsys.readouterr()

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from helpers.short_pairs import SHORT_PAIRS
 from helpers.stand_in import counted, moved
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
@@ -21,7 +22,6 @@ from tl_reward.analyses.pair_patching import PatchedPlace
 from tl_reward.analyses.tension import tension
 from tl_reward.data.batches.packing import PackedBatch
 from tl_reward.data.batches.padding import TokenBatch
-from tl_reward.data.pairs import Message, PreferencePair
 from tl_reward.devices import WideSums
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
@@ -34,18 +34,7 @@ from tl_reward.running.activations import sample_activations, stream
 from tl_reward.running.batches.batching import encode_for
 from tl_reward.sites import Site
 
-# Short ones, in which two share a prompt.
-TEXTS = [("Hi", "Hello!", "Go."), ("Hi", "Hello there.", "No"), ("What is tea?", "A drink.", "I do not know."), ("Bye", "See you.", "Ok")]
-PAIRS = [
-    PreferencePair(
-        f"{objective}:{i}",
-        (Message("user", prompt), Message("assistant", good)),
-        (Message("user", prompt), Message("assistant", bad)),
-        objective=objective,
-    )
-    for i, (prompt, good, bad) in enumerate(TEXTS)
-    for objective in [("helpful", "harmless")[i % 2]]
-]
+PAIRS = SHORT_PAIRS
 
 
 def model_of(layers: int, seed: int = 0) -> HookedRewardModel:

@@ -18,8 +18,8 @@ from typing import Any
 import platformdirs
 
 from tl_reward.errors import InputError, first_line
-from tl_reward.locks import locked
 from tl_reward.model.origin import digest_of
+from tl_reward.parallel import locked
 
 BASE = "smollm2-135m-instruct"
 REWARD_MODELS = ("helpful", "harmless", "mixed")

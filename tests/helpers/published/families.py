@@ -6,6 +6,12 @@ from helpers.published.heads import armorm, athene, beaver, linear, mlp, normali
 from helpers.published.tokenizers import CLS
 
 _BENCH = "allenai/reward-bench: rewardbench/models/"
+_GATED = ONE | {
+    "auto_map": {"AutoModelForSequenceClassification": "modeling_custom.LlamaForRewardModelWithGating"},
+    "num_objectives": 19,
+    "gating_hidden_dim": 24,
+    "gating_n_hidden": 3,
+}
 _GRM_CODE = {
     "auto_map": {
         "AutoModel": "model.AutoModelForCausalLMWithValueHead",
@@ -244,14 +250,7 @@ _NETS = (
         "LlamaForRewardModelWithGating",
         "llama3",
         armorm(19, 24, 3),
-        config=ONE
-        | {
-            "auto_map": {"AutoModelForSequenceClassification": "modeling_custom.LlamaForRewardModelWithGating"},
-            "num_objectives": 19,
-            "gating_temperature": 10,
-            "gating_hidden_dim": 24,
-            "gating_n_hidden": 3,
-        },
+        config=_GATED | {"gating_temperature": 10},
         names=ARMORM,
         vocabulary="llama3",
         shards=2,
@@ -263,15 +262,7 @@ _NETS = (
         "LlamaForRewardModelWithGating",
         "llama3.1",
         qrm(19, 5, 24, 3),
-        config=ONE
-        | {
-            "auto_map": {"AutoModelForSequenceClassification": "modeling_custom.LlamaForRewardModelWithGating"},
-            "num_objectives": 19,
-            "num_quantiles": 5,
-            "gating_temperature": 5.0,
-            "gating_hidden_dim": 24,
-            "gating_n_hidden": 3,
-        },
+        config=_GATED | {"num_quantiles": 5, "gating_temperature": 5.0},
         names=ARMORM,
         vocabulary="llama3",
     ),

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from tl_reward.errors import InputError
-from tl_reward.locks import locked
+from tl_reward.parallel import locked
 
 JSON, TENSORS = "results.json", "tensors.safetensors"
 _PAGE = ("dashboard.html", "dashboard.data")

@@ -11,7 +11,7 @@ from typing import Any
 
 from tl_reward import parallel
 from tl_reward.errors import InputError
-from tl_reward.locks import locked
+from tl_reward.parallel import locked
 from tl_reward.results.provenance import provenance
 from tl_reward.study.compute.cells import cells
 from tl_reward.study.compute.inputs import Inputs
