@@ -13,8 +13,8 @@ GUARDS_OF_INPUT: tuple[Guard, ...] = (
     Guard(
         "a call reads the output that it is given",
         "tl_reward/running/options.py",
-        "    with reading(model, output):",
-        "    with reading(model, None):",
+        "    with read_by(model, output):",
+        "    with read_by(model, None):",
         "tests/analyses/test_outputs.py::test_an_output_is_a_model_of_that_output_alone[score-an index]",
     ),
     Guard(

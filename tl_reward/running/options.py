@@ -15,7 +15,7 @@ from tl_reward.errors import check_keywords
 from tl_reward.interventions.protocol import Intervention
 from tl_reward.interventions.user_code import watching
 from tl_reward.model.heads.chosen import check_output
-from tl_reward.model.heads.outputs import Output, reading
+from tl_reward.model.heads.outputs import Output, read_by
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.sites import UNIT_SITES, unit_shape
@@ -108,7 +108,7 @@ def _read_by(given: Mapping[str, Any], output: Output, of_rewards: bool) -> Iter
     if not isinstance(model, HookedRewardModel):
         yield
         return
-    with reading(model, output):
+    with read_by(model, output):
         if of_rewards:
             check_output(model)
         yield

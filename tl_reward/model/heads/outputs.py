@@ -91,7 +91,7 @@ def reward_of(logits: Float[Tensor, "*place output"], output: Output, names: Seq
 
 
 @contextmanager
-def reading(model: Any, output: Output) -> Iterator[None]:
+def read_by(model: Any, output: Output) -> Iterator[None]:
     """Within it, `output` is the reward of the model; None changes nothing."""
     if output is None:
         yield
