@@ -48,6 +48,7 @@ def test_ablation_curves_start_at_the_clean_model_and_band_only_where_drawn(resu
     entry = results.section("ablation")["mixed · some pairs"]
     assert line.y[0] == entry["clean"]["accuracy"]["value"] and list(line.x) == [0, 10, 100]
     assert max(band.x) == 10  # no disjoint random set where every neuron is zeroed
+    assert band.line.width > 0  # of one draw, the range is a line
     assert traces_of(plots.ablation_curves(results, "mean_margin"))[1].y[0] == entry["clean"]["mean_margin"]["value"]
 
 

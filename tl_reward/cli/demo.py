@@ -32,7 +32,7 @@ OBJECTIVES = ("helpful", "harmless")
 # The study's magnitude: the signed mean of the activation module's output.
 SCORE: StatisticName = "mean"
 SITE = "mlp_gate"
-FRACTIONS = (0.05, 0.1)  # at 0.2 a layer is over half full, and has no random control
+FRACTIONS = (0.05, 0.1, 0.2)
 SHOWN = 250  # neurons of each model whose examples the page shows token by token
 
 
@@ -62,14 +62,12 @@ def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
             pull = tension(fast, tested, progress=f"{name}: effects")
             record_tension(results, name, "embedded, test", pull, fraction=0.02)
             if name == "mixed":
-                for objective in OBJECTIVES:
-                    some = test[objective][::3]  # by the model itself, since these are too small for half precision
-                    estimated = attribute(fast, some, progress=f"{name}: effects on {len(some)} of the {objective} pairs")
-                    checked = compare_with_exact(
-                        model, some, {"gradient": estimated.effect}, top=4, random=4, seed=seed,
+                for objective, effects in pull.effects.items():
+                    checked = compare_with_exact(  # by the model itself: these are too small for half precision
+                        model, test[objective], {"gradient": effects.effect}, top=6, random=6, seed=seed,
                         progress=f"{name}: neurons zeroed one by one, {objective} pairs",
                     )  # fmt: skip
-                    record_attribution(results, name, f"embedded {objective}, every third test pair", {"gradient": estimated}, checked)
+                    record_attribution(results, name, f"embedded {objective}, test", {"gradient": effects}, checked)
             examples = collect_examples(
                 fast, tested, neurons_to_show(results, name, most=SHOWN), unembedding=unembedding, seed=seed, progress=f"{name}: examples"
             )
@@ -82,7 +80,7 @@ def run_demo(output: Path, *, overwrite: bool = False, seed: int = 0) -> Path:
                     zeroed = [[ZeroAblation(NeuronSet.top(ranking, fraction=0.1))]]
                     faster, said = half_where_it_agrees(model, test[objective], conditions=zeroed)
                     curve = ablation_curve(
-                        faster, test[objective], ranking, fractions=FRACTIONS, draws=1, seed=seed,
+                        faster, test[objective], ranking, fractions=FRACTIONS, draws=2, seed=seed,
                         clean=scores if said.dtype == precision.dtype else None,
                         progress=f"{name}: without neurons, {objective} pairs",
                     )  # fmt: skip

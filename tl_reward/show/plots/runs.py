@@ -150,7 +150,8 @@ def ablation_curves(results: Results, quantity: str = "accuracy") -> EscapedFigu
             lows = [clean["value"], *(min(d) for _, d in banded)]
             figure.add_scatter(
                 x=[*xs, *reversed(xs)], y=[*highs, *reversed(lows)], mode="lines", fill="toself", fillcolor="rgba(127,127,127,0.25)",
-                line={"width": 0}, name="random, layers matched (range of draws)", legendgroup="random",
+                line={"width": 1, "color": "#777777"},  # one draw has no width of its own
+                name="random, layers matched (range of draws)", legendgroup="random",
                 showlegend=i == 0, hoverinfo="skip", **place,
             )  # fmt: skip
         figure.add_scatter(
