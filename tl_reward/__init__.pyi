@@ -14,7 +14,9 @@ from .data.readers import load_pairs, pairs_from, short_name
 from .data.text import set_template
 from .errors import InputError, one_line_errors
 from .interventions.ablations import MeanAblation, ResampleAblation, ScaleAblation, ZeroAblation
+from .interventions.folding import with_gates
 from .interventions.from_functions import intervention
+from .interventions.gates import Gates
 from .interventions.patches import HeadPatch, Patch, Source, patch_between
 from .interventions.path_patches import PathPatch
 from .interventions.protocol import Intervention
@@ -27,6 +29,9 @@ from .measures.selectivity import Selectivity, selectivity
 from .model.reward_model import HookedRewardModel, load
 from .model.training import TrainingConfig, train
 from .neurons import NeuronSet
+from .repairing.config import RepairConfig
+from .repairing.repair import repair
+from .repairing.result import Repair
 from .results.disk.folder import check_run_folder
 from .results.found_on import found_on
 from .results.provenance import provenance
@@ -65,6 +70,7 @@ __all__ = [
     "Effects",
     "Estimate",
     "Examples",
+    "Gates",
     "HeadPatch",
     "HookedRewardModel",
     "InputError",
@@ -77,6 +83,8 @@ __all__ = [
     "Patch",
     "PathPatch",
     "PreferencePair",
+    "Repair",
+    "RepairConfig",
     "ResampleAblation",
     "Results",
     "RewardLens",
@@ -135,6 +143,7 @@ __all__ = [
     "record_sets",
     "record_tension",
     "regions",
+    "repair",
     "reward_lens",
     "run_folder",
     "score",
@@ -149,5 +158,6 @@ __all__ = [
     "tension",
     "token_attribution",
     "train",
+    "with_gates",
     "write_page",
 ]

@@ -192,7 +192,7 @@ def test_one_prompt_has_no_interval():
         ([1.0, np.nan], None, "1 of 2 values are not finite"),
         ([np.inf, -np.inf], None, "2 of 2 values are not finite"),
         ([], None, "no pairs to average over"),
-        ([1.0, 2.0], ["a"], "a group for each of 2 values, got 2 and 1"),
+        ([1.0, 2.0], ["a"], "a group for each of 2 values, got 1"),
     ],
 )
 def test_means_of_what_is_no_number(values: list[float], groups: list[str] | None, says: str):

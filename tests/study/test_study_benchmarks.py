@@ -3,8 +3,9 @@
 import pytest
 
 from tl_reward.data.pairs import Message, PreferencePair, pairs_of_row
+from tl_reward.data.styles import style_of
 from tl_reward.errors import InputError
-from tl_reward.study.benchmarks import SUBTASKS, TIES, by_pairs, group_of, style_of, subtask_of
+from tl_reward.study.benchmarks import SUBTASKS, TIES, by_pairs, group_of, subtask_of
 
 GOOD, BAD = ((Message("user", "Hi"), Message("assistant", text)) for text in ("Hello.", "No."))
 

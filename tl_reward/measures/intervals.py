@@ -90,24 +90,48 @@ def bootstrap_ratio(
     values: np.ndarray, weights: np.ndarray, groups: Sequence[str] | None = None, *, resamples: int = 2000, seed: int = 0
 ) -> Estimate:
     """The sum of the values over the sum of the weights, with its interval as in `bootstrap_mean`; 0 where the weights add up to 0."""
-    if len(values) == 0:
+    if len(values) != len(weights):
+        raise InputError(f"there must be a weight for each of {len(values)} values, got {len(weights)}")
+    sums = resampled_sums(np.stack([values, weights]), groups, resamples=resamples, seed=seed)
+    (total, weight), (totals, weight_of_draw) = sums.whole, sums.draws
+    means = np.divide(totals, weight_of_draw, out=np.zeros(resamples), where=weight_of_draw != 0)
+    return Estimate.of(total / weight if weight else 0.0, means, sums.n)
+
+
+class Sums(NamedTuple):
+    """Sums of several quantities: over all values, and over those of each bootstrap draw. `n` groups were drawn from."""
+
+    whole: np.ndarray
+    draws: np.ndarray
+    n: int
+
+
+def resampled_sums(values: np.ndarray, groups: Sequence[str] | None = None, *, resamples: int = 2000, seed: int = 0) -> Sums:
+    """Sums [quantity] and [quantity, resample] of values [quantity, value], for whatever is a function of sums: a ratio, a correlation.
+
+    Whole groups are drawn, the same ones for every quantity, and for every call with as many groups and the same seed.
+
+    Raises:
+        InputError: as `bootstrap_mean`.
+    """
+    count = values.shape[1]
+    if count == 0:
         raise InputError("no pairs to average over")
-    if not len(values) == len(weights) == len(groups or values):
-        raise InputError(f"there must be a weight and a group for each of {len(values)} values, got {len(weights)} and {len(groups or ())}")
-    if not (np.isfinite(values).all() and np.isfinite(weights).all()):
-        raise InputError(f"{int((~np.isfinite(values) | ~np.isfinite(weights)).sum())} of {len(values)} values are not finite")
+    if groups is not None and len(groups) != count:
+        raise InputError(f"there must be a group for each of {count} values, got {len(groups)}")
+    if bad := int((~np.isfinite(values).all(0)).sum()):
+        raise InputError(f"{bad} of {count} values are not finite")
     names: dict[str, int] = {}
-    index = [names.setdefault(name, len(names)) for name in (groups or map(str, range(len(values))))]
-    sums = np.bincount(index, weights=values)
-    counts = np.bincount(index, weights=weights)
+    index = [names.setdefault(name, len(names)) for name in (groups or map(str, range(count)))]
+    sums = np.stack([np.bincount(index, weights=each) for each in values])
     generator = np.random.default_rng(seed)
-    at_once = max(1, 4_000_000 // len(sums))  # all at once would hold resamples * n numbers
-    means = np.empty(resamples)
+    at_once = max(1, 4_000_000 // len(names))  # all at once would hold resamples * n numbers
+    drawn = np.empty((len(values), resamples))
     for start in range(0, resamples, at_once):
-        draws = generator.integers(0, len(sums), size=(min(at_once, resamples - start), len(sums)))
-        total = counts[draws].sum(1)
-        means[start : start + len(draws)] = np.divide(sums[draws].sum(1), total, out=np.zeros(len(draws)), where=total != 0)
-    return Estimate.of(values.sum() / weights.sum() if weights.sum() else 0.0, means, len(sums))
+        draws = generator.integers(0, len(names), size=(min(at_once, resamples - start), len(names)))
+        for own, each in zip(drawn, sums, strict=True):
+            own[start : start + len(draws)] = each[draws].sum(1)
+    return Sums(values.sum(1), drawn, len(names))
 
 
 def _places(names: Sequence[str]) -> dict[str, list[int]]:

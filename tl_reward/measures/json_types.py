@@ -4,7 +4,7 @@ Nothing here imports a model: a page is made where there is none.
 """
 
 from collections.abc import Sequence
-from typing import NotRequired  # pydantic, which checks runs, reads `typing`'s own from Python 3.12 on
+from typing import Literal, NotRequired  # pydantic, which checks runs, reads `typing`'s own from Python 3.12 on
 
 from typing_extensions import TypedDict
 
@@ -222,3 +222,69 @@ class RewardLensJson(TypedDict):
     decided_at_depth: list[int]
     decided_at_token: list[int]
     tokens_after_prefix: list[int]
+
+
+class PairedJson(TypedDict):
+    """A `Paired`: a figure before and after an edit, and the paired difference."""
+
+    before: MaybeEstimateJson
+    after: MaybeEstimateJson
+    difference: MaybeEstimateJson
+
+
+class ShiftJson(PairedJson):
+    """A `Shift` of the battery of a repair."""
+
+    name: str
+    question: str
+    good: Literal["near 0", "high", "neither"]
+    verdict: Literal["better", "worse", "reversed", "no clear change", "moved"]
+
+
+class ComparedJson(TypedDict):
+    """A `Compared` of a repair: an edit, or another model, beside the model as it is, on one set of test pairs."""
+
+    kind: Literal["repaired", "random", "uniform", "model"]
+    name: str
+    tested: str
+    protected: bool
+    verdict: Literal["better", "worse", "no clear change"]
+    accuracy: PairedJson
+    margin: PairedJson
+
+
+class TriedJson(TypedDict):
+    """A `Tried` of a repair: a candidate on the tune pairs, by objective."""
+
+    name: str
+    way: str
+    neurons: int
+    chosen: bool
+    accuracy: dict[str, PairedJson]
+    margin: dict[str, PairedJson]
+
+
+class SplitSizeJson(TypedDict):
+    """How many pairs of an objective, or of a protected set, are in one split, after what was left out, and of how many prompts."""
+
+    split: Literal["find", "tune", "test", "protect"]
+    name: str
+    pairs: int
+    prompts: int
+    hash: str
+
+
+class RepairJson(TypedDict):
+    """A `Repair`. `gates` are those of `neurons`; `shifts` by what was tested."""
+
+    objectives: list[str]
+    shape: list[int]
+    chosen: str | None
+    neurons: NeuronsJson
+    gates: list[float]
+    splits: list[SplitSizeJson]
+    tried: list[TriedJson]
+    tolerance: float
+    precision: PrecisionJson
+    evidence: list[ComparedJson]
+    shifts: dict[str, list[ShiftJson]]

@@ -64,7 +64,7 @@ class Scores:
             groups=tuple(pair.group or pair.id for pair in pairs),
             subsets=tuple(pair.subset or "" for pair in pairs),
             dropped=reading.dropped if reading else 0,
-            prompts=tuple(_prompt_name(pair.chosen[:-1]) for pair in pairs),
+            prompts=tuple(prompt_name(pair.chosen[:-1]) for pair in pairs),
             objectives=tuple(pair.objective or "" for pair in pairs),
             reading=reading,
             output=output,
@@ -162,7 +162,7 @@ class Scores:
         }
 
 
-def _prompt_name(prompt: Transcript) -> str:
+def prompt_name(prompt: Transcript) -> str:
     """The first 16 hex digits of a sha256 over the text of a prompt."""
     return hashlib.sha256(json.dumps([list(message) for message in prompt]).encode()).hexdigest()[:16]
 

@@ -154,17 +154,3 @@ def by_pairs(task: str) -> bool:
     study's figures for it (chat 50.1 %) can be no others: nine pairs at once are right in about 5 % of rows by chance. Elsewhere a row
     with several candidates is right when min(chosen) > max(rejected)."""
     return task.startswith("RM-Bench ")
-
-
-def style_of(pair_id: str) -> str:
-    """How an RM-Bench pair's styles compare: "easy" where the chosen response is styled more than the rejected one, "normal" where
-    alike, "hard" where less. Styles: 0 concise, 1 detailed plain text, 2 detailed markdown. `pairs.pairs_of_row` ends the ids of a
-    row's pairs with CHOSEN-REJECTED.
-
-    >>> style_of("8/0-2"), style_of("8/1-1"), style_of("8/2-0")
-    ('hard', 'normal', 'easy')
-    """
-    chosen, _, rejected = pair_id.rpartition("/")[2].partition("-")
-    if not {chosen, rejected} <= {"0", "1", "2"}:
-        raise InputError(f"pair {pair_id}: an id of RM-Bench ends with CHOSEN-REJECTED, each a style from 0 to 2, such as 8/0-2")
-    return "hard" if chosen < rejected else "easy" if chosen > rejected else "normal"

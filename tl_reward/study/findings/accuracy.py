@@ -4,9 +4,10 @@ from typing import Annotated, NamedTuple
 
 import numpy as np
 
+from tl_reward.data.styles import style_of
 from tl_reward.measures.intervals import Estimate
 from tl_reward.show.plots.estimates import dots
-from tl_reward.study.benchmarks import by_pairs, group_of, style_of
+from tl_reward.study.benchmarks import by_pairs, group_of
 from tl_reward.study.matrix import Matrix
 from tl_reward.study.rows import (
     Models,

@@ -1,0 +1,98 @@
+"""Two models, or a model before and after an edit, on the same pairs: each of their figures, and the paired difference."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from tl_reward.errors import InputError
+from tl_reward.measures.intervals import Estimate, bootstrap_mean, resampled_sums
+from tl_reward.measures.json_types import PairedJson
+from tl_reward.measures.scores import Scores, right
+
+
+class Paired(NamedTuple):
+    """A figure before and after, and after minus before, whose interval is over the same draws of prompts."""
+
+    before: Estimate
+    after: Estimate
+    difference: Estimate
+
+    def to_json(self) -> PairedJson:
+        return {
+            "before": self.before.to_json_or_none(),
+            "after": self.after.to_json_or_none(),
+            "difference": self.difference.to_json_or_none(),
+        }
+
+
+def check_same_pairs(before: Scores, after: Scores) -> None:
+    """Raises InputError where two scores are not of the same pairs in the same order."""
+    if (before.ids, before.prompts) != (after.ids, after.prompts):
+        raise InputError(f"scores to compare must be of the same pairs in the same order, got {len(before)} and {len(after)}")
+
+
+def accuracy_change(before: Scores, after: Scores) -> Paired:
+    """Of the share of pairs with a positive margin; a tie counts half.
+
+    >>> one = Scores(("a", "b"), np.array([2.0, 0.0]), np.array([0.0, 1.0]), ("a", "b"), ("", ""))
+    >>> accuracy_change(one, one).difference
+    Estimate(value=0.0, low=0.0, high=0.0, n=2)
+    """
+    check_same_pairs(before, after)
+    return mean_change(right(before.margin), right(after.margin), before.prompts)
+
+
+def mean_change(before: np.ndarray, after: np.ndarray, prompts: tuple[str, ...]) -> Paired:
+    """Of the mean of a number a pair."""
+    return Paired(bootstrap_mean(before, prompts), bootstrap_mean(after, prompts), bootstrap_mean(after - before, prompts))
+
+
+def margin_change(before: Scores, after: Scores) -> Paired:
+    """Of the mean margin, over the standard deviation of that model's own rewards of these transcripts.
+
+    A model whose rewards are all multiplied by a positive number, or shifted, has the same: a mere rescaling is no gain.
+    """
+    check_same_pairs(before, after)
+    return change_of([_moments(each) for each in (before, after)], before.prompts, _in_own_units)
+
+
+def _moments(scores: Scores) -> np.ndarray:
+    # Around the mean, so that the variance is no difference of two large numbers; it is the same whatever is subtracted.
+    centre = np.mean([scores.chosen, scores.rejected])
+    chosen, rejected = scores.chosen - centre, scores.rejected - centre
+    return np.stack([scores.margin, chosen + rejected, chosen**2 + rejected**2, np.ones(len(scores))])
+
+
+def _in_own_units(sums: np.ndarray) -> np.ndarray:
+    margin, total, square, pairs = sums
+    rewards = 2 * pairs
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = np.sqrt(np.maximum(square / rewards - (total / rewards) ** 2, 0))
+        return np.where(spread > 0, margin / pairs / spread, np.nan)
+
+
+Statistic = Callable[[np.ndarray], np.ndarray]
+
+
+def change_of(values: list[np.ndarray], prompts: tuple[str, ...], statistic: Statistic, *, size: bool = False) -> Paired:
+    """Of whatever is a function of sums.
+
+    Args:
+        values: before and after: [quantity, pair].
+        statistic: from sums [quantity, …] to the figure […]; nan where there is none.
+        size: the difference is of the figures' sizes, whatever their signs.
+    """
+    sums = [resampled_sums(each, prompts) for each in values]
+    whole = [statistic(each.whole) for each in sums]
+    draws = [statistic(each.draws) for each in sums]
+    n = sums[0].n
+    one, other = (Estimate.of(float(figure), drawn, n) for figure, drawn in zip(whole, draws, strict=True))
+    if size:
+        whole, draws = [np.abs(each) for each in whole], [np.abs(each) for each in draws]
+    return Paired(one, other, Estimate.of(float(whole[1] - whole[0]), draws[1] - draws[0], n))
+
+
+def spread_of(scores: Scores) -> float:
+    """The standard deviation of a model's rewards over these transcripts, both sides of each pair."""
+    return float(np.std([scores.chosen, scores.rejected]))

@@ -1,0 +1,237 @@
+"""From a reward model and pairs of several objectives to an edit of few neurons that serves all of them better, and the evidence for it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, NamedTuple, Unpack
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from tl_reward.analyses.attribution import Attribution, attribute
+from tl_reward.data.encoding import EncodedPairs
+from tl_reward.data.pairs import PreferencePair, data_hash
+from tl_reward.data.readers import GivenPairs
+from tl_reward.errors import InputError
+from tl_reward.interventions.folding import check_foldable
+from tl_reward.interventions.gates import Gates
+from tl_reward.measures.json_types import SplitSizeJson
+from tl_reward.measures.scores import prompt_name
+from tl_reward.model.heads.chosen import output_name
+from tl_reward.model.layer_by_layer import check_comparable
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.repairing.config import RepairConfig
+from tl_reward.repairing.evidence.battery import Shift, answers_of, battery
+from tl_reward.repairing.evidence.compared import Compared, Kind, compared
+from tl_reward.repairing.evidence.paired import spread_of
+from tl_reward.repairing.result import Repair
+from tl_reward.repairing.splits import ByObjective, Objectives, Splits, split_of
+from tl_reward.repairing.tuning import Tried, best_of, tried
+from tl_reward.repairing.ways.candidates import Candidate, candidates_of, random_like, uniform
+from tl_reward.repairing.ways.learning import learnt_gates
+from tl_reward.repairing.ways.matching import gates_towards
+from tl_reward.running.batches.batching import encode_for
+from tl_reward.running.half_precision import half_where_it_agrees, in_half
+from tl_reward.running.options import RunOptions, checked
+from tl_reward.running.scoring import score, sweep
+from tl_reward.sites import unit_shape
+
+SCREENED = 48  # pairs of each objective on which all candidates are tried
+FINALISTS = 8  # candidates that are tried on all tune pairs
+CHECKED_EDITS = 3  # edits under which half precision has to agree
+
+# The label of a progress bar, from what a pass is for; None where none is shown.
+Say = Callable[[str], str | None]
+
+
+class _Edit(NamedTuple):
+    kind: Kind
+    name: str
+    gates: Float[Tensor, "layer neuron"]
+
+
+@checked
+def repair(
+    model: HookedRewardModel,
+    find: ByObjective,
+    tune: ByObjective,
+    test: ByObjective,
+    *,
+    protect: Mapping[str, GivenPairs] | None = None,
+    singles: Mapping[str, HookedRewardModel] | None = None,
+    beside: Mapping[str, HookedRewardModel] | None = None,
+    config: RepairConfig = RepairConfig(),
+    progress: str | None = None,
+    **options: Unpack[RunOptions],
+) -> Repair:
+    """Finds neurons on one set of prompts, chooses the edit on a second, and tests it on a third, which is read once.
+
+    No weight is trained. `Repair.applied(model)` has the edit in its weights.
+
+    Args:
+        find, tune, test: pairs by objective, `{"helpful": …, "harmless": …}`, or pairs that name their objectives. No prompt may be in two
+            of the three.
+        protect: pairs by a name of their own that should not get worse. They may be those of `test`, and must share no prompt with
+            `find` and `tune`.
+        singles: by objective, reward models of it alone. Neurons that serve another one at its cost are then scaled towards what they do in
+            its model, and it is scored beside the repair.
+        beside: other models to score beside the repair, such as one that was trained on the same pairs.
+        config: which edits are tried, and how one is chosen.
+        options: how the model is run (`running.options.RunOptions`).
+
+    Raises:
+        InputError: as `split_of`; a model whose edit could not be folded into its weights; a single-objective model of another shape, or of
+            an objective that is none of these.
+    """
+    splits = split_of(find, tune, test, protect)
+    singles, beside = dict(singles or {}), dict(beside or {})
+    check_foldable(model)
+    _check_models(model, splits, singles, beside)
+
+    def say(what: str) -> str | None:
+        return f"{progress}: {what}" if progress is not None else None
+
+    effects = {name: attribute(model, pairs, progress=say(f"effects on {name}"), **options) for name, pairs in splits.find.items()}
+    towards = {
+        name: gates_towards(model, single, splits.find[name], progress=say(f"beside the model of {name}"), **options)
+        for name, single in singles.items()
+    }
+    learnt = _learnt(model, splits, config, say, options) if config.learn_steps else None
+    every = candidates_of(effects, config, towards=towards, learnt=learnt)
+    few = [(), *((each.intervention,) for each in every[:: max(1, len(every) // CHECKED_EDITS)])]
+    quick, precision = half_where_it_agrees(model, _all(splits.tune), conditions=few, **options)
+    tuned = _tuned(quick, splits.tune, every, say, options)
+    chosen = best_of(tuned.finalists, config.tolerance)
+    gates = chosen.candidate.gates if chosen else torch.ones(unit_shape(model.cfg, Gates.site))
+    edits: list[_Edit] = [_Edit("repaired", chosen.candidate.name if chosen else "no edit", gates)]
+    edits += [_Edit("random", each.name, each.gates) for each in random_like(gates, draws=config.draws, seed=config.seed) if chosen]
+    alike = max(tuned.uniform, key=lambda each: each.gain).candidate
+    edits.append(_Edit("uniform", alike.name, alike.gates))
+    others = {name: other if quick is model else in_half(other) for name, other in (singles | beside).items()}
+    tested = [*_tested(quick, splits, edits, others, say, options)]
+    return Repair(
+        gates=gates,
+        chosen=chosen.candidate.name if chosen else None,
+        tried=(*tuned.finalists, *tuned.uniform, *tuned.screened),
+        tolerance=config.tolerance,
+        objectives=splits.names,
+        splits=(*_found_sizes(splits, effects), *tuned.sizes, *(each.size for each in tested)),
+        evidence=tuple(row for each in tested for row in each.evidence),
+        shifts={each.size["name"]: each.shifts for each in tested},
+        precision=precision,
+        output=output_name(model),
+    )
+
+
+def _check_models(
+    model: HookedRewardModel, splits: Splits, singles: Mapping[str, HookedRewardModel], beside: Mapping[str, HookedRewardModel]
+) -> None:
+    if unknown := [name for name in singles if name not in splits.names]:
+        raise InputError(f"singles must be by objective ({', '.join(splits.names)}), got {', '.join(unknown)}")
+    if twice := [name for name in beside if name in singles]:
+        raise InputError(f"{twice[0]} is among singles and beside: give the other model another name")
+    for other in singles.values():
+        check_comparable(model, other)
+
+
+def _learnt(model: HookedRewardModel, splits: Splits, config: RepairConfig, say: Say, options: RunOptions) -> Float[Tensor, "layer neuron"]:
+    pairs = _all(splits.find)
+    unit = spread_of(score(model, pairs, progress=say("find pairs as they are"), **options))
+    if unit == 0:
+        raise InputError("all rewards of the pairs to find neurons on are the same")
+    return learnt_gates(model, pairs, unit, config=config, progress=say("gates learnt"), **options)
+
+
+class _Tuned(NamedTuple):
+    finalists: list[Tried]
+    screened: list[Tried]
+    uniform: list[Tried]
+    sizes: list[SplitSizeJson]
+
+
+def _tuned(model: HookedRewardModel, pairs: Objectives, candidates: list[Candidate], say: Say, options: RunOptions) -> _Tuned:
+    """All candidates on some of the tune pairs, and then the best of them, beside all neurons scaled alike, on all tune pairs."""
+    every = encode_for(model, _all(pairs), **options)
+    some = every.take(_screen(every.pairs))
+    screened = _tried(model, some, candidates, say("all candidates, on some tune pairs"), options)
+    best = sorted(screened, key=lambda each: each.gain, reverse=True)[:FINALISTS]
+    chosen = [each.candidate for each in best]
+    found = _tried(model, every, [*chosen, *uniform(unit_shape(model.cfg, Gates.site))], say("the best, on all tune pairs"), options)
+    left = [each for each in screened if each.candidate not in chosen]
+    sizes = [_size("tune", name, [pair for pair in every.pairs if pair.objective == name], pairs[name]) for name in pairs]
+    return _Tuned(found[: len(chosen)], left, found[len(chosen) :], sizes)
+
+
+def _screen(pairs: Sequence[PreferencePair]) -> list[int]:
+    """At most `SCREENED` pairs of each objective, evenly through the data; pairs of one prompt stand together there."""
+    places: dict[str | None, list[int]] = {}
+    for i, pair in enumerate(pairs):
+        places.setdefault(pair.objective, []).append(i)
+    return sorted(own[i] for own in places.values() for i in {round(i) for i in np.linspace(0, len(own) - 1, min(SCREENED, len(own)))})
+
+
+def _tried(
+    model: HookedRewardModel, pairs: EncodedPairs, candidates: list[Candidate], progress: str | None, options: RunOptions
+) -> list[Tried]:
+    conditions = [(), *((each.intervention,) for each in candidates)]
+    before, *after = (each.by_objective() for each in sweep(model, pairs, conditions, progress=progress, **options))
+    return [tried(each, before, scores) for each, scores in zip(candidates, after, strict=True)]
+
+
+class _Tested(NamedTuple):
+    """What is known of one set of pairs."""
+
+    size: SplitSizeJson
+    evidence: list[Compared]
+    shifts: tuple[Shift, ...]
+
+
+def _tested(
+    model: HookedRewardModel,
+    splits: Splits,
+    edits: list[_Edit],
+    models: Mapping[str, HookedRewardModel],
+    say: Say,
+    options: RunOptions,
+) -> Iterator[_Tested]:
+    """Each objective's test pairs and each protected set, under the edits and by the other models."""
+    sets = [
+        *((name, pairs, False) for name, pairs in splits.test.items()),
+        *((name, pairs, True) for name, pairs in splits.protect.items()),
+    ]
+    for name, pairs, protected in sets:
+        encoded = encode_for(model, pairs, **options)
+        conditions = [(), *((Gates(each.gates),) for each in edits)]
+        before, *after = sweep(model, encoded, conditions, progress=say(f"{name}, tested"), **options)
+        rows = [
+            compared(each.kind, each.name, name, before, scores, protected=protected) for each, scores in zip(edits, after, strict=True)
+        ]
+        for label, other in models.items():
+            scores = score(other, list(encoded.pairs), progress=say(f"{name}, by {label}"), **_without_edits(options))
+            rows.append(compared("model", label, name, before, scores, protected=protected))
+        size = _size("protect" if protected else "test", name, encoded.pairs, pairs)
+        yield _Tested(size, rows, battery(before, after[0], answers_of(encoded)))
+
+
+def _without_edits(options: RunOptions) -> RunOptions:
+    """Interventions are of the model that is repaired."""
+    return {**options, "interventions": ()}
+
+
+def _all(parts: Objectives) -> list[PreferencePair]:
+    return [pair for pairs in parts.values() for pair in pairs]
+
+
+def _size(
+    split: Literal["tune", "test", "protect"], name: str, read: Sequence[PreferencePair], given: Sequence[PreferencePair]
+) -> SplitSizeJson:
+    """Of the pairs that were read; the hash is of those given."""
+    prompts = {prompt_name(pair.chosen[:-1]) for pair in read}
+    return {"split": split, "name": name, "pairs": len(read), "prompts": len(prompts), "hash": data_hash(given)}
+
+
+def _found_sizes(splits: Splits, effects: Mapping[str, Attribution]) -> list[SplitSizeJson]:
+    return [
+        {"split": "find", "name": name, "pairs": len(found.pairs), "prompts": found.prompts, "hash": data_hash(splits.find[name])}
+        for name, found in effects.items()
+    ]

@@ -1,0 +1,54 @@
+"""Which of the candidates is the repair? Decided on the tune pairs alone, by a rule that is fixed."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tl_reward.measures.json_types import TriedJson
+from tl_reward.measures.scores import Scores
+from tl_reward.repairing.evidence.paired import Paired, accuracy_change, margin_change
+from tl_reward.repairing.ways.candidates import Candidate
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What a candidate did to each objective's tune pairs: its accuracy, and its margin in the rewards' own standard deviations."""
+
+    candidate: Candidate
+    accuracy: Mapping[str, Paired]
+    margin: Mapping[str, Paired]
+
+    @property
+    def gain(self) -> float:
+        """The mean over objectives of the accuracy gained."""
+        return sum(each.difference.value for each in self.accuracy.values()) / len(self.accuracy)
+
+    @property
+    def worst(self) -> float:
+        """The smallest gain of accuracy; negative where an objective loses."""
+        return min(each.difference.value for each in self.accuracy.values())
+
+    def to_json(self, *, chosen: bool) -> TriedJson:
+        return {
+            "name": self.candidate.name,
+            "way": self.candidate.way,
+            "neurons": self.candidate.neurons,
+            "chosen": chosen,
+            "accuracy": {name: each.to_json() for name, each in self.accuracy.items()},
+            "margin": {name: each.to_json() for name, each in self.margin.items()},
+        }
+
+
+def tried(candidate: Candidate, before: Mapping[str, Scores], after: Mapping[str, Scores]) -> Tried:
+    """Scores of the tune pairs by objective, of the model as it is and with the candidate's edit."""
+    return Tried(
+        candidate,
+        {name: accuracy_change(before[name], after[name]) for name in before},
+        {name: margin_change(before[name], after[name]) for name in before},
+    )
+
+
+def best_of(every: Sequence[Tried], tolerance: float) -> Tried | None:
+    """The candidate that gains most accuracy over all objectives, of those by which none loses more than `tolerance`; of equal ones that
+    which edits fewer neurons. None where no such candidate gains."""
+    allowed = [each for each in every if each.worst >= -tolerance and each.gain > 0]
+    return max(allowed, key=lambda each: (each.gain, -each.candidate.neurons), default=None)
