@@ -1,11 +1,12 @@
 """How much each neuron or head adds to the margin, to first order: all of them from one backward pass a batch."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
@@ -35,7 +36,7 @@ from tl_reward.sites import Site, UnitShape, UnitSite, Where, check_where, unit_
 
 @dataclass(frozen=True, eq=False)
 class Attribution:
-    """Estimated effects on the margin, mean over pairs, in raw reward units, float32.
+    """Estimated effects on the margin, mean over pairs (weighted, where they were given weights), in raw reward units, float32.
 
     Attributes:
         effect: positive: the neuron (or head), as against its baseline, *raises* the margin, so that ablating it would lower it.
@@ -80,6 +81,7 @@ def attribute(
     baseline: Literal["zero", "pair"] | HookedRewardModel | Float[Tensor, "layer neuron ..."] = "zero",
     steps: int | None = None,
     where: Where = "all",
+    weights: Sequence[float] | None = None,
     progress: str | None = None,
     **options: Unpack[RunOptions],
 ) -> Attribution:
@@ -98,11 +100,13 @@ def attribute(
             what they are. Against zero, effects then add up to the margin minus that of the model without any neuron, as steps grow
             (but not where a norm follows the MLP, as in Gemma-2 and OLMo-2: it undoes the growth).
         where: the tokens at which the neuron is what it is beyond the baseline; at all others it stays.
+        weights: of the pairs that are read, at least 0: the effect is on their weighted mean margin. With `scores.loss_weights` it is
+            minus that on the Bradley-Terry loss, which is about pairs that are ranked wrong.
         options: how the model is run (`running.options.RunOptions`).
 
     Raises:
         InputError: an activation or a gradient is not finite; a budget is too small; less than 1 step; a baseline of another shape; a pair
-            without a shared prefix, where the baseline is the pair.
+            without a shared prefix, where the baseline is the pair; weights that are not one a pair, below 0, or all 0.
     """
     shape = unit_shape(model.cfg, site)
     encoded = encode_for(model, pairs, gradients=True, **options)
@@ -112,25 +116,37 @@ def attribute(
         grouping = Grouping(encoded.pair_of_row, whole=True)
     else:
         grouping = Grouping(encoded.prompts)
-    sums = _PromptSums(encoded, shape, steps or 1, model.cfg.device)
+    of_pairs = _weights(weights, encoded)
+    sums = _PromptSums(encoded, shape, steps or 1, model.cfg.device, of_pairs)
     sites = [Site(layer, site) for layer in range(shape.layers)]
     check_where(where)
     against = _baseline(baseline, sites, model)
     against = against if where == "all" else BaselineAtTokens(where, against)
-    backpropagate(model, encoded, sites, sums, steps=steps, baseline=against, grouping=grouping, progress=progress, **options)
+    backpropagate(
+        model, encoded, sites, sums, steps=steps, baseline=against, grouping=grouping, weights=of_pairs, progress=progress, **options
+    )
     hashes = tuple(pair_hash(pair) for pair in encoded.pairs)
     return Attribution(sums.mean().float(), sums.standard_error().float(), hashes, sums.prompts, encoded.reading, output_name(model))
+
+
+def _weights(given: Sequence[float] | None, encoded: EncodedPairs) -> Float[Tensor, " pair"]:
+    weights = torch.ones(len(encoded.pairs)) if given is None else torch.as_tensor(np.asarray(given, dtype=float)).float()
+    if len(weights) != len(encoded.pairs):
+        raise InputError(f"there must be a weight for each of {len(encoded.pairs)} pairs that are read, got {len(weights)}")
+    if not ((weights >= 0) & weights.isfinite()).all() or not weights.any():
+        raise InputError("weights of pairs must be finite and at least 0, and not all 0")
+    return weights
 
 
 class _PromptSums:
     """Sums over prompts of their effects, and of their squares, in float64. A prompt's rows may come in several batches: until it has
     all of them, its effects are kept (`_open`, [prompt, unit] of each layer, the prompts in the order of `_labels`)."""
 
-    def __init__(self, encoded: EncodedPairs, shape: UnitShape, steps: int, device: Any) -> None:
+    def __init__(self, encoded: EncodedPairs, shape: UnitShape, steps: int, device: Any, weights: Float[Tensor, " pair"]) -> None:
         self._shape, self._steps, self._device = shape, steps, device
         self._total, self._square, self._cross = (WideSums(*shape, device=device) for _ in range(3))
         self._prompt = torch.tensor(encoded.prompts)
-        self._pairs = torch.bincount(self._prompt[list(encoded.chosen)])  # [prompt]
+        self._pairs = torch.bincount(self._prompt[list(encoded.chosen)], weights.double())  # [prompt]: as many as their weights say
         self.prompts = len(self._pairs)
         self._left = torch.bincount(self._prompt)  # [prompt]: rows to come
         self._open: dict[int, Float[Tensor, "prompt unit"]] = {}
@@ -150,7 +166,8 @@ class _PromptSums:
         self._within = (batch.occurrences(batch_tensor_on(of_row, device)) > 0).float()
         self._left[labels] -= torch.bincount(place)
         ends = (self._left[labels] == 0).nonzero()[:, 0]
-        self._ends, self._count = (batch_tensor_on(each, device) for each in (ends, self._pairs[labels[ends], None]))
+        count = self._pairs[labels[ends], None].to(self._total.dtype)
+        self._ends, self._count = (batch_tensor_on(each, device) for each in (ends, count))
         here, known = labels.tolist(), self._labels
         taken = [(i, here.index(label)) for i, label in enumerate(known) if label in here]
         kept = [i for i, label in enumerate(known) if label not in here]
@@ -184,7 +201,7 @@ class _PromptSums:
             self._open.pop(layer, None)
         self._close(layer, effects.index_select(0, self._ends), self._count)
 
-    def _close(self, layer: int, effects: Float[Tensor, "prompt unit"], pairs: Int[Tensor, "prompt 1"]) -> None:
+    def _close(self, layer: int, effects: Float[Tensor, "prompt unit"], pairs: Float[Tensor, "prompt 1"]) -> None:
         self._square.add_each(layer, effects**2)
         self._cross.add_each(layer, effects * pairs)
 
@@ -202,7 +219,8 @@ class _PromptSums:
             if at:
                 effects[at] = self._open.pop(layer).cpu().double()
             parallel.add_up(effects)
-            self._close(layer, effects.to(self._total.dtype).to(self._device), self._pairs[split, None].to(self._device))
+            count = self._pairs[split, None].to(self._total.dtype)
+            self._close(layer, effects.to(self._total.dtype).to(self._device), count.to(self._device))
         self._labels = []
 
     def mean(self) -> Float[Tensor, "layer unit"]:
@@ -214,7 +232,7 @@ class _PromptSums:
         if self.prompts == 1:
             return torch.full(self._shape, torch.inf, dtype=torch.float64)
         mean = self.mean()
-        variance = self._square.total() - 2 * mean * self._cross.total() + mean**2 * (self._pairs.double() ** 2).sum()
+        variance = self._square.total() - 2 * mean * self._cross.total() + mean**2 * (self._pairs**2).sum()
         return (variance.clamp(min=0) * self.prompts / (self.prompts - 1)).sqrt() / self._pairs.sum()
 
 

@@ -167,6 +167,19 @@ def prompt_name(prompt: Transcript) -> str:
     return hashlib.sha256(json.dumps([list(message) for message in prompt]).encode()).hexdigest()[:16]
 
 
+def loss_weights(margin: np.ndarray, unit: float) -> np.ndarray:
+    """How much the Bradley-Terry loss of each pair falls as its margin rises, `sigmoid(-margin / unit)`: near 1 where it is ranked wrong,
+    near 0 where it is ranked right by far.
+
+    Args:
+        unit: reward units that count as 1 in the loss, such as the standard deviation of the model's rewards.
+
+    >>> loss_weights(np.array([0.0, 100.0]), 1.0).round(2).tolist()
+    [0.5, 0.0]
+    """
+    return (1 - np.tanh(margin / (2 * unit))) / 2  # the same, and nothing overflows
+
+
 def right(margin: np.ndarray) -> np.ndarray:
     """1 where the margin is positive, 0 where it is negative; a tie counts half."""
     return (margin > 0) + 0.5 * (margin == 0)

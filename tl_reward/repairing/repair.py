@@ -16,7 +16,7 @@ from tl_reward.errors import InputError
 from tl_reward.interventions.folding import check_foldable
 from tl_reward.interventions.gates import Gates
 from tl_reward.measures.json_types import SplitSizeJson
-from tl_reward.measures.scores import prompt_name
+from tl_reward.measures.scores import loss_weights, prompt_name
 from tl_reward.model.heads.chosen import output_name
 from tl_reward.model.layer_by_layer import check_comparable
 from tl_reward.model.reward_model import HookedRewardModel
@@ -91,12 +91,24 @@ def repair(
     def say(what: str) -> str | None:
         return f"{progress}: {what}" if progress is not None else None
 
-    effects = {name: attribute(model, pairs, progress=say(f"effects on {name}"), **options) for name, pairs in splits.find.items()}
+    found_on = encode_for(model, _all(splits.find), gradients=True, **options)
+    clean = score(model, found_on, progress=say("find pairs as they are"), **options)
+    unit = spread_of(clean)
+    if unit == 0:
+        raise InputError("all rewards of the pairs to find neurons on are the same")
+    places = {name: [i for i, pair in enumerate(found_on.pairs) if pair.objective == name] for name in splits.names}
+    effects = {
+        # Pairs that are ranked wrong count most.
+        name: attribute(
+            model, found_on.take(own), weights=loss_weights(clean.margin[own], unit).tolist(), progress=say(f"effects on {name}"), **options
+        )
+        for name, own in places.items()
+    }
     towards = {
-        name: gates_towards(model, single, splits.find[name], progress=say(f"beside the model of {name}"), **options)
+        name: gates_towards(model, single, found_on.take(places[name]), progress=say(f"beside the model of {name}"), **options)
         for name, single in singles.items()
     }
-    learnt = _learnt(model, splits, config, say, options) if config.learn_steps else None
+    learnt = learnt_gates(model, found_on, unit, config=config, progress=say("gates learnt"), **options) if config.learn_steps else None
     every = candidates_of(effects, config, towards=towards, learnt=learnt)
     few = [(), *((each.intervention,) for each in every[:: max(1, len(every) // CHECKED_EDITS)])]
     quick, precision = half_where_it_agrees(model, _all(splits.tune), conditions=few, **options)
@@ -132,14 +144,6 @@ def _check_models(
         raise InputError(f"{twice[0]} is among singles and beside: give the other model another name")
     for other in singles.values():
         check_comparable(model, other)
-
-
-def _learnt(model: HookedRewardModel, splits: Splits, config: RepairConfig, say: Say, options: RunOptions) -> Float[Tensor, "layer neuron"]:
-    pairs = _all(splits.find)
-    unit = spread_of(score(model, pairs, progress=say("find pairs as they are"), **options))
-    if unit == 0:
-        raise InputError("all rewards of the pairs to find neurons on are the same")
-    return learnt_gates(model, pairs, unit, config=config, progress=say("gates learnt"), **options)
 
 
 class _Tuned(NamedTuple):

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Unpack
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from tl_reward import parallel
 from tl_reward.data.batches.packing import Batch
+from tl_reward.data.encoding import EncodedPairs
 from tl_reward.interventions.attaching import attached, edited
 from tl_reward.model.layer_by_layer import mask_of
 from tl_reward.model.reward_model import HookedRewardModel
@@ -39,10 +41,11 @@ def backpropagate(
     steps: int | None = None,
     baseline: Baseline | None = None,
     grouping: Grouping | None = None,
+    weights: Float[Tensor, " pair"] | None = None,
     progress: str | None = None,
     **options: Unpack[RunOptions],
 ) -> None:
-    """The gradient of the sum of all margins, at each site of each batch: one forward and one backward pass over every transcript.
+    """The gradient of the sum of all margins, each times its weight, at each site of each batch: a forward and a backward pass over every transcript.
 
     Activations and gradients are handed over as they come up and then let go: nothing is kept but what the backward pass needs itself.
 
@@ -53,12 +56,13 @@ def backpropagate(
         baseline: what activations are compared with; None is 0.
         grouping: which rows may share tokens. By default all: then the gradient at a token that transcripts of several prompts share is
             the sum over these.
+        weights: of the margins, one for each pair that is read; None is 1.
 
     Errors as in `stream`.
     """
     check_consumer(consumer)
     encoded = encode_for(model, pairs, gradients=True, **options)
-    sign = (encoded.sides[:, 0].sum(0) - encoded.sides[:, 1].sum(0)).to(model.cfg.device)
+    sign = _sign_of_rows(encoded, weights).to(model.cfg.device)
     made = batches_for([model], encoded, options, shared=_all_per_token(options), gradients=True, grouping=grouping)
     with parallel.together():
         for batch in in_turn(made.batches, progress, model.cfg.device, times=steps or 1):
@@ -84,6 +88,13 @@ def backpropagate(
                 consumer.end()
     if parallel.count() > 1:
         consumer.merge()
+
+
+def _sign_of_rows(encoded: EncodedPairs, weights: Float[Tensor, " pair"] | None) -> Float[Tensor, " row"]:
+    """How the sum of all margins depends on the reward of each row."""
+    weights = torch.ones(len(encoded.pairs)) if weights is None else weights.float()
+    chosen, rejected = (torch.tensor(side) for side in (encoded.chosen, encoded.rejected))
+    return torch.zeros(len(encoded.rows)).index_add(0, chosen, weights).index_add(0, rejected, -weights)
 
 
 def _feed_gradient(
