@@ -45,7 +45,7 @@ def backpropagate(
     progress: str | None = None,
     **options: Unpack[RunOptions],
 ) -> None:
-    """The gradient of the sum of all margins, each times its weight, at each site of each batch: a forward and a backward pass over every transcript.
+    """The gradient of the weighted sum of all margins, at each site of each batch: a forward and a backward pass over every transcript.
 
     Activations and gradients are handed over as they come up and then let go: nothing is kept but what the backward pass needs itself.
 
