@@ -116,8 +116,8 @@ def attribute(
         grouping = Grouping(encoded.pair_of_row, whole=True)
     else:
         grouping = Grouping(encoded.prompts)
-    of_pairs = _weights(weights, encoded)
-    sums = _PromptSums(encoded, shape, steps or 1, model.cfg.device, of_pairs)
+    of_pairs = weights_of(weights, encoded)
+    sums = PromptSums(encoded, shape, steps or 1, model.cfg.device, of_pairs)
     sites = [Site(layer, site) for layer in range(shape.layers)]
     check_where(where)
     against = _baseline(baseline, sites, model)
@@ -129,7 +129,8 @@ def attribute(
     return Attribution(sums.mean().float(), sums.standard_error().float(), hashes, sums.prompts, encoded.reading, output_name(model))
 
 
-def _weights(given: Sequence[float] | None, encoded: EncodedPairs) -> Float[Tensor, " pair"]:
+def weights_of(given: Sequence[float] | None, encoded: EncodedPairs) -> Float[Tensor, " pair"]:
+    """One for each pair; 1 by default. Raises InputError as `attribute`."""
     weights = torch.ones(len(encoded.pairs)) if given is None else torch.as_tensor(np.asarray(given, dtype=float)).float()
     if len(weights) != len(encoded.pairs):
         raise InputError(f"there must be a weight for each of {len(encoded.pairs)} pairs that are read, got {len(weights)}")
@@ -138,7 +139,7 @@ def _weights(given: Sequence[float] | None, encoded: EncodedPairs) -> Float[Tens
     return weights
 
 
-class _PromptSums:
+class PromptSums:
     """Sums over prompts of their effects, and of their squares, in float64. A prompt's rows may come in several batches: until it has
     all of them, its effects are kept (`_open`, [prompt, unit] of each layer, the prompts in the order of `_labels`)."""
 

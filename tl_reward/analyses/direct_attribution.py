@@ -13,7 +13,7 @@ from tl_reward.data.batches.packing import Batch
 from tl_reward.data.batches.padding import batch_tensor_on
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.pairs import pair_hash
-from tl_reward.data.reading import Reading
+from tl_reward.data.reading import Reading as PairsRead
 from tl_reward.devices import WideSums, wide, widest
 from tl_reward.errors import InputError, summary_of
 from tl_reward.measures.frames.columns import REWARD, DataFrame, frame, joined, places
@@ -53,7 +53,7 @@ class DirectAttribution:
     reward: Float[Tensor, " side"]
     largest_remainder: float
     pairs: tuple[str, ...]
-    reading: Reading
+    reading: PairsRead
     output: str = ""
 
     __repr__ = summary_of
@@ -125,17 +125,17 @@ class _Sums:
         self._at_end = batch_tensor_on(torch.tensor([spans[-1][1] - 1 for spans in batch.spans]), batch.row.device)
 
     def layer(self, site: Site, activation: Tensor, base: Tensor | None) -> None:
-        self._seen[site] = activation.index_select(0, self._at_end).to(_wide(self._model))
+        self._seen[site] = activation.index_select(0, self._at_end).to(wider_than(self._model))
 
     def end(self) -> None:
         seen, weight = self._seen, self._weight
-        reading = _read(self._model, seen[self._last])
+        reading = read_at_end(self._model, seen[self._last])
         total = (seen[self._first] * reading.direction).sum(1) + reading.bias
         self.embedding.add(..., weight @ wide(total - reading.bias))
         bias = reading.bias
         for layer in range(self._cfg.n_layers):
             z, post = seen[Site(layer, "attn_z")], seen[Site(layer, "mlp_post")]
-            written = _written(self._model, layer, z, post, reading.direction)
+            written = written_by(self._model, layer, z, post, reading.direction)
             self.head.add((slice(None), layer), weight @ wide(written.head))
             self.neuron.add((slice(None), layer), weight @ wide(written.neuron))
             bias = bias + written.bias
@@ -193,12 +193,12 @@ def token_attribution(model: HookedRewardModel, text: str, *, output: Output = N
     names = ("hook_pattern", "hook_v", "hook_z", "mlp.hook_post", first, final)
     tokens = model.to_tokens(text)
     reward, cache = model.run_with_cache(tokens, names_filter=lambda name: name.endswith(names))
-    reading = _read(model, cache[final][:, -1].to(_wide(model)))
+    reading = read_at_end(model, cache[final][:, -1].to(wider_than(model)))
     rest = cache[first][0, -1].to(reading.direction) @ reading.direction[0] + reading.bias[0]
     parts = []
     for layer in range(model.cfg.n_layers):
-        z, post = (cache[Site(layer, kind).hook_name][:, -1].to(_wide(model)) for kind in ("attn_z", "mlp_post"))
-        written = _written(model, layer, z, post, reading.direction)
+        z, post = (cache[Site(layer, kind).hook_name][:, -1].to(wider_than(model)) for kind in ("attn_z", "mlp_post"))
+        written = written_by(model, layer, z, post, reading.direction)
         rest = rest + written.neuron.sum() + written.bias[0]
         direction = written.heads_direction[0]  # [d_model]
         pattern = cache[f"blocks.{layer}.attn.hook_pattern"][0, :, -1].to(direction)
@@ -210,24 +210,24 @@ def token_attribution(model: HookedRewardModel, text: str, *, output: Output = N
     return TokenAttribution(cast(list[str], model.to_str_tokens(tokens[0])), head, float(rest), float(reward[0]))
 
 
-class _Reading(NamedTuple):
+class Reading(NamedTuple):
     direction: Float[Tensor, "row d_model"]
     bias: Float[Tensor, " row"]
     reward: Float[Tensor, " row"]
 
 
-class _Written(NamedTuple):
+class Written(NamedTuple):
     head: Float[Tensor, "row head"]
     neuron: Float[Tensor, "row neuron"]
     bias: Float[Tensor, " row"]
     heads_direction: Float[Tensor, "row d_model"]
 
 
-def _wide(model: HookedRewardModel) -> torch.dtype:
+def wider_than(model: HookedRewardModel) -> torch.dtype:
     return torch.promote_types(model.cfg.dtype, torch.float32)
 
 
-def _read(model: HookedRewardModel, final: Float[Tensor, "row d_model"]) -> _Reading:
+def read_at_end(model: HookedRewardModel, final: Float[Tensor, "row d_model"]) -> Reading:
     """The direction along which the final residual stream is read, at the scale that the final norm has there."""
     head = model.reward_direction.to(final)
     direction = _through(model.ln_final, model.cfg.normalization_type, final, head.expand_as(final))
@@ -235,26 +235,40 @@ def _read(model: HookedRewardModel, final: Float[Tensor, "row d_model"]) -> _Rea
     bias = reward_bias(model).to(final) + (shift.to(final) @ head if shift is not None else 0)
     logits = model.unembed(model.ln_final(final[:, None].to(model.cfg.dtype)))[:, 0, : model.W_U.shape[1]]  # without a gate's weights
     reward = reward_of(logits, model.output, model.outputs).to(final)
-    return _Reading(direction, bias.expand(len(final)), reward)
+    return Reading(direction, bias.expand(len(final)), reward)
 
 
-def _written(model: HookedRewardModel, layer: int, z: Tensor, post: Tensor, direction: Float[Tensor, "row d_model"]) -> _Written:
+def written_by(model: HookedRewardModel, layer: int, z: Tensor, post: Tensor, direction: Float[Tensor, "row d_model"]) -> Written:
     """What a layer's heads and neurons write along a direction of the residual stream."""
     block = model.blocks[layer]
-    norms = block.output_norms()
-    kind = model.cfg.normalization_type
-    w_o, w_out = block.attn.W_O.to(z), block.mlp.W_out.to(z)
-    of_heads = of_neurons = direction
-    if norms.attention is not None:
-        of_heads = _through(norms.attention, kind, torch.einsum("rhd,hdm->rm", z, w_o) + block.attn.b_O.to(z), direction)
-    if norms.mlp is not None:
-        of_neurons = _through(norms.mlp, kind, post @ w_out + block.mlp.b_out.to(z), direction)
-    return _Written(
+    norm, kind = block.output_norms().attention, model.cfg.normalization_type
+    w_o = block.attn.W_O.to(z)
+    of_heads = direction
+    if norm is not None:
+        of_heads = _through(norm, kind, torch.einsum("rhd,hdm->rm", z, w_o) + block.attn.b_O.to(z), direction)
+    of_neurons = _neurons_direction(model, layer, post, direction)
+    return Written(
         head=torch.einsum("rhd,hdm,rm->rh", z, w_o, of_heads),
-        neuron=post * (of_neurons @ w_out.T),
+        neuron=post * (of_neurons @ block.mlp.W_out.to(z).T),
         bias=of_heads @ block.attn.b_O.to(z) + of_neurons @ block.mlp.b_out.to(z),
         heads_direction=of_heads,
     )
+
+
+def written_by_neurons(
+    model: HookedRewardModel, layer: int, post: Float[Tensor, "row neuron"], direction: Float[Tensor, "row d_model"]
+) -> Float[Tensor, "row neuron"]:
+    """What a layer's neurons write along a direction of the residual stream."""
+    return post * (_neurons_direction(model, layer, post, direction) @ model.blocks[layer].mlp.W_out.to(post).T)
+
+
+def _neurons_direction(model: HookedRewardModel, layer: int, post: Tensor, direction: Tensor) -> Float[Tensor, "row d_model"]:
+    """The direction before the norm that follows the MLP, where one does."""
+    block = model.blocks[layer]
+    norm = block.output_norms().mlp
+    if norm is None:
+        return direction
+    return _through(norm, model.cfg.normalization_type, post @ block.mlp.W_out.to(post) + block.mlp.b_out.to(post), direction)
 
 
 def _through(norm: Any, kind: str | None, x: Float[Tensor, "row d_model"], direction: Float[Tensor, "row d_model"]) -> Tensor:

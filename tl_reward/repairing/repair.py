@@ -1,14 +1,14 @@
 """From a reward model and pairs of several objectives to an edit of few neurons that serves all of them better, and the evidence for it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple, Unpack
+from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_reward.analyses.attribution import Attribution, attribute
+from tl_reward.analyses.attribution import attribute
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.pairs import PreferencePair, data_hash
 from tl_reward.data.readers import GivenPairs
@@ -28,8 +28,10 @@ from tl_reward.repairing.result import Repair
 from tl_reward.repairing.splits import ByObjective, Objectives, Splits, split_of
 from tl_reward.repairing.tuning import Tried, best_of, tried
 from tl_reward.repairing.ways.candidates import Candidate, candidates_of, random_like, uniform
+from tl_reward.repairing.ways.direct import direct_effects
 from tl_reward.repairing.ways.learning import learnt_gates
 from tl_reward.repairing.ways.matching import gates_towards
+from tl_reward.running.activations import has_direction
 from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.half_precision import half_where_it_agrees, in_half
 from tl_reward.running.options import RunOptions, checked
@@ -91,25 +93,9 @@ def repair(
     def say(what: str) -> str | None:
         return f"{progress}: {what}" if progress is not None else None
 
-    found_on = encode_for(model, _all(splits.find), gradients=True, **options)
-    clean = score(model, found_on, progress=say("find pairs as they are"), **options)
-    unit = spread_of(clean)
-    if unit == 0:
-        raise InputError("all rewards of the pairs to find neurons on are the same")
-    places = {name: [i for i, pair in enumerate(found_on.pairs) if pair.objective == name] for name in splits.names}
-    effects = {
-        # Pairs that are ranked wrong count most.
-        name: attribute(
-            model, found_on.take(own), weights=loss_weights(clean.margin[own], unit).tolist(), progress=say(f"effects on {name}"), **options
-        )
-        for name, own in places.items()
-    }
-    towards = {
-        name: gates_towards(model, single, found_on.take(places[name]), progress=say(f"beside the model of {name}"), **options)
-        for name, single in singles.items()
-    }
-    learnt = learnt_gates(model, found_on, unit, config=config, progress=say("gates learnt"), **options) if config.learn_steps else None
-    every = candidates_of(effects, config, towards=towards, learnt=learnt)
+    finder = half_where_it_agrees(model, _all(splits.find), **options).model
+    found = _found(finder, splits, {name: _like(finder, model, single) for name, single in singles.items()}, config, say, options)
+    every = found.candidates
     few = [(), *((each.intervention,) for each in every[:: max(1, len(every) // CHECKED_EDITS)])]
     quick, precision = half_where_it_agrees(model, _all(splits.tune), conditions=few, **options)
     tuned = _tuned(quick, splits.tune, every, say, options)
@@ -119,7 +105,7 @@ def repair(
     edits += [_Edit("random", each.name, each.gates) for each in random_like(gates, draws=config.draws, seed=config.seed) if chosen]
     alike = max(tuned.uniform, key=lambda each: each.gain).candidate
     edits.append(_Edit("uniform", alike.name, alike.gates))
-    others = {name: other if quick is model else in_half(other) for name, other in (singles | beside).items()}
+    others = {name: _like(quick, model, other) for name, other in (singles | beside).items()}
     tested = [*_tested(quick, splits, edits, others, say, options)]
     return Repair(
         gates=gates,
@@ -127,7 +113,7 @@ def repair(
         tried=(*tuned.finalists, *tuned.uniform, *tuned.screened),
         tolerance=config.tolerance,
         objectives=splits.names,
-        splits=(*_found_sizes(splits, effects), *tuned.sizes, *(each.size for each in tested)),
+        splits=(*found.sizes, *tuned.sizes, *(each.size for each in tested)),
         evidence=tuple(row for each in tested for row in each.evidence),
         shifts={each.size["name"]: each.shifts for each in tested},
         precision=precision,
@@ -144,6 +130,47 @@ def _check_models(
         raise InputError(f"{twice[0]} is among singles and beside: give the other model another name")
     for other in singles.values():
         check_comparable(model, other)
+
+
+def _like(quick: HookedRewardModel, model: HookedRewardModel, other: HookedRewardModel) -> HookedRewardModel:
+    """Another model in the precision that the model is run in."""
+    return other if quick is model else in_half(other)
+
+
+class _Found(NamedTuple):
+    candidates: list[Candidate]
+    sizes: list[SplitSizeJson]
+
+
+def _found(
+    model: HookedRewardModel,
+    splits: Splits,
+    singles: Mapping[str, HookedRewardModel],
+    config: RepairConfig,
+    say: Say,
+    options: RunOptions,
+) -> _Found:
+    """Every candidate, from effects on the find pairs, of which those count most that are ranked wrong."""
+    read = encode_for(model, _all(splits.find), gradients=True, **options)
+    clean = score(model, read, progress=say("find pairs as they are"), **options)
+    unit = spread_of(clean)
+    if unit == 0:
+        raise InputError("all rewards of the pairs to find neurons on are the same")
+    weights = loss_weights(clean.margin, unit)
+    places = {name: [i for i, pair in enumerate(read.pairs) if pair.objective == name] for name in splits.names}
+    effects, direct = {}, {}
+    for name, own in places.items():
+        given: Any = {"weights": weights[own].tolist(), "progress": say(f"effects on {name}"), **options}
+        effects[name] = attribute(model, read.take(own), **given)
+        if has_direction(model):
+            direct[name] = direct_effects(model, read.take(own), **given)
+    towards = {
+        name: gates_towards(model, single, read.take(places[name]), progress=say(f"beside the model of {name}"), **options)
+        for name, single in singles.items()
+    }
+    learnt = learnt_gates(model, read, unit, config=config, progress=say("gates learnt"), **options) if config.learn_steps else None
+    sizes = [_size("find", name, [read.pairs[i] for i in own], splits.find[name]) for name, own in places.items()]
+    return _Found(candidates_of(effects, config, direct=direct or None, towards=towards, learnt=learnt), sizes)
 
 
 class _Tuned(NamedTuple):
@@ -227,15 +254,8 @@ def _all(parts: Objectives) -> list[PreferencePair]:
 
 
 def _size(
-    split: Literal["tune", "test", "protect"], name: str, read: Sequence[PreferencePair], given: Sequence[PreferencePair]
+    split: Literal["find", "tune", "test", "protect"], name: str, read: Sequence[PreferencePair], given: Sequence[PreferencePair]
 ) -> SplitSizeJson:
     """Of the pairs that were read; the hash is of those given."""
     prompts = {prompt_name(pair.chosen[:-1]) for pair in read}
     return {"split": split, "name": name, "pairs": len(read), "prompts": len(prompts), "hash": data_hash(given)}
-
-
-def _found_sizes(splits: Splits, effects: Mapping[str, Attribution]) -> list[SplitSizeJson]:
-    return [
-        {"split": "find", "name": name, "pairs": len(found.pairs), "prompts": found.prompts, "hash": data_hash(splits.find[name])}
-        for name, found in effects.items()
-    ]

@@ -32,7 +32,7 @@ class Repair:
         splits: how many pairs and prompts of each are in which split.
         evidence: the repair and its controls on each objective's test pairs and on each protected set.
         shifts: by what was tested, what else moved.
-        precision: of the passes over tune and test pairs; neurons were found in the model's own.
+        precision: of the passes over tune and test pairs.
         output: as in `Scores`.
     """
 

@@ -1,5 +1,6 @@
 """Which of the candidates is the repair? Decided on the tune pairs alone, by a rule that is fixed."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,12 @@ class Tried:
     def gain(self) -> float:
         """The mean over objectives of the accuracy gained."""
         return sum(each.difference.value for each in self.accuracy.values()) / len(self.accuracy)
+
+    @property
+    def error(self) -> float:
+        """The standard error of `gain`, from the widths of its objectives' intervals, whose prompts are different ones."""
+        widths = [(each.difference.high - each.difference.low) / 3.92 for each in self.accuracy.values()]
+        return math.hypot(*widths) / len(widths)
 
     @property
     def worst(self) -> float:
@@ -48,7 +55,12 @@ def tried(candidate: Candidate, before: Mapping[str, Scores], after: Mapping[str
 
 
 def best_of(every: Sequence[Tried], tolerance: float) -> Tried | None:
-    """The candidate that gains most accuracy over all objectives, of those by which none loses more than `tolerance`; of equal ones that
-    which edits fewer neurons. None where no such candidate gains."""
+    """The candidate that edits fewest neurons, among those that gain nearly as much accuracy over all objectives as the best does: within
+    one standard error of the best's gain (Breiman et al. 1984). Only candidates count by which no objective loses more than `tolerance`,
+    and which gain. None where there is none."""
     allowed = [each for each in every if each.worst >= -tolerance and each.gain > 0]
-    return max(allowed, key=lambda each: (each.gain, -each.candidate.neurons), default=None)
+    if not allowed:
+        return None
+    best = max(allowed, key=lambda each: each.gain)
+    near = [each for each in allowed if each.gain >= best.gain - best.error]
+    return min(near, key=lambda each: (each.candidate.neurons, -each.gain))

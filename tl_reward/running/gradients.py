@@ -62,7 +62,7 @@ def backpropagate(
     """
     check_consumer(consumer)
     encoded = encode_for(model, pairs, gradients=True, **options)
-    sign = _sign_of_rows(encoded, weights).to(model.cfg.device)
+    sign = sign_of_rows(encoded, weights).to(model.cfg.device)
     made = batches_for([model], encoded, options, shared=_all_per_token(options), gradients=True, grouping=grouping)
     with parallel.together():
         for batch in in_turn(made.batches, progress, model.cfg.device, times=steps or 1):
@@ -90,7 +90,7 @@ def backpropagate(
         consumer.merge()
 
 
-def _sign_of_rows(encoded: EncodedPairs, weights: Float[Tensor, " pair"] | None) -> Float[Tensor, " row"]:
+def sign_of_rows(encoded: EncodedPairs, weights: Float[Tensor, " pair"] | None = None) -> Float[Tensor, " row"]:
     """How the sum of all margins depends on the reward of each row."""
     weights = torch.ones(len(encoded.pairs)) if weights is None else weights.float()
     chosen, rejected = (torch.tensor(side) for side in (encoded.chosen, encoded.rejected))

@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import permutations
-from typing import Literal
+from itertools import permutations, product
 
 import torch
 from jaxtyping import Float
@@ -15,7 +14,6 @@ from tl_reward.repairing.config import RepairConfig
 from tl_reward.repairing.ways.choosing import Effects, at_a_cost, furthest, hurting_all, hurting_on_balance
 from tl_reward.repairing.ways.matching import HIGHEST
 
-Way = Literal["hurting all", "hurting on balance", "at a cost", "learnt"]
 UNIFORM = (0.8, 0.9, 1.1, 1.2)
 
 
@@ -28,7 +26,7 @@ class Candidate:
         about: of which objectives, and what the gates are: "to 0.5".
     """
 
-    way: Way | Literal["uniform", "random"]
+    way: str
     about: str
     gates: Float[Tensor, "layer neuron"]
 
@@ -50,17 +48,21 @@ def candidates_of(
     effects: Effects,
     config: RepairConfig,
     *,
+    direct: Effects | None,
     towards: Mapping[str, Float[Tensor, "layer neuron"]],
     learnt: Float[Tensor, "layer neuron"] | None,
 ) -> list[Candidate]:
     """All of them, each once: where fewer neurons qualify than two fractions ask for, both are one edit.
 
     Args:
+        direct: effects of what neurons themselves write; None where the reward is along no single direction.
         towards: by objective, gates towards what a model of that objective alone does.
     """
     shape = next(iter(effects.values())).effect.shape
     counts = [count_of(fraction, shape.numel()) for fraction in config.fractions]
-    found = [*_of_all(effects, counts, config.strengths), *_of_costs(effects, counts, config.strengths, towards)]
+    found = [*_of_all("hurting", effects, counts, config.strengths), *_of_costs(effects, counts, config.strengths, towards)]
+    if direct is not None:
+        found += _of_all("writing against", direct, counts, config.strengths)
     if learnt is not None:
         found += [each for count in counts for each in _learnt(furthest(learnt, count))]
     different: list[Candidate] = []
@@ -70,11 +72,10 @@ def candidates_of(
     return different
 
 
-def _of_all(effects: Effects, counts: Sequence[int], strengths: Sequence[float]) -> Iterator[Candidate]:
-    for count in counts:
-        for strength in strengths:
-            yield Candidate("hurting all", f"to {strength:g}", hurting_all(effects, count, strength))
-            yield Candidate("hurting on balance", f"to {strength:g}", hurting_on_balance(effects, count, strength))
+def _of_all(does: str, effects: Effects, counts: Sequence[int], strengths: Sequence[float]) -> Iterator[Candidate]:
+    for count, strength in product(counts, strengths):
+        yield Candidate(f"{does} all", f"to {strength:g}", hurting_all(effects, count, strength))
+        yield Candidate(f"{does} on balance", f"to {strength:g}", hurting_on_balance(effects, count, strength))
 
 
 def _of_costs(

@@ -17,7 +17,6 @@ Effects = Mapping[str, Attribution]
 Gating = Float[Tensor, "layer neuron"]
 
 CLEAR = 2.0  # standard errors from which an effect counts
-TOLERATED = 1.0  # standard errors by which a neuron may seem to serve an objective and be edited all the same
 
 
 def hurting_all(effects: Effects, neurons: int, strength: float) -> Gating:
@@ -39,17 +38,18 @@ def hurting_all(effects: Effects, neurons: int, strength: float) -> Gating:
 
 
 def hurting_on_balance(effects: Effects, neurons: int, strength: float) -> Gating:
-    """The neurons that clearly lower the sum of all objectives' margins, and seem to serve none by more than `TOLERATED`; those first that
-    lower it most. Args and errors as in `hurting_all`.
+    """The neurons that clearly lower the sum of all objectives' margins, and clearly raise none; those first that lower it most.
+
+    Args and errors as in `hurting_all`.
 
     >>> def effect(*values): return Attribution(torch.tensor([values]), torch.ones(1, len(values)), (), 9)
-    >>> hurting_on_balance({"a": effect(-4.0, -9.0, 0.0), "b": effect(0.5, 2.0, 0.0)}, 2, 0.0)
+    >>> hurting_on_balance({"a": effect(-4.0, -9.0, 0.0), "b": effect(0.5, 1.5, 0.0)}, 2, 0.0)
     tensor([[0., 1., 1.]])
     """
     effect, clarity = _stacked(effects)
     total, error = effect.sum(0), torch.stack([found.error for found in effects.values()]).square().sum(0).sqrt()
     clear = (total <= -CLEAR * error) & error.isfinite()
-    return _gates(-total, clear & (clarity.amax(0) <= TOLERATED), neurons, strength)
+    return _gates(-total, clear & (clarity.amax(0) < CLEAR), neurons, strength)
 
 
 def at_a_cost(effects: Effects, serves: str, hurts: str, neurons: int, strength: float | Gating) -> Gating:
