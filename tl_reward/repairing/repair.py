@@ -17,7 +17,7 @@ from tl_reward.interventions.folding import check_foldable
 from tl_reward.interventions.gates import Gates
 from tl_reward.measures.json_types import SplitSizeJson
 from tl_reward.measures.scores import prompt_name
-from tl_reward.model.heads.chosen import output_name
+from tl_reward.model.heads.chosen import check_output, output_name
 from tl_reward.model.layer_by_layer import check_comparable
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.repairing.config import RepairConfig
@@ -25,7 +25,7 @@ from tl_reward.repairing.evidence.battery import Shift, answers_of, battery
 from tl_reward.repairing.evidence.compared import Compared, Kind, compared
 from tl_reward.repairing.evidence.paired import spread_of
 from tl_reward.repairing.result import Repair
-from tl_reward.repairing.splits import ByObjective, Objectives, Splits, split_of
+from tl_reward.repairing.splits import ByObjective, Objectives, Splits, check_enough, split_of
 from tl_reward.repairing.tuning import Tried, best_of, tried
 from tl_reward.repairing.ways.candidates import Candidate, candidates_of, random_like, uniform
 from tl_reward.repairing.ways.learning import learnt_gates
@@ -87,6 +87,7 @@ def repair(
     singles, beside = dict(singles or {}), dict(beside or {})
     check_foldable(model)
     _check_models(model, splits, singles, beside)
+    _check_read(model, splits, options)
 
     def say(what: str) -> str | None:
         return f"{progress}: {what}" if progress is not None else None
@@ -132,6 +133,15 @@ def _check_models(
         raise InputError(f"{twice[0]} is among singles and beside: give the other model another name")
     for other in singles.values():
         check_comparable(model, other)
+    for other in (singles | beside).values():
+        check_output(other)  # else refused only when everything else is done
+
+
+def _check_read(model: HookedRewardModel, splits: Splits, options: RunOptions) -> None:
+    """Over-long pairs are left out: an objective of which too few are left would have no say, or no interval."""
+    for name, parts in (("tune", splits.tune), ("test", splits.test)):
+        for objective, pairs in parts.items():
+            check_enough(f"{name}, as the model reads it,", objective, encode_for(model, pairs, **options).pairs)
 
 
 def _learnt(model: HookedRewardModel, splits: Splits, config: RepairConfig, say: Say, options: RunOptions) -> Float[Tensor, "layer neuron"]:

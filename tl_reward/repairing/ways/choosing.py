@@ -48,7 +48,7 @@ def hurting_on_balance(effects: Effects, neurons: int, strength: float) -> Gatin
     """
     effect, clarity = _stacked(effects)
     total, error = effect.sum(0), torch.stack([found.error for found in effects.values()]).square().sum(0).sqrt()
-    clear = (total <= -CLEAR * error) & error.isfinite()
+    clear = (total <= -CLEAR * error) & error.isfinite() & (error > 0)  # without the last, a neuron that is always 0 would be clear
     return _gates(-total, clear & (clarity.amax(0) <= TOLERATED), neurons, strength)
 
 
