@@ -32,7 +32,9 @@ def drawn(model: HookedRewardModel, *, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     shape = unit_shape(model.cfg, "mlp_post")
     kind = torch.randint(6, shape, generator=generator)
-    gates = torch.where(kind == 0, 0.0, torch.where(kind == 1, 0.5, torch.where(kind == 2, 2 * torch.rand(shape, generator=generator), 1.0)))
+    gates = torch.where(
+        kind == 0, 0.0, torch.where(kind == 1, 0.5, torch.where(kind == 2, 2 * torch.rand(shape, generator=generator), 1.0))
+    )
     gates[-1, :7] = torch.tensor([0, 0.5, 1, 1.25, 2, 1e-3, 0.3])
     return gates
 
@@ -177,8 +179,12 @@ def test_weights_that_lie_in_one_storage_are_not_shared():
         block.mlp.W_out = torch.nn.Parameter(part.view(48, 32), requires_grad=False)
     gates = drawn(model)
     folded = with_gates(model, gates)
-    np.testing.assert_allclose(rewards(score(folded, PAIRS)), rewards(score(tiny_reward_model(), PAIRS, interventions=[Gates(gates)])), atol=1e-5)
-    np.testing.assert_array_equal(rewards(score(model, PAIRS)), rewards(score(tiny_reward_model(), PAIRS)))  # the original's storage is its own
+    np.testing.assert_allclose(
+        rewards(score(folded, PAIRS)), rewards(score(tiny_reward_model(), PAIRS, interventions=[Gates(gates)])), atol=1e-5
+    )
+    np.testing.assert_array_equal(
+        rewards(score(model, PAIRS)), rewards(score(tiny_reward_model(), PAIRS))
+    )  # the original's storage is its own
 
 
 def test_other_weights_may_be_tied():

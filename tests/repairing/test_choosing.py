@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tl_reward.analyses.attribution import Attribution
-from tl_reward.repairing.ways.candidates import candidates_of, random_like
 from tl_reward.repairing.config import RepairConfig
+from tl_reward.repairing.ways.candidates import candidates_of, random_like
 from tl_reward.repairing.ways.choosing import at_a_cost, clarity_of, furthest, hurting_all, hurting_on_balance
 
 LAYERS, NEURONS = 2, 5

@@ -33,7 +33,7 @@ BEFORE, AFTER = scores([2, 0, 1], [1, 1, 1]), scores([3, 2, 0], [0, 1, 1])
 
 
 def test_three_pairs_by_hand():
-    """Right before: yes, no, a tie; after: yes, yes, no. Margins 1, -1, 0 and 3, 1, -1. Rewards after: 3, 2, 0, 0, 1, 1, of variance 41/36."""
+    """Right before: yes, no, a tie; after: yes, yes, no. Margins 1, -1, 0 and 3, 1, -1. The rewards after have a variance of 41/36."""
     assert values(accuracy_change(BEFORE, AFTER)) == pytest.approx([1 / 2, 2 / 3, 1 / 6])
     assert values(margin_change(BEFORE, AFTER)) == pytest.approx([0, 6 / 41**0.5, 6 / 41**0.5])
     assert spread_of(AFTER) == pytest.approx(41**0.5 / 6)
@@ -66,7 +66,13 @@ def test_four_pairs_of_the_battery_by_hand():
     assert values(found["mean reward"]) == pytest.approx([35 / 17.0782513, -35 / 17.0782513, -70 / 17.0782513])
     assert values(found["order of rewards"]) == pytest.approx([1, -1, -2])
     assert values(found["spread of rewards"]) == pytest.approx([(200 / 3) ** 0.5 / 17.0782513] * 2 + [0])
-    assert set(found) == {"reward and length", "reward and length, given correctness", "mean reward", "spread of rewards", "order of rewards"}
+    assert set(found) == {
+        "reward and length",
+        "reward and length, given correctness",
+        "mean reward",
+        "spread of rewards",
+        "order of rewards",
+    }
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -76,7 +82,9 @@ def test_a_mere_rescaling_is_no_gain(seed: int):
     other = Scores(one.ids, 3 * one.chosen + 7, 3 * one.rejected + 7, one.groups, one.subsets)
     assert margin_change(one, other).difference == pytest.approx((0, 0, 0, 10), abs=1e-12)
     assert accuracy_change(one, other).difference == (0, 0, 0, 10)
-    found = {each.name: each for each in battery(one, other, Answers(np.arange(40), np.arange(40, 80), drawn.integers(1, 9, 80).astype(float)))}
+    found = {
+        each.name: each for each in battery(one, other, Answers(np.arange(40), np.arange(40, 80), drawn.integers(1, 9, 80).astype(float)))
+    }
     unmoved = {"reward and length", "reward and length, given correctness", "order of rewards", "chosen is shorter", "chosen is longer"}
     for name in unmoved & set(found):
         assert found[name].change.difference[:3] == pytest.approx((0, 0, 0), abs=1e-12) and found[name].verdict == "no clear change"
@@ -92,7 +100,9 @@ def test_rewards_that_are_all_the_same_have_no_margin_in_their_units():
     assert next(each for each in battery(flat, flat, long) if each.name == "reward and length").to_json()["before"]["value"] is None
 
 
-@pytest.mark.parametrize("other", [scores([1, 2], [0, 0]), Scores(("p1", "p0", "p2"), BEFORE.chosen, BEFORE.rejected, ("a", "b", "c"), ("",) * 3)])
+@pytest.mark.parametrize(
+    "other", [scores([1, 2], [0, 0]), Scores(("p1", "p0", "p2"), BEFORE.chosen, BEFORE.rejected, ("a", "b", "c"), ("",) * 3)]
+)
 def test_scores_of_other_pairs_are_refused(other: Scores):
     for call in (accuracy_change, margin_change):
         assert refusal(call, BEFORE, other).startswith("scores to compare must be of the same pairs in the same order")

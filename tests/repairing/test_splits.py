@@ -16,7 +16,9 @@ Sets = dict[str, dict[str, list[PreferencePair]]]
 
 
 def sets(prompts: int = 10) -> Sets:
-    return {split: {name: plain_pairs(f"{split} {name}", prompts) for name in ("helpful", "harmless")} for split in ("find", "tune", "test")}
+    return {
+        split: {name: plain_pairs(f"{split} {name}", prompts) for name in ("helpful", "harmless")} for split in ("find", "tune", "test")
+    }
 
 
 def made(given: Any, **also: Any) -> Splits:
@@ -72,7 +74,10 @@ def test_ids_that_clash_between_objectives_get_their_names():
     found = made(given)
     assert [each.id for each in found.find["harmless"]][:2] == ["harmless: 0/0", "harmless: 0/1"]
     apart = {
-        split: {name: [replace(each, id=f"{name}{each.id}", group="row" if name == "helpful" else None) for each in pairs] for name, pairs in parts.items()}
+        split: {
+            name: [replace(each, id=f"{name}{each.id}", group="row" if name == "helpful" else None) for each in pairs]
+            for name, pairs in parts.items()
+        }
         for split, parts in given.items()
     }
     assert [each.id for each in made(apart).find["harmless"]][:2] == ["harmless0/0", "harmless0/1"]
@@ -122,7 +127,9 @@ def test_sets_that_share_a_prompt(one: str, other: str, names: tuple[str, str]):
     given[one][names[0]].append(pair("a", "the same?", "yes", "no"))
     given[other][names[1]] += [pair("b", "the same?", "why", "tea"), pair("c", "the same?", "why", "help")]
     message = refusal(made, given)
-    assert message.startswith(f"{one} and {other} share 1 prompts, such as that of pair ") and message.endswith("b: a prompt may be in one alone")
+    assert message.startswith(f"{one} and {other} share 1 prompts, such as that of pair ") and message.endswith(
+        "b: a prompt may be in one alone"
+    )
 
 
 def two_prompts(name: str, one: str, other: str) -> PreferencePair:
@@ -136,7 +143,9 @@ def test_a_pair_of_two_prompts_is_of_both(shared: str):
     given["find"]["helpful"].append(two_prompts("two", "left", "right"))
     given["test"]["helpful"].append(pair("one", shared, "a", "b"))
     assert "find and test share 1 prompts, such as that of pair helpful: one" in refusal(made, given)
-    assert "find and protect p share 1 prompts, such as that of pair x" in refusal(made, sets() | {"find": given["find"]}, protect={"p": [pair("x", shared, "a", "b")]})
+    assert "find and protect p share 1 prompts, such as that of pair x" in refusal(
+        made, sets() | {"find": given["find"]}, protect={"p": [pair("x", shared, "a", "b")]}
+    )
 
 
 def test_protected_sets():

@@ -87,7 +87,7 @@ def repair(
     singles, beside = dict(singles or {}), dict(beside or {})
     check_foldable(model)
     _check_models(model, splits, singles, beside)
-    _check_read(model, splits, options)
+    _check_read(model, splits, singles | beside, options)
 
     def say(what: str) -> str | None:
         return f"{progress}: {what}" if progress is not None else None
@@ -137,11 +137,19 @@ def _check_models(
         check_output(other)  # else refused only when everything else is done
 
 
-def _check_read(model: HookedRewardModel, splits: Splits, options: RunOptions) -> None:
-    """Over-long pairs are left out: an objective of which too few are left would have no say, or no interval."""
-    for name, parts in (("tune", splits.tune), ("test", splits.test)):
-        for objective, pairs in parts.items():
-            check_enough(f"{name}, as the model reads it,", objective, encode_for(model, pairs, **options).pairs)
+def _check_read(model: HookedRewardModel, splits: Splits, others: Mapping[str, HookedRewardModel], options: RunOptions) -> None:
+    """Over-long pairs are left out: an objective of which too few are left would have no say, or no interval. What is tested has to be read
+    by the other models too."""
+    for name in ("find", "tune", "test", "protect"):
+        for objective, pairs in getattr(splits, name).items():
+            read = encode_for(model, pairs, **options).pairs
+            if name in ("tune", "test"):
+                check_enough(f"{name}, as the model reads it,", objective, read)
+            for label, other in others.items() if name in ("test", "protect") else ():
+                if dropped := encode_for(other, list(read), **options).dropped:
+                    raise InputError(
+                        f"{label} cannot read {dropped} of {len(read)} pairs of {objective} ({name}): give a max_length that suits it"
+                    )
 
 
 def _learnt(model: HookedRewardModel, splits: Splits, config: RepairConfig, say: Say, options: RunOptions) -> Float[Tensor, "layer neuron"]:
