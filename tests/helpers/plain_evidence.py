@@ -41,12 +41,13 @@ class Plain:
             whole, drawn = [abs(each) for each in whole], np.abs(drawn)
         return found | {"difference": _estimate(whole[1] - whole[0], drawn[:, 1] - drawn[:, 0], len(set(prompts)))}
 
-    def means(self, before: Sequence[float], after: Sequence[float], prompts: Sequence[Any] | None = None) -> dict[str, Any]:
+    def means(self, before: Any, after: Any, prompts: Sequence[Any] | None = None) -> dict[str, Any]:
         one, other = np.array(before), np.array(after)
         return self.paired(lambda i: one[i].mean(), lambda i: other[i].mean(), prompts)
 
     def accuracy(self) -> dict[str, Any]:
-        return self.means(*([_right(*rewards) for rewards in side] for side in self._rewards()))
+        before, after = ([_right(*rewards) for rewards in side] for side in self._rewards())
+        return self.means(before, after)
 
     def margin(self) -> dict[str, Any]:
         """In standard deviations of that model's rewards of the very draw."""
@@ -58,7 +59,8 @@ class Plain:
 
             return figure
 
-        return self.paired(*map(standard, self._rewards()))
+        before, after = map(standard, self._rewards())
+        return self.paired(before, after)
 
     def _rewards(self) -> tuple[np.ndarray, np.ndarray]:
         return np.array([row.before for row in self.rows]), np.array([row.after for row in self.rows])
@@ -79,6 +81,7 @@ class Plain:
         if len(set(lengths.ravel())) == 1:
             return {}
         long = _ranks(lengths)
+        before, after = self._rewards()
         sides = [_ranks(lengths[:, side]) for side in (0, 1)]
 
         def over_all(rewards: np.ndarray) -> Drawn:
@@ -90,8 +93,8 @@ class Plain:
             return lambda i: (_pearson(ranks[0][i], sides[0][i]) + _pearson(ranks[1][i], sides[1][i])) / 2
 
         found = {
-            "reward and length": self.paired(*map(over_all, self._rewards()), size=True),
-            "reward and length, given correctness": self.paired(*map(given, self._rewards()), size=True),
+            "reward and length": self.paired(over_all(before), over_all(after), size=True),
+            "reward and length, given correctness": self.paired(given(before), given(after), size=True),
         }
         found = {name: each | {"good": "near 0"} for name, each in found.items()}
         for name, part in (
@@ -134,7 +137,7 @@ class Plain:
         for prompt in dict.fromkeys(row.prompt for row in self.rows):
             rows = [row for row in self.rows if row.prompt == prompt]
             known = {row.sides[i]: (row.before[i], row.after[i], row.lengths[i]) for row in rows for i in (0, 1)}
-            wins = {answer: np.mean([answer == row.sides[0] for row in rows if answer in row.sides]) for answer in known}
+            wins = {answer: float(np.mean([answer == row.sides[0] for row in rows if answer in row.sides])) for answer in known}
             if len(known) >= count:
                 prompts.append(prompt)
                 picked.append([_brute(known, wins, count, when) for when in (0, 1)])

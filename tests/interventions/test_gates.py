@@ -94,12 +94,12 @@ def test_gates_are_the_ablations_that_they_are(hooked):
 def test_whatever_is_asked_is_asked_of_the_gated_model(tiny):
     """Gradients go through gates. What the folded model's neurons are, times their gates, is what the edited model's are."""
     gates = drawn(tiny)
-    edited, folded = {"interventions": [Gates(gates)]}, with_gates(tiny, gates)
-    one, other = attribute(tiny, PAIRS, **edited), attribute(folded, PAIRS)
+    edits, folded = [Gates(gates)], with_gates(tiny, gates)
+    one, other = attribute(tiny, PAIRS, interventions=edits), attribute(folded, PAIRS)
     torch.testing.assert_close(one.effect, other.effect, rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(one.error, other.error, rtol=1e-4, atol=1e-6)
     assert one.effect[gates == 0].abs().max() == 0 < one.effect.abs().max()
-    found, expected = discover(tiny, PAIRS, **edited), discover(folded, PAIRS)
+    found, expected = discover(tiny, PAIRS, interventions=edits), discover(folded, PAIRS)
     for side in (0, 1):
         torch.testing.assert_close(
             found.by_side["mlp_post", "mean"][side], gates * expected.by_side["mlp_post", "mean"][side], rtol=1e-4, atol=1e-6

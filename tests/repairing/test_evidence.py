@@ -78,7 +78,7 @@ def test_four_pairs_of_the_battery_by_hand():
 @pytest.mark.parametrize("seed", range(3))
 def test_a_mere_rescaling_is_no_gain(seed: int):
     drawn = np.random.default_rng(seed)
-    one = scores(*drawn.normal(size=(2, 40)).tolist(), "abcdefghij" * 4)
+    one = scores(drawn.normal(size=40).tolist(), drawn.normal(size=40).tolist(), "abcdefghij" * 4)
     other = Scores(one.ids, 3 * one.chosen + 7, 3 * one.rejected + 7, one.groups, one.subsets)
     assert margin_change(one, other).difference == pytest.approx((0, 0, 0, 10), abs=1e-12)
     assert accuracy_change(one, other).difference == (0, 0, 0, 10)

@@ -40,7 +40,7 @@ TEST = {"helpful": styled_rows("test helpful", 10), "harmless": plain_pairs("tes
 PROTECT = {"kept": plain_pairs("kept", 20, subsets=2)}
 
 
-def singles() -> Mapping[str, HookedRewardModel]:
+def singles() -> dict[str, HookedRewardModel]:
     return {"helpful": tiny_reward_model(seed=1)}
 
 

@@ -58,16 +58,16 @@ def near(model: HookedRewardModel) -> HookedRewardModel:
 def test_gates_towards_another_model_are_least_squares_over_all_tokens(tiny):
     other = near(tiny)
     expected = least_squares(tiny, other)
-    for options in ({}, {"max_tokens": 60}):
-        found = gates_towards(tiny, other, PAIRS, **options)
+    for max_tokens in (None, 60):
+        found = gates_towards(tiny, other, PAIRS, max_tokens=max_tokens)
+        assert bool(((found > 0) & (found < 2)).any())
         torch.testing.assert_close(found, expected.clamp(0, 2).float(), rtol=1e-4, atol=1e-5)
-    assert bool(((found > 0) & (found < 2)).any())
 
 
 def test_gates_are_towards_the_other_model_as_it_is(tiny):
     """An edit is of the model under study alone: a neuron that is halved there needs twice the gate."""
     other = near(tiny)
-    plain, found = (gates_towards(tiny, other, PAIRS, **options) for options in ({}, {"interventions": [EDITED]}))
+    plain, found = gates_towards(tiny, other, PAIRS), gates_towards(tiny, other, PAIRS, interventions=[EDITED])
     assert found[0, 3] == pytest.approx(float((2 * least_squares(tiny, other)[0, 3]).clamp(0, 2)), rel=1e-4)
     torch.testing.assert_close(found[0, 4:], plain[0, 4:], rtol=1e-5, atol=1e-6)
 
@@ -143,7 +143,7 @@ def test_the_same_gates_wherever_they_are_learnt(tiny):
         assert torch.equal(learnt_gates(tiny, PAIRS, 0.7, config=LONG), found)
     assert torch.equal(inside, found) and not inside.is_inference()
     torch.testing.assert_close(learnt_gates(tiny, PAIRS, 0.7, config=LONG, max_tokens=90), found, rtol=0, atol=1e-4)
-    assert not torch.equal(learnt_gates(tiny, PAIRS, 0.7, config=RepairConfig(**vars(LONG) | {"seed": 1})), found)
+    assert not torch.equal(learnt_gates(tiny, PAIRS, 0.7, config=replace(LONG, seed=1)), found)
 
 
 def test_gates_are_learnt_of_the_edited_model(tiny):

@@ -133,7 +133,7 @@ def _check_models(
         raise InputError(f"{twice[0]} is among singles and beside: give the other model another name")
     for other in singles.values():
         check_comparable(model, other)
-    for other in (singles | beside).values():
+    for other in (*singles.values(), *beside.values()):
         check_output(other)  # else refused only when everything else is done
 
 
