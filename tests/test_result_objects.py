@@ -10,6 +10,7 @@ import pandas
 import pytest
 import torch
 from helpers.page_runs import tiny_run
+from helpers.repair_pairs import plain_pairs
 
 import tl_reward
 from tl_reward.analyses.ablation_curves import AblationPoint
@@ -23,8 +24,8 @@ from tl_reward.sites import Site
 
 # Public classes that are what a user gives, or are made of no numbers of pairs or neurons.
 NO_RESULTS = {
-    "Alignment", "HeadPatch", "HookedRewardModel", "InputError", "Intervention", "MeanAblation", "Message", "Patch", "PathPatch",
-    "PreferencePair", "ResampleAblation", "Results", "ScaleAblation", "Site", "Source", "TrainingConfig", "ZeroAblation",
+    "Alignment", "Gates", "HeadPatch", "HookedRewardModel", "InputError", "Intervention", "MeanAblation", "Message", "Patch", "PathPatch",
+    "PreferencePair", "RepairConfig", "ResampleAblation", "Results", "ScaleAblation", "Site", "Source", "TrainingConfig", "ZeroAblation",
 }  # fmt: skip
 RESULTS = [name for name in tl_reward.__all__ if inspect.isclass(getattr(tl_reward, name)) and name not in NO_RESULTS]
 BOTH = [pair for objective in ("helpful", "harmless") for pair in load_pairs("embedded", split="test", objective=objective, limit=4)]
@@ -39,6 +40,8 @@ def made() -> dict[str, Any]:
     neurons = NeuronSet.top(attribution.effect, k=12)
     comparison = tl_reward.compare_with_exact(model, BOTH, {"gradient": attribution.effect}, top=4, random=5)
     scores = tl_reward.score(model, BOTH)
+    by_objective = ({name: plain_pairs(f"{split} {name}") for name in ("helpful", "harmless")} for split in ("find", "tune", "test"))
+    few = tl_reward.RepairConfig(fractions=(0.1,), strengths=(0.0,), learn_steps=0, draws=1)
     sets = {"top": neurons, "few": NeuronSet([(0, 3), (1, 7)]), "0.3": NeuronSet([(0, 3)])}
     return {
         "AblationCurve": tl_reward.ablation_curve(model, BOTH, attribution.effect, fractions=(0.1, 0.6), draws=2),
@@ -55,6 +58,7 @@ def made() -> dict[str, Any]:
         "ModelPatching": tl_reward.patch_models(model, other, BOTH, attribution.effect, fractions=[0.1, 1.0], draws=1),
         "NeuronSet": neurons,
         "PairPatching": tl_reward.patch_pairs(model, BOTH, kinds=["mlp_out", "attn_z"], neurons=neurons),
+        "Repair": tl_reward.repair(model, *by_objective, beside={"other": other}, config=few),
         "RewardLens": tl_reward.reward_lens(model, BOTH),
         "Scores": scores,
         "Selectivity": discovery.selectivity(),
@@ -236,6 +240,15 @@ def of_lens(found: Any, table: Any) -> None:
     same(table["depth"], np.repeat(range(len(found.scores)), len(found.scores[0])))
 
 
+def of_repair(found: Any, table: Any) -> None:
+    assert [*zip(table.kind, table.name, table["tested on"], table.verdict, strict=True)] == [
+        (each.kind, each.name, each.tested, each.verdict) for each in found.evidence
+    ]
+    for what, unit in (("accuracy", "share"), ("margin", "standard deviations of the rewards")):
+        for part in ("before", "after", "difference"):
+            same_estimates(table, f"{what} {part}", unit, [getattr(getattr(each, what), part) for each in found.evidence])
+
+
 def of_examples(found: Any, table: Any) -> None:
     same(table["peak (activation)"], found.example_peak.double()[found.example >= 0])
     first = found.transcripts[int(found.example[0, 0])]
@@ -272,6 +285,7 @@ CHECKS: dict[str, Callable[[Any, Any], None]] = {
     "ModelPatching": of_model_patching,
     "NeuronSet": of_neurons,
     "PairPatching": of_pair_patching,
+    "Repair": of_repair,
     "RewardLens": of_lens,
     "Scores": of_scores,
     "Selectivity": of_selectivity,

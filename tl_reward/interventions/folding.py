@@ -12,6 +12,7 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.sites import unit_shape
 
 
+@torch.inference_mode(False)  # else a copy that was made in inference mode could take no gradient
 def with_gates(model: HookedRewardModel, gates: Float[Tensor, "layer neuron"]) -> HookedRewardModel:
     """A copy of the model in which each neuron writes its gate times what it wrote: the rows of the MLP's output weights are multiplied.
 
@@ -33,7 +34,8 @@ def with_gates(model: HookedRewardModel, gates: Float[Tensor, "layer neuron"]) -
     with torch.no_grad():
         for block, gate in zip(copy.blocks, gates, strict=True):
             weight = block.mlp.W_out
-            weight.copy_((weight.float() * gate.to(weight.device)[:, None].float()).to(weight.dtype))
+            wide = torch.promote_types(weight.dtype, torch.float32)
+            weight.copy_((weight.to(wide) * gate.to(weight.device, wide)[:, None]).to(weight.dtype))
     return copy
 
 

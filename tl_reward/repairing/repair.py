@@ -17,7 +17,7 @@ from tl_reward.interventions.folding import check_foldable
 from tl_reward.interventions.gates import Gates
 from tl_reward.measures.json_types import SplitSizeJson
 from tl_reward.measures.scores import loss_weights, prompt_name
-from tl_reward.model.heads.chosen import output_name
+from tl_reward.model.heads.chosen import check_output, output_name
 from tl_reward.model.layer_by_layer import check_comparable
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.repairing.config import RepairConfig
@@ -25,7 +25,7 @@ from tl_reward.repairing.evidence.battery import Shift, answers_of, battery
 from tl_reward.repairing.evidence.compared import Compared, Kind, compared
 from tl_reward.repairing.evidence.paired import spread_of
 from tl_reward.repairing.result import Repair
-from tl_reward.repairing.splits import ByObjective, Objectives, Splits, split_of
+from tl_reward.repairing.splits import ByObjective, Objectives, Splits, check_enough, split_of
 from tl_reward.repairing.tuning import Tried, best_of, tried
 from tl_reward.repairing.ways.candidates import Candidate, candidates_of, random_like, uniform
 from tl_reward.repairing.ways.direct import direct_effects
@@ -89,6 +89,7 @@ def repair(
     singles, beside = dict(singles or {}), dict(beside or {})
     check_foldable(model)
     _check_models(model, splits, singles, beside)
+    _check_read(model, splits, singles | beside, options)
 
     def say(what: str) -> str | None:
         return f"{progress}: {what}" if progress is not None else None
@@ -130,6 +131,23 @@ def _check_models(
         raise InputError(f"{twice[0]} is among singles and beside: give the other model another name")
     for other in singles.values():
         check_comparable(model, other)
+    for other in (*singles.values(), *beside.values()):
+        check_output(other)  # else refused only when everything else is done
+
+
+def _check_read(model: HookedRewardModel, splits: Splits, others: Mapping[str, HookedRewardModel], options: RunOptions) -> None:
+    """Over-long pairs are left out: an objective of which too few are left would have no say, or no interval. What is tested has to be read
+    by the other models too."""
+    for name in ("find", "tune", "test", "protect"):
+        for objective, pairs in getattr(splits, name).items():
+            read = encode_for(model, pairs, **options).pairs
+            if name in ("tune", "test"):
+                check_enough(f"{name}, as the model reads it,", objective, read)
+            for label, other in others.items() if name in ("test", "protect") else ():
+                if dropped := encode_for(other, list(read), **options).dropped:
+                    raise InputError(
+                        f"{label} cannot read {dropped} of {len(read)} pairs of {objective} ({name}): give a max_length that suits it"
+                    )
 
 
 def _like(quick: HookedRewardModel, model: HookedRewardModel, other: HookedRewardModel) -> HookedRewardModel:

@@ -40,6 +40,8 @@ def split_of(find: ByObjective, tune: ByObjective, test: ByObjective, protect: M
     given = {"find": find, "tune": tune, "test": test}
     sets = {name: _by_objective(name, pairs) for name, pairs in given.items()}
     names = tuple(sets["find"])
+    if not all(name.strip() for parts in sets.values() for name in parts):
+        raise InputError("an objective must have a name, got an empty one")
     if len(names) < 2:
         raise InputError(f"a repair needs pairs of at least two objectives, got {', '.join(names) or 'none'}")
     for name, parts in sets.items():
@@ -52,9 +54,14 @@ def split_of(find: ByObjective, tune: ByObjective, test: ByObjective, protect: M
     _check_apart({name: _all(parts) for name, parts in sets.items()}, protected)
     for name in ("tune", "test"):
         for objective, pairs in sets[name].items():
-            if (prompts := len(_prompts(pairs))) < FEW:
-                raise InputError(f"{name} has {prompts} prompts of {objective}; at least {FEW} are needed, of which intervals are drawn")
+            check_enough(name, objective, pairs)
     return Splits(sets["find"], sets["tune"], sets["test"], protected)
+
+
+def check_enough(name: str, objective: str, pairs: Sequence[PreferencePair]) -> None:
+    """Raises InputError for pairs of too few prompts. Once more for those that are left when a model has read them."""
+    if (prompts := len(_prompts(pairs))) < FEW:
+        raise InputError(f"{name} has {prompts} prompts of {objective}; at least {FEW} are needed, of which intervals are drawn")
 
 
 def _by_objective(name: str, given: ByObjective) -> dict[str, tuple[PreferencePair, ...]]:

@@ -276,12 +276,15 @@ def _candidates(scores: Scores, answers: Answers) -> dict[str, _Candidates]:
 
 
 def _expected(reward: Sequence[float], value: Sequence[float], count: int) -> float:
-    """The mean value of the answer with the most reward, over all draws of `count` without replacement. Of a tie, the first counts.
+    """The mean value of the answer with the most reward, over all draws of `count` without replacement. Answers that tie are as likely.
 
-    >>> _expected([3.0, 1.0, 2.0], [1.0, 0.0, 0.5], 2)
-    0.8333333333333333
+    >>> _expected([3.0, 1.0, 2.0], [1.0, 0.0, 0.5], 2), _expected([1.0, 1.0], [1.0, 0.0], 2)
+    (0.8333333333333333, 0.5)
     """
     order = np.argsort(-np.asarray(reward), kind="stable")
+    ties: dict[float, list[float]] = {}
+    for of, own in zip(reward, value, strict=True):
+        ties.setdefault(of, []).append(own)
     n = len(order)
     draws = comb(n, count)
-    return float(sum(value[i] * comb(n - 1 - place, count - 1) / draws for place, i in enumerate(order)))
+    return float(sum(np.mean(ties[reward[i]]) * comb(n - 1 - place, count - 1) / draws for place, i in enumerate(order)))

@@ -80,17 +80,17 @@ def change_of(values: list[np.ndarray], prompts: tuple[str, ...], statistic: Sta
 
     Args:
         values: before and after: [quantity, pair].
-        statistic: from sums [quantity, …] to the figure […]; nan where there is none.
+        statistic: from sums [quantity, draw] to the figure [draw]; nan where there is none.
         size: the difference is of the figures' sizes, whatever their signs.
     """
     sums = [resampled_sums(each, prompts) for each in values]
-    whole = [statistic(each.whole) for each in sums]
-    draws = [statistic(each.draws) for each in sums]
     n = sums[0].n
-    one, other = (Estimate.of(float(figure), drawn, n) for figure, drawn in zip(whole, draws, strict=True))
-    if size:
-        whole, draws = [np.abs(each) for each in whole], [np.abs(each) for each in draws]
-    return Paired(one, other, Estimate.of(float(whole[1] - whole[0]), draws[1] - draws[0], n))
+    # [when, draw], of which the first is of all pairs as they are.
+    found = np.stack([statistic(np.column_stack([each.whole, each.draws])) for each in sums])
+    one, other = (Estimate.of(float(figures[0]), figures[1:], n) for figures in found)
+    before, after = np.abs(found) if size else found
+    difference = after - before
+    return Paired(one, other, Estimate.of(float(difference[0]), difference[1:], n))
 
 
 def spread_of(scores: Scores) -> float:

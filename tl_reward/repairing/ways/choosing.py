@@ -43,12 +43,12 @@ def hurting_on_balance(effects: Effects, neurons: int, strength: float) -> Gatin
     Args and errors as in `hurting_all`.
 
     >>> def effect(*values): return Attribution(torch.tensor([values]), torch.ones(1, len(values)), (), 9)
-    >>> hurting_on_balance({"a": effect(-4.0, -9.0, 0.0), "b": effect(0.5, 1.5, 0.0)}, 2, 0.0)
+    >>> hurting_on_balance({"a": effect(-4.0, -9.0, 0.0), "b": effect(0.5, 2.5, 0.0)}, 2, 0.0)
     tensor([[0., 1., 1.]])
     """
     effect, clarity = _stacked(effects)
     total, error = effect.sum(0), torch.stack([found.error for found in effects.values()]).square().sum(0).sqrt()
-    clear = (total <= -CLEAR * error) & error.isfinite()
+    clear = (total <= -CLEAR * error) & error.isfinite() & (error > 0)  # without the last, a neuron that is always 0 would be clear
     return _gates(-total, clear & (clarity.amax(0) < CLEAR), neurons, strength)
 
 
