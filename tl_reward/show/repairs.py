@@ -112,10 +112,10 @@ def verdicts(entry: RepairEntry) -> str:
 def biases_counted(entry: RepairEntry) -> str:
     """What `biases` says, without names."""
     found = [each["verdict"] for _, each in _shifts(entry) if each["good"] == "near 0"]
-    counts = [f"{found.count(verdict)} {verdict}" for verdict in ("reversed", "worse") if verdict in found]
-    if not found:
+    counts = [f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict in ("reversed", "worse") if (count := found.count(verdict))]
+    if not counts:
         return biases(entry)
-    return f"Biases, of {len(found)} measured: {' and '.join(counts) or 'none reversed or clearly worse'}."
+    return f"Of {len(found)} biases measured, {' and '.join(counts)}."
 
 
 def how_chosen(entry: RepairEntry) -> str:
@@ -136,15 +136,22 @@ def nothing_chosen(entry: RepairEntry) -> str:
 def power(entry: RepairEntry) -> str:
     """How small a change the test could have seen: the half-width of its intervals. Where no pair changed sides, and where nothing is
     edited, a paired difference has no width: then that of the accuracy itself."""
-    of = []
-    for each in tested_on(entry):
-        accuracy = each.repaired["accuracy"]
-        width = half_width(accuracy["difference"]) or half_width(accuracy["before"])
-        known = "unknown" if width is None else f"±{width:.3f}"
-        of.append(f"{known} on {clipped(each.name)} ({accuracy['before']['n']:,} prompts)")
+    of = [f"{_known(each)} on {clipped(each.name)} ({each.repaired['accuracy']['before']['n']:,} prompts)" for each in tested_on(entry)]
     if entry["chosen"] is None:
         return f"The test knows accuracy to {', '.join(of)} (95 % intervals): it could hardly have seen a smaller gain."
     return f"The test knows differences of accuracy to {', '.join(of)} (95 % intervals): it could hardly have seen smaller ones."
+
+
+def power_on_objectives(entry: RepairEntry) -> str:
+    """The same of a repair that edits nothing, in a line."""
+    of = [f"{_known(each)} on {clipped(each.name, 20)}" for each in tested_on(entry) if not each.protected]
+    return f"The test knows accuracy to {', '.join(of[:2])}{', and others' if len(of) > 2 else ''}."
+
+
+def _known(each: TestedOn) -> str:
+    accuracy = each.repaired["accuracy"]
+    width = half_width(accuracy["difference"]) or half_width(accuracy["before"])
+    return "an unknown degree" if width is None else f"±{width:.3f}"
 
 
 def half_width(value: MaybeEstimateJson) -> float | None:

@@ -15,10 +15,11 @@ from tl_reward.show.repairs import (
     biases,
     biases_counted,
     chance,
+    clipped,
     gates_in_words,
     how_chosen,
-    nothing_chosen,
     power,
+    power_on_objectives,
     share_edited,
     sizes,
     verdicts,
@@ -52,7 +53,7 @@ def _evidence(results: Results, name: str, entry: RepairEntry, number: int, few:
     many = "both" if len(entry["objectives"]) == 2 else f"all {len(entry['objectives'])}"
     figure, link = plots.repair_evidence(results, name), None
     if entry["chosen"] is None:
-        caption = f"No neuron is edited. {nothing_chosen(entry)} {power(entry)}"
+        caption = f"No neuron is edited: no candidate passed on the tune pairs. {power_on_objectives(entry)}"
     else:
         caption = f"{biases_counted(entry)} {verdicts(entry)}"
         link = NeuronLink(entry["model"], f"repair:{number}", f"Show the {len(entry['neurons']):,} edited neurons in the table")
@@ -77,7 +78,7 @@ def _shifts(results: Results, name: str, entry: RepairEntry, few: tuple[str, ...
         part = tested[start : start + ACROSS]
         figure = plots.repair_shifts(results, name, part)
         yield Panel(
-            f"What else did the repair move? {name}" + (f", {', '.join(part)}" if len(tested) > ACROSS else ""),
+            f"What else did the repair move? {name}" + (f", {', '.join(clipped(each) for each in part)}" if len(tested) > ACROSS else ""),
             "Each line runs from before (open) to after (filled, with its 95 % interval). A repair often swaps one bias for another.",
             figure,
             height_of(figure),

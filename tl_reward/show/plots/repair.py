@@ -38,7 +38,7 @@ def repair_evidence(results: Results, name: str) -> EscapedFigure:
     area = down * tall + (down - 1) * _APART
     figure = make_subplots(
         rows=down, cols=across, subplot_titles=[_title(each) for each in sets], shared_yaxes=True, horizontal_spacing=0.03,
-        vertical_spacing=_APART / area,
+        vertical_spacing=_APART / area if down > 1 else 0,
     )  # fmt: skip
     told: set[str] = set()
     for i, each in enumerate(sets):
@@ -63,7 +63,7 @@ def _row_of(row: ComparedJson) -> tuple[str, str]:
 
 def _title(each: TestedOn) -> str:
     accuracy = each.repaired["accuracy"]
-    return f"{clipped(each.name, 30)} ({each.kind}){BREAK}{before_after(accuracy)}, {accuracy['before']['n']:,} prompts"
+    return f"{clipped(each.name, 24)} ({each.kind}){BREAK}{before_after(accuracy)}, {accuracy['before']['n']:,} prompts"
 
 
 def _add_differences(figure: go.Figure, each: TestedOn, rows: list[tuple[str, str]], told: set[str], place: dict[str, int]) -> None:
@@ -117,7 +117,7 @@ def repair_shifts(results: Results, name: str, tested: Sequence[str] = ()) -> Es
     lines = sum(len(names) + 1.5 for names in groups.values())
     figure = make_subplots(
         rows=len(groups), cols=len(columns), column_titles=[clipped(each, 30) for each in columns], shared_yaxes=True,
-        horizontal_spacing=0.03, vertical_spacing=min(0.5 / len(groups), 2.4 / lines),
+        horizontal_spacing=min(0.03, 0.3 / len(columns)), vertical_spacing=min(0.5 / len(groups), 2.4 / lines),
         row_heights=[len(names) + 0.5 for names in groups.values()],
     )  # fmt: skip
     told: set[str] = set()
