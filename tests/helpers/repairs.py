@@ -1,6 +1,7 @@
 """Repairs with made-up numbers, of a tiny model, and one that was really made."""
 
 from functools import cache
+from typing import cast
 
 import torch
 
@@ -75,10 +76,11 @@ def _tried(candidate: Candidate, number: int, objectives: tuple[str, ...], edite
 
 
 def _sizes(objectives: tuple[str, ...], protected: tuple[str, ...]) -> list[SplitSizeJson]:
-    sizes: list[SplitSizeJson] = []
-    for split in ("find", "tune", "test"):
-        sizes += [{"split": split, "name": name, "pairs": 80, "prompts": 60, "hash": "0" * 64} for name in objectives]
-    return sizes + [{"split": "protect", "name": name, "pairs": 90, "prompts": 60, "hash": "1" * 64} for name in protected]
+    splits = [
+        *((split, name, 80) for split in ("find", "tune", "test") for name in objectives),
+        *(("protect", name, 90) for name in protected),
+    ]
+    return [cast(SplitSizeJson, {"split": split, "name": name, "pairs": n, "prompts": 60, "hash": "0" * 64}) for split, name, n in splits]
 
 
 def _evidence(number: int, name: str, protected: bool, chosen: str | None) -> list[Compared]:

@@ -118,7 +118,9 @@ def test_evidence_shows_each_difference_once_beside_its_controls(results: Result
         same = [
             each for each in drawn if each[0] == row["verdict"] and each[1].startswith(f"{row['name']}<br>") and each[2] == value["value"]
         ]
-        assert same and same[0][3:] == pytest.approx((value["high"] - value["value"], value["value"] - value["low"]))
+        middle, low, high = (value.get(key) for key in ("value", "low", "high"))
+        assert same and middle is not None and low is not None and high is not None
+        assert same[0][3:] == pytest.approx((high - middle, middle - low))
     axes = {trace.xaxis for trace in traces_of(figure)}
     assert len(axes) == len(TESTED)
     titles = [each["text"] for each in figure.to_plotly_json()["layout"]["annotations"]]
@@ -177,9 +179,9 @@ def test_what_has_no_good_way_is_on_a_scale_of_its_own(results: Results):
 
 def test_the_path_marks_the_chosen_candidate_and_those_that_lose_too_much(results: Results, entry: RepairEntry):
     *series, ring = traces_of(plots.repair_path(results, "mixed"))
-    assert ring.name == "chosen"
+    assert ring.name == "chosen: hurting all, to 0.5, 4 neurons"
     (chosen,) = [each for each in entry["tried"] if each["chosen"]]
-    gains = {each["name"]: np.mean([found["difference"]["value"] for found in each["accuracy"].values()]) for each in entry["tried"]}
+    gains = {each["name"]: sum(found["difference"]["value"] or 0 for found in each["accuracy"].values()) / 2 for each in entry["tried"]}
     assert list(ring.x) == [4] == [chosen["neurons"]] and list(ring.y) == pytest.approx([gains[chosen["name"]]])
     drawn = {
         text.split("<br>")[0]: (x, y, symbol, size)
@@ -278,6 +280,9 @@ def test_the_edited_neurons_are_a_click_away(tmp_path):
         page.wait_for_selector('#neuron[data-shown="0.17"]')
         assert "multiplies this neuron by 0.5" in page.inner_text(".repaired")
         assert "gate of the repair" in page.inner_text("#neuron-numbers")
+        page.click(".repaired a")
+        page.wait_for_function("() => document.getElementById('table-status').textContent.startsWith('4 of 96')")
+        page.wait_for_function("() => document.getElementById('section-table').getBoundingClientRect().top < innerHeight")
         page.evaluate("location.hash = '#L0N18?rm=mixed'")
         page.wait_for_selector('#neuron[data-shown="0.18"]')
         assert page.locator(".repaired").count() == 0

@@ -1,6 +1,7 @@
 """Figures of a repair: what it did beside what else could have done it, what else moved, and among which candidates it was chosen."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -46,8 +47,9 @@ def repair_evidence(results: Results, name: str) -> EscapedFigure:
     figure.add_vline(x=0, **DOTTED)
     figure.update_xaxes(zeroline=False)
     for i in range(len(sets)):
-        lowest = {"title": "difference of accuracy"} if i + across >= len(sets) else {}
-        figure.update_xaxes(row=i // across + 1, col=i % across + 1, **lowest, **({"matches": "x"} if i else {}))
+        lowest: dict[str, Any] = {"title": "difference of accuracy"} if i + across >= len(sets) else {}
+        shared: dict[str, Any] = {"matches": "x"} if i else {}
+        figure.update_xaxes(row=i // across + 1, col=i % across + 1, **lowest, **shared)
     labels = ["no edit" if kind == "repaired" and entry["chosen"] is None else clipped(label, 34) for kind, label in rows]
     figure.update_yaxes(
         tickvals=[-i for i in range(len(rows))], ticktext=labels, range=[0.6 - len(rows), 0.6],
@@ -66,7 +68,7 @@ def _title(each: TestedOn) -> str:
     return f"{clipped(each.name, 24)} ({each.kind}){BREAK}{before_after(accuracy)}, {accuracy['before']['n']:,} prompts"
 
 
-def _add_differences(figure: go.Figure, each: TestedOn, rows: list[tuple[str, str]], told: set[str], place: dict[str, int]) -> None:
+def _add_differences(figure: go.Figure, each: TestedOn, rows: list[tuple[str, str]], told: set[str], place: dict[str, Any]) -> None:
     draws = [row for row in each.controls if row["kind"] == "random"]
     for verdict, (color, symbol) in VERDICTS.items():
         own = [row for row in (each.repaired, *each.controls) if row["verdict"] == verdict]
@@ -127,6 +129,7 @@ def repair_shifts(results: Results, name: str, tested: Sequence[str] = ()) -> Es
             own = [shift for shift in shifts if shift["good"] == good]
             _add_shifts(figure, own, names, units, told, {"row": row, "col": column}, written=good == "neither")
         first = (row - 1) * len(columns) + 1
+        here: dict[str, Any] = {"row": row}
         own_axis = {"range": [-1.15, 3], "showticklabels": False, "showgrid": False} if good == "neither" else {}
         figure.update_xaxes(row=row, zeroline=False, **own_axis)
         for column in range(2, len(columns) + 1):
@@ -140,7 +143,7 @@ def repair_shifts(results: Results, name: str, tested: Sequence[str] = ()) -> Es
             yanchor="bottom", showarrow=False, font={"size": 13, "weight": "bold"},
         )  # fmt: skip
         if good == "near 0":
-            figure.add_vline(x=0, row=row, **DOTTED)
+            figure.add_vline(x=0, **DOTTED, **here)
     return _finished(figure, int(130 + _ROW * lines + 20 * len(groups)))
 
 
@@ -165,7 +168,7 @@ def _add_shifts(
     names: list[str],
     units: dict[str, float],
     told: set[str],
-    place: dict[str, int],
+    place: dict[str, Any],
     *,
     written: bool,
 ) -> None:
@@ -245,16 +248,16 @@ def repair_path(results: Results, name: str) -> EscapedFigure:
         )  # fmt: skip
     for each in (each for each in entry["tried"] if each["chosen"]):
         figure.add_scatter(
-            x=[each["neurons"]], y=[gain_of(each)], mode="markers", name="chosen", hoverinfo="skip",
+            x=[each["neurons"]], y=[gain_of(each)], mode="markers", name=f"chosen: {clipped(each['name'])}", hoverinfo="skip",
             marker={"color": "#000000", "symbol": "circle-open", "size": 20, "line": {"width": 2.5}},
         )  # fmt: skip
     figure.add_hline(y=0, **DOTTED)
-    figure.update_layout(**LAYOUT | {"legend": {"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"}})
+    beside: dict[str, Any] = {"legend": {"orientation": "v", "x": 1.02, "xanchor": "left", "y": 1, "yanchor": "top"}}
+    figure.update_layout(**LAYOUT | beside, height=max(420, 120 + 22 * len(series)))
     most = max((each["neurons"] for each in entry["tried"]), default=1)
     ticks = [digit * 10**power for power in range(len(str(most))) for digit in (1, 2, 5)]
     figure.update_xaxes(title="neurons edited (logarithmic scale)", type="log", tickvals=ticks, ticktext=[f"{each:,}" for each in ticks])
     figure.update_yaxes(title="mean gain of accuracy on the tune pairs")
-    figure.update_layout(height=max(420, 120 + 22 * len(series)))
     return escaped(figure)
 
 

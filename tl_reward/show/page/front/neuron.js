@@ -43,7 +43,12 @@ async function drawNeuron(root) {
 const repairsOf = (model, index) => manifest.repairs.flatMap((repair, number) => {
   const at = repair.model === model && repair.width === shapeOf(model).width ? repair.neurons.indexOf(index) : -1;
   if (at < 0) return [];
-  const link = element("a", { href: addressOf({ ...state, view: "overview", set: `repair:${number}`, layer: null, page: 0 }) }, `all ${count(repair.neurons.length)} that it edits`);
+  const place = { view: "overview", set: `repair:${number}`, layer: null, page: 0 };
+  const link = element("a", { href: addressOf({ ...state, ...place }), onclick: (event) => {
+    event.preventDefault();
+    window.addEventListener("hashchange", () => document.getElementById("section-table").scrollIntoView(), { once: true }); // once the overview is shown
+    go(place);
+  } }, `all ${count(repair.neurons.length)} that it edits`);
   return [element("p", { class: "repaired" }, `The repair of the ${model} model multiplies this neuron by ${figure(repair.gates[at])} (`, link, ").")];
 });
 
