@@ -117,6 +117,14 @@ def test_a_damaged_repair_is_refused_in_a_line(damage: Callable[[dict[str, Any]]
     assert "\n" not in str(said.value)
 
 
+def test_an_edit_of_no_neuron_is_refused():
+    entry = json.loads(json.dumps({"model": "mixed", "dataset": "d"} | cast(dict[str, Any], made_up_repair(edited=False).to_json())))
+    entry["chosen"] = entry["tried"][0]["name"]
+    entry["tried"][0] |= {"chosen": True, "neurons": 0}
+    with pytest.raises(InputError, match="neurons are edited where nothing is chosen, or none where an edit is"):
+        Results().add("repair", "mixed", entry, {"gates": torch.ones(2, 48)})
+
+
 @pytest.mark.parametrize(
     ("gate", "says"), [(-0.5, r"holds numbers outside \[0, inf\]"), (float("nan"), "holds a number that is not finite")]
 )

@@ -193,8 +193,8 @@ def _repair(entry: RepairEntry) -> Iterator[str]:
     found = [(each["name"], each["neurons"]) for each in entry["tried"] if each["chosen"]]
     if found != ([] if entry["chosen"] is None else [(entry["chosen"], len(entry["neurons"]))]):
         yield "what is chosen is not one of those tried, with as many neurons as are edited"
-    if entry["chosen"] is None and entry["neurons"]:
-        yield "neurons are edited where nothing is chosen"
+    if (entry["chosen"] is None) != (not entry["neurons"]):
+        yield "neurons are edited where nothing is chosen, or none where an edit is"
 
 
 def _study(entry: StudyEntry) -> Iterator[str]:
