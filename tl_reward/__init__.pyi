@@ -35,7 +35,7 @@ from .repairing.result import Repair
 from .results.disk.folder import check_run_folder
 from .results.found_on import found_on
 from .results.provenance import provenance
-from .results.record_edits import record_ablation, record_effects, record_sets, sets_of
+from .results.record_edits import record_ablation, record_effects, record_repair, record_sets, sets_of
 from .results.record_examples import neurons_to_show, record_examples
 from .results.record_models import check_model, record_model
 from .results.record_neurons import (
@@ -139,6 +139,7 @@ __all__ = [
     "record_model_patching",
     "record_overlap",
     "record_patching",
+    "record_repair",
     "record_scores",
     "record_sets",
     "record_tension",

@@ -28,7 +28,9 @@ from tl_reward.show.plots import estimates
 from tl_reward.show.plots.escape import EscapedFigure, escaped, markup
 from tl_reward.show.run_tables import summary
 
-SECTIONS = ("scores", "discovery", "examples", "attribution", "effects", "tension", "ablation", "sets", "overlap", "patching", "lens")
+SECTIONS = (
+    "scores", "discovery", "examples", "attribution", "effects", "tension", "ablation", "sets", "overlap", "patching", "lens", "repair",
+)  # fmt: skip
 OURS = re.compile(r"</?extra>|<br>|%\{(x|y|z|text|customdata)(:[^}]*)?\}")
 NO_ENDS = {
     "none": lambda value: value | {"low": None, "high": None, "n": 1},

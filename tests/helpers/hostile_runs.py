@@ -24,7 +24,8 @@ TAKEN = ("constructor", "toString", "__proto__", "hasOwnProperty", "valueOf")
 # What the package itself writes, and reads as one of a few words.
 _OWN_WORDS = {
     "mlp_post", "mlp_gate", "attn_z", "all", "readout", "response", "chosen", "rejected", "gate", "in", "top", "random", "zero", "mean",
-    "patch", "resid_post", "mlp_out", "early", "middle", "late",
+    "patch", "resid_post", "mlp_out", "early", "middle", "late", "repaired", "uniform", "model", "better", "worse", "reversed", "moved",
+    "no clear change", "near 0", "high", "neither", "find", "tune", "test", "protect",
 }  # fmt: skip
 _TYPES = [each for module in (json_types, sections) for _, each in inspect.getmembers(module, is_typeddict)]
 _KEYS = {key for each in _TYPES for key in each.__annotations__}

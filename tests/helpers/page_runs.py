@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from helpers.repairs import made_up_repair
 from tl_reward.analyses.ablation_curves import ablate_sets, ablation_curve
 from tl_reward.analyses.attribution import attribute
 from tl_reward.analyses.discovery import discover
@@ -19,7 +20,7 @@ from tl_reward.data.readers import load_pairs
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.provenance import provenance
-from tl_reward.results.record_edits import record_ablation, record_effects, record_sets, sets_of
+from tl_reward.results.record_edits import record_ablation, record_effects, record_repair, record_sets, sets_of
 from tl_reward.results.record_examples import neurons_to_show, record_examples
 from tl_reward.results.record_neurons import (
     discovery_of,
@@ -79,6 +80,7 @@ def tiny_run() -> Results:
     record_tension(results, "mixed", "some pairs", tension(model, BOTH), fraction=0.1)
     sets, source = sets_of(results, "mixed")
     record_sets(results, "mixed", "some pairs", ablate_sets(model, BOTH, sets, draws=2), site="mlp_post", source=source, pairs=BOTH)
+    record_repair(results, "mixed", made_up_repair())
     shown = neurons_to_show(results, "mixed", most=20)
     record_examples(results, "mixed", "some pairs", collect_examples(model, BOTH, shown))
     return results

@@ -387,7 +387,7 @@ def test_section_and_entry_know_the_type_of_each_section():
 
 def test_sections_have_known_names():
     with pytest.raises(
-        InputError, match=r"section must be one of scores, discovery, .*, patching, model_patching, lens, study, got 'notes'"
+        InputError, match=r"section must be one of scores, discovery, .*, patching, model_patching, lens, repair, study, got 'notes'"
     ):
         Results().add("notes", "a", {})
 

@@ -258,6 +258,7 @@ class TriedJson(TypedDict):
 
     name: str
     way: str
+    about: str
     neurons: int
     chosen: bool
     accuracy: dict[str, PairedJson]
@@ -275,7 +276,7 @@ class SplitSizeJson(TypedDict):
 
 
 class RepairJson(TypedDict):
-    """A `Repair`. `gates` are those of `neurons`; `shifts` by what was tested."""
+    """A `Repair`. `gates` are those of `neurons`; `rule` says in words how one was chosen of `tried`; `shifts` by what was tested."""
 
     objectives: list[str]
     shape: list[int]
@@ -284,6 +285,7 @@ class RepairJson(TypedDict):
     gates: list[float]
     splits: list[SplitSizeJson]
     tried: list[TriedJson]
+    rule: str
     tolerance: float
     precision: PrecisionJson
     evidence: list[ComparedJson]

@@ -16,7 +16,7 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet
 from tl_reward.repairing.evidence.battery import Shift
 from tl_reward.repairing.evidence.compared import Compared
-from tl_reward.repairing.tuning import Tried
+from tl_reward.repairing.tuning import RULE, Tried
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +90,7 @@ class Repair:
             "gates": self.gates[edited].tolist(),
             "splits": list(self.splits),
             "tried": [each.to_json(chosen=each.candidate.name == self.chosen) for each in self.tried],
+            "rule": RULE,
             "tolerance": self.tolerance,
             "precision": self.precision.to_json(),
             "evidence": [each.to_json() for each in self.evidence],

@@ -38,6 +38,7 @@ class Tried:
         return {
             "name": self.candidate.name,
             "way": self.candidate.way,
+            "about": self.candidate.about,
             "neurons": self.candidate.neurons,
             "chosen": chosen,
             "accuracy": {name: each.to_json() for name, each in self.accuracy.items()},
@@ -52,6 +53,13 @@ def tried(candidate: Candidate, before: Mapping[str, Scores], after: Mapping[str
         {name: accuracy_change(before[name], after[name]) for name in before},
         {name: margin_change(before[name], after[name]) for name in before},
     )
+
+
+# What `best_of` does, for whoever reads a run.
+RULE = (
+    "of the candidates by which no objective loses more accuracy on the tune pairs than is tolerated, the one that gains most, on average "
+    "over objectives; of equal ones that which edits fewer neurons."
+)
 
 
 def best_of(every: Sequence[Tried], tolerance: float) -> Tried | None:

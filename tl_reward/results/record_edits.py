@@ -1,4 +1,4 @@
-"""How ablations enter a run: of single neurons, of sets, and share by share."""
+"""How edits enter a run: ablations of single neurons, of sets, and share by share; and a repair."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -10,9 +10,20 @@ from tl_reward.analyses.exact_effects import Effects
 from tl_reward.data.readers import GivenPairs
 from tl_reward.errors import InputError, Lacking
 from tl_reward.neurons import NeuronSet
+from tl_reward.repairing.result import Repair
 from tl_reward.results.disk.plain import listed
 from tl_reward.results.found_on import tested
-from tl_reward.results.sections import AblationEntry, EffectsEntry, FoundOn, SetsEntry, TensionEntry, entry_about, made, read
+from tl_reward.results.sections import (
+    AblationEntry,
+    EffectsEntry,
+    FoundOn,
+    RepairEntry,
+    SetsEntry,
+    TensionEntry,
+    entry_about,
+    made,
+    read,
+)
 from tl_reward.results.store import Results
 from tl_reward.sites import UnitSite
 
@@ -91,6 +102,13 @@ def record_sets(
         **found.to_json(),
     }
     results.add("sets", f"{entry['model']} · {dataset}", entry)
+
+
+def record_repair(results: Results, model: str, found: Repair) -> None:
+    """An edit with its evidence, named by its model alone: one a model. Its gates are a tensor `gates` [layer, neuron], float32."""
+    tested = ", ".join(dict.fromkeys(each.tested for each in found.evidence))
+    entry: RepairEntry = {**entry_about(results.provenance, model, tested, found.output), **found.to_json()}
+    results.add("repair", entry["model"], entry, {"gates": found.gates.float()})
 
 
 class RecordedSets(NamedTuple):

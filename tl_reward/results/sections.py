@@ -20,6 +20,7 @@ from tl_reward.measures.json_types import (
     OverlapsJson,
     PairPatchingJson,
     PrecisionJson,
+    RepairJson,
     RewardLensJson,
     ScoresJson,
     SetAblationsJson,
@@ -211,6 +212,10 @@ class SetsEntry(About, Tested, Read, Made, SetAblationsJson):
     site: str
 
 
+class RepairEntry(About, RepairJson):
+    """`dataset` lists the names of what was tested: the objectives' test pairs and the protected sets."""
+
+
 class OverlapEntry(OverlapsJson):
     """`score` and `site` are lists in words where rankings differ in them."""
 
@@ -292,6 +297,7 @@ class Sections(TypedDict, total=False):
     patching: dict[str, PatchingEntry]
     model_patching: dict[str, ModelPatchingEntry]
     lens: dict[str, LensEntry]
+    repair: dict[str, RepairEntry]
     study: dict[str, StudyEntry]
 
 

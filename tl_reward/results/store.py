@@ -40,6 +40,7 @@ from tl_reward.results.sections import (
     ModelPatchingEntry,
     OverlapEntry,
     PatchingEntry,
+    RepairEntry,
     ScoresEntry,
     Sections,
     SetsEntry,
@@ -130,6 +131,8 @@ class Results:
     @overload
     def section(self, name: Literal["lens"]) -> dict[str, LensEntry]: ...
     @overload
+    def section(self, name: Literal["repair"]) -> dict[str, RepairEntry]: ...
+    @overload
     def section(self, name: Literal["study"]) -> dict[str, StudyEntry]: ...
     @overload
     def section(self, name: str) -> dict[str, Any]: ...
@@ -163,6 +166,8 @@ class Results:
     def entry(self, section: Literal["model_patching"], name: str) -> ModelPatchingEntry: ...
     @overload
     def entry(self, section: Literal["lens"], name: str) -> LensEntry: ...
+    @overload
+    def entry(self, section: Literal["repair"], name: str) -> RepairEntry: ...
     @overload
     def entry(self, section: Literal["study"], name: str) -> StudyEntry: ...
     @overload
@@ -230,9 +235,7 @@ class Results:
         than it reads: more than 512 MB of JSON, 10,000 entries, or a text of more than a million characters."""
         folder = Path(folder)
         try:
-            found = read_run(folder, lambda document, tensors: cls._read(folder, document, tensors))
-            found.folder = folder
-            return found
+            return read_run(folder, lambda document, tensors: cls._read(folder, document, tensors))
         except KeyError as error:
             raise InputError(f"{named(folder)}: run is damaged ({JSON} has no {error})") from None
         except (TypeError, OSError, SafetensorError) as error:
@@ -252,7 +255,7 @@ class Results:
             stored = step(stored)
         if fault := _fault_of(stored.provenance, stored.sections, stored.tensors):
             raise InputError(f"{named(folder)}: run is damaged, or no run of tl_reward ({fault})")
-        return cls(cast(Sections, stored.sections), stored.tensors, stored.provenance)
+        return cls(cast(Sections, stored.sections), stored.tensors, stored.provenance, folder)
 
     @classmethod
     def merge(cls, runs: Sequence["Results"]) -> "Results":

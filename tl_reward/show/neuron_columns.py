@@ -47,7 +47,7 @@ def columns_of(results: Results) -> list[Column]:
     that checked the very effects of a tension is no second column."""
     pulls = [*_tension_columns(results)]
     known = [column for column in _attribution_columns(results) if not any(_same(column, pull) for pull in pulls)]
-    return [*pulls, *known, *_statistics_columns(results)]
+    return [*pulls, *known, *_statistics_columns(results), *_gate_columns(results)]
 
 
 def shape_of(results: Results, model: str) -> tuple[int, int] | None:
@@ -171,6 +171,20 @@ def _statistics_columns(results: Results) -> Iterator[Column]:
                     neutral=0.5,
                 )
             break  # one reading of a neuron: the study's where it was computed
+
+
+def _gate_columns(results: Results) -> Iterator[Column]:
+    """Of each repair that edits a neuron."""
+    for name, entry in results.sections.get("repair", {}).items():
+        if entry["neurons"]:
+            yield Column(
+                entry["model"],
+                "gate of the repair",
+                f"What the repair multiplies each neuron by; 1 leaves it as it is. It edits {len(entry['neurons']):,} neurons.",
+                "times its activation",
+                results.tensor("repair", name, "gates").numpy(),
+                neutral=1.0,
+            )
 
 
 Entry = TypeVar("Entry", TensionEntry, AttributionEntry)

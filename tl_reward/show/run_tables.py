@@ -27,11 +27,13 @@ from tl_reward.show.console import print_table
 from tl_reward.show.how_made import how_made
 from tl_reward.show.intervals import NOTE, any_few, bracket
 from tl_reward.show.notes import notes_of
+from tl_reward.show.repair_tables import print_repair
 
 
 def summary(results: Results, console: Console) -> None:
     """Prints a run's sections as tables."""
     have = results.sections
+    _print_each(have.get("repair"), print_repair, console)
     if "scores" in have:
         _print_scores(have["scores"], console)
     if "discovery" in have:

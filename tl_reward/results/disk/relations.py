@@ -20,6 +20,7 @@ from tl_reward.results.sections import (
     ModelPatchingEntry,
     OverlapEntry,
     PatchingEntry,
+    RepairEntry,
     SetsEntry,
     StudyEntry,
     TensionEntry,
@@ -175,6 +176,27 @@ def _lens(entry: LensEntry) -> Iterator[str]:
         yield "it does not have one reward a token"
 
 
+def _repair(entry: RepairEntry) -> Iterator[str]:
+    objectives, protected = set(entry["objectives"]), {each["name"] for each in entry["splits"] if each["split"] == "protect"}
+    if len(objectives) < 2 or len(objectives) < len(entry["objectives"]) or objectives & protected:
+        yield "objectives are not two or more different ones, none of which is a protected set"
+    for row in entry["evidence"]:
+        if row["tested"] not in (protected if row["protected"] else objectives):
+            yield f"it tests {short(row['tested'])!r}, which is no {'protected set' if row['protected'] else 'objective'}"
+    tested = [row["tested"] for row in entry["evidence"] if row["kind"] == "repaired"]
+    if sorted(tested) != sorted(objectives | protected):
+        yield "evidence does not have the repair once on each objective and each protected set"
+    if not entry["shifts"].keys() <= objectives | protected:
+        yield "shifts are of what was not tested"
+    if any({*each["accuracy"]} != objectives or {*each["margin"]} != objectives for each in entry["tried"]):
+        yield "a candidate was not tried on each objective"
+    found = [(each["name"], each["neurons"]) for each in entry["tried"] if each["chosen"]]
+    if found != ([] if entry["chosen"] is None else [(entry["chosen"], len(entry["neurons"]))]):
+        yield "what is chosen is not one of those tried, with as many neurons as are edited"
+    if (entry["chosen"] is None) != (not entry["neurons"]):
+        yield "neurons are edited where nothing is chosen, or none where an edit is"
+
+
 def _study(entry: StudyEntry) -> Iterator[str]:
     if "ids" in entry and len({len(entry[key]) for key in ("ids", "groups", "subsets", "prompts", "objectives", "tasks")}) > 1:
         yield "lists are not one a pair"
@@ -197,5 +219,6 @@ _RULES: Mapping[str, Callable[[Any], Iterator[str]]] = {
     "overlap": _overlap,
     "patching": _patching,
     "lens": _lens,
+    "repair": _repair,
     "study": _study,
 }

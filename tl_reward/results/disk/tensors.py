@@ -17,6 +17,7 @@ from tl_reward.results.sections import (
     ExamplesEntry,
     LensEntry,
     PatchingEntry,
+    RepairEntry,
     ScoresEntry,
     StudyEntry,
     TensionEntry,
@@ -110,6 +111,10 @@ def _lens(entry: LensEntry) -> Iterator[Expected]:
     yield Expected("margins", f"{len(entry['accuracy'])} {entry['pairs']}", FLOATS, *_FINITE)
 
 
+def _repair(entry: RepairEntry) -> Iterator[Expected]:
+    yield Expected("gates", "layer neuron", FLOATS, 0, float("inf"))
+
+
 def _study(entry: StudyEntry) -> Iterator[Expected]:
     if "ids" in entry:
         for side in ("chosen", "rejected"):
@@ -125,6 +130,7 @@ _EXPECTED: Mapping[str, Callable[[Any], Iterator[Expected]]] = {
     "effects": _effects,
     "patching": _patching,
     "lens": _lens,
+    "repair": _repair,
     "study": _study,
 }
 
@@ -144,7 +150,7 @@ def tensor_fault(section: str, entry: Mapping[str, Any], tensors: Callable[[str]
         said = _shape_fault(tensor, expected, sizes) or _value_fault(tensor, expected)
         if said:
             return f"its tensor {short(expected.key)} {said}"
-    return _start_fault(cast(ExamplesEntry, entry), tensors) if section == "examples" else None
+    return _FURTHER[section](entry, tensors) if section in _FURTHER else None
 
 
 def _start_fault(entry: ExamplesEntry, tensors: Callable[[str], Tensor | None]) -> str | None:
@@ -156,6 +162,21 @@ def _start_fault(entry: ExamplesEntry, tensors: Callable[[str], Tensor | None]) 
     if (begin < 0).any() or (begin > len(flat) - tokens).any():
         return "its tensor shown/start holds numbers outside shown/activation"
     return None
+
+
+def _gates_fault(entry: RepairEntry, tensors: Callable[[str], Tensor | None]) -> str | None:
+    """Whether the entry's neurons and their gates are those of its tensor that are not 1."""
+    gates = cast(Tensor, tensors("gates"))
+    if list(gates.shape) != entry["shape"]:
+        return f"its tensor gates has the shape {list(gates.shape)}, not {entry['shape']}"
+    edited = gates != 1
+    neurons = edited.nonzero().tolist() if int(edited.sum()) == len(entry["neurons"]) else None
+    if neurons != entry["neurons"] or gates[edited].tolist() != entry["gates"]:
+        return "its neurons and gates are not those of its tensor gates that are not 1"
+    return None
+
+
+_FURTHER: Mapping[str, Callable[[Any, Callable[[str], Tensor | None]], str | None]] = {"examples": _start_fault, "repair": _gates_fault}
 
 
 def _shape_fault(tensor: Tensor, expected: Expected, sizes: dict[str, int]) -> str | None:

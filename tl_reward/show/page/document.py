@@ -13,6 +13,7 @@ from tl_reward.show.notes import notes_of
 from tl_reward.show.page import neuron_details
 from tl_reward.show.page.blocks import array_block, elements, figure_json, filled, front, halves, json_block, plotly_block, policy
 from tl_reward.show.page.files import check_page, write_blocks, writing
+from tl_reward.show.page.panel import Panel
 from tl_reward.show.page.panels import panels_of
 
 # Says what the manifest holds, for whoever reads a page with another program.
@@ -83,15 +84,22 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
         "columns": [_column(column, i, blocks) for i, column in enumerate(columns)],
         "tensions": neuron_details.tensions(results),
         "overlaps": neuron_details.overlaps(results),
+        "repairs": neuron_details.repairs(results),
         "exact": exact_effects(results),
         "details": [each.entry for each in found],
         "missing": _missing_on_page(results, next(iter(shapes), None)),
-        "panels": [{"title": panel.title, "caption": panel.caption, "height": panel.height} for panel in panels],
+        "panels": [_panel(panel) for panel in panels],
     }
     for each in found:
         blocks |= each.blocks
     blocks["panels"] = json_block([figure_json(panel.figure) for panel in panels])
     return {"manifest": json_block(manifest)} | blocks
+
+
+def _panel(panel: Panel) -> dict[str, Any]:
+    """All of it but its figure."""
+    told = {"title": panel.title, "caption": panel.caption, "height": panel.height, "notes": list(panel.notes)}
+    return told | ({"neurons": panel.neurons._asdict()} if panel.neurons else {})
 
 
 def _column(column: Column, number: int, blocks: dict[str, str]) -> dict[str, Any]:

@@ -61,6 +61,14 @@ def overlaps(results: Results) -> list[dict[str, Any]]:
     ]
 
 
+def repairs(results: Results) -> list[dict[str, Any]]:
+    """The neurons that each repair edits, and what it multiplies them by."""
+    return [
+        {"model": entry["model"], "width": entry["shape"][1], "neurons": flat(entry["neurons"], entry["shape"][1]), "gates": entry["gates"]}
+        for entry in results.sections.get("repair", {}).values()
+    ]
+
+
 def details(results: Results) -> Iterator[Details]:
     """Examples, histograms, words and neighbours; of every model that has them."""
     for i, (name, entry) in enumerate(results.sections.get("examples", {}).items()):

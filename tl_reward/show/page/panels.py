@@ -1,7 +1,7 @@
 """What a page shows of a run, and what it says about it: a panel a figure."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from tl_reward.measures.json_types import ConflictJson, MaybeEstimateJson
 from tl_reward.results.sections import (
@@ -20,18 +20,13 @@ from tl_reward.results.store import Results
 from tl_reward.show import plots
 from tl_reward.show.how_made import how_made
 from tl_reward.show.intervals import NOTE, any_few, bracket
-from tl_reward.show.plots.escape import EscapedFigure
-
-
-class Panel(NamedTuple):
-    title: str
-    caption: str
-    figure: EscapedFigure
-    height: int = 420
+from tl_reward.show.page.panel import Panel
+from tl_reward.show.page.repair_panels import panels_of_repair
 
 
 def panels_of(results: Results) -> Iterator[Panel]:
     have = results.sections
+    yield from panels_of_repair(results, have.get("repair", {}))
     if "scores" in have:
         yield from _marked(_panel_of_scores(results), have["scores"])
     yield from _panel_of_overlap(results, have.get("overlap", {}))

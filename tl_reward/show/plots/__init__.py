@@ -11,6 +11,7 @@ from tl_reward.show.plots.patching import (
     patched_accuracy,
     token_curves,
 )
+from tl_reward.show.plots.repair import repair_evidence, repair_path, repair_shifts
 from tl_reward.show.plots.runs import ablation_curves, accuracy_bars, layer_profile, margin_histogram, neuron_map, overlap_bars, top_neurons
 
 __all__ = [
@@ -34,6 +35,9 @@ __all__ = [
     "patched_accuracy",
     "quantity_map",
     "region_bars",
+    "repair_evidence",
+    "repair_path",
+    "repair_shifts",
     "set_bars",
     "tension_scatter",
     "token_curves",

@@ -69,7 +69,9 @@ function fillOverview(root) {
   root.append(...overlapPanels());
   if (manifest.columns.length) root.append(tablePanel());
   manifest.panels.forEach((entry, i) => {
-    const { section, box } = panel(entry.title, entry.caption, { id: i, height: entry.height });
+    const { section, box, text } = panel(entry.title, entry.caption, { id: i, height: entry.height });
+    if (entry.neurons) text.after(showSet(entry.neurons));
+    if (entry.notes.length) text.after(element("details", {}, element("summary", {}, "More about these numbers"), ...entry.notes.map((each) => element("p", {}, each))));
     whenVisible(box, async () => {
       const { data, layout } = (await jsonBlock("panels"))[i];
       // Black and dark grey are colours of a light page.
@@ -87,6 +89,8 @@ function fillOverview(root) {
     root.append(element("section", {}, element("h2", {}, "Not in this run"), element("p", {}, "To add it, compute it and name both run folders to tl-reward dashboard."), element("ul", { class: "missing" }, ...items)));
   }
 }
+
+const showSet = ({ model, set, label }) => element("button", { type: "button", class: "show-set", onclick: () => showInTable({ view: "overview", model, set, layer: null, ranges: {} }) }, label);
 
 async function main() {
   manifest = await jsonBlock("manifest");

@@ -29,7 +29,7 @@ async function drawNeuron(root) {
     element("button", { type: "button", onclick: () => stepNeuron(1) }, "next ]"),
     element("a", { href: addressOf({ ...state, view: "overview" }) }, "back to the overview"),
   );
-  const parts = [head, await numbersSection(index)];
+  const parts = [head, ...repairsOf(model, index), await numbersSection(index)];
   const effects = await effectsSection(index, name);
   if (effects) parts.push(effects);
   parts.push(...(await detailSections(neuron)));
@@ -39,6 +39,18 @@ async function drawNeuron(root) {
   root.dataset.shown = name;
   say(`Neuron ${name} of the ${model} model`);
 }
+
+const repairsOf = (model, index) => manifest.repairs.flatMap((repair, number) => {
+  const at = repair.model === model && repair.width === shapeOf(model).width ? repair.neurons.indexOf(index) : -1;
+  if (at < 0) return [];
+  const place = { view: "overview", set: `repair:${number}`, layer: null, page: 0 };
+  const link = element("a", { href: addressOf({ ...state, ...place }), onclick: (event) => {
+    event.preventDefault();
+    window.addEventListener("hashchange", () => document.getElementById("section-table").scrollIntoView(), { once: true }); // once the overview is shown
+    go(place);
+  } }, `all ${count(repair.neurons.length)} that it edits`);
+  return [element("p", { class: "repaired" }, `The repair of the ${model} model multiplies this neuron by ${figure(repair.gates[at])} (`, link, ").")];
+});
 
 const absent = (what, command) => element("section", {}, element("h2", {}, what), element("p", {}, "Not in this run. To add it: ", ...howTo(command)));
 

@@ -129,6 +129,11 @@ const setsOf = (model) => once(`sets ${model}`, () => {
         found.push({ key: `tension:${number}:${kind}:${label}`, label: `${label} (${kind}), ${count(members.length)}`, has: (i) => inside.has(i) });
       }
   });
+  manifest.repairs.forEach((repair, number) => {
+    if (repair.model !== model || repair.width !== shape.width || !repair.neurons.length) return;
+    const inside = new Set(repair.neurons);
+    found.push({ key: `repair:${number}`, label: `edited by the repair, ${count(repair.neurons.length)}`, has: (i) => inside.has(i) });
+  });
   manifest.overlaps.forEach((entry, number) => {
     if (entry.layers !== shape.layers || entry.width !== shape.width || Object.keys(entry.sets).length > MOST_SETS) return;
     const names = Object.keys(entry.sets), masks = membership(entry);
