@@ -23,10 +23,10 @@ from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.repairing import repair as repairing
 from tl_reward.repairing.config import RepairConfig
-from tl_reward.repairing.repair import repair
+from tl_reward.repairing.repair import FINALISTS, repair
 from tl_reward.repairing.result import Repair
 from tl_reward.repairing.tuning import best_of, tried
-from tl_reward.repairing.ways.candidates import Candidate, random_like
+from tl_reward.repairing.ways.candidates import UNIFORM, Candidate, random_like
 from tl_reward.running import half_precision
 from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score
@@ -140,20 +140,27 @@ def test_the_evidence_is_that_of_plain_loops():
     assert {"subset: s0", "subset: s1"} <= {each["name"] for each in found["shifts"]["kept"]}
 
 
+def number(value: float | None) -> float:
+    assert value is not None
+    return value
+
+
 def test_what_was_tried_and_the_choice():
     found = made().to_json()
     assert found["chosen"] is not None and [each["name"] for each in found["tried"] if each["chosen"]] == [found["chosen"]]
     gains: dict[str, float] = {}
+    errors: dict[str, float] = {}
     for each in found["tried"]:
-        lost = [each["accuracy"][name]["difference"]["value"] for name in ("helpful", "harmless")]
-        assert None not in lost
-        changes = [change for change in lost if change is not None]
-        if each["way"] != "uniform" and min(changes) >= -0.2 and sum(changes) > 0:
-            gains[each["name"]] = sum(changes)
+        changes = [each["accuracy"][name]["difference"] for name in ("helpful", "harmless")]
+        values = [number(change["value"]) for change in changes]
+        if each["way"] != "uniform" and each["finalist"] and min(values) >= -0.2 and sum(values) > 0:
+            gains[each["name"]] = sum(values) / 2
+            errors[each["name"]] = sum(((number(each["high"]) - number(each["low"])) / 3.92) ** 2 for each in changes) ** 0.5 / 2
     few = {each["name"]: each["neurons"] for each in found["tried"]}
-    most = max(gains.values())
-    best = [name for name, gain in gains.items() if gain > most - 1e-9]
-    assert found["chosen"] in best and few[found["chosen"]] == min(few[name] for name in best)
+    top = max(gains, key=lambda name: gains[name])
+    near = [name for name, gain in gains.items() if gain >= gains[top] - errors[top] - 1e-9]
+    assert found["chosen"] in near and few[found["chosen"]] == min(few[name] for name in near)
+    assert [each["finalist"] for each in found["tried"]].count(True) == FINALISTS + len(UNIFORM)
     assert {each["way"] for each in found["tried"]} >= {"hurting all", "learnt", "uniform"}
     by_name = {each.candidate.name: each for each in made().tried}
     for name in (found["chosen"], next(name for name in by_name if name != found["chosen"])):
@@ -313,7 +320,7 @@ def scored(tiny: HookedRewardModel, gains: dict[str, int], neurons: int, gate: f
 
 
 def test_the_rule_of_choice(tiny):
-    """Most accuracy gained over all objectives, of equal ones by fewer neurons; none that loses more than is tolerated or gains nothing."""
+    """Fewest neurons, of those that gain nearly most accuracy; none by which an objective loses more than is tolerated, or that gains nothing."""
     made = {
         "even": scored(tiny, {"a": 1, "b": 1}, 9),
         "few": scored(tiny, {"a": 2, "b": 0}, 4),

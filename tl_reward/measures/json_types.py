@@ -254,12 +254,13 @@ class ComparedJson(TypedDict):
 
 
 class TriedJson(TypedDict):
-    """A `Tried` of a repair: a candidate on the tune pairs, by objective."""
+    """A `Tried` of a repair: a candidate on the tune pairs, by objective; one that is no finalist on some of them alone."""
 
     name: str
     way: str
     about: str
     neurons: int
+    finalist: bool
     chosen: bool
     accuracy: dict[str, PairedJson]
     margin: dict[str, PairedJson]

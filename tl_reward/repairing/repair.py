@@ -1,6 +1,7 @@
 """From a reward model and pairs of several objectives to an edit of few neurons that serves all of them better, and the evidence for it."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Unpack
 
 import numpy as np
@@ -206,7 +207,7 @@ def _tuned(model: HookedRewardModel, pairs: Objectives, candidates: list[Candida
     best = sorted(screened, key=lambda each: each.gain, reverse=True)[:FINALISTS]
     chosen = [each.candidate for each in best]
     found = _tried(model, every, [*chosen, *uniform(unit_shape(model.cfg, Gates.site))], say("the best, on all tune pairs"), options)
-    left = [each for each in screened if each.candidate not in chosen]
+    left = [replace(each, finalist=False) for each in screened if each.candidate not in chosen]
     sizes = [_size("tune", name, [pair for pair in every.pairs if pair.objective == name], pairs[name]) for name in pairs]
     return _Tuned(found[: len(chosen)], left, found[len(chosen) :], sizes)
 

@@ -12,11 +12,16 @@ from tl_reward.repairing.ways.candidates import Candidate
 
 @dataclass(frozen=True)
 class Tried:
-    """What a candidate did to each objective's tune pairs: its accuracy, and its margin in the rewards' own standard deviations."""
+    """What a candidate did to each objective's tune pairs: its accuracy, and its margin in the rewards' own standard deviations.
+
+    Attributes:
+        finalist: all tune pairs were read, not some of them.
+    """
 
     candidate: Candidate
     accuracy: Mapping[str, Paired]
     margin: Mapping[str, Paired]
+    finalist: bool = True
 
     @property
     def gain(self) -> float:
@@ -40,6 +45,7 @@ class Tried:
             "way": self.candidate.way,
             "about": self.candidate.about,
             "neurons": self.candidate.neurons,
+            "finalist": self.finalist,
             "chosen": chosen,
             "accuracy": {name: each.to_json() for name, each in self.accuracy.items()},
             "margin": {name: each.to_json() for name, each in self.margin.items()},
@@ -55,10 +61,11 @@ def tried(candidate: Candidate, before: Mapping[str, Scores], after: Mapping[str
     )
 
 
-# What `best_of` does, for whoever reads a run.
+# What is done, for whoever reads a run.
 RULE = (
-    "of the candidates by which no objective loses more accuracy on the tune pairs than is tolerated, the one that gains most, on average "
-    "over objectives; of equal ones that which edits fewer neurons."
+    "all candidates are tried on some of the tune pairs, and those that gain most accuracy, on average over objectives, on all of them. Of "
+    "these, leaving out any by which an objective loses more than is tolerated, the one that edits fewest neurons while its gain is within "
+    "one standard error of the best."
 )
 
 
