@@ -17,7 +17,7 @@ from tl_reward.repairing.evidence.paired import Paired
 from tl_reward.repairing.repair import repair
 from tl_reward.repairing.result import Repair
 from tl_reward.repairing.tuning import Tried
-from tl_reward.repairing.ways.candidates import Candidate, Way, uniform
+from tl_reward.repairing.ways.candidates import Candidate, uniform
 
 SHAPE = (2, 48)
 OBJECTIVES = ("helpful", "harmless")
@@ -57,7 +57,7 @@ def made_up_repair(*, edited: bool = True, objectives: tuple[str, ...] = OBJECTI
     )
 
 
-def _candidate(way: Way, about: str, count: int, strength: float) -> Candidate:
+def _candidate(way: str, about: str, count: int, strength: float) -> Candidate:
     gates = torch.ones(SHAPE)
     gates.view(-1)[torch.arange(count) * 7 + 3] = strength
     return Candidate(way, about, gates)

@@ -320,7 +320,7 @@ def scored(tiny: HookedRewardModel, gains: dict[str, int], neurons: int, gate: f
 
 
 def test_the_rule_of_choice(tiny):
-    """Fewest neurons, of those that gain nearly most accuracy; none by which an objective loses more than is tolerated, or that gains nothing."""
+    """Fewest neurons, of those that gain nearly most; none by which an objective loses more than is tolerated, or that gains nothing."""
     made = {
         "even": scored(tiny, {"a": 1, "b": 1}, 9),
         "few": scored(tiny, {"a": 2, "b": 0}, 4),

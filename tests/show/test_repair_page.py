@@ -80,7 +80,7 @@ def test_the_table_holds_the_evidence_and_how_it_was_chosen(results: Results, en
             assert cells[6].startswith(f"{row['margin']['difference']['value']:+.2f} [")
     assert flat.count("random neurons, draws: 3") == len(TESTED) and "-0.004 to +0.004" in flat
     assert flat.count("│ model helpful alone") == len(TESTED) == flat.count("│ uniform, to 0.9, 96 neurons")
-    assert "The rule is to take, of the candidates by which no objective loses more accuracy on the tune pairs than is tolerated" in flat
+    assert "The rule: all candidates are tried on some of the tune pairs, and those that gain most accuracy" in flat
     assert "Tolerated: 0.01. Chosen: hurting all, to 0.5, 4 neurons, which is 4 of 96 neurons (4.2 %), each multiplied by 0.5." in flat
     assert "The test knows differences of accuracy to ±0.030 on helpful (60 prompts)" in flat
     assert "test: helpful 80 (60), harmless 80 (60); protect: safety 90 (60)" in flat

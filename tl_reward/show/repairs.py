@@ -125,7 +125,7 @@ def how_chosen(entry: RepairEntry) -> str:
         found = nothing_chosen(entry)
     else:
         found = f"Chosen: {entry['chosen']}, which is {share_edited(entry)}, each multiplied by {gates_in_words(entry)}."
-    rule = f"The rule is to take, {entry['rule']} Tolerated: {entry['tolerance']:g}."
+    rule = f"The rule: {entry['rule']} Tolerated: {entry['tolerance']:g}."
     return f"{count:,} candidates were tried on the tune pairs. {rule} {found}"
 
 

@@ -225,7 +225,6 @@ def repair_path(results: Results, name: str) -> EscapedFigure:
     to choose neurons, a dash a strength; crosses lose more than tolerated on an objective; small marks were tried on a part of the pairs
     alone. The ring is the one that was chosen."""
     entry = results.entry("repair", name)
-    whole = max((_prompts(each) for each in entry["tried"]), default=0)
     series: dict[tuple[str, str], list[TriedJson]] = {}
     for each in entry["tried"]:
         series.setdefault((each["way"], "" if each["way"] == "uniform" else each["about"]), []).append(each)
@@ -242,7 +241,7 @@ def repair_path(results: Results, name: str) -> EscapedFigure:
             line={"color": color, "width": 1.5, "dash": _LINES[dashes.index(about) % len(_LINES)]},
             marker={
                 "color": color, "symbol": ["circle" if _allowed(each, entry["tolerance"]) else "x" for each in path],
-                "size": [10 if _prompts(each) == whole else 6 for each in path], "opacity": 1, "line": {"width": 0},
+                "size": [10 if each["finalist"] else 6 for each in path], "opacity": 1, "line": {"width": 0},
             },
             text=[_told_of(each) for each in path], hovertemplate=markup("%{text}<extra></extra>"),
         )  # fmt: skip
