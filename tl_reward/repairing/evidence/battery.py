@@ -145,7 +145,7 @@ def _correlation_of_all(sums: np.ndarray) -> np.ndarray:
 
 
 def _mean_correlation(sums: np.ndarray) -> np.ndarray:
-    return (_correlation(sums[:6]) + _correlation(sums[6:])) / 2
+    return np.asarray((_correlation(sums[:6]) + _correlation(sums[6:])) / 2)
 
 
 def _of_parts(before: Scores, after: Scores, answers: Answers) -> list[Shift]:
@@ -210,7 +210,7 @@ def _of_drift(before: Scores, after: Scores) -> list[Shift]:
 
 def _spread_in(unit: float) -> Statistic:
     def spread(sums: np.ndarray) -> np.ndarray:
-        return np.sqrt(sums[0] / (2 * sums[1])) / unit
+        return np.asarray(np.sqrt(sums[0] / (2 * sums[1])) / unit)
 
     return spread
 
