@@ -112,7 +112,8 @@ def test_from_pairs_to_a_checkpoint_with_its_evidence(folder: Path, tmp_path: Pa
     # Replaced, nothing of it is left: a model that the new run says nothing of would be believed.
     monkeypatch.setattr(repairing, "best_of", lambda tried, tolerance: None)
     assert "exists; choose another folder" in line_of(capsys, *arguments)
-    assert main([*arguments, "--overwrite"]) == 0
+    quick = ["--learn-steps", "0", "--fractions", "0.2", "--strengths", "0", "--draws", "0", "--device", "cpu"]
+    assert main(["repair", str(folder / "mine"), *pairs_in(folder), *quick, "--out", str(out), "--overwrite"]) == 0
     said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("No model is written")]
     assert len(said) == 1
     assert not (out / "model").exists() and json.loads((out / "repair.json").read_text(encoding="utf-8"))["chosen"] is None
