@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def repair_of(model: HookedRewardModel, gates: Tensor) -> Repair:
 
 def hooked_rewards(model: HookedRewardModel, gates: Tensor) -> Tensor:
     """Rewards with plain hooks that multiply, and no weight edited."""
-    hooks = [(Site(i, "mlp_post").hook_name, lambda value, hook, gate=gate: value * gate) for i, gate in enumerate(gates)]
+    hooks: list[Any] = [(Site(i, "mlp_post").hook_name, lambda value, hook, gate=gate: value * gate) for i, gate in enumerate(gates)]
     return model.run_with_hooks(TOKENS, fwd_hooks=hooks)
 
 

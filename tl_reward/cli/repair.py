@@ -151,7 +151,7 @@ class RepairCommand:
             name, source = parted(each, "an objective" if role != "protect" else "a protected set")
             if not source.strip():
                 raise InputError(f"--{role} {each}: no source")
-            known = next((known for known in OBJECTIVES if known == name and known != "mixed" and role != "protect"), None)
+            known = next((own for own in OBJECTIVES if own in {name} - {"mixed"} and role != "protect"), None)
             data = Data((source,), objective=known, columns=self.columns, limit=self.limit, drop_bad=self.drop_bad)
             ((label, pairs),) = data.load(split=split, embedded=embedded).items()
             label = f"{role}: {f'{name}={label}' if name else label}"
