@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tyro
 
-from tl_reward.cli.study import ReproduceCommand
+from tl_reward.cli.entry import ReproduceCommand
 from tl_reward.errors import one_line_errors
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 from tl_reward.study.config import parse_config

@@ -30,8 +30,10 @@ from .model.reward_model import HookedRewardModel, load
 from .model.training import TrainingConfig, train
 from .neurons import NeuronSet
 from .repairing.config import RepairConfig
+from .repairing.export import export
 from .repairing.repair import repair
 from .repairing.result import Repair
+from .repairing.splits import halves_by_prompt
 from .results.disk.folder import check_run_folder
 from .results.found_on import found_on
 from .results.provenance import provenance
@@ -113,8 +115,10 @@ __all__ = [
     "discover",
     "discovery_of",
     "estimate",
+    "export",
     "found_on",
     "gain",
+    "halves_by_prompt",
     "intervention",
     "load",
     "load_pairs",

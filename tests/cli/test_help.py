@@ -5,7 +5,7 @@ import sys
 
 COMMANDS = (
     "demo", "train", "score", "discover", "attribute", "effects", "tension", "examples", "ablate", "patch", "patch-models", "lens",
-    "compare", "reproduce", "dashboard", "serve",
+    "compare", "repair", "reproduce", "dashboard", "serve",
 )  # fmt: skip
 HEAVY = ("torch", "transformers", "transformer_lens", "datasets", "scipy", "pandas", "numpy", "pyarrow", "trl", "plotly", "safetensors")
 # In a process of its own: this one has them all.

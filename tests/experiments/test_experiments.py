@@ -127,6 +127,20 @@ def test_from_tension_to_the_sets_that_it_found(folders, tmp_path, capsys):
     assert "exactly two objectives, each naming its own, got 42 pairs of helpful" in capsys.readouterr().err
 
 
+def test_a_repair_and_its_page(folders, tmp_path, capsys):
+    run = str(tmp_path / "repair")
+    sources = ["helpful=embedded", "harmless=embedded"]
+    quick = ["--learn-steps", "1", "--fractions", "0.1", "--strengths", "0", "--draws", "1", "--tolerance", "1", "--device", "cpu"]
+    pairs = ["--find", *sources, "--test", *sources, "--limit", "20"]
+    assert main(["repair", str(folders / "helpful"), *pairs, *quick, "--out", run]) == 0
+    assert main(["dashboard", run, "--out", str(tmp_path / "page.html")]) == 0
+    assert "Evidence: " in capsys.readouterr().out
+    held = json.loads((tmp_path / "repair" / "repair.json").read_text(encoding="utf-8"))
+    sizes = {(each["split"], each["name"]): each["pairs"] for each in held["splits"]}
+    assert sizes == {(split, name): n for split, n in (("find", 10), ("tune", 10), ("test", 20)) for name in ("helpful", "harmless")}
+    assert Results.load(run).section("repair")
+
+
 def test_train_from_the_command_line(folders, tmp_path, capsys):
     options = ["--objective", "harmless", "--split", "find", "--limit", "8", "--batch-size", "4", "--max-length", "1000"]
     assert main(["train", "--base", str(folders / "helpful"), *options, "--out", str(tmp_path / "model")]) == 0

@@ -72,6 +72,7 @@ def _tried(candidate: Candidate, number: int, objectives: tuple[str, ...], edite
         candidate,
         {name: paired(0.7, each, n=n) for name, each in zip(objectives, gains, strict=True)},
         {name: paired(1.0, 4 * each, n=n) for name, each in zip(objectives, gains, strict=True)},
+        finalist=number < 9,
     )
 
 

@@ -100,7 +100,7 @@ def test_the_python_of_the_readme_and_the_guide_runs(real_base, capsys, tmp_path
     monkeypatch.chdir(tmp_path)
     text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/guide.md"))
     blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "my.csv" not in block]  # see tests/test_readme.py
-    assert len(blocks) == 8
+    assert len(blocks) == 9
     namespace: dict = {}
     for block in blocks:
         exec(block, namespace)

@@ -21,8 +21,8 @@ from tl_reward.cli.examples import ExamplesCommand
 from tl_reward.cli.neurons import AblateCommand, AttributeCommand, CompareCommand, DiscoverCommand, EffectsCommand, TensionCommand
 from tl_reward.cli.options import Data, Models, Output, Running, Runs, merged, named
 from tl_reward.cli.patching import LensCommand, PatchCommand, PatchModelsCommand
+from tl_reward.cli.repair import RepairCommand
 from tl_reward.cli.serve import ServeCommand
-from tl_reward.cli.study import ReproduceCommand
 from tl_reward.errors import InputError, did_you_mean, one_line_errors, shown
 from tl_reward.model import embedded
 from tl_reward.model.training.config import TrainingConfig
@@ -111,6 +111,39 @@ class ScoreCommand:
 
 
 @dataclass(frozen=True)
+class ReproduceCommand:
+    """Reproduce arXiv 2606.13209 as a config says, and report on its claims. Goes on where an earlier run was cut short."""
+
+    config: Path
+    """A TOML file, such as experiments/configs/local.toml."""
+    out: Path
+    """The folder for cells and report; one of an earlier run of the same study goes on."""
+    data: Path | None = None
+    """The folder that $DATA stands for in the config."""
+    plan: bool = False
+    """Print every cell, what is missing, and about how long all takes; run nothing."""
+    jobs: int = 1
+    """Processes that compute cells side by side; fewer where memory has no room for them."""
+
+    def run(self) -> None:
+        from tl_reward.study.compute.inputs import Inputs
+        from tl_reward.study.compute.plan import print_reproduction_plan
+        from tl_reward.study.config import load_config
+        from tl_reward.study.report.runner import reproduce
+
+        config = load_config(self.config)
+        if self.plan:
+            print_reproduction_plan(Inputs(config, self.data), self.out, console)
+            return
+        try:
+            report = reproduce(config, self.out, data=self.data, jobs=self.jobs)
+        except KeyboardInterrupt:
+            console.print("Stopped. The same command goes on from here.")
+            raise SystemExit(130) from None
+        console.print(f"Report: {report.resolve()}, and as a page {report.with_suffix('.html').name} beside it", soft_wrap=True)
+
+
+@dataclass(frozen=True)
 class DashboardCommand:
     """Write one self-contained HTML page from run folders. Runs no model."""
 
@@ -142,6 +175,7 @@ COMMANDS: dict[str, type[Command]] = {
     "patch-models": PatchModelsCommand,
     "lens": LensCommand,
     "compare": CompareCommand,
+    "repair": RepairCommand,
     "reproduce": ReproduceCommand,
     "dashboard": DashboardCommand,
     "serve": ServeCommand,

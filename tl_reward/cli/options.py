@@ -272,7 +272,8 @@ def named(models: Sequence[str]) -> dict[str, str]:
         raise InputError(f"at least one model is needed; embedded: {', '.join(embedded.REWARD_MODELS)}")
     found: dict[str, str] = {}
     for given in models:
-        name, path = _name_and_path(given)
+        own, path = parted(given)
+        name = own or Path(path).name or path
         # A single word is one that is embedded, or a folder here; few models of the hub have no owner.
         word = path not in embedded.REWARD_MODELS and not os.path.exists(path) and "/" not in path
         near = did_you_mean(path, embedded.REWARD_MODELS) if word else ""
@@ -287,13 +288,13 @@ def named(models: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _name_and_path(given: str) -> tuple[str, str]:
-    """Of NAME=MODEL both; a folder whose path holds "=" is no such thing, and has its own name."""
+def parted(given: str, what: str = "a model") -> tuple[str | None, str]:
+    """Of NAME=SOURCE both; a path that holds "=" is no such thing, and has no name. Raises InputError: a name that cannot be shown."""
     name, equals, path = given.partition("=")
     if not equals or os.path.exists(given) or "/" in name or os.sep in name:
-        return Path(given).name or given, given
+        return None, given
     if not name.strip() or name != name.strip() or not name.isprintable():
-        raise InputError(f"a model's name must be printable, not blank, and without blanks around it, got {name!r} in {given!r}")
+        raise InputError(f"{what}'s name must be printable, not blank, and without blanks around it, got {name!r} in {given!r}")
     return name, path
 
 

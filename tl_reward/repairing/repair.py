@@ -1,6 +1,6 @@
 """From a reward model and pairs of several objectives to an edit of few neurons that serves all of them better, and the evidence for it."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Unpack
 
@@ -89,7 +89,11 @@ def repair(
     splits = split_of(find, tune, test, protect)
     singles, beside = dict(singles or {}), dict(beside or {})
     check_foldable(model)
-    _check_models(model, splits, singles, beside)
+    check_names(splits, singles, beside)
+    for single in singles.values():
+        check_comparable(model, single)
+    for other in (*singles.values(), *beside.values()):
+        check_output(other)  # else refused only when everything else is done
     _check_read(model, splits, singles | beside, options)
 
     def say(what: str) -> str | None:
@@ -120,20 +124,16 @@ def repair(
         shifts={each.size["name"]: each.shifts for each in tested},
         precision=precision,
         output=output_name(model),
+        weights=model.origin.weights,
     )
 
 
-def _check_models(
-    model: HookedRewardModel, splits: Splits, singles: Mapping[str, HookedRewardModel], beside: Mapping[str, HookedRewardModel]
-) -> None:
+def check_names(splits: Splits, singles: Collection[str], beside: Collection[str]) -> None:
+    """Raises InputError for single-objective models of no objective, and for a name that two models have."""
     if unknown := [name for name in singles if name not in splits.names]:
         raise InputError(f"singles must be by objective ({', '.join(splits.names)}), got {', '.join(unknown)}")
     if twice := [name for name in beside if name in singles]:
         raise InputError(f"{twice[0]} is among singles and beside: give the other model another name")
-    for other in singles.values():
-        check_comparable(model, other)
-    for other in (*singles.values(), *beside.values()):
-        check_output(other)  # else refused only when everything else is done
 
 
 def _check_read(model: HookedRewardModel, splits: Splits, others: Mapping[str, HookedRewardModel], options: RunOptions) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from tl_reward.errors import summary_of
+from tl_reward.errors import InputError, summary_of
 from tl_reward.interventions.folding import with_gates
 from tl_reward.interventions.gates import Gates
 from tl_reward.measures.agreement import Precision
@@ -34,6 +34,7 @@ class Repair:
         shifts: by what was tested, what else moved.
         precision: of the passes over tune and test pairs.
         output: as in `Scores`.
+        weights: of the model that was repaired, as in `Origin`; "" where that is not known.
     """
 
     gates: Float[Tensor, "layer neuron"]
@@ -46,6 +47,7 @@ class Repair:
     shifts: Mapping[str, tuple[Shift, ...]]
     precision: Precision
     output: str = ""
+    weights: str = ""
 
     __repr__ = summary_of
 
@@ -60,8 +62,13 @@ class Repair:
         return Gates(self.gates)
 
     def applied(self, model: HookedRewardModel) -> HookedRewardModel:
-        """A copy of the model with the edit in its weights: `save_pretrained` then writes an ordinary checkpoint. Raises InputError as
-        `folding.with_gates`."""
+        """A copy of the model with the edit in its weights: `save_pretrained` then writes an ordinary checkpoint.
+
+        Raises:
+            InputError: as `folding.with_gates`; a model of other weights than the one that was repaired, for which nothing here is true.
+        """
+        if self.weights and self.weights != model.origin.weights:
+            raise InputError(f"{model.cfg.model_name} is not the model that was repaired: its weights are others, and so its neurons")
         return with_gates(model, self.gates)
 
     def to_frame(self) -> DataFrame:

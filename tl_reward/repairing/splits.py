@@ -64,6 +64,31 @@ def check_enough(name: str, objective: str, pairs: Sequence[PreferencePair]) -> 
         raise InputError(f"{name} has {prompts} prompts of {objective}; at least {FEW} are needed, of which intervals are drawn")
 
 
+def halves_by_prompt(pairs: GivenPairs) -> tuple[list[PreferencePair], list[PreferencePair]]:
+    """Pairs in two halves, such as those to find and to tune on: no prompt is in both, and of each objective both have as many prompts."""
+    given = as_pairs(pairs)
+    same: dict[str, str] = {}  # a prompt → another one that has to be in its half, since a pair's sides may answer different prompts
+
+    def first(prompt: str) -> str:
+        while same.setdefault(prompt, prompt) != prompt:
+            prompt = same[prompt]
+        return prompt
+
+    for pair in given:
+        one, *others = (first(prompt) for prompt in sorted(_prompts([pair])))
+        same |= dict.fromkeys(others, one)
+    counts: dict[str | None, list[int]] = {}
+    half: dict[str, int] = {}
+    result: tuple[list[PreferencePair], list[PreferencePair]] = [], []
+    for pair in given:
+        prompt, count = first(next(iter(_prompts([pair])))), counts.setdefault(pair.objective, [0, 0])
+        if prompt not in half:
+            half[prompt] = count.index(min(count))
+            count[half[prompt]] += 1
+        result[half[prompt]].append(pair)
+    return result
+
+
 def _by_objective(name: str, given: ByObjective) -> dict[str, tuple[PreferencePair, ...]]:
     if isinstance(given, Mapping) and not _holds_columns(given):
         return {str(objective): _marked(as_pairs(pairs), str(objective)) for objective, pairs in given.items()}

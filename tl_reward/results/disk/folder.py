@@ -21,6 +21,7 @@ from tl_reward.parallel import locked
 
 JSON, TENSORS = "results.json", "tensors.safetensors"
 _PAGE = ("dashboard.html", "dashboard.data")
+_REPAIR = ("model", "upper-mark", "repair.json")  # what a repair puts beside its run, where the last of them stands
 _SAVED, _SAVING, _LOCK = ".saved", ".saving-", ".lock"
 # What our writers leave when they are killed, and what desktops and network file systems put into any folder.
 _OURS, _OURS_BEGIN = (_SAVED, _LOCK), (_SAVING, ".dashboard-")
@@ -85,6 +86,8 @@ def _check_contents(folder: Path, overwrite: bool) -> None:
     if held and not overwrite:
         raise InputError(f"{named(folder)} exists; choose another folder, or replace it with overwrite=True")
     known = {JSON, TENSORS, *_PAGE, _SAVED} if folder.is_dir() else set()
+    if _REPAIR[-1] in held and known & {JSON, _SAVED} & {*held}:
+        known |= {*_REPAIR}
     foreign = [name for name, item in held.items() if name not in known or (name in (JSON, TENSORS) and item.is_dir())]
     if foreign:
         names = ", ".join(named(name) for name in sorted(foreign)[:3])
@@ -138,6 +141,8 @@ def _finish(folder: Path, alone: bool) -> None:
         with suppress(FileNotFoundError):
             os.replace(saved / name, folder / name)
     _remove(folder / name for name in _PAGE)  # of the run before
+    if (folder / _REPAIR[-1]).is_file():
+        _remove(folder / name for name in _REPAIR)  # a model that the new run says nothing of
     with suppress(OSError):
         saved.rmdir()
     if alone:
