@@ -10,7 +10,7 @@ import tyro
 from tyro.conf import Positional
 
 from tl_reward.cli.options import Data, Output, Running, named, parted
-from tl_reward.data.pairs import OBJECTIVES, PreferencePair, check_unique_ids
+from tl_reward.data.pairs import OBJECTIVES, Objective, PreferencePair, check_unique_ids
 from tl_reward.data.readers import EMBEDDED, short_name
 from tl_reward.errors import InputError
 from tl_reward.repairing.config import RepairConfig
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ByName = dict[str, list[PreferencePair]]
 Models = Mapping[str, "HookedRewardModel"]
+# Names by which files and ratings tell pairs apart; mixed pairs are of no objective alone.
+_KNOWN: dict[str, Objective] = {name: name for name in OBJECTIVES if name != "mixed"}
 
 
 class _Read(NamedTuple):
@@ -146,12 +148,12 @@ class RepairCommand:
         return found
 
     def _read(self, role: str, given: Sequence[str], read: ByName, *, split: str, embedded: str) -> Iterator[_Read]:
-        """Each source with its pairs. Where a name is one that files and ratings know, pairs of other objectives are left out."""
+        """Each source with its pairs. Where its name is one of `_KNOWN`, pairs of other objectives are left out."""
         for each in given:
             name, source = parted(each, "an objective" if role != "protect" else "a protected set")
             if not source.strip():
                 raise InputError(f"--{role} {each}: no source")
-            known = next((own for own in OBJECTIVES if own in {name} - {"mixed"} and role != "protect"), None)
+            known = _KNOWN.get(name or "") if role != "protect" else None
             data = Data((source,), objective=known, columns=self.columns, limit=self.limit, drop_bad=self.drop_bad)
             ((label, pairs),) = data.load(split=split, embedded=embedded).items()
             label = f"{role}: {f'{name}={label}' if name else label}"
