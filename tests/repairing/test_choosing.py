@@ -124,7 +124,9 @@ def test_bad_strengths_and_counts_are_refused(strength: float):
 @given(drawn=DRAWN, learnt=grid(st.sampled_from([0.0, 0.5, 1.0, 1.5])), towards=grid(st.sampled_from([0.25, 1.0])))
 def test_every_candidate_is_different_and_edits_few(drawn: Given, learnt: Numbers, towards: Numbers):
     config = RepairConfig(fractions=(0.1, 0.2, 0.5), strengths=(0.0, 0.5, 1.0))
-    found = candidates_of(effects_of(drawn), config, direct=effects_of(drawn[::-1]), towards={"b": tensor(towards)}, learnt=tensor(learnt))
+    found = candidates_of(
+        effects_of(drawn), config, direct=effects_of((drawn[1], drawn[0])), towards={"b": tensor(towards)}, learnt=tensor(learnt)
+    )
     assert all(1 <= each.neurons <= 5 for each in found)
     assert len({tuple(each.gates.flatten().tolist()) for each in found}) == len({each.name for each in found}) == len(found)
 

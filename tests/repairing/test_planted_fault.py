@@ -28,8 +28,9 @@ def sound_model(pairs: list[PreferencePair]) -> HookedRewardModel:
     torch.manual_seed(1)
     config = LlamaConfig(
         vocab_size=257, hidden_size=64, intermediate_size=NEURONS, num_hidden_layers=LAYERS, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=512, pad_token_id=0, eos_token_id=0, bos_token_id=None, initializer_range=0.12, num_labels=1,
+        max_position_embeddings=512, pad_token_id=0, eos_token_id=0, bos_token_id=None, initializer_range=0.12,
     )  # fmt: skip
+    config.num_labels = 1
     model = HookedRewardModel.from_hf(AutoModelForSequenceClassification.from_config(config).eval(), byte_tokenizer())
     at_end = Site(LAYERS - 1, "resid_post")
     read = model.ln_final(activations(model, pairs, at_end)[at_end].flatten(0, 1))

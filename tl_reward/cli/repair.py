@@ -75,7 +75,7 @@ class RepairCommand:
         from tl_reward.interventions.folding import check_foldable
         from tl_reward.repairing.repair import check_names, repair
         from tl_reward.repairing.splits import split_of
-        from tl_reward.results.record_repair import record_repair
+        from tl_reward.results.record_edits import record_repair
         from tl_reward.running.batches.batching import read_alike
         from tl_reward.running.batches.budget import Sizes
 

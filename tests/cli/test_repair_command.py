@@ -2,9 +2,7 @@
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,16 +21,6 @@ from tl_reward.repairing.result import Repair
 from tl_reward.results.store import Results
 
 QUICK = ("--learn-steps", "2", "--fractions", "0.05", "0.2", "--strengths", "0", "--draws", "1", "--device", "cpu")
-
-
-@pytest.fixture(autouse=True)
-def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where results cannot hold a repair yet, they keep nothing of it."""
-    name = "tl_reward.results.record_repair"
-    if importlib.util.find_spec(name) is None:
-        stand_in: Any = ModuleType(name)
-        stand_in.record_repair = lambda results, model, found: None
-        monkeypatch.setitem(sys.modules, name, stand_in)
 
 
 @pytest.fixture(scope="module")
