@@ -14,9 +14,10 @@ from helpers.attack import LONG
 from helpers.guards import GUARDS as GUARDS_OF_RUNS
 from helpers.guards import Guard
 from helpers.guards_of_input import GUARDS_OF_INPUT
+from helpers.guards_of_repair import GUARDS_OF_REPAIR
 
 ROOT = Path(__file__).parents[2]
-GUARDS = (*GUARDS_OF_RUNS, *GUARDS_OF_INPUT)
+GUARDS = (*GUARDS_OF_RUNS, *GUARDS_OF_INPUT, *GUARDS_OF_REPAIR)
 
 
 def test_there_are_twenty():

@@ -1,0 +1,118 @@
+"""More guards: of a repair, its evidence, and its checkpoint."""
+
+from helpers.guards import Guard
+
+GUARDS_OF_REPAIR: tuple[Guard, ...] = (
+    Guard(
+        "answers that tie are as likely to be selected",
+        "tl_reward/repairing/evidence/battery.py",
+        "np.mean(ties[reward[i]])",
+        "value[i]",
+        "tests/repairing/test_evidence.py::test_answers_that_tie_are_as_likely_to_be_selected",
+    ),
+    Guard(
+        "a neuron that is always 0 is clear of nothing",
+        "tl_reward/repairing/ways/choosing.py",
+        " & (error > 0)",
+        "",
+        "tests/repairing/test_choosing.py::test_a_neuron_that_is_always_0_is_never_edited",
+    ),
+    Guard(
+        "over-long pairs leave enough prompts",
+        "tl_reward/repairing/repair.py",
+        'check_enough(f"{name}, as',
+        'str(f"{name}, as',
+        "tests/repairing/test_repair.py::test_what_cannot_be_repaired_is_refused_before_anything_runs",
+    ),
+    Guard(
+        "an objective has a name",
+        "tl_reward/repairing/splits.py",
+        "if not all(name.strip() for parts in sets.values() for name in parts):",
+        "if False:",
+        "tests/repairing/test_splits.py::test_an_objective_without_a_name_is_refused",
+    ),
+    Guard(
+        "a fold is not rounded more than its weights",
+        "tl_reward/interventions/folding.py",
+        "torch.promote_types(weight.dtype, torch.float32)",
+        "torch.float32",
+        "tests/interventions/test_gates.py::test_a_fold_is_exact_to_the_rounding_of_the_weights",
+    ),
+    Guard(
+        "shared output weights are not folded into",
+        "tl_reward/interventions/folding.py",
+        "    check_foldable(model)\n    copy",
+        "    copy",
+        "tests/interventions/test_gates.py::test_output_weights_that_are_shared_are_refused",
+    ),
+    Guard(
+        "a pair of two prompts is of both",
+        "tl_reward/repairing/splits.py",
+        "for side in (pair.chosen, pair.rejected)}",
+        "for side in (pair.chosen,)}",
+        "tests/repairing/test_splits.py::test_a_pair_of_two_prompts_is_of_both",
+    ),
+    Guard(
+        "models beside a repair are not edited",
+        "tl_reward/repairing/repair.py",
+        'return {**options, "interventions": ()}',
+        "return options",
+        "tests/repairing/test_repair.py::test_the_evidence_is_that_of_plain_loops",
+    ),
+    Guard(
+        "a repair's neurons are those of its gates",
+        "tl_reward/results/disk/tensors.py",
+        'if neurons != entry["neurons"] or gates[edited].tolist() != entry["gates"]:',
+        "if False:",
+        "tests/results/test_record_repair.py::test_a_damaged_repair_is_refused_in_a_line",
+    ),
+    Guard(
+        "a repair has evidence on everything tested",
+        "tl_reward/results/disk/relations.py",
+        "if sorted(tested) != sorted(objectives | protected):",
+        "if False:",
+        "tests/results/test_record_repair.py::test_a_damaged_repair_is_refused_in_a_line",
+    ),
+    Guard(
+        "a reversed bias is said",
+        "tl_reward/show/repairs.py",
+        'for verdict, what in (("reversed", "reversed"), ("worse", "worse")):',
+        'for verdict, what in (("worse", "worse"),):',
+        "tests/show/test_repair_page.py::test_the_table_leads_with_what_else_moved",
+    ),
+    Guard(
+        "no edit has a power",
+        "tl_reward/show/repairs.py",
+        ' or half_width(accuracy["before"])',
+        "",
+        "tests/show/test_repair_page.py::test_no_edit_is_said_plainly_with_the_power_of_the_test",
+    ),
+    Guard(
+        "evidence is of the weights that were repaired",
+        "tl_reward/repairing/result.py",
+        "if self.weights and self.weights != model.origin.weights:",
+        "if False:",
+        "tests/repairing/test_export.py::test_what_is_not_exported",
+    ),
+    Guard(
+        "an old repair's model goes with its run",
+        "tl_reward/results/disk/folder.py",
+        "_remove(folder / name for name in _REPAIR)",
+        "pass",
+        "tests/cli/test_repair_command.py::test_from_pairs_to_a_checkpoint_with_its_evidence",
+    ),
+    Guard(
+        "a folder that is no repair keeps its model",
+        "tl_reward/results/disk/folder.py",
+        "if _REPAIR[-1] in held and known",
+        "if known",
+        "tests/cli/test_repair_command.py::test_a_folder_that_is_no_repair_keeps_its_model",
+    ),
+    Guard(
+        "prompts that a pair joins are in one half",
+        "tl_reward/repairing/splits.py",
+        "same |= dict.fromkeys(others, one)",
+        "pass",
+        "tests/repairing/test_halves.py::test_prompts_that_a_pair_joins_stay_together",
+    ),
+)
