@@ -125,7 +125,7 @@ def test_bad_strengths_and_counts_are_refused(strength: float):
 def test_every_candidate_is_different_and_edits_few(drawn: Given, learnt: Numbers, towards: Numbers):
     config = RepairConfig(fractions=(0.1, 0.2, 0.5), strengths=(0.0, 0.5, 1.0))
     found = candidates_of(
-        effects_of(drawn), config, direct=direct, towards={"b": tensor(towards)}, learnt=tensor(learnt)
+        effects_of(drawn), config, direct=effects_of((drawn[1], drawn[0])), towards={"b": tensor(towards)}, learnt=tensor(learnt)
     )
     assert all(1 <= each.neurons <= 5 for each in found)
     assert len({tuple(each.gates.flatten().tolist()) for each in found}) == len({each.name for each in found}) == len(found)
