@@ -47,7 +47,7 @@ def test_an_empty_matrix_can_test_nothing_and_says_what_is_missing():
     assert all(each.judged.why.startswith("no ") and each.ours is None for each in verdicts)
     table = claims_table(verdicts)
     assert f"{len(verdicts)} claims" in table.caption and f"{len(verdicts)} cannot be tested here" in table.caption
-    assert {row[3] for row in table.rows} == {"–"}
+    assert {row[4] for row in table.rows} == {"–"}
 
 
 def test_every_claim_is_there_once():
