@@ -67,7 +67,7 @@ def value(matrix: Matrix, start: str) -> Estimate:
     return ours
 
 
-def test_figures_come_from_the_right_cells():
+def test_figures_come_from_the_right_scores():
     matrix = whole()
     assert value(matrix, "SmolLM2-135M: the helpful model has 70.3%").value == 0.5
     assert claimed(matrix, "SmolLM2-1.7B: the helpful model has").ours is None
@@ -93,7 +93,7 @@ def of(margins_by_task, objective="mixed", **kwargs):
     return scored({objective: {ModelEdit(): margins_by_task}}, **kwargs)
 
 
-def test_differences_between_two_cells_of_the_matrix():
+def test_differences_between_two_models_or_sub_tasks():
     refuse, respond = "RM-Bench safety-refuse", "RM-Bench safety-response"
     runs = of({refuse: [1] * 9 + [-1] * 3, respond: [-1] * 12}, "harmless") | of({refuse: [-1] * 6 + [1] * 6}, "mixed")
     assert value(Matrix(runs), "RM-Bench: the harmless model refuses where it should more than it answers").value == 0.75
