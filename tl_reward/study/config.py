@@ -102,7 +102,8 @@ class Limits:
             gets so many rows of each sub-task that its accuracy there has it; edited ones so many that the change of the mean over a
             group's sub-tasks has it, most of them where rows are short (`expected.dealt`, which says by which variances).
         edited_max_length: tokens of a transcript that an edited model is given, where `max_length` allows more. Its rows are taken among
-            those of at most four characters a token; of these, pairs that are longer all the same are left out, and counted.
+            those of at most four characters a token; of these, pairs that are longer all the same are left out, and counted. Unedited
+            models are tested on these rows too, beside their own first ones.
     """
 
     rows: FromOne | None = None

@@ -11,6 +11,7 @@ from typing import NamedTuple
 ACCURACY = 0.65
 CHANGED = 0.5  # share of rows that change sides when 10 % of all neurons are zeroed, those that rank highest
 CHANGED_AT_RANDOM = 0.15  # and as many random ones of the same layers
+SEEDS_ALIKE = 0.7  # share of rows that models of one kind answer alike whatever their seed; the others they answer by chance
 LEVEL = 1.0  # standard deviation of a row's mean reward, in reward units
 EFFECT = 0.1  # a difference, where the study gives none
 QUANTILE = 1.96

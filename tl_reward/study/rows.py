@@ -21,6 +21,7 @@ from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.scores import Scores, right
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, SUBTASKS, TIES, by_pairs, group_of
 from tl_reward.study.matrix import Matrix, Model, ModelEdit
+from tl_reward.study.published import first_shares, ties_scores
 
 RESAMPLES = 2000
 FEWEST = 10  # prompts: a bootstrap over fewer says little, and over one nothing
@@ -177,8 +178,12 @@ def whole_rows(task: str, scores: Scores) -> dict[str, float]:
 
 
 def correct(task: str, scores: Scores) -> dict[str, float]:
-    """What a sub-task's accuracy is the mean of: rows, or pairs (`benchmarks.by_pairs`)."""
-    return dict(zip(scores.ids, right(scores.margin).tolist(), strict=True)) if by_pairs(task) else whole_rows(task, scores)
+    """What a sub-task's accuracy is the mean of: rows, or pairs (`benchmarks.by_pairs`); of RewardBench 2 as it is published."""
+    if by_pairs(task):
+        return dict(zip(scores.ids, right(scores.margin).tolist(), strict=True))
+    if task == TIES:
+        return ties_scores(scores)
+    return first_shares(scores) if task in SUBTASKS and SUBTASKS[task].benchmark == "RewardBench 2" else whole_rows(task, scores)
 
 
 def mean_reward(task: str, scores: Scores) -> dict[str, float]:

@@ -81,9 +81,14 @@ class Inputs:
 
     def _tested(self, test: str, objective: str, edited: bool) -> Tested:
         """The pairs of a benchmark, or `OBJECTIVE_TEST`: the test pairs of an objective. `edited`: those for edited models."""
-        parts = self.named(test, objective, edited)
-        most = rows_to_take(self.config, self.named, test, objective, edited)
-        return _joined([each for part in parts for each in _first_rows(part, most)])
+        parts, most = self.named(test, objective, edited), rows_to_take(self.config, self.named, test, objective, edited)
+        kept = [each for part in parts for each in _first_rows(part, most)]
+        limits = self.config.limits
+        if not edited and limits.edited.get(test) != 0 and (limits.half_width, limits.edited_max_length) != (None, None):
+            # What edited models are tested on need not be among the first rows here, and is what they are compared on.
+            ids = {pair.id for pair, _ in kept} | {pair.id for pair in self.tested(test, objective, True).pairs}
+            kept = [each for part in parts for each in part if each[0].id in ids]
+        return _joined(kept)
 
     def _named(self, test: str, objective: str, edited: bool) -> list[list[Named]]:
         """All pairs that there are, each with its sub-task: of an objective's own ones in parts, of one objective each."""

@@ -80,8 +80,9 @@ def sub_task_accuracy(matrix: Matrix) -> Table:
         "sub-task-accuracy",
         "Accuracy of each kind of reward model on each sub-task, with 95 % intervals over n prompts, averaged over seeds. A row with "
         "several candidates is right when min(chosen) > max(rejected); RM-Bench counts each of its nine style pairs, as it is defined, and "
-        "its whole rows are beside. A tie counts half. Over-long: pairs that were left out. 'objective test': the test pairs of the "
-        "model's own objective.",
+        "its whole rows are beside. A tie counts half. RewardBench 2 is counted as it is published: a row whose right answer shares the "
+        "highest reward counts by how many share it, and Ties has a score of its own, up to 1.01. Over-long: pairs that were left out. "
+        "'objective test': the test pairs of the model's own objective.",
         AccuracyRow,
         [
             AccuracyRow(

@@ -13,6 +13,7 @@ from tl_reward.study.table import NONE, Table, Value, header, interval, signed
 
 Word = Literal["agrees", "differs", "cannot be tested here"]
 WORDS = get_args(Word)
+CLAIMS = "claims"  # the table's name
 UNITS: tuple[Unit, ...] = get_args(Unit)  # of both verdicts
 SMALL = "SmolLM2-135M"  # the study's model whose figures we have most of
 
@@ -338,7 +339,7 @@ def claims_table(verdicts: Sequence[Verdict]) -> Table:
                 source=claim.source,
             )
         )
-    return Table("claims", f"{said(verdicts)} {RULE} {BY_MARGIN}", header(ClaimRow), tuple(rows))
+    return Table(CLAIMS, f"{said(verdicts)} {RULE} {BY_MARGIN}", header(ClaimRow), tuple(rows))
 
 
 def said(verdicts: Sequence[Verdict]) -> str:

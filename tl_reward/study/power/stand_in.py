@@ -24,7 +24,7 @@ from tl_reward.study.compute.cells import NO_EDIT, Cell, cells, draws_of
 from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.compute.store import RUN, edited_of, folder_of, note_of
 from tl_reward.study.config import StudyConfig
-from tl_reward.study.expected import ACCURACY, CHANGED, CHANGED_AT_RANDOM, LEVEL
+from tl_reward.study.expected import ACCURACY, CHANGED, CHANGED_AT_RANDOM, LEVEL, SEEDS_ALIKE
 from tl_reward.study.findings.set_ablations import SETS
 from tl_reward.study.matrix import Found, Matrix, Model, ModelEdit
 
@@ -99,7 +99,7 @@ def _of_condition(cell: Cell, edit: ModelEdit, inputs: Inputs, held: Held) -> It
     tested = inputs.tested(*cell.tested)
     for pair in tested.pairs:
         by_task[tested.tasks[pair.id]].append(pair)
-    edited = inputs.tested(test, objective, True)
+    edited = inputs.tested(test, objective, inputs.config.limits.edited.get(test) != 0)
     for task, pairs in by_task.items():
         row_of = [pair.group or pair.id for pair in pairs]
         among = dict.fromkeys(pair.group or pair.id for pair in edited.pairs if edited.tasks[pair.id] == task)
@@ -152,11 +152,11 @@ def _taken(
 
 
 def _right(model: Model, names: Sequence[str]) -> np.ndarray:
-    return _uniform(f"right {model}", names) < ACCURACY
+    return _of_seed("right", model, names) < ACCURACY
 
 
 def _level(model: Model, rows: Sequence[str]) -> np.ndarray:
-    return LEVEL * ndtri(_uniform(f"level {model}", rows))
+    return LEVEL * ndtri(_of_seed("level", model, rows))
 
 
 def _changed(model: Model, edit: ModelEdit, names: Sequence[str], rights: np.ndarray) -> np.ndarray:
@@ -164,7 +164,13 @@ def _changed(model: Model, edit: ModelEdit, names: Sequence[str], rights: np.nda
     share = CHANGED_AT_RANDOM if edit.kind == "random" or edit.name == "random" else CHANGED
     right = float(np.clip(rights.mean(), 0.05, 0.95))
     rate = np.where(rights, share / 2 / right, share / 2 / (1 - right))
-    return rights ^ (_uniform(f"changed {model} {edit}", names) < rate)
+    return rights ^ (_of_seed(f"changed {edit}", model, names) < rate)
+
+
+def _of_seed(salt: str, model: Model, names: Sequence[str]) -> np.ndarray:
+    """As `_uniform`; of most names the same for models that differ in their seed alone."""
+    kind, own = f"{salt} {model.base} {model.objective}", f"{salt} {model}"
+    return np.where(_uniform(f"alike {kind}", names) < SEEDS_ALIKE, _uniform(kind, names), _uniform(own, names))
 
 
 def _uniform(salt: str, names: Sequence[str]) -> np.ndarray:
