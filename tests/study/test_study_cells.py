@@ -208,8 +208,8 @@ def test_a_changed_share_makes_its_own_conditions_alone(data, tmp_path, monkeypa
     def scores(**change) -> dict:
         made.clear()
         config = parse_config(small(data, **trio | change))
-        planned = plan.plan(plan.Sizes(Inputs(config, data), tmp_path))
-        sweeps = [each.tokens for each in planned if each.cell.kind in ("ablate", "sets", "patch") and not each.done]
+        sizes, kinds = plan.Sizes(Inputs(config, data), tmp_path), ("ablate", "sets", "patch")
+        sweeps = [sizes.tokens(cell) for cell in cells(config) if cell.kind in kinds]
         reproduce(config, tmp_path, data=data)
         assert len(made) == sum(tokens > 0 for tokens in sweeps)
         assert undone(small(data, **trio | change), data, tmp_path) == []
@@ -226,10 +226,12 @@ def test_a_changed_share_makes_its_own_conditions_alone(data, tmp_path, monkeypa
     assert ModelEdit("random", "mean 0", 0.2) in {edit for _, edit in more}
     fewer = scores(fractions=[0.2], set_fractions=[0.2], patch_fractions=[0.2])
     assert made == [] and {edit.fraction for _, edit in fewer} == {0.0, 0.2}
-    scores(fractions=[0.2], set_fractions=[0.2], patch_fractions=[0.2], draws=2)
-    assert len(made) == 3  # other random sets: all of the ablations
-    scores(fractions=[0.2, 0.3], set_fractions=[0.2], patch_fractions=[0.2], draws=2, limits={"rows": 2, "discovery": 4})
-    assert [len(sets) for sets in made] == [2, 2, 2, 3, 1]  # on other rows: all of it
+    # Other random sets, or other rows: nothing of an ablation stays.
+    for change, kinds in (({"draws": 2}, {"ablate"}), ({"limits": {"rows": 2, "discovery": 4}}, {"ablate", "sets", "patch"})):
+        shares = {name: [0.2] for name in ("fractions", "set_fractions", "patch_fractions")}
+        config = parse_config(small(data, **trio | shares | change))
+        again = {cell.kind for cell in cells(config) if store.missing_fractions(tmp_path, cell, Inputs(config, data))}
+        assert again == kinds
 
 
 def test_cells_are_in_the_order_of_what_they_decide(data):

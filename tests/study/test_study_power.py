@@ -162,8 +162,8 @@ def test_half_widths_are_those_of_the_configs_rows(data, tmp_path):
     assert own.prompts == 100 and own.half_width == pytest.approx(1.96 * (ACCURACY * (1 - ACCURACY) / 100) ** 0.5, rel=0.15)
     assert (own.word, own.decides_at) == ("no", 0.06) and own.needed == pytest.approx(100 * (own.half_width / 0.06) ** 2, abs=1)
     assert find(found, COSTS).half_width == pytest.approx(1.96 * (CHANGED / 100) ** 0.5, rel=0.15)
-    more = find(powers(inputs(data, rows=400), tmp_path), COSTS)
-    assert more.half_width == pytest.approx(find(found, COSTS).half_width / 2, rel=0.15)
+    fewer = find(powers(inputs(data, rows=25), tmp_path), COSTS)
+    assert fewer.half_width == pytest.approx(find(found, COSTS).half_width * 2, rel=0.25)
     assert find(found, "helpful and harmless share more").word == "needs no rows"
     assert find(found, "SmolLM2-1.7B: the mixed model").word == "not spoken to"
 

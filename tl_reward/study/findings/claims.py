@@ -14,6 +14,7 @@ from tl_reward.study.table import NONE, Table, Value, header, interval, signed
 Word = Literal["agrees", "differs", "cannot be tested here"]
 WORDS = get_args(Word)
 CLAIMS = "claims"  # the table's name
+ROUNDING = 1e-12  # an interval that is narrower says nothing of prompts
 UNITS: tuple[Unit, ...] = get_args(Unit)  # of both verdicts
 SMALL = "SmolLM2-135M"  # the study's model whose figures we have most of
 
@@ -72,7 +73,7 @@ class Verdict(NamedTuple):
     def _judged(self, claim: Claim, ours: Estimate) -> Judged:
         if self.basis == PROMPTS and ours.n < FEWEST:
             return Judged("cannot be tested here", f"too few prompts for an interval: {ours.n}")
-        if self.basis == PROMPTS and ours.low == ours.high:
+        if self.basis == PROMPTS and ours.high - ours.low < ROUNDING:
             return Judged("cannot be tested here", f"all {ours.n} prompts answer alike, which leaves no interval")
         return judge(claim, ours)
 
