@@ -88,7 +88,7 @@ def said(claim: Claim, found: list[Estimate], word: str) -> float:
 def test_a_false_claim_is_said_to_agree_in_few_of_a_hundred():
     none = intervals(change(draws([*paired(3, after=BEFORE).values()])))
     for kind, effect in (("above", 0.1), ("below", -0.1), ("above", None)):
-        assert said(Claim("nothing moves", kind, effect, ""), none, "agrees") <= 0.05
+        assert said(Claim("nothing moves", "above", 0.1, "")._replace(kind=kind, study=effect), none, "agrees") <= 0.05
     falls = intervals(change(draws([*paired(4).values()])))
     assert said(Claim("it rises", "above", 0.1, ""), falls, "agrees") == 0
     assert said(Claim("it falls", "below", -0.0833, ""), falls, "differs") <= 0.05  # it does, by that

@@ -60,7 +60,7 @@ def test_what_needs_no_rows_and_what_is_lacking():
     lacking = power_of(Verdict(NUMBER, None, PROMPTS, "such model"))
     assert (lacking.word, lacking.lacks) == ("not spoken to", "such model")
     words = ["yes", "no", "no", "as it stands", "needs no rows", "not spoken to"]
-    assert summary([Power(NUMBER, word) for word in words]) == (
+    assert summary([Power(NUMBER, "no")._replace(word=word) for word in words]) == (
         "Of 6 claims, 5 can be spoken to by this config's models and data: 2 will be decided (1 of them are of neurons, which need no "
         "rows), 1 if ours stay as they are at hand, 2 not."
     )
