@@ -1,8 +1,8 @@
 """Which findings of arXiv 2606.13209 hold? Trains, scores, finds, ablates, patches and trains again, as a config says, and judges each.
 
 Command:  .venv/bin/python experiments/reproduce.py --config experiments/configs/local.toml --data DATA --out runs/local
-Cost:     about an hour on 2 cores for local.toml, minutes for embedded.toml; study.toml, the paper's size, wants GPUs. --plan says how
-          much before anything runs; a run that was cut short goes on where it was.
+Cost:     2 to 3 hours on 2 cores for local.toml (planned), minutes for embedded.toml; gpu.toml and study.toml, the paper's size, want GPUs.
+          --plan says how much before anything runs, and which claims it can decide; a run that was cut short goes on where it was.
 Expect:   report.md and report.html with a verdict on every claim, and every table as CSV, Markdown and LaTeX. Overlaps agree closely;
           accuracies on few rows have wide intervals.
 """
@@ -29,7 +29,7 @@ class Config:
         config: a TOML file; see experiments/configs.
         data: the folder that $DATA stands for in it. By default shared/data beside the checkout, where there is one.
         out: the folder for cells and report.
-        plan: print what would run, and run nothing.
+        plan: print what would run and which claims it can decide, and run nothing.
         jobs: processes that compute cells side by side.
         smoke: a tiny random base model, on a few embedded pairs.
     """

@@ -20,7 +20,7 @@ from tl_reward.neurons import NeuronSet
 from tl_reward.running.scoring import score
 from tl_reward.study.compute import cells as cells_module
 from tl_reward.study.compute import inputs as inputs_module
-from tl_reward.study.compute import side_by_side, store, work
+from tl_reward.study.compute import plan, side_by_side, store, work
 from tl_reward.study.compute.cells import cells
 from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.compute.plan import print_reproduction_plan
@@ -196,6 +196,57 @@ def test_a_cell_with_other_files_than_were_written_is_made_again(data, done, tmp
     assert undone(small(data), data, out) == []
 
 
+def test_a_changed_share_makes_its_own_conditions_alone(data, tmp_path, monkeypatch):
+    """What the cell on disk has of the others is taken from there, to the last bit."""
+    trio = {"objectives": ["helpful", "harmless", "mixed"], "set_fractions": [0.1], "patch_fractions": [0.1], "draws": 1, "benchmarks": {}}
+    real, made = work.ablate_sets, list[list[str]]()
+
+    def counted(model, pairs, sets, **kwargs):
+        made.append([f"{len(neurons)}" for neurons in sets.values()])
+        return real(model, pairs, sets, **kwargs)
+
+    def scores(**change) -> dict:
+        made.clear()
+        config = parse_config(small(data, **trio | change))
+        sizes, kinds = plan.Sizes(Inputs(config, data), tmp_path), ("ablate", "sets", "patch")
+        sweeps = [sizes.tokens(cell) for cell in cells(config) if cell.kind in kinds]
+        reproduce(config, tmp_path, data=data)
+        assert len(made) == sum(tokens > 0 for tokens in sweeps)
+        assert undone(small(data, **trio | change), data, tmp_path) == []
+        return {key: tasks["objective test"] for key, tasks in load_matrix(tmp_path, Inputs(config, data)).scores.items()}
+
+    monkeypatch.setattr(work, "ablate_sets", counted)
+    first = scores()
+    assert len(made) == 5  # three ablations, sets, and a patch
+    more = scores(fractions=[0.2, 0.1], set_fractions=[0.2, 0.1], patch_fractions=[0.2])
+    assert len(made) == 5 and [len(sets) for sets in made] == [1, 1, 1, 3, 1]  # of each the new share alone
+    for key in first.keys() & more.keys():
+        assert (first[key].chosen == more[key].chosen).all() and first[key].ids == more[key].ids
+    assert {key for key in first if key[1].kind != "patched"} < more.keys()
+    assert ModelEdit("random", "mean 0", 0.2) in {edit for _, edit in more}
+    fewer = scores(fractions=[0.2], set_fractions=[0.2], patch_fractions=[0.2])
+    assert made == [] and {edit.fraction for _, edit in fewer} == {0.0, 0.2}
+    # Other random sets, or other rows: nothing of an ablation stays.
+    for change, kinds in (({"draws": 2}, {"ablate"}), ({"limits": {"rows": 2, "discovery": 4}}, {"ablate", "sets", "patch"})):
+        shares = {name: [0.2] for name in ("fractions", "set_fractions", "patch_fractions")}
+        config = parse_config(small(data, **trio | shares | change))
+        again = {cell.kind for cell in cells(config) if store.missing_fractions(tmp_path, cell, Inputs(config, data))}
+        assert again == kinds
+
+
+def test_cells_are_in_the_order_of_what_they_decide(data):
+    listed = cells(parse_config(table(data) | {"seeds": [0, 1]}))
+    assert [cell.seed for cell in listed] == sorted(cell.seed for cell in listed)
+    stages = [(cell.kind, cell.ranking, cell.edit.kind) for cell in listed if cell.seed == 0]
+    assert [*dict.fromkeys(stages)] == [
+        ("train", "", "none"), ("discover", "", "none"), ("compare", "", "none"), ("score", "", "none"), ("ablate", "mean", "none"),
+        ("sets", "", "none"), ("ablate", "random", "none"), ("patch", "", "none"), ("retrain", "", "masked"), ("score", "", "masked"),
+        ("retrain", "", "pruned"), ("score", "", "pruned"),
+    ]  # fmt: skip
+    for i, cell in enumerate(listed):
+        assert set(cell.needs) <= set(listed[:i])
+
+
 def test_cells_of_an_earlier_format_are_made_again(data, done, monkeypatch):
     assert undone(small(data), data, done) == []
     monkeypatch.setattr(cells_module, "FORMAT", cells_module.FORMAT + 1)
@@ -223,6 +274,38 @@ def test_a_base_on_the_hub_is_one_revision_of_it(data, monkeypatch):
         assert Inputs(hub, data).base_hashes["b"] != hashes["b"]
     finally:
         config.write_text(text)
+
+
+def test_a_base_on_the_hub_is_loaded_at_the_revision_of_its_key(data, tmp_path, monkeypatch):
+    """A later one, that came between the key and the training, is another model."""
+    asked = []
+
+    class Stand:
+        @staticmethod
+        def from_pretrained(source, *, trust_remote_code):
+            return type("Config", (), {"_commit_hash": "abc"})
+
+    def folder(name, hub):
+        asked.append((name, hub))
+        return data / "base"
+
+    bases = [{"name": "a", "source": "owner/model"}, {"name": "b", "source": str(data / "base")}]
+    hub = Inputs(parse_config(small(data, bases=bases)), data)
+    with monkeypatch.context() as patch:
+        patch.setattr(inputs_module, "AutoConfig", Stand)
+        patch.setattr(inputs_module, "local_folder", folder)
+        assert hub.base_at_revision("a") == hub.base_at_revision("b") == str(data / "base")
+        assert asked == [("owner/model", {"revision": "abc"})]
+        given = []
+        patch.setattr(work, "train", lambda source, *args, **kwargs: given.append(source))
+        patch.setattr(work, "_base", lambda source, dtype: given.append(source))
+        patch.setattr(work, "_model", lambda *args: None)
+        patch.setattr(work, "discover", lambda *args, **kwargs: None)
+        patch.setattr(work, "record_discovery", lambda *args: None)
+        train, found = [cell for cell in cells(hub.config) if cell.base == "a" and cell.kind in ("train", "discover")]
+        work._train_cell(train, tmp_path, hub, tmp_path)
+        work._discover_cell(found, tmp_path, hub, work.Results(provenance={}))
+        assert given == [str(data / "base")] * 2
 
 
 def test_what_is_recorded_of_pairs_is_part_of_what_cells_are_made_from(data):

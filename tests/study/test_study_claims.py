@@ -1,10 +1,12 @@
 """Every branch of the verdicts' rule, and that each claim is judged from the right numbers."""
 
+from dataclasses import replace
+
 import pytest
 from helpers.study_matrices import HARMLESS, HELPFUL, OWN, TOP, found, scored, whole
 
 from tl_reward.measures.intervals import Estimate
-from tl_reward.study.findings.claims import Claim, Judged, Verdict, claims, claims_table, judge
+from tl_reward.study.findings.claims import NEURONS, Claim, Judged, Verdict, claims, claims_table, judge
 from tl_reward.study.matrix import Matrix, ModelEdit
 
 FALLS = Claim("it falls", "below", -0.1, "s")
@@ -47,7 +49,7 @@ def test_an_empty_matrix_can_test_nothing_and_says_what_is_missing():
     assert all(each.judged.why.startswith("no ") and each.ours is None for each in verdicts)
     table = claims_table(verdicts)
     assert f"{len(verdicts)} claims" in table.caption and f"{len(verdicts)} cannot be tested here" in table.caption
-    assert {row[3] for row in table.rows} == {"–"}
+    assert {row[4] for row in table.rows} == {"–"}
 
 
 def test_every_claim_is_there_once():
@@ -67,7 +69,7 @@ def value(matrix: Matrix, start: str) -> Estimate:
     return ours
 
 
-def test_figures_come_from_the_right_cells():
+def test_figures_come_from_the_right_scores():
     matrix = whole()
     assert value(matrix, "SmolLM2-135M: the helpful model has 70.3%").value == 0.5
     assert claimed(matrix, "SmolLM2-1.7B: the helpful model has").ours is None
@@ -93,7 +95,7 @@ def of(margins_by_task, objective="mixed", **kwargs):
     return scored({objective: {ModelEdit(): margins_by_task}}, **kwargs)
 
 
-def test_differences_between_two_cells_of_the_matrix():
+def test_differences_between_two_models_or_sub_tasks():
     refuse, respond = "RM-Bench safety-refuse", "RM-Bench safety-response"
     runs = of({refuse: [1] * 9 + [-1] * 3, respond: [-1] * 12}, "harmless") | of({refuse: [-1] * 6 + [1] * 6}, "mixed")
     assert value(Matrix(runs), "RM-Bench: the harmless model refuses where it should more than it answers").value == 0.75
@@ -137,6 +139,51 @@ def test_sets_are_compared_by_what_they_cost():
         matrix, "Shared neurons matter most: at 10%, zeroing the shared set in the mixed model costs more accuracy than the helpful"
     )
     assert ours.value == pytest.approx(((2 / 3 + 2 / 4) / 1 - (1 / 3 + 1 / 4) + (2 / 4 - 3 / 4)) / 3)
+
+
+COSTS = "SmolLM2-135M: zeroing the helpful model's top 10 % by magnitude costs Helpful"
+
+
+@pytest.mark.parametrize(
+    ("after", "scale", "change", "word"),
+    [
+        # Before: chosen answers have 1 and 3, rejected ones 0. Of all rewards the mean is 1, the variance 10 / 4 - 1; the mean margin is 2.
+        ([1, 3], 1, 0, "cannot be tested here"),
+        ([1, 3], 5, 0, "cannot be tested here"),  # in standard deviations of its own rewards nothing moves
+        ([1, 1], 1, 1 / 0.5 - 2 / 1.5**0.5, "differs"),
+        ([0.1, 0.3], 1, 0, "cannot be tested here"),
+        ([0.5, 4.5], 1, 2.5 / (20.5 / 4 - 1.25**2) ** 0.5 - 2 / 1.5**0.5, "agrees"),  # as often right as before
+    ],
+)
+def test_a_second_verdict_is_by_margin_in_standard_deviations(after, scale, change, word):
+    edits = {ModelEdit(): [1, 3, 1, 3], TOP: [scale * each for each in after * 2]}
+    runs = scored({"helpful": {edit: {HELPFUL: margins} for edit, margins in edits.items()}}, times=50)
+    judged = claimed(Matrix(runs), COSTS)
+    assert judged.judged.word == "cannot be tested here" and judged.judged.why.startswith("all 200 prompts answer alike")
+    assert judged.by_margin is not None and judged.judged_by_margin is not None
+    assert judged.by_margin.value == pytest.approx(change, abs=1e-12)
+    assert judged.judged_by_margin.word == word
+    table = claims_table(claims(Matrix(runs)))
+    (row,) = [dict(zip(table.columns, row, strict=True)) for row in table.rows if str(row[2]).startswith(COSTS)]
+    assert row["verdict by margin"] == word and row["verdict"] == "cannot be tested here"
+    assert "standard deviations of the rewards of each condition" in table.caption and "80 cannot be tested here" in table.caption
+
+
+def test_a_margin_is_of_each_seed_and_draw_by_itself():
+    """Rewards of two models may differ in level and scale as they like: that is no deviation of either."""
+    one = scored({"helpful": {ModelEdit(): {HELPFUL: [1, 3]}, TOP: {HELPFUL: [1, 1]}}}, times=50)
+    other = {(model._replace(seed=1), edit): tasks for (model, edit), tasks in one.items()}
+    far = {key: {task: replace(each, chosen=9 * each.chosen + 1000, rejected=9 * each.rejected + 1000) for task, each in tasks.items()}
+           for key, tasks in other.items()}  # fmt: skip
+    margins = [claimed(Matrix(one | more), COSTS).by_margin for more in ({}, far)]
+    assert margins[0] is not None and margins[1] == pytest.approx(margins[0])
+
+
+def test_number_claims_and_neurons_have_no_verdict_by_margin():
+    for verdict_ in claims(whole()):
+        named = verdict_.claim.kind == "number" or verdict_.basis == NEURONS or "transferability" in verdict_.claim.text
+        assert verdict_.by_margin is None or not named
+    assert sum(each.by_margin is not None for each in claims(whole())) > 10
 
 
 def test_all_base_models_are_averaged():

@@ -13,7 +13,7 @@ CONFIGS = Path(__file__).resolve().parents[2] / "experiments" / "configs"
 TABLE = tomllib.loads((CONFIGS / "local.toml").read_text())
 
 
-@pytest.mark.parametrize("name", ["study", "local", "embedded"])
+@pytest.mark.parametrize("name", ["study", "local", "gpu", "embedded"])
 def test_our_configs_load(name):
     config = load_config(CONFIGS / f"{name}.toml")
     assert config.objectives == ("helpful", "harmless", "mixed") and config.conventions == "ours"

@@ -8,10 +8,11 @@ from helpers.browser import browser, opened
 from helpers.page_runs import TEXTS, document
 from helpers.study_matrices import scored, whole
 
-from tl_reward.study.findings.claims import claims
+from tl_reward.study.findings.claims import TOPICS, WORDS, claims, in_order, said
 from tl_reward.study.matrix import Matrix, ModelEdit
 from tl_reward.study.report.all_tables import tables_of
 from tl_reward.study.report.write import heading, write_report
+from tl_reward.study.table import markdown
 
 ABOUT = {"command": "tl-reward study config.toml", "time": "3 min", "config": "[a]\nb = 1\n</pre><script>window.hacked = 4</script>"}
 
@@ -48,6 +49,30 @@ def test_the_page_holds_every_figure_and_asks_for_nothing(files):
     assert "default-src 'none'" in page and "connect-src 'none'" in page and "showSendToCloud: false" in page
 
 
+def test_it_opens_with_ten_sentences_whose_numbers_are_the_tables(files):
+    text, page = files["report.md"].decode(), files["report.html"].decode()
+    verdicts = in_order(claims(whole()))
+    lines = text.splitlines()[2:12]
+    assert [line.split(". ")[0] for line in lines] == [str(i) for i in range(1, 11)] and text.splitlines()[12] == ""
+    assert lines[0] == f"1. {markdown(said(verdicts))}"
+    counted = []
+    for topic, line in zip(TOPICS, lines[1:], strict=True):
+        words = [each.judged.word for each in verdicts if each.topic == topic]
+        assert f"of {len(words)} claims" in line and line.lower().split(". ", 1)[1].startswith(topic.lower())
+        for word, says in zip(WORDS, ("agree", "differ", "remain"), strict=True):
+            rows = [i for i, each in enumerate(verdicts, 1) if (each.topic, each.judged.word) == (topic, word)]
+            assert re.search(rf"{len(rows) or 'none'} {says}s?\b", line)
+            if rows:
+                assert f" {', '.join(map(str, rows))}](#claims)" in line
+                counted += rows
+    assert sorted(counted) == [*range(1, len(verdicts) + 1)]
+    # On the page each number leads to its row, which is of that verdict.
+    assert [int(row) for row in re.findall(r'href="#claim-([0-9]+)"', page)] == counted
+    ids = dict(re.findall(r'<tr id="claim-([0-9]+)"><td class="number"[^>]*>[0-9]+</td><td>([^<]*)</td>', page))
+    assert ids == {str(i): each.judged.word for i, each in enumerate(verdicts, 1)}
+    assert "for want of models or data" in page and "for want of rows, at up to ±" in page
+
+
 def hostile() -> Matrix:
     runs = scored({"mixed": {ModelEdit(): {text[:300]: [1.0, -1.0] for text in TEXTS}}}, base=TEXTS[0])
     return Matrix({**runs, **whole().scores}, whole().found)
@@ -76,3 +101,28 @@ def test_the_page_draws_and_runs_nothing_of_the_matrix(tmp_path):
         assert page.evaluate("window.hacked") is None
         assert page.locator("section img, section b, dd script").count() == 0
         assert page.locator("td", has_text="</script><script>window.hacked = 2</script>").count() > 0
+
+
+@pytest.mark.browser
+def test_tables_are_sorted_from_the_keyboard(tmp_path):
+    written(whole(), tmp_path)
+    with browser() as chromium, opened(chromium, (tmp_path / "report.html").as_uri()) as page:
+        section = page.locator("section", has=page.get_by_role("heading", name="Sub-task accuracy"))
+        head = section.get_by_role("columnheader", name="accuracy")
+        column = "section => [...section.querySelectorAll('tbody tr')].map(row => Number(row.cells[4].textContent.split(' ')[0]))"
+        before = section.evaluate(column)
+        assert len(set(before)) > 2
+        head.get_by_role("button").focus()
+        for sort, expected in (("ascending", sorted(before)), ("descending", sorted(before, reverse=True)), (None, before)):
+            page.keyboard.press("Enter")
+            assert head.get_attribute("aria-sort") == sort and section.evaluate(column) == expected
+        # A dash is no number, and stays last both ways.
+        moved = page.locator("section", has=page.get_by_role("heading", name="Transferability", exact=True))
+        dashes = "section => [...section.querySelectorAll('tbody tr')].map(row => row.cells[3].textContent === '–')"
+        button = moved.get_by_role("columnheader", name="transferability").get_by_role("button")
+        for _ in range(2):
+            button.press("Space")
+            found = moved.evaluate(dashes)
+            assert any(found) and found == sorted(found)
+        page.locator(".said a").first.click()
+        assert page.evaluate("document.querySelector('tr:target') !== null")

@@ -248,7 +248,7 @@ def test_the_plan_says_what_is_done_and_what_is_missing(data, whole, tmp_path, m
         "Problem: data Anthropic/hh-rlhf: no network",
         "Problem: model nobody/no-such-model: no network",
         f"Problem: model {tmp_path / 'rmb'}:",
-        "hub: 3 train, 12 score, 3 discover, 12 ablate, 1 compare, 2 sets, 2 patch, 3 retrain",
+        "hub: 3 train, 3 discover, 1 compare, 12 score, 12 ablate, 2 sets, 2 patch, 3 retrain",
     ):
         assert line in text
     with pytest.raises(InputError, match=r"5 problems \(above\); none of the 76 cells runs before they are solved"):
@@ -308,4 +308,6 @@ def test_the_command_plans(data, tmp_path, capsys):
     benchmarks = '[benchmarks]\nRMB = ["$DATA/rmb/helpful-test.jsonl"]'
     (tmp_path / "c.toml").write_text(MINIMAL.replace("BASE", str(data / "base")) + benchmarks)
     assert main(["reproduce", "--config", str(tmp_path / "c.toml"), "--data", str(data), "--out", str(tmp_path / "out"), "--plan"]) == 0
-    assert "0 of 6 cells are done" in " ".join(capsys.readouterr().out.split()) and not (tmp_path / "out").exists()
+    text = " ".join(capsys.readouterr().out.split())
+    assert "0 of 6 cells are done" in text and not (tmp_path / "out").exists()
+    assert "Claims (decided; half-width of the interval" in text and "can be spoken to by this config's models and data" in text

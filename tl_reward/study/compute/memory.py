@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from tl_reward.errors import InputError
 from tl_reward.model import architectures, embedded
-from tl_reward.study.compute.cells import Cell
+from tl_reward.study.compute.cells import Cell, max_length_of
 from tl_reward.study.compute.inputs import Inputs
 
 # Python, torch and its kernels on a CPU; the context of a GPU.
@@ -41,7 +41,7 @@ def bytes_of(cell: Cell, inputs: Inputs) -> int | None:
     if cell.kind == "compare":
         return PROCESS
     if cell.kind not in ("train", "retrain"):
-        length = inputs.config.max_length or 1024
+        length = max_length_of(cell, inputs.config) or 1024
         return int(PROCESS + SPARE * (kept + length * token))
     training = inputs.config.training
     # Float32 weights, gradients, two states, and their cast to bfloat16; of adapters, the frozen weights and about a twentieth as many.
@@ -72,8 +72,11 @@ def what_helps(cell: Cell, inputs: Inputs) -> str:
 @lru_cache(maxsize=16)
 def shape_of(source: str) -> tuple[int, dict[str, Any]] | None:
     """Number of weights, and TransformerLens' names of a model's sizes; None where it is not at hand."""
+    folder = embedded.at_hand(source)
+    if folder is None:
+        return None
     try:
-        config: Any = AutoConfig.from_pretrained(embedded.resolve(source), local_files_only=True, trust_remote_code=False)
+        config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         config.num_labels = 1
         with torch.device("meta"):
             parameters = AutoModelForSequenceClassification.from_config(config).num_parameters()

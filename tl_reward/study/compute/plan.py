@@ -21,9 +21,10 @@ from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError, first_line
 from tl_reward.model import embedded
 from tl_reward.study.compute.cells import Cell, cells, draws_of
+from tl_reward.study.compute.dealing import CHARACTERS_A_TOKEN, characters
 from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.compute.memory import shape_of
-from tl_reward.study.compute.store import State, notes, state_of
+from tl_reward.study.compute.store import State, missing_fractions, notes, state_of
 from tl_reward.study.config import DATA, SingleObjective, Source, data_needed, is_hub, located
 
 # Tokens a second and core that SmolLM2-135M ran in bfloat16; other models in proportion to their size.
@@ -31,7 +32,6 @@ ASSUMED_RATE, ASSUMED_PARAMETERS = 500.0, 135e6
 # A backward pass costs about two forward passes.
 PASSES_OF_TRAINING = 3
 SAMPLE = 1000  # pairs whose tokens are counted, for all of a source
-CHARACTERS_A_TOKEN = 4  # where no tokenizer is at hand
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Sizes:
 
     def _tokens(self, cell: Cell) -> int:
         config, source = self.inputs.config, self.inputs.base(cell.base).source
+        shares = len(missing_fractions(self.out, cell, self.inputs))
         match cell.kind:
             case "train" | "retrain":
                 most = config.retrain.pairs if cell.kind == "retrain" else config.training.max_pairs
@@ -77,9 +78,9 @@ class Sizes:
                 return 0
         passes = {
             "score": 1,
-            "ablate": 1 + len(config.fractions) * (1 + draws_of(cell, config)),
-            "sets": 1 + 3 * len(config.set_fractions),
-            "patch": 1 + 2 * len(config.patch_fractions),
+            "ablate": shares and 1 + shares * (1 + draws_of(cell, config)),
+            "sets": shares and 1 + 3 * shares,
+            "patch": shares and 1 + 2 * shares,
         }[cell.kind]
         return passes * self._count(source, *cell.tested)
 
@@ -101,10 +102,16 @@ class Sizes:
         tokenizer = self._tokenizer(source, inputs.config.training.chat)
         if tokenizer is None:
             return _guessed(pairs)
-        length = inputs.config.max_length or 1024
+        most = [inputs.config.max_length, inputs.config.limits.edited_max_length if edited else None]
+        length = min((limit for limit in most if limit is not None), default=1024)
         rows = encode_pairs(some, tokenizer, max_length=length).rows
         counted = sum(batch.tokens.numel() for batch in pack(rows, max_tokens=max(1024, length)))
         return round(counted * len(pairs) / len(some))
+
+    def estimated(self) -> list[str]:
+        """Bases of which no tokenizer is at hand, so that tokens are estimated from characters."""
+        chat = self.inputs.config.training.chat
+        return [base.name for base in self.inputs.config.bases if self._tokenizer(base.source, chat) is None]
 
     def _rate(self, base: str, kind: str) -> tuple[float | None, bool]:
         """Tokens a second of cells of this kind, and whether that is measured (on cells that are done) or assumed."""
@@ -128,7 +135,7 @@ def plan(sizes: Sizes) -> list[Planned]:
 def print_reproduction_plan(inputs: Inputs, out: Path, console: Console) -> None:
     """Prints every cell, done or not, and what all takes. Raises InputError where something is missing: it is printed, with how many cells
     wait for it."""
-    missing = problems(inputs)
+    missing = problems(inputs, fetch=False)
     if missing:
         counts = Counter((cell.base, cell.kind) for cell in cells(inputs.config))
         for base in dict.fromkeys(base for base, _ in counts):
@@ -158,6 +165,11 @@ def print_reproduction_plan(inputs: Inputs, out: Path, console: Console) -> None
         if rates:
             listed = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
             console.print(f"Tokens a second, {word}: {listed}.", soft_wrap=True)
+    if estimated := sizes.estimated():
+        console.print(
+            f"Tokens of {', '.join(estimated)} are estimates, of {CHARACTERS_A_TOKEN} characters each: no tokenizer is at hand.",
+            soft_wrap=True,
+        )
     free = shutil.disk_usage(next(parent for parent in [out.absolute(), *out.absolute().parents] if parent.exists())).free
     console.print(f"Disk: about {_disk(left, sizes) / 1e9:.2f} GB to write, {free / 1e9:.1f} GB free.")
 
@@ -176,16 +188,18 @@ def _disk(left: Sequence[Planned], sizes: Sizes) -> float:
     return total + largest
 
 
-def problems(inputs: Inputs) -> list[str]:
-    """What a run would lack, a line each: files, models, the network. Reads the data that are there."""
+def problems(inputs: Inputs, *, fetch: bool = True) -> list[str]:
+    """What a run would lack, a line each: files, models, the network. Reads the data that are there. `fetch`: the embedded base is
+    prepared, where it is not there yet."""
     found = list(dict.fromkeys(_missing_data(inputs)))
     hub = [base.source for base in inputs.config.bases if base.source != embedded.BASE and not Path(base.source).is_dir()]
     hub = [source for source in hub if not _cached(source)]
     online = not hub or reachable()
     for base in inputs.config.bases:
         try:
-            if base.source not in hub:
-                AutoConfig.from_pretrained(embedded.resolve(base.source), local_files_only=True, trust_remote_code=False)
+            folder = embedded.resolve(base.source) if fetch else embedded.at_hand(base.source)
+            if base.source not in hub and folder is not None:
+                AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (InputError, OSError, ValueError) as error:
             found.append(f"model {base.source}: {first_line(error)}")
     found += [f"model {source}: {why}" for source in hub if (why := _not_on_hub(source) if online else _no_network())]
@@ -266,15 +280,18 @@ def _not_on_hub(source: str) -> str | None:
 
 
 def _parameters(source: str) -> int | None:
-    """Of a model that is at hand."""
+    """Of a model that is at hand, or the embedded one."""
     shape = shape_of(source)
-    return shape[0] if shape else None
+    return shape[0] if shape else int(ASSUMED_PARAMETERS) if source == embedded.BASE else None
 
 
 def _tokenizer(source: str, chat: bool) -> Any:
     """None where none is at hand."""
+    folder = embedded.at_hand(source)
+    if folder is None:
+        return None
     try:
-        tokenizer = AutoTokenizer.from_pretrained(embedded.resolve(source), local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (InputError, OSError, ValueError):
         return None
     if not chat:
@@ -283,7 +300,7 @@ def _tokenizer(source: str, chat: bool) -> Any:
 
 
 def _guessed(pairs: Sequence[PreferencePair]) -> int:
-    return sum(len(message.content) for pair in pairs for side in (pair.chosen, pair.rejected) for message in side) // CHARACTERS_A_TOKEN
+    return sum(map(sum, map(characters, pairs))) // CHARACTERS_A_TOKEN
 
 
 def duration(seconds: float | None) -> str:

@@ -118,6 +118,32 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (CELL, "key") and path.name[0] != ".")
 
 
+def missing_fractions(out: Path, cell: Cell, inputs: Inputs) -> tuple[float, ...]:
+    """The shares of neurons that a cell ("ablate", "sets", "patch") is to edit and that the one on disk has not, which differs in nothing
+    else from it: its other conditions are taken from there. All where there is no such cell; none of a cell of another kind."""
+    made = made_from(cell, inputs) if cell.kind in ("ablate", "sets", "patch") else {}
+    wanted = tuple(made.get("fractions", ()))
+    note = note_of(out, cell) if wanted else None
+    if note is None or "fractions" not in note["made_from"]:
+        return wanted
+    had = note["made_from"]["fractions"]
+    same = note["key"] == key(cell, inputs, made | {"fractions": had}) and note["needs"] == _contents(out, cell.needs)
+    if not same or not _is_whole(folder_of(out, cell), note):
+        return wanted
+    return tuple(fraction for fraction in wanted if fraction not in had)
+
+
+def kept_scores(out: Path, cell: Cell, inputs: Inputs) -> dict[ModelEdit, Scores]:
+    """The conditions that a cell takes from the one on disk: of all its pairs together."""
+    wanted = made_from(cell, inputs)["fractions"]
+    kept = set(wanted) - set(missing_fractions(out, cell, inputs))
+    if not kept:
+        return {}
+    results = Results.load(folder_of(out, cell) / RUN)
+    _, _, by_edit = _recorded(results, cell.name)
+    return {edit: scores for edit, scores in by_edit.items() if edit.fraction in kept}
+
+
 def content_of(out: Path, cell: Cell) -> str:
     """A hash of what a cell holds; "" where it is not done."""
     note = note_of(out, cell)
@@ -192,29 +218,37 @@ def edited_of(results: Results, name: str, tasks: Mapping[str, str]) -> tuple[Mo
     Args:
         tasks: of every pair that was tested, over-long ones included, which are counted as `dropped` of their sub-task.
     """
+    model, of_pairs, everything = _recorded(results, name)
+    found: dict[ModelEdit, dict[str, Scores]] = {edit: {} for edit in everything}
+    tested, places = Counter(tasks.values()), defaultdict(list)
+    for i, task in enumerate(of_pairs):
+        places[task].append(i)
+    for task, index in places.items():
+        first = dataclasses.replace(next(iter(everything.values())).take(index), dropped=tested[task] - len(index))
+        for edit, scores in everything.items():  # names are shared: there are many edits
+            found[edit][task] = dataclasses.replace(first, chosen=scores.chosen[index], rejected=scores.rejected[index])
+    return model, found
+
+
+def _recorded(results: Results, name: str) -> tuple[Model, list[str], dict[ModelEdit, Scores]]:
+    """The model of a cell, the sub-task of each of its pairs, and the rewards of all of them by edit."""
     entry = cast(EditedStudyEntry, results.entry("study", name))
     model, edits = Model(*entry["model"]), [ModelEdit(*edit) for edit in entry["edits"]]
-    found: dict[ModelEdit, dict[str, Scores]] = {edit: {} for edit in edits}
     if not edits:  # none could be made
-        return model, found
+        return model, [], {}
     chosen, rejected = (results.tensor("study", name, side).numpy() for side in ("chosen", "rejected"))
-    everything = Scores(
+    first = Scores(
         ids=tuple(entry["ids"]),
         chosen=chosen[0],
         rejected=rejected[0],
         groups=tuple(entry["groups"]),
         subsets=tuple(entry["subsets"]),
+        dropped=entry["dropped"],
         prompts=tuple(entry["prompts"]),
         objectives=tuple(entry["objectives"]),
     )
-    tested, places = Counter(tasks.values()), defaultdict(list)
-    for i, task in enumerate(entry["tasks"]):
-        places[task].append(i)
-    for task, index in places.items():
-        first = dataclasses.replace(everything.take(index), dropped=tested[task] - len(index))
-        for i, edit in enumerate(edits):  # names are shared: there are many edits
-            found[edit][task] = dataclasses.replace(first, chosen=chosen[i][index], rejected=rejected[i][index])
-    return model, found
+    by_edit = {edit: dataclasses.replace(first, chosen=chosen[i], rejected=rejected[i]) for i, edit in enumerate(edits)}
+    return model, list(entry["tasks"]), by_edit
 
 
 def found_of(results: Results, cell: Cell, rankings: Sequence[RankingName]) -> Found:

@@ -16,7 +16,6 @@ from tl_reward.devices import forget_cached
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.measures.names import RankingName
 from tl_reward.measures.overlap import regions
-from tl_reward.measures.scores import Scores
 from tl_reward.model import embedded
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.training import RECORD_FILE, clear_saves, last_checkpoint, saves_of, train
@@ -26,9 +25,22 @@ from tl_reward.results.record_neurons import record_discovery, record_tops
 from tl_reward.results.store import Results
 from tl_reward.running.options import RunOptions
 from tl_reward.running.scoring import score
-from tl_reward.study.compute.cells import Cell, draws_of
+from tl_reward.study.compute.cells import Cell, draws_of, max_length_of
 from tl_reward.study.compute.inputs import Inputs
-from tl_reward.study.compute.store import MODEL, RUN, SITE, content_of, finish, folder_of, found_of, is_done, record_edited, start
+from tl_reward.study.compute.store import (
+    MODEL,
+    RUN,
+    SITE,
+    content_of,
+    finish,
+    folder_of,
+    found_of,
+    is_done,
+    kept_scores,
+    missing_fractions,
+    record_edited,
+    start,
+)
 from tl_reward.study.matrix import BF16, FRACTION, Found, ModelEdit
 from tl_reward.study.top_sets import cut, study_regions
 
@@ -68,14 +80,14 @@ def _train_cell(cell: Cell, out: Path, inputs: Inputs, scratch: Path) -> None:
     resume = last_checkpoint(folder) is not None
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
-    pairs, source = inputs.train(cell.objective).pairs, inputs.base(cell.base).source
+    pairs, source = inputs.train(cell.objective).pairs, inputs.base_at_revision(cell.base)
     train(source, pairs, folder, config, without=without, how="pruned" if cell.edit.kind == "pruned" else "masked", resume=resume)
 
 
 def _score_cell(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     pairs, tasks, _ = inputs.tested(*cell.tested)
     without = _without(cell, out, inputs) if cell.edit.kind == "masked" else None
-    options = _options(inputs)
+    options = _options(cell, inputs)
     if without:
         options["interventions"] = [ZeroAblation(without)]
     record_edited(results, cell, {cell.edit: score(_model(cell, out, inputs), pairs, **options)}, tasks)
@@ -83,16 +95,18 @@ def _score_cell(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None
 
 def _discover_cell(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     model, config = _model(cell, out, inputs), inputs.config
-    base = _base(inputs.base(cell.base).source, config.dtype)
-    found = discover(model, inputs.find(cell.objective).pairs, base=base, sites=[SITE], **_options(inputs))
+    base = _base(inputs.base_at_revision(cell.base), config.dtype)
+    found = discover(model, inputs.find(cell.objective).pairs, base=base, sites=[SITE], **_options(cell, inputs))
     record_discovery(results, cell.objective, "training pairs", found)
     if config.conventions == "study":
-        rounded = discover(model, inputs.find(cell.objective).pairs, base=base, sites=[SITE], sums_dtype=torch.bfloat16, **_options(inputs))
+        rounded = discover(
+            model, inputs.find(cell.objective).pairs, base=base, sites=[SITE], sums_dtype=torch.bfloat16, **_options(cell, inputs)
+        )
         record_discovery(results, cell.objective + BF16, "training pairs", rounded)
 
 
 def _firing_cell(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
-    found = discover(_model(cell, out, inputs), inputs.find("mixed").pairs, sites=[SITE], **_options(inputs))
+    found = discover(_model(cell, out, inputs), inputs.find("mixed").pairs, sites=[SITE], **_options(cell, inputs))
     record_discovery(results, cell.objective, "training pairs of both objectives", found)
 
 
@@ -100,17 +114,16 @@ def _ablate_cell(cell: Cell, out: Path, inputs: Inputs, results: Results) -> Non
     config, (pairs, tasks, _) = inputs.config, inputs.tested(*cell.tested)
     *_, found_in = cell.needs
     assert cell.ranking
-    tops = _tops(found_in, out, inputs, cell.ranking, config.fractions)
-    if not tops:
-        record_edited(results, cell, {}, tasks)
-        return
-    sets = {str(fraction): neurons for fraction, neurons in tops.items()}
-    found = ablate_sets(_model(cell, out, inputs), pairs, sets, draws=draws_of(cell, config), seed=cell.seed, **_options(inputs))
-    scores: dict[ModelEdit, Scores] = {}
-    for fraction in tops:
-        point = found.sets[str(fraction)]
-        scores[ModelEdit("top", cell.ranking, fraction)] = point.ranked
-        scores |= {ModelEdit("random", f"{cell.ranking} {i}", fraction): draw for i, draw in enumerate(point.random)}
+    scores = kept_scores(out, cell, inputs)
+    tops = _tops(found_in, out, inputs, cell.ranking, missing_fractions(out, cell, inputs))
+    if tops:
+        sets = {str(fraction): neurons for fraction, neurons in tops.items()}
+        options = _options(cell, inputs)
+        found = ablate_sets(_model(cell, out, inputs), pairs, sets, draws=draws_of(cell, config), seed=cell.seed, **options)
+        for fraction in tops:
+            point = found.sets[str(fraction)]
+            scores[ModelEdit("top", cell.ranking, fraction)] = point.ranked
+            scores |= {ModelEdit("random", f"{cell.ranking} {i}", fraction): draw for i, draw in enumerate(point.random)}
     record_edited(results, cell, scores, tasks)
 
 
@@ -128,31 +141,36 @@ def _compare_cell(cell: Cell, out: Path, inputs: Inputs, results: Results) -> No
 
 def _sets_cell(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     config, (pairs, tasks, _) = inputs.config, inputs.tested(*cell.tested)
+    scores, missing = kept_scores(out, cell, inputs), missing_fractions(out, cell, inputs)
     helpful, harmless = (
-        _tops(discover, out, inputs, config.rankings[0], config.set_fractions)
+        _tops(discover, out, inputs, config.rankings[0], missing)
         for name in ("helpful", "harmless")
         if (discover := cell.needed("discover", name)) is not None
     )
     split = study_regions if config.conventions == "study" else regions
     sets = {
         ModelEdit("set", name, fraction): neurons
-        for fraction in config.set_fractions
+        for fraction in missing
         for name, neurons in split(helpful[fraction], harmless[fraction]).items()
     }
-    named = {str(i): neurons for i, neurons in enumerate(sets.values())}
-    found = ablate_sets(_model(cell, out, inputs), pairs, named, draws=0, **_options(inputs))
-    record_edited(results, cell, {edit: found.sets[str(i)].ranked for i, edit in enumerate(sets)}, tasks)
+    if sets:
+        named = {str(i): neurons for i, neurons in enumerate(sets.values())}
+        found = ablate_sets(_model(cell, out, inputs), pairs, named, draws=0, **_options(cell, inputs))
+        scores |= {edit: found.sets[str(i)].ranked for i, edit in enumerate(sets)}
+    record_edited(results, cell, scores, tasks)
 
 
 def _patch_cell(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
     config, (pairs, tasks, _) = inputs.config, inputs.tested(*cell.tested)
-    discover, ranking = cell.needed("discover"), config.rankings[0]
+    discover, ranking, scores = cell.needed("discover"), config.rankings[0], kept_scores(out, cell, inputs)
     assert discover is not None
-    tops = _tops(discover, out, inputs, ranking, config.patch_fractions)
-    model, source = _model(cell, out, inputs), _model(dataclasses.replace(cell, objective="helpful"), out, inputs)
-    named = {str(fraction): neurons for fraction, neurons in tops.items()}
-    found = ablate_sets(model, pairs, named, draws=0, edit=patch_edit(model, source), **_options(inputs))
-    record_edited(results, cell, {ModelEdit("patched", ranking, fraction): found.sets[str(fraction)].ranked for fraction in tops}, tasks)
+    tops = _tops(discover, out, inputs, ranking, missing_fractions(out, cell, inputs))
+    if tops:
+        model, source = _model(cell, out, inputs), _model(dataclasses.replace(cell, objective="helpful"), out, inputs)
+        named = {str(fraction): neurons for fraction, neurons in tops.items()}
+        found = ablate_sets(model, pairs, named, draws=0, edit=patch_edit(model, source), **_options(cell, inputs))
+        scores |= {ModelEdit("patched", ranking, fraction): found.sets[str(fraction)].ranked for fraction in tops}
+    record_edited(results, cell, scores, tasks)
 
 
 _KINDS = {
@@ -161,8 +179,8 @@ _KINDS = {
 }  # fmt: skip
 
 
-def _options(inputs: Inputs) -> RunOptions:
-    return {"max_length": inputs.config.max_length}
+def _options(cell: Cell, inputs: Inputs) -> RunOptions:
+    return {"max_length": max_length_of(cell, inputs.config)}
 
 
 def _tops(discover: Cell, out: Path, inputs: Inputs, ranking: RankingName, fractions: tuple[float, ...]) -> Mapping[float, NeuronSet]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from functools import lru_cache
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from tl_reward.study.rows import (
     group_rows,
     kinds,
     mean_of,
+    over_deviation,
     percent,
     ratio,
     rows_of,
@@ -30,6 +31,7 @@ from tl_reward.study.rows import (
 from tl_reward.study.table import Table, Value, signed, table
 from tl_reward.study.table import interval as text
 
+Unit = Literal["accuracy", "margin"]  # see `claim_estimates`
 SHARES = (0.05, 0.1, 0.2)  # of the tables by sub-task and by set
 ALL = "mean of all models"
 EDITED = "scores of a model with top neurons zeroed"
@@ -223,7 +225,8 @@ def sub_task_deltas(matrix: Matrix) -> Table:
 
 
 class Drops(NamedTuple):
-    """Accuracy lost on the objective's test pairs, as a share of that before; a positive value is a loss.
+    """Accuracy lost on the objective's test pairs, as a share of that before; or margin lost, in standard deviations of the rewards of each
+    condition. A positive value is a loss.
 
     Attributes:
         drawn: a column for each of several edits, the mean over `lines`.
@@ -234,32 +237,39 @@ class Drops(NamedTuple):
     lines: int
 
 
-def drops(matrix: Matrix, *shares: float) -> Drops | None:
+def drops(matrix: Matrix, *shares: float, unit: Unit = "accuracy") -> Drops | None:
     """Of top neurons zeroed, a column a share: over every kind of model and every ranking but the random one that have all of them."""
     lines = [(models, line) for models in kinds(matrix) for line in lines_of(matrix, models)]
     ranked = [(models, line) for models, line in lines if line.name.startswith("top ") and line.name != "top random"]
-    return _drops(matrix, [(models, [line.edits[share] for share in shares]) for models, line in ranked if set(shares) <= set(line.edits)])
+    some = [(models, [line.edits[share] for share in shares]) for models, line in ranked if set(shares) <= set(line.edits)]
+    return _drops(matrix, some, unit)
 
 
-def drops_beside_random(matrix: Matrix, share: float) -> Drops | None:
-    """Of top neurons, and of random ones of the same layers: over the kinds of models, seeds and rankings that have both. Beside more than
-    half of a layer no random set fits."""
+def drops_beside_random(matrix: Matrix, share: float, *, objective: str | None = None, unit: Unit = "accuracy") -> Drops | None:
+    """Of top neurons, and of random ones of the same layers: over the kinds of models, seeds and rankings that have both, or of one
+    objective's models by mean. Beside more than half of a layer no random set fits."""
     lines = [(models, line) for models in kinds(matrix) for line in lines_of(matrix, models)]
     random = [(models, line) for models, line in lines if line.name.startswith("random ") and share in line.edits]
-    return _drops(
-        matrix, [(models, [(ModelEdit("top", line.name.removeprefix("random "), share),), line.edits[share]]) for models, line in random]
-    )
+    if objective is not None:
+        random = [(models, line) for models, line in random if (models.objective, line.name) == (objective, "random mean")]
+    some = [(models, [(ModelEdit("top", line.name.removeprefix("random "), share),), line.edits[share]]) for models, line in random]
+    return _drops(matrix, some, unit)
 
 
-def _drops(matrix: Matrix, lines: Sequence[tuple[Models, Sequence[tuple[ModelEdit, ...]]]]) -> Drops | None:
+def _drops(matrix: Matrix, lines: Sequence[tuple[Models, Sequence[tuple[ModelEdit, ...]]]], unit: Unit) -> Drops | None:
     """Of kinds of models, each with its edits. No model enters with less than `FEWEST` prompts."""
     found = []
     for models, edits in lines:
-        rows = rows_of(matrix, [models, *(models.under(*each) for each in edits)], OBJECTIVE_TEST, correct)
-        if rows is not None and len(set(rows.prompts)) >= FEWEST:
+        columns = [models, *(models.under(*each) for each in edits)]
+        rows = rows_of(matrix, columns, OBJECTIVE_TEST, correct)
+        if rows is None or len(set(rows.prompts)) < FEWEST:
+            continue
+        if unit == "accuracy":
             drawn = draws([rows])
             lost = np.stack([1 - ratio(drawn.values[:, i], drawn.values[:, 0]) for i in range(1, len(edits) + 1)], axis=1)
             found.append(drawn._replace(values=lost))
+        elif (drawn := over_deviation(matrix, columns, OBJECTIVE_TEST)) is not None:
+            found.append(drawn._replace(values=drawn.values[:, :1] - drawn.values[:, 1:]))
     return Drops(mean_of(found), len(found)) if found else None
 
 

@@ -21,6 +21,7 @@ from tl_reward.study.rows import (
     rows_of,
     shared,
     shares_of,
+    take,
     tasks_of,
     whole_rows,
 )
@@ -79,8 +80,9 @@ def sub_task_accuracy(matrix: Matrix) -> Table:
         "sub-task-accuracy",
         "Accuracy of each kind of reward model on each sub-task, with 95 % intervals over n prompts, averaged over seeds. A row with "
         "several candidates is right when min(chosen) > max(rejected); RM-Bench counts each of its nine style pairs, as it is defined, and "
-        "its whole rows are beside. A tie counts half. Over-long: pairs that were left out. 'objective test': the test pairs of the "
-        "model's own objective.",
+        "its whole rows are beside. A tie counts half. RewardBench 2 is counted as it is published: a row whose right answer shares the "
+        "highest reward counts by how many share it, and Ties has a score of its own, up to 1.01. Over-long: pairs that were left out. "
+        "'objective test': the test pairs of the model's own objective.",
         AccuracyRow,
         [
             AccuracyRow(
@@ -128,8 +130,7 @@ def rm_bench_styles(matrix: Matrix) -> Table:
             values: dict[str, Estimate | None] = {}
             for style in ("easy", "normal", "hard"):
                 here = styles == style
-                some = Rows(part.values[here], tuple(np.array(part.prompts, dtype=object)[here]), part.seeds)
-                values[style] = value = draws([some]).column(0) if here.any() else None
+                values[style] = value = draws([take(part, here)]).column(0) if here.any() else None
                 if value:
                     panels.setdefault(models.base, {}).setdefault(models.objective, {})[f"{task}, {style}"] = value
             shown = {style: text(value) for style, value in values.items()}
@@ -147,7 +148,7 @@ def rm_bench_styles(matrix: Matrix) -> Table:
 
 def right_margins(matrix: Matrix, compared: list[Models], tasks: list[str]) -> Rows | None:
     """For each kind of model two columns: whether it has a row right, and the row's margin if so, else 0. All sub-tasks' rows together."""
-    parts = []
+    parts = dict[str, Rows]()
     for task in tasks:
         seeds = by_seed(matrix, compared, task)
         found = [[scores.row_margins() for each in seeds.values() for scores in each[i]] for i in range(len(compared))]
@@ -156,7 +157,7 @@ def right_margins(matrix: Matrix, compared: list[Models], tasks: list[str]) -> R
             margins = np.array([[[part[name] for part in each] for each in found] for name in names])  # [row, kind of model, seed]
             values = np.concatenate([(margins > 0).mean(2), np.maximum(margins, 0).mean(2)], axis=1)
             prompts = prompts_of(next(iter(seeds.values()))[0][0])
-            parts.append(Rows(values, tuple(prompts[name] for name in names), len(seeds)))
+            parts[task] = Rows(values, tuple(prompts[name] for name in names), len(seeds))
     return pooled(parts) if parts else None
 
 

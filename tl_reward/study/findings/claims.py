@@ -1,10 +1,11 @@
 """Does each claim of the study hold here? A verdict by one rule, which was written down before the numbers were seen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple, get_args
 
 from tl_reward.measures.intervals import Estimate
 from tl_reward.study.findings import claim_estimates
+from tl_reward.study.findings.ablations import Unit
 from tl_reward.study.findings.overlaps import THIRDS
 from tl_reward.study.matrix import Matrix
 from tl_reward.study.rows import FEWEST
@@ -12,6 +13,9 @@ from tl_reward.study.table import NONE, Table, Value, header, interval, signed
 
 Word = Literal["agrees", "differs", "cannot be tested here"]
 WORDS = get_args(Word)
+CLAIMS = "claims"  # the table's name
+ROUNDING = 1e-12  # an interval that is narrower says nothing of prompts
+UNITS: tuple[Unit, ...] = get_args(Unit)  # of both verdicts
 SMALL = "SmolLM2-135M"  # the study's model whose figures we have most of
 
 
@@ -39,22 +43,39 @@ class Judged(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """A claim with our figure: `ours` is None where something is missing, which `lacks` names; `basis` says what its interval is."""
+    """A claim with our figure: `ours` is None where something is missing, which `lacks` names; `basis` says what its interval is.
+
+    Attributes:
+        by_margin: the same difference, of margins in standard deviations of each condition's own rewards; None of what is no difference of
+            accuracies between conditions.
+        topic: one of `TOPICS`.
+    """
 
     claim: Claim
     ours: Estimate | None
     basis: str
     lacks: str
+    by_margin: Estimate | None = None
+    topic: str = ""
 
     @property
     def judged(self) -> Judged:
+        """By the study's own measure."""
         if self.ours is None:
             return Judged("cannot be tested here", f"no {self.lacks}")
-        if self.basis == PROMPTS and self.ours.n < FEWEST:
-            return Judged("cannot be tested here", f"too few prompts for an interval: {self.ours.n}")
-        if self.basis == PROMPTS and self.ours.low == self.ours.high:
-            return Judged("cannot be tested here", f"all {self.ours.n} prompts answer alike, which leaves no interval")
-        return judge(self.claim, self.ours)
+        return self._judged(self.claim, self.ours)
+
+    @property
+    def judged_by_margin(self) -> Judged | None:
+        """The study has no figure in this unit to measure an interval by that holds 0."""
+        return None if self.by_margin is None else self._judged(self.claim._replace(study=None), self.by_margin)
+
+    def _judged(self, claim: Claim, ours: Estimate) -> Judged:
+        if self.basis == PROMPTS and ours.n < FEWEST:
+            return Judged("cannot be tested here", f"too few prompts for an interval: {ours.n}")
+        if self.basis == PROMPTS and ours.high - ours.low < ROUNDING:
+            return Judged("cannot be tested here", f"all {ours.n} prompts answer alike, which leaves no interval")
+        return judge(claim, ours)
 
 
 PROMPTS, NEURONS, ONE_SEED = "95 % over prompts", "range over seeds", "none: one seed"
@@ -65,6 +86,13 @@ RULE = (
     "too wide. A number differs when the study's lies outside our interval and further from our value than the tolerance. Else it agrees, "
     "unless our interval's half-width is more than twice the tolerance: then it cannot be tested here. Numbers of neuron sets have no "
     "sampling interval; theirs is the range over seeds, and a difference of two counts beyond 0.01 alone."
+)
+
+
+BY_MARGIN = (
+    "Verdict by margin: the same difference, of the mean margin in standard deviations of the rewards of each condition, which moves also "
+    "where no row changes sides: for where accuracy is too coarse. It agrees or differs only where its whole interval lies on one side of "
+    "0, and is not counted: the study's own measure is accuracy."
 )
 
 
@@ -101,7 +129,7 @@ def judge(claim: Claim, ours: Estimate) -> Judged:
 
 def claims(matrix: Matrix) -> list[Verdict]:
     """Every claim, judged."""
-    return [*_accuracy(matrix), *_rm_bench(matrix), *_ablation(matrix), *_drops(matrix), *_neurons(matrix), *_sets(matrix), *_kept(matrix)]
+    return [verdict._replace(topic=topic) for topic, judged in TOPICS.items() for verdict in judged(matrix)]
 
 
 def _accuracy(matrix: Matrix) -> Iterator[Verdict]:
@@ -117,8 +145,10 @@ def _accuracy(matrix: Matrix) -> Iterator[Verdict]:
             yield Verdict(claim, claim_estimates.own_accuracy(matrix, base, objective), PROMPTS, lacks)
 
 
+RM_BENCH = f"RM-Bench table, {SMALL}"
+
+
 def _rm_bench(matrix: Matrix) -> Iterator[Verdict]:
-    source = "RM-Bench table, SmolLM2-135M"
     figures = {
         "chat": {"helpful": 0.501, "harmless": 0.475, "mixed": 0.503},
         "safety-refuse": {"helpful": 0.166, "harmless": 0.923, "mixed": 0.763},
@@ -126,9 +156,12 @@ def _rm_bench(matrix: Matrix) -> Iterator[Verdict]:
     }
     for task, row in figures.items():
         for objective, figure in row.items():
-            claim = Claim(f"{SMALL}: the {objective} model has {figure:.1%} of RM-Bench {task} right", "number", figure, source, 0.05)
+            claim = Claim(f"{SMALL}: the {objective} model has {figure:.1%} of RM-Bench {task} right", "number", figure, RM_BENCH, 0.05)
             ours = claim_estimates.task_accuracy(matrix, SMALL, objective, f"RM-Bench {task}")
             yield Verdict(claim, ours, PROMPTS, f"{objective} model of {SMALL} with scores on RM-Bench {task}")
+
+
+def _rm_bench_order(matrix: Matrix) -> Iterator[Verdict]:
     refuse, respond = "RM-Bench safety-refuse", "RM-Bench safety-response"
     for text, one, other, effect in (
         ("the harmless model refuses where it should more than it answers there", ("harmless", refuse), ("harmless", respond), 0.744),
@@ -138,9 +171,9 @@ def _rm_bench(matrix: Matrix) -> Iterator[Verdict]:
         ("the mixed model answers where it should more than the harmless one", ("mixed", respond), ("harmless", respond), 0.397),
         ("the mixed model answers where it should less than the helpful one", ("helpful", respond), ("mixed", respond), 0.29),
     ):  # fmt: skip
-        ours = claim_estimates.accuracy_difference(matrix, one, other)
+        ours, margin = (claim_estimates.accuracy_difference(matrix, one, other, unit=unit) for unit in UNITS)
         lacks = "models of these objectives with scores on RM-Bench safety"
-        yield Verdict(Claim(f"RM-Bench: {text}", "above", effect, source), ours, PROMPTS, lacks)
+        yield Verdict(Claim(f"RM-Bench: {text}", "above", effect, RM_BENCH), ours, PROMPTS, lacks, margin)
 
 
 def _ablation(matrix: Matrix) -> Iterator[Verdict]:
@@ -161,13 +194,14 @@ def _ablation(matrix: Matrix) -> Iterator[Verdict]:
                 f"{name}: zeroing the {objective} model's top 10 % by magnitude {does} {group} sub-tasks accuracy",
                 "below" if figure < 0 else "above", figure, "table of the top 10 % ablated, " + (who or "mean of 6"),
             )  # fmt: skip
-            ours = claim_estimates.group_change(matrix, objective, group, base=who)
+            ours, margin = (claim_estimates.group_change(matrix, objective, group, base=who, unit=unit) for unit in UNITS)
             more = f"of {who}" if who else "of two or more base models"
             yield Verdict(
                 claim,
                 ours,
                 PROMPTS,
                 f"{objective} models {more} with and without their top 10 % by mean, on {group} sub-tasks of {FEWEST} prompts or more",
+                margin,
             )
 
 
@@ -178,11 +212,19 @@ def _drops(matrix: Matrix) -> Iterator[Verdict]:
     for share, figure in ((0.1, 0.115), (0.2, 0.169), (0.3, 0.199)):
         claim = Claim(f"{drop} {figure:.1%} of accuracy at {share:.0%}", "number", figure, source, 0.03)
         yield Verdict(claim, claim_estimates.drop(matrix, share), PROMPTS, lacks)
-    for less, more, effect in ((0.1, 0.2, 0.054), (0.2, 0.3, 0.03)):
+    for less, more, effect in ((0.1, 0.2, 0.054), (0.2, 0.3, 0.03), (0.1, 0.3, 0.084)):
         claim = Claim(f"The drop is larger at {more:.0%} than at {less:.0%}", "above", effect, source)
-        yield Verdict(claim, claim_estimates.drop(matrix, more, less_share=less), PROMPTS, lacks)
-    claim = Claim("Random neurons matter less: at 10 % the top ones cost more", "above", 0.115, source + ", if random ones cost nothing")
-    yield Verdict(claim, claim_estimates.drop_beyond_random(matrix, 0.1), PROMPTS, lacks + ", and random ones")
+        ours, margin = (claim_estimates.drop(matrix, more, less_share=less, unit=unit) for unit in UNITS)
+        yield Verdict(claim, ours, PROMPTS, lacks, margin)
+    source += ", if random ones cost nothing"
+    claim = Claim("Random neurons matter less: at 10 % the top ones cost more", "above", 0.115, source)
+    ours, margin = (claim_estimates.drop_beyond_random(matrix, 0.1, unit=unit) for unit in UNITS)
+    yield Verdict(claim, ours, PROMPTS, lacks + ", and random ones", margin)
+    for objective in ("helpful", "harmless", "mixed"):
+        claim = Claim(f"The {objective} model's top 10 % cost it more than random neurons of their layers", "above", 0.115, source)
+        ours, margin = (claim_estimates.drop_beyond_random(matrix, 0.1, objective=objective, unit=unit) for unit in UNITS)
+        lacks = f"{objective} models with their top 10 % by mean zeroed, and random ones, on {FEWEST} or more of their test prompts"
+        yield Verdict(claim, ours, PROMPTS, lacks, margin)
 
 
 def _neurons(matrix: Matrix) -> Iterator[Verdict]:
@@ -200,7 +242,10 @@ def _neurons(matrix: Matrix) -> Iterator[Verdict]:
         text = f"{one[0]} and {one[1]} share more of their top 10 % than {other[0]} and {other[1]}"
         claim = Claim(text, "above", figures[one] - figures[other], source, 0.01)
         yield Verdict(claim, claim_estimates.jaccard_difference(matrix, one, other), basis, "neurons of all three objectives, by mean")
-    source = "top 10 % by depth, read off a figure"
+
+
+def _depth(matrix: Matrix) -> Iterator[Verdict]:
+    basis, source = NEURONS, "top 10 % by depth, read off a figure"
     studied = {"helpful": (0.17, 0.31, 0.52), "harmless": (0.29, 0.32, 0.39), "mixed": (0.15, 0.30, 0.55)}
     for objective, shares in studied.items():
         for third, share in zip(THIRDS, shares, strict=True):
@@ -220,7 +265,8 @@ def _sets(matrix: Matrix) -> Iterator[Verdict]:
             what = f"at {share:.0%}, zeroing the shared set in the mixed model costs more"
             lacks = f"mixed model with shared and {name} sets zeroed at {share:.0%}, on sub-tasks of {FEWEST} prompts or more"
             claim = Claim(f"Shared neurons matter most: {what} accuracy than the {name} set", "above", None, source)
-            yield Verdict(claim, claim_estimates.set_difference(matrix, share, "shared", name), PROMPTS, lacks)
+            ours, margin = (claim_estimates.set_difference(matrix, share, "shared", name, of=unit) for unit in UNITS)
+            yield Verdict(claim, ours, PROMPTS, lacks, margin)
             claim = Claim(f"Shared neurons matter most: {what} transferability than the {name} set", "above", None, source)
             yield Verdict(claim, claim_estimates.set_difference(matrix, share, "shared", name, of="kept"), PROMPTS, lacks)
 
@@ -239,30 +285,62 @@ def _kept(matrix: Matrix) -> Iterator[Verdict]:
         yield Verdict(claim, claim_estimates.transferability(matrix, task), PROMPTS, f"scores of all three kinds of models on {task}")
 
 
+# What claims are about, in the order of the report.
+TOPICS: Mapping[str, Callable[[Matrix], Iterator[Verdict]]] = {
+    "accuracy on a model's own test pairs": _accuracy,
+    "accuracy on RM-Bench": _rm_bench,
+    "which model refuses and which answers": _rm_bench_order,
+    "what the top 10 % cost and give": _ablation,
+    "how the drop grows, and random neurons": _drops,
+    "overlap of top neurons": _neurons,
+    "depth of top neurons": _depth,
+    "shared and specific neurons": _sets,
+    "rewards and transferability": _kept,
+}
+
+
 class ClaimRow(NamedTuple):
+    row: int
     verdict: Word
     claim: str
     study: str
     ours: Value
     n: int
     why: str
+    word_by_margin: Annotated[str, "verdict by margin"]
+    by_margin: Annotated[Value, "ours, in standard deviations"]
     basis: Annotated[str, "interval is"]
     source: Annotated[str, "source in the study"]
 
 
-def claims_table(verdicts: list[Verdict]) -> Table:
-    """A row a claim: first those that agree, then those that differ."""
+def in_order(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """As the rows of the table: first those that agree, then those that differ."""
+    return sorted(verdicts, key=lambda verdict: WORDS.index(verdict.judged.word))
+
+
+def claims_table(verdicts: Sequence[Verdict]) -> Table:
+    """A row a claim, in the order of `in_order`."""
     rows: list[ClaimRow] = []
-    for verdict in verdicts:
-        claim, ours, judged = verdict.claim, verdict.ours, verdict.judged
+    for number, verdict in enumerate(in_order(verdicts), 1):
+        claim, ours, judged, beside = verdict.claim, verdict.ours, verdict.judged, verdict.judged_by_margin
         basis = NONE if ours is None else ONE_SEED if (verdict.basis, ours.n) == (NEURONS, 1) else verdict.basis
-        figure = "none given" if claim.study is None else f"{claim.study:.3f}" if claim.kind == "number" else f"{claim.study:+.3f}"
         with_interval = interval(ours) if claim.kind == "number" else signed(ours)
-        found = ours.value if ours and basis == ONE_SEED else with_interval
-        n = ours.n if ours else 0
-        rows.append(ClaimRow(judged.word, claim.text, figure, ours=found, n=n, why=judged.why, basis=basis, source=claim.source))
-    rows.sort(key=lambda row: WORDS.index(row.verdict))
-    return Table("claims", f"{said(verdicts)} {RULE}", header(ClaimRow), tuple(rows))
+        rows.append(
+            ClaimRow(
+                number,
+                judged.word,
+                claim.text,
+                "none given" if claim.study is None else f"{claim.study:.3f}" if claim.kind == "number" else f"{claim.study:+.3f}",
+                ours=ours.value if ours and basis == ONE_SEED else with_interval,
+                n=ours.n if ours else 0,
+                why=judged.why,
+                word_by_margin=beside.word if beside else NONE,
+                by_margin=signed(verdict.by_margin),
+                basis=basis,
+                source=claim.source,
+            )
+        )
+    return Table(CLAIMS, f"{said(verdicts)} {RULE} {BY_MARGIN}", header(ClaimRow), tuple(rows))
 
 
 def said(verdicts: Sequence[Verdict]) -> str:

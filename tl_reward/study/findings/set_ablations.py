@@ -8,7 +8,7 @@ from tl_reward.show.plots.estimates import dots
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
 from tl_reward.study.findings.transfer import bases_of, mean_kept
 from tl_reward.study.matrix import Matrix, ModelEdit
-from tl_reward.study.rows import FEWEST, GROUPS, Draws, Models, draws, edits_of, group_rows, mean_of, percent
+from tl_reward.study.rows import FEWEST, GROUPS, Draws, Models, draws, edits_of, group_rows, mean_of, over_deviation, percent
 from tl_reward.study.table import Table, Value, signed, table
 from tl_reward.study.table import interval as text
 
@@ -22,6 +22,7 @@ class SetDrop(NamedTuple):
         groups: by group, "all" of their sub-tasks, and the objective's test pairs: accuracy, a column a set that is there, the first
             unedited.
         kept: transferability, the same columns.
+        margins: in standard deviations (`rows.over_deviation`), over the sub-tasks of "all", the same columns.
         sets: the names of the columns after the first.
     """
 
@@ -30,6 +31,7 @@ class SetDrop(NamedTuple):
     sets: tuple[str, ...]
     groups: dict[str, Draws]
     kept: Draws | None
+    margins: Draws | None
 
 
 @lru_cache(maxsize=2)
@@ -43,10 +45,12 @@ def set_drops(matrix: Matrix) -> list[SetDrop]:
             columns = [Models(base, "mixed", each) for each in edited]
             rows = {group: list(group_rows(matrix, columns, group).values()) for group in GROUPS}
             rows["all"] = [part for parts in rows.values() for part in parts]
+            tasks = [task for group in GROUPS for task in group_rows(matrix, columns, group)]
+            margins = [drawn for task in tasks if (drawn := over_deviation(matrix, columns, task)) is not None]
             rows[OBJECTIVE_TEST] = list(group_rows(matrix, columns, OBJECTIVE_TEST).values())
             groups = {group: draws(parts) for group, parts in rows.items() if parts}
             if groups:
-                found.append(SetDrop(base, share, names, groups, mean_kept(matrix, base, edited)))
+                found.append(SetDrop(base, share, names, groups, mean_kept(matrix, base, edited), mean_of(margins) if margins else None))
     return found
 
 

@@ -189,7 +189,7 @@ def both_right(matrix: Matrix) -> list[Both]:
     for base in bases_of(matrix):
         for objective in ("helpful", "harmless"):
             both = [Models(base, objective), Models(base, "mixed")]
-            parts, rewards, counted = [], ([], []), 0
+            parts, rewards, counted = dict[str, Rows](), ([], []), 0
             for task in benchmark_tasks(matrix):
                 seeds = by_seed(matrix, both, task) if task != TIES else {}
                 tables = [[_levels(one[0]), _levels(other[0])] for one, other in seeds.values()]
@@ -204,7 +204,7 @@ def both_right(matrix: Matrix) -> list[Both]:
                 rewards[1].append(values[:, :, 1][right])
                 columns = np.concatenate([right[:, :, None], np.where(right[:, :, None], values, 0)], axis=2).mean(1)
                 prompts = prompts_of(next(iter(seeds.values()))[0][0])
-                parts.append(Rows(columns, tuple(prompts[name] for name in names), len(seeds)))
+                parts[task] = Rows(columns, tuple(prompts[name] for name in names), len(seeds))
             drawn = shares_of(pooled(parts), range(1, 5), 0) if parts else None
             if drawn is not None:
                 levels = (np.concatenate(rewards[0]), np.concatenate(rewards[1]))

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from tl_reward.show.page.blocks import elements, figure_json, filled, front, json_block, plotly_block, policy
-from tl_reward.study.findings.claims import Verdict, claims_table
+from tl_reward.study.findings.claims import CLAIMS, Verdict, claims_table
 from tl_reward.study.matrix import Matrix, ModelEdit
-from tl_reward.study.table import Table, Value, markdown, shown
+from tl_reward.study.report.sentences import Part, Sentence, sentences
+from tl_reward.study.table import Interval, Table, Value, markdown, shown
 
 TITLE = "Reproduction of arXiv 2606.13209"
 
@@ -34,8 +35,9 @@ def write_report(matrix: Matrix, tables: Sequence[Table], claims: Sequence[Verdi
     for table in everything:
         for ending, text in (("csv", table.to_csv()), ("md", table.to_markdown()), ("tex", table.to_latex())):
             _write(folder / "tables" / f"{table.name}.{ending}", text)
-    _write(folder / "report.html", _page(matrix, everything, about))
-    _write(folder / "report.md", _text(matrix, everything, about))
+    said = sentences(claims)
+    _write(folder / "report.html", _page(matrix, everything, said, about))
+    _write(folder / "report.md", _text(matrix, everything, said, about))
     return folder / "report.md"
 
 
@@ -73,8 +75,9 @@ def _many(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _text(matrix: Matrix, tables: Sequence[Table], about: Mapping[str, str]) -> str:
-    parts = [f"# {TITLE}\n", _counts(matrix) + "\n"]
+def _text(matrix: Matrix, tables: Sequence[Table], said: Sequence[Sentence], about: Mapping[str, str]) -> str:
+    listed = [f"{i}. {''.join(map(_linked_in_text, sentence))}" for i, sentence in enumerate(said, 1)]
+    parts = [f"# {TITLE}\n", "\n".join(listed) + "\n", _counts(matrix) + "\n"]
     for name, value in about.items():
         # Indented, so that nothing in it can end the block.
         block = "\n".join(f"    {line}" for line in str(value).splitlines())
@@ -84,14 +87,27 @@ def _text(matrix: Matrix, tables: Sequence[Table], about: Mapping[str, str]) -> 
     return "\n".join(parts)
 
 
-def _page(matrix: Matrix, tables: Sequence[Table], about: Mapping[str, str]) -> str:
+def _linked_in_text(part: Part) -> str:
+    """Markdown cannot link to a row of a table: to the table, with the rows' numbers."""
+    if not part.rows:
+        return markdown(part.text)
+    return f"{markdown(part.text)} ([{_many(len(part.rows), 'row').partition(' ')[2]} {', '.join(map(str, part.rows))}](#claims))"
+
+
+def _linked(part: Part) -> str:
+    links = ", ".join(f'<a href="#claim-{row}">{row}</a>' for row in part.rows)
+    return _html(part.text) + (f" ({_many(len(part.rows), 'row').partition(' ')[2]} {links})" if part.rows else "")
+
+
+def _page(matrix: Matrix, tables: Sequence[Table], said: Sequence[Sentence], about: Mapping[str, str]) -> str:
     figures = {table.name: figure_json(table.figure) for table in tables if table.figure}
-    said = "\n".join(f"<dt>{_html(name)}</dt><dd><pre>{_html(value)}</pre></dd>" for name, value in about.items())
+    listed = "\n".join(f"<li>{''.join(map(_linked, sentence))}</li>" for sentence in said)
+    made = "\n".join(f"<dt>{_html(name)}</dt><dd><pre>{_html(value)}</pre></dd>" for name, value in about.items())
     blocks = {"plotly": plotly_block(), "figures": json_block(figures)}
     parts = {
         "CSP": policy(),
         "TITLE": _html(TITLE),
-        "ABOUT": f"<p>{_html(_counts(matrix))}</p>\n<dl>{said}</dl>",
+        "ABOUT": f'<ol class="said">\n{listed}\n</ol>\n<p>{_html(_counts(matrix))}</p>\n<dl>{made}</dl>',
         "SECTIONS": "\n".join(map(_section, tables)),
         "BLOCKS": elements(blocks),
         "SCRIPT": front("data.js"),
@@ -104,14 +120,19 @@ def _section(table: Table) -> str:
     layout: Any = table.figure.layout if table.figure else {}  # plotly's attributes are made as it runs, and no checker knows them all
     height = int(layout["height"] or 460) if table.figure else 0
     plot = f'<div class="plot" id="{table.name}" style="height:{height}px" role="img" aria-label="{name}"></div>' if table.figure else ""
-    head = "".join(f"<th>{_html(column)}</th>" for column in table.columns)
-    body = "\n".join("<tr>" + "".join(map(_value, row)) + "</tr>" for row in table.rows)
+    head = "".join(f'<th scope="col">{_html(column)}</th>' for column in table.columns)
+    of_claims = table.name == CLAIMS
+    body = "\n".join((f'<tr id="claim-{row[0]}">' if of_claims else "<tr>") + "".join(map(_value, row)) + "</tr>" for row in table.rows)
     grid = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>' if table.rows else ""
     return f"<section><h2>{name}</h2><p>{_html(table.caption)}</p>{plot}{grid}</section>"
 
 
 def _value(value: Value) -> str:
-    return f"<td>{_html(value)}</td>" if isinstance(value, str) else f'<td class="number">{_html(shown(value))}</td>'
+    """A number says what its column is sorted by."""
+    if isinstance(value, str):
+        return f"<td>{_html(value)}</td>"
+    number = float(value.estimate.value if isinstance(value, Interval) else value)
+    return f'<td class="number" data-sort="{number!r}">{_html(shown(value))}</td>'
 
 
 def _html(text: str) -> str:
