@@ -35,6 +35,8 @@ class RepairConfig:
     def __post_init__(self) -> None:
         for name in ("fractions", "strengths"):
             values = getattr(self, name)
+            if not isinstance(values, (tuple, list)):
+                raise InputError(f"{name} must be a tuple of numbers, got {values!r}")
             if not values or len(set(values)) < len(values):
                 raise InputError(f"{name} must be different numbers, at least one, got {', '.join(map(str, values)) or 'none'}")
         for fraction in self.fractions:

@@ -14,6 +14,7 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.repairing.config import RepairConfig
 from tl_reward.repairing.evidence.battery import Shift
 from tl_reward.repairing.result import Repair
+from tl_reward.repairing.tuning import RULE
 
 CARD, EVIDENCE = "README.md", "repair.json"
 _CHANGED = ("reversed", "worse", "moved", "better")  # in the order in which a reader should see them
@@ -60,9 +61,9 @@ def _card(model: HookedRewardModel, found: Repair, command: str | None) -> str:
     parts = [
         [*_front_matter(model), f"# {base}, repaired", ""],
         [
-            f"A reward model: {base} with {edited:,} of its {every:,} MLP neurons edited ({edited / every:.2%}), to serve",
-            f"{' and '.join(map(_cell, found.objectives))} better; what it does is below. No weight was trained: what each of these",
-            "neurons writes is multiplied by a gate of its own.",
+            f"A reward model: {base} with {edited:,} of its {every:,} MLP neurons edited ({edited / every:.2%}), chosen to serve",
+            f"{' and '.join(map(_cell, found.objectives))}. No weight was trained: what each of them writes is multiplied by a gate of its",
+            f"own. On prompts by which nothing was chosen, accuracy changed so: {'; '.join(_claims(found))}.",
             "",
         ],
         _moved(found),
@@ -72,6 +73,13 @@ def _card(model: HookedRewardModel, found: Repair, command: str | None) -> str:
         _limits(model, found),
     ]
     return "\n".join(line for part in parts for line in part) + "\n"
+
+
+def _claims(found: Repair) -> Iterator[str]:
+    """What the test says of each objective and protected set."""
+    for each in found.evidence:
+        if each.kind == "repaired":
+            yield f"{_cell(each.tested)} {_text(each.accuracy.difference, sign=True)}, {each.verdict}"
 
 
 def _front_matter(model: HookedRewardModel) -> list[str]:
@@ -94,12 +102,14 @@ def _name(model: HookedRewardModel) -> str:
 def _moved(found: Repair) -> list[str]:
     """What the edit moved besides, which comes before what it was made for."""
     every = [(tested, shift) for tested, shifts in found.shifts.items() for shift in shifts]
-    rows = [(tested, shift) for verdict in _CHANGED for tested, shift in every if shift.verdict == verdict]
+    moved = [(tested, shift) for verdict in _CHANGED for tested, shift in every if shift.verdict == verdict]
+    rows = sorted(moved, key=lambda row: row[1].good != "near 0")  # biases first
     lines = ["## What else moved", ""]
     if rows:
         lines += [
             "Figures of the test pairs whose 95 % interval says that the edit moved them. A repair may swap one bias for another:",
-            "where the verdict is *reversed*, it did.",
+            "where the verdict is *reversed*, it did. The change of a bias (a correlation of reward and length) is that of its size,",
+            "whatever its sign; the order of rewards is a rank correlation with the rewards before, and is 1 before.",
             "",
         ]
         table = [(tested, shift.name, *_change(shift), shift.verdict) for tested, shift in rows]
@@ -126,8 +136,8 @@ def _evidence(found: Repair) -> list[str]:
             f"{each.accuracy.before.value:.3f}",
             f"{each.accuracy.after.value:.3f}",
             _text(each.accuracy.difference, sign=True),
-            _text(each.margin.difference, sign=True),
             each.verdict,
+            _text(each.margin.difference, sign=True),
         )
         for each in found.evidence
     ]
@@ -137,7 +147,7 @@ def _evidence(found: Repair) -> list[str]:
         "On pairs of prompts by which nothing was chosen, beside the model as it was. Random edits have the same gates on other neurons of",
         "the same layers. Margins are in standard deviations of the rewards of that model, so that a mere rescaling is no gain.",
         "",
-        *_table(("on", "edit or model", "accuracy before", "after", "change", "change of margin", "verdict"), table),
+        *_table(("on", "edit or model", "accuracy before", "after", "change", "verdict on accuracy", "change of margin"), table),
         "",
     ]
 
@@ -147,8 +157,8 @@ def _chosen(found: Repair) -> list[str]:
     return [
         "## How it was chosen",
         "",
-        f"Of {len(found.tried):,} edits that were tried on the tune pairs: *{_cell(str(found.chosen))}*. It gains most accuracy over all",
-        f"objectives, of those by which none loses more than {found.tolerance:.1%} there. The test pairs were read once, after that.",
+        f"Of {sum(each.candidate.way != 'uniform' for each in found.tried):,} candidates: *{_cell(str(found.chosen))}*. The rule: {RULE}",
+        f"Tolerated: {100 * found.tolerance:g} points. The test pairs were read once, after that.",
         "",
         *_table(("split", "pairs of", "pairs", "prompts"), sizes),
         "",
@@ -172,12 +182,17 @@ def _limits(model: HookedRewardModel, found: Repair) -> list[str]:
     return [
         "## Limits",
         "",
-        f"- Tested on {min(prompts):,} to {max(prompts):,} prompts of an objective: a change smaller than the intervals above is not seen,",
+        f"- Tested on {_from_to(prompts)} prompts of an objective: a change smaller than the intervals above is not seen,",
         "  and other data may show another.",
         "- Only what the tables name was measured. Score this model on your own pairs before you train with it.",
         "- Rewards of this model and of its base are on different scales: compare margins and accuracies, not rewards.",
         f"- It reads transcripts as its base does: {template}, and the reward at the last token{read}.",
     ]
+
+
+def _from_to(counts: list[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:

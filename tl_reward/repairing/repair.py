@@ -1,5 +1,6 @@
 """From a reward model and pairs of several objectives to an edit of few neurons that serves all of them better, and the evidence for it."""
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, Unpack
@@ -89,6 +90,7 @@ def repair(
     splits = split_of(find, tune, test, protect)
     singles, beside = dict(singles or {}), dict(beside or {})
     check_foldable(model)
+    check_fractions(config, math.prod(unit_shape(model.cfg, Gates.site)))
     check_names(splits, singles, beside)
     for single in singles.values():
         check_comparable(model, single)
@@ -126,6 +128,14 @@ def repair(
         output=output_name(model),
         weights=model.origin.weights,
     )
+
+
+def check_fractions(config: RepairConfig, neurons: int) -> None:
+    """Raises InputError for a share of less than one neuron."""
+    for fraction in config.fractions:
+        if round(fraction * neurons) == 0:
+            least = math.ceil(1e4 / neurons) / 1e4
+            raise InputError(f"fractions must be of at least one of the model's {neurons:,} neurons, such as {least:g}, got {fraction}")
 
 
 def check_names(splits: Splits, singles: Collection[str], beside: Collection[str]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Column, Table
 
-from tl_reward.measures.json_types import ComparedJson, PairedJson, ShiftJson
+from tl_reward.measures.json_types import ComparedJson, PairedJson
 from tl_reward.results.sections import RepairEntry
 from tl_reward.show.console import print_table
 from tl_reward.show.how_made import how_made
@@ -16,6 +16,8 @@ from tl_reward.show.repairs import (
     before_after,
     biases,
     chance,
+    claims,
+    clipped,
     form_of,
     how_chosen,
     label_of,
@@ -33,6 +35,8 @@ def print_repair(name: str, entry: RepairEntry, console: Console) -> None:
     console.print(f"Repair: {name}", style="bold")
     console.print(" ".join([biases(entry), also_worse(entry)]).strip())
     if entry["chosen"] is not None:
+        console.print(claims(entry))
+    if entry["chosen"] is not None:
         _print_shifts(name, entry, console)
     _print_evidence(name, entry, console)
     for said in (MEANING, how_chosen(entry), power(entry), sizes(entry), how_made({"precision": entry["precision"]})):
@@ -47,12 +51,12 @@ def _print_shifts(name: str, entry: RepairEntry, console: Console) -> None:
         (shown if row[1]["good"] == "near 0" or row[1]["verdict"] in ("better", "worse") else left).append(row)
     if shown:
         table = Table(
-            "tested on", "figure", "best", "before → after", Column("change [95 %]", no_wrap=True), "verdict",
+            "tested on", "figure", Column("before → after", no_wrap=True), Column("change [95 %]", no_wrap=True), "verdict",
             title=f"What else moved: {name}",
         )  # fmt: skip
         for tested, each in sorted(shown, key=lambda row: _FIRST.index(row[1]["verdict"])):
             cells = before_after(each, form_of(each)), with_interval(each["difference"]), each["verdict"]
-            table.add_row(tested, each["name"], _best(each), *cells)
+            table.add_row(clipped(tested, 20), each["name"], *cells)
         print_table(table, console)
         console.print("The change of a bias is that of its size, whatever its sign.")
     if rows:
@@ -63,26 +67,21 @@ def _print_shifts(name: str, entry: RepairEntry, console: Console) -> None:
         )
 
 
-def _best(shift: ShiftJson) -> str:
-    return {"near 0": "near 0", "high": "high"}.get(shift["good"], "–")
-
-
 def _print_evidence(name: str, entry: RepairEntry, console: Console) -> None:
-    table = Table(
-        "tested on", "edit or model", "accuracy", Column("difference [95 %]", no_wrap=True), "verdict",
-        Column("margin, difference [95 %]", no_wrap=True), title=f"Evidence on the test pairs: {name}",
-    )  # fmt: skip
+    """A table a set, so that the names of sets need no column."""
     for each in tested_on(entry):
+        table = Table(
+            "edit or model", Column("accuracy", no_wrap=True), Column("difference [95 %]", no_wrap=True), "of accuracy",
+            Column("margin, difference", no_wrap=True), title=f"{clipped(each.name)} ({each.kind}): {name}",
+        )  # fmt: skip
         random = [row for row in each.controls if row["kind"] == "random"]
         others = [row for row in each.controls if row["kind"] != "random"]
-        tested = f"{each.name} ({each.kind})"
-        table.add_row(tested, "no edit" if entry["chosen"] is None else "the repair", *_cells(each.repaired))
+        table.add_row("no edit" if entry["chosen"] is None else "the repair", *_cells(each.repaired))
         if random:
-            table.add_row(tested, f"random neurons, draws: {len(random)}", *_cells_of_draws(random))
+            table.add_row(f"random, draws: {len(random)}", *_cells_of_draws(random))
         for row in others:
-            table.add_row(tested, row["name"] if row["kind"] == "uniform" else label_of(row), *_cells(row))
-        table.add_section()
-    print_table(table, console)
+            table.add_row(row["name"] if row["kind"] == "uniform" else label_of(row), *_cells(row))
+        print_table(table, console)
 
 
 def _cells(row: ComparedJson) -> tuple[str, ...]:

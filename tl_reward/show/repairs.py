@@ -91,6 +91,15 @@ def _listed(found: Sequence[tuple[str, ShiftJson]], most: int) -> str:
     return ", ".join(parts) + (f", and {len(found) - most} more" if len(found) > most else "")
 
 
+def claims(entry: RepairEntry) -> str:
+    """What the repair does to the accuracy on each objective and protected set, in a line."""
+    of = [
+        f"{clipped(each.name)} {with_interval(each.repaired['accuracy']['difference'])}, {each.repaired['verdict']}"
+        for each in tested_on(entry)
+    ]
+    return f"Accuracy: {'; '.join(of)}."
+
+
 def chance(entry: RepairEntry) -> str:
     """How many figures of a battery move by chance."""
     count = sum(map(len, entry["shifts"].values()))
@@ -170,8 +179,9 @@ def sizes(entry: RepairEntry) -> str:
 
 MEANING = (
     "Accuracy is the share of pairs in which the chosen answer gets more reward. Differences are paired, with 95 % bootstrap intervals "
-    "over prompts; a verdict says on which side of 0 the interval is. Margins are in standard deviations of each model's own rewards, so "
-    "that a mere rescaling is no gain. Random: the same gates on other neurons of the same layers. Uniform: all MLP neurons scaled alike."
+    "over prompts; the verdict says on which side of 0 that of accuracy is. Margins are in standard deviations of each model's own "
+    "rewards, so that a mere rescaling is no gain. Random: the same gates on other neurons of the same layers. Uniform: all MLP neurons "
+    "scaled alike, by the factor that did best on the tune pairs."
 )
 
 

@@ -37,7 +37,7 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        return f"{self.way}, {self.about}, {self.neurons:,} neurons"
+        return f"{self.way}, {self.about}, {self.neurons:,} neuron{'' if self.neurons == 1 else 's'}"
 
     @property
     def intervention(self) -> Gates:
