@@ -14,6 +14,7 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.repairing.config import RepairConfig
 from tl_reward.repairing.evidence.battery import Shift
 from tl_reward.repairing.result import Repair
+from tl_reward.repairing.tuning import RULE
 
 CARD, EVIDENCE = "README.md", "repair.json"
 _CHANGED = ("reversed", "worse", "moved", "better")  # in the order in which a reader should see them
@@ -147,8 +148,8 @@ def _chosen(found: Repair) -> list[str]:
     return [
         "## How it was chosen",
         "",
-        f"Of {len(found.tried):,} edits that were tried on the tune pairs: *{_cell(str(found.chosen))}*. It gains most accuracy over all",
-        f"objectives, of those by which none loses more than {found.tolerance:.1%} there. The test pairs were read once, after that.",
+        f"Of {len(found.tried):,} edits that were tried on the tune pairs: *{_cell(str(found.chosen))}*. The rule: {RULE} Tolerated was a "
+        f"loss of {found.tolerance:.1%}. The test pairs were read once, after that.",
         "",
         *_table(("split", "pairs of", "pairs", "prompts"), sizes),
         "",
