@@ -1,7 +1,8 @@
 """Can few neurons of the mixed reward model be edited so that it serves helpfulness and harmlessness better, and what else moves?
 
 Command:  .venv/bin/python experiments/repair_mixed.py --data DATA --out runs/repair-mixed
-Cost:     some 30 passes over the find and tune pairs; then (3 + draws + models) passes over the test pairs and the protected ones.
+Cost:     some 20 passes over the tune pairs, then (3 + draws + models) passes over the test pairs and the protected ones: about an hour
+          and a half on 2 cores with bf16, by counting tokens.
 Expect:   what the edit does to each objective beside its controls, on prompts by which nothing was chosen, and, to be read first, what
           else it moved. Where no edit gains on the tune pairs, none is chosen, and the evidence is that of the model as it is.
 """
@@ -38,9 +39,9 @@ class Config:
     """
 
     data: Path = Path("data")
-    pairs: int = 300
+    pairs: int = 200
     max_length: int = 256
-    protected_rows: int = 40
+    protected_rows: int = 15
     repair: tl_reward.RepairConfig = field(default_factory=tl_reward.RepairConfig)
     out: Path = Path("runs/repair-mixed")
     smoke: bool = False

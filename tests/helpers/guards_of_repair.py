@@ -115,4 +115,25 @@ GUARDS_OF_REPAIR: tuple[Guard, ...] = (
         "pass",
         "tests/repairing/test_halves.py::test_prompts_that_a_pair_joins_stay_together",
     ),
+    Guard(
+        "prompts that differ in case or spaces alone are one",
+        "tl_reward/repairing/splits.py",
+        "_plain(side[:-1])",
+        "side[:-1]",
+        "tests/repairing/test_splits.py::test_prompts_that_differ_in_case_or_spaces_alone_are_one",
+    ),
+    Guard(
+        "find pairs are checked at the length of a backward pass",
+        "tl_reward/repairing/repair.py",
+        'gradients=name == "find", ',
+        "",
+        "tests/repairing/test_repair.py::test_what_cannot_be_repaired_is_refused_before_anything_runs",
+    ),
+    Guard(
+        "a repair of an edited model makes no checkpoint",
+        "tl_reward/repairing/result.py",
+        "if self.interventions:",
+        "if False:",
+        "tests/repairing/test_repair.py::test_a_repair_of_an_edited_model_has_no_model_of_its_own",
+    ),
 )

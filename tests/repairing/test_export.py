@@ -22,6 +22,7 @@ from tl_reward.repairing.evidence.compared import compared
 from tl_reward.repairing.evidence.paired import mean_change
 from tl_reward.repairing.export import CARD, export
 from tl_reward.repairing.result import Repair
+from tl_reward.repairing.tuning import RULE
 from tl_reward.sites import Site, unit_shape
 
 TOKENS = torch.randint(1, 257, (4, 12), generator=torch.Generator().manual_seed(0))
@@ -99,11 +100,13 @@ def test_the_card_leads_with_what_else_moved(model: HookedRewardModel, tmp_path:
     assert titles == ["## What else moved", "## Evidence", "## How it was chosen", "## How it was made", "## Limits"]
     assert f"with {len(found.neurons)} of its 96 MLP neurons" in card
     moved, evidence = card.split("## Evidence")
+    assert "accuracy changed so: helpful +1.000 (+1.000 to +1.000), better;" in " ".join(card.split())
     assert "| helpful | chosen is longer | 1.500 (" in moved and "| worse |" in moved and "Of 2 figures, 1 show no clear change." in moved
     assert "| helpful | this model | 0.000 | 1.000 | +1.000 (+1.000 to +1.000) |" in evidence
     assert "| helpful | random edit: draw 1 | 0.000 | 0.000 |" in evidence
     assert "odd \\| \\<b\\>name\\</b\\> (protected)" in evidence and "<b>" not in card  # names are text, never markup
     assert "tl-reward repair mine --out runs/x" in card and model.origin.weights in card
+    assert RULE in card and "Tolerated: 1 points." in card  # as it is
     assert "hurting all, to 0.5, 3 neurons" in card and "| test | helpful | 13 | 12 |" in card
 
 

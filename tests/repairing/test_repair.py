@@ -28,6 +28,7 @@ from tl_reward.repairing.result import Repair
 from tl_reward.repairing.tuning import best_of, tried
 from tl_reward.repairing.ways.candidates import UNIFORM, Candidate, random_like
 from tl_reward.running import half_precision
+from tl_reward.running.batches import batching
 from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score
 
@@ -196,9 +197,18 @@ def test_the_edit_and_the_splits():
 
 
 def test_its_model_has_the_edit_in_its_weights(tiny):
-    for edited in (score(made().applied(tiny), TEST["harmless"]), score(tiny, TEST["harmless"], interventions=[made().intervention])):
+    alone = replace(made(), interventions=0)
+    for edited in (score(alone.applied(tiny), TEST["harmless"]), score(tiny, TEST["harmless"], interventions=[made().intervention])):
         expected = np.array(plain_rewards(tiny, TEST["harmless"], made().gates))
         np.testing.assert_allclose(np.stack([edited.chosen, edited.rejected], 1), expected, rtol=0, atol=1e-5)
+
+
+def test_a_repair_of_an_edited_model_has_no_model_of_its_own(tiny):
+    """Its evidence is of the model with both edits; a checkpoint would have one of them."""
+    message = refusal(made().applied, tiny)
+    assert message.startswith(
+        "the model was repaired under 1 interventions, which a copy of it has not, so that what was tested is not true"
+    )
 
 
 def test_neither_max_tokens_nor_the_order_of_tested_pairs_matter(tiny):
@@ -290,6 +300,10 @@ def test_what_cannot_be_repaired_is_refused_before_anything_runs(tiny, monkeypat
     for name, sets in (("tune", (FIND, few_left, TEST)), ("test", (FIND, TEST, few_left))):
         message = refusal(repair, tiny, *sets, config=CONFIG, max_length=200)
         assert message == f"{name}, as the model reads it, has 3 prompts of harmless; at least 10 are needed, of which intervals are drawn"
+    with monkeypatch.context() as patch:  # as where memory is scarce: a backward pass takes more of it
+        patch.setattr(batching, "_default_length", lambda model, memory, gradients: 200 if gradients else 1000)
+        message = refusal(repair, tiny, FIND | {"harmless": [*map(lengthened, FIND["harmless"])]}, TUNE, TEST, config=CONFIG)
+        assert message.startswith(f"every one of {len(FIND['harmless'])} pairs is longer than 200 tokens")
     shorter = tiny_reward_model()
     shorter.cfg.n_ctx = 100
     protect = {"long": [*PROTECT["kept"][:6], lengthened(PROTECT["kept"][6])]}

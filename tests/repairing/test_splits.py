@@ -132,6 +132,14 @@ def test_sets_that_share_a_prompt(one: str, other: str, names: tuple[str, str]):
     )
 
 
+@pytest.mark.parametrize("prompt", ["THE same?", "  the  same?\n"])
+def test_prompts_that_differ_in_case_or_spaces_alone_are_one(prompt: str):
+    given = sets()
+    given["find"]["helpful"].append(pair("a", "The same?", "yes", "no"))
+    given["test"]["harmless"].append(pair("b", prompt, "why", "tea"))
+    assert "find and test share 1 prompts, such as that of pair harmless: b" in refusal(made, given)
+
+
 def two_prompts(name: str, one: str, other: str) -> PreferencePair:
     """A pair whose sides answer different prompts, as some of HH-RLHF's."""
     return PreferencePair(name, (Message("user", one), Message("assistant", "a")), (Message("user", other), Message("assistant", "b")))

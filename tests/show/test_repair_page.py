@@ -59,26 +59,30 @@ def test_the_table_leads_with_what_else_moved(results: Results):
         '1 of 8 biases measured is reversed: "reward and length" on helpful (+0.22 → -0.16). 2 of 8 biases measured are worse'
     )
     assert 'Also worse: "chosen is longer" on helpful (0.85 → 0.79)' in " ".join(said.split())
-    assert said.index("What else moved") < said.index("Evidence on the test pairs") < said.index("27 candidates were tried")
+    assert said.index("What else moved") < said.index("helpful (objective)") < said.index("27 candidates were tried")
 
 
 def test_the_table_holds_the_evidence_and_how_it_was_chosen(results: Results, entry: RepairEntry):
     said = said_of(results, width=200)
     flat = " ".join(said.split())
-    lines = [[cell.strip() for cell in line.split("│")] for line in said.splitlines()]
+    tables: dict[tuple[str, str], list[str]] = {}
+    title = ""
+    for line in said.splitlines():
+        if "): mixed" in line:
+            title = line.strip().removesuffix(": mixed")
+        cells = [cell.strip() for cell in line.split("│")]
+        if len(cells) > 2:
+            tables.setdefault((title, cells[1]), cells)
     for row in entry["evidence"]:
         values = [row["accuracy"][when]["value"] for when in ("before", "after", "difference")]
         assert all(value is not None for value in values)
         if row["kind"] == "repaired":
-            tested = f"{row['tested']} ({'protected' if row['protected'] else 'objective'})"
-            (cells,) = [line for line in lines if line[1:3] == [tested, "the repair"]]
-            assert (
-                cells[3] == f"{values[0]:.3f} → {values[1]:.3f}"
-                and cells[4].startswith(f"{values[2]:+.3f} [")
-                and cells[5] == row["verdict"]
-            )
-            assert cells[6].startswith(f"{row['margin']['difference']['value']:+.2f} [")
-    assert flat.count("random neurons, draws: 3") == len(TESTED) and "-0.004 to +0.004" in flat
+            cells = tables[f"{row['tested']} ({'protected' if row['protected'] else 'objective'})", "the repair"]
+            assert cells[2] == f"{values[0]:.3f} → {values[1]:.3f}"
+            assert cells[3].startswith(f"{values[2]:+.3f} [") and cells[4] == row["verdict"]
+            assert cells[5].startswith(f"{row['margin']['difference']['value']:+.2f} [")
+            assert f"{row['tested']} {values[2]:+.3f} [" in flat  # in the line above all tables
+    assert flat.count("random, draws: 3") == len(TESTED) and "-0.004 to +0.004" in flat
     assert flat.count("│ model helpful alone") == len(TESTED) == flat.count("│ uniform, to 0.9, 96 neurons")
     assert "The rule: all candidates are tried on some of the tune pairs, and those that gain most accuracy" in flat
     assert "Tolerated: 0.01. Chosen: hurting all, to 0.5, 4 neurons, which is 4 of 96 neurons (4.2 %), each multiplied by 0.5." in flat

@@ -61,6 +61,6 @@ def _first_bad(values: Float[Tensor, "layer neuron"]) -> str:
 
 def _multiply(gate: Float[Tensor, " neuron"]) -> HookFunction:
     def fn(activation: Float[Tensor, "batch pos neuron"], hook: Any) -> Tensor:
-        return activation * gate.to(activation.dtype)
+        return (activation * gate).to(activation.dtype)  # a gate in half precision would be another one
 
     return fn

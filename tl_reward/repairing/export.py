@@ -157,7 +157,7 @@ def _chosen(found: Repair) -> list[str]:
     return [
         "## How it was chosen",
         "",
-        f"Of {sum(each.candidate.way != 'uniform' for each in found.tried):,} candidates: *{_cell(str(found.chosen))}*. The rule: {RULE}",
+        f"Of {sum(each.candidate.way != 'uniform' for each in found.tried):,} candidates: *{_cell(str(found.chosen))}*. The rule: {RULE} "
         f"Tolerated: {100 * found.tolerance:g} points. The test pairs were read once, after that.",
         "",
         *_table(("split", "pairs of", "pairs", "prompts"), sizes),

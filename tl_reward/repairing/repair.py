@@ -81,7 +81,8 @@ def repair(
             its model, and it is scored beside the repair.
         beside: other models to score beside the repair, such as one that was trained on the same pairs.
         config: which edits are tried, and how one is chosen.
-        options: how the model is run (`running.options.RunOptions`).
+        options: how the model is run (`running.options.RunOptions`). With interventions, the repair is of the edited model, and only a run
+            with the same interventions has what is reported: no checkpoint does.
 
     Raises:
         InputError: as `split_of`; a model whose edit could not be folded into its weights; a single-objective model of another shape, or of
@@ -127,6 +128,7 @@ def repair(
         precision=precision,
         output=output_name(model),
         weights=model.origin.weights,
+        interventions=len(options.get("interventions", ())),
     )
 
 
@@ -151,7 +153,7 @@ def _check_read(model: HookedRewardModel, splits: Splits, others: Mapping[str, H
     by the other models too."""
     for name in ("find", "tune", "test", "protect"):
         for objective, pairs in getattr(splits, name).items():
-            read = encode_for(model, pairs, **options).pairs
+            read = encode_for(model, pairs, gradients=name == "find", **options).pairs
             if name in ("tune", "test"):
                 check_enough(f"{name}, as the model reads it,", objective, read)
             for label, other in others.items() if name in ("test", "protect") else ():

@@ -35,6 +35,7 @@ class Repair:
         precision: of the passes over tune and test pairs.
         output: as in `Scores`.
         weights: of the model that was repaired, as in `Origin`; "" where that is not known.
+        interventions: how many of the options the model was run with. What is said here is true of it with these alone.
     """
 
     gates: Float[Tensor, "layer neuron"]
@@ -48,6 +49,7 @@ class Repair:
     precision: Precision
     output: str = ""
     weights: str = ""
+    interventions: int = 0
 
     __repr__ = summary_of
 
@@ -65,8 +67,14 @@ class Repair:
         """A copy of the model with the edit in its weights: `save_pretrained` then writes an ordinary checkpoint.
 
         Raises:
-            InputError: as `folding.with_gates`; a model of other weights than the one that was repaired, for which nothing here is true.
+            InputError: as `folding.with_gates`; a model of other weights than the one that was repaired, for which nothing here is true; a
+                repair of a model that was run with interventions, which weights cannot hold.
         """
+        if self.interventions:
+            raise InputError(
+                f"the model was repaired under {self.interventions} interventions, which a copy of it has not, so that what was tested is "
+                "not true of that copy: run the model with both instead, interventions=[*those, repaired.intervention]"
+            )
         if self.weights and self.weights != model.origin.weights:
             raise InputError(f"{model.cfg.model_name} is not the model that was repaired: its weights are others, and so its neurons")
         return with_gates(model, self.gates)

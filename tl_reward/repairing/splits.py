@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tl_reward.data.pairs import PreferencePair
+from tl_reward.data.pairs import PreferencePair, Transcript
 from tl_reward.data.readers import GivenPairs, as_pairs
 from tl_reward.errors import InputError
 from tl_reward.measures.intervals import FEW
@@ -124,8 +124,12 @@ def _all(parts: Objectives) -> tuple[PreferencePair, ...]:
 
 
 def _prompts(pairs: Sequence[PreferencePair]) -> set[str]:
-    """A pair whose sides answer different prompts is of both."""
-    return {prompt_name(side[:-1]) for pair in pairs for side in (pair.chosen, pair.rejected)}
+    """A pair whose sides answer different prompts is of both. Prompts that differ in case or spaces alone are one."""
+    return {prompt_name(_plain(side[:-1])) for pair in pairs for side in (pair.chosen, pair.rejected)}
+
+
+def _plain(prompt: Transcript) -> Transcript:
+    return tuple(message._replace(content=" ".join(message.content.split()).casefold()) for message in prompt)
 
 
 def _check_apart(sets: Mapping[str, Sequence[PreferencePair]], protected: Mapping[str, Sequence[PreferencePair]]) -> None:

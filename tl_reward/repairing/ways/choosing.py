@@ -39,6 +39,7 @@ def hurting_all(effects: Effects, neurons: int, strength: float) -> Gating:
 
 def hurting_on_balance(effects: Effects, neurons: int, strength: float) -> Gating:
     """The neurons that clearly lower the sum of all objectives' margins, and clearly raise none; those first that lower it most.
+    Standard errors are added as those of objectives with different prompts.
 
     Args and errors as in `hurting_all`.
 
