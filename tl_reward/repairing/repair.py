@@ -106,16 +106,18 @@ def repair(
     found = _found(finder, splits, {name: _like(finder, model, single) for name, single in singles.items()}, config, say, options)
     every = found.candidates
     few = [(), *((each.intervention,) for each in every[:: max(1, len(every) // CHECKED_EDITS)])]
-    quick, precision = half_where_it_agrees(model, _all(splits.tune), conditions=few, **options)
+    quick = half_where_it_agrees(model, _all(splits.tune), conditions=few, **options).model
     tuned = _tuned(quick, splits.tune, every, say, options)
     chosen = best_of(tuned.finalists, config.tolerance)
     gates = chosen.candidate.gates if chosen else torch.ones(unit_shape(model.cfg, Gates.site))
-    edits: list[_Edit] = [_Edit("repaired", chosen.candidate.name if chosen else "no edit", gates)]
-    edits += [_Edit("random", each.name, each.gates) for each in random_like(gates, draws=config.draws, seed=config.seed) if chosen]
-    alike = max(tuned.uniform, key=lambda each: each.gain).candidate
-    edits.append(_Edit("uniform", alike.name, alike.gates))
-    others = {name: _like(quick, model, other) for name, other in (singles | beside).items()}
-    tested = [*_tested(quick, splits, edits, others, say, options)]
+    edits = _edits(chosen, gates, tuned.uniform, config)
+    # Once more, under the very edits that are tested.
+    conditions = [(), *((Gates(each.gates),) for each in edits)]
+    tester, precision = half_where_it_agrees(model, _all(splits.tune), conditions=conditions, **options)
+    others = singles | beside
+    if tester is not model:
+        others = {name: half_where_it_agrees(other, _all(splits.tune), **_without_edits(options)).model for name, other in others.items()}
+    tested = [*_tested(tester, splits, edits, others, say, options)]
     return Repair(
         gates=gates,
         chosen=chosen.candidate.name if chosen else None,
@@ -161,6 +163,14 @@ def _check_read(model: HookedRewardModel, splits: Splits, others: Mapping[str, H
                     raise InputError(
                         f"{label} cannot read {dropped} of {len(read)} pairs of {objective} ({name}): give a max_length that suits it"
                     )
+
+
+def _edits(chosen: Tried | None, gates: Float[Tensor, "layer neuron"], alike: Sequence[Tried], config: RepairConfig) -> list[_Edit]:
+    """The repair, and the edits beside it."""
+    found = [_Edit("repaired", chosen.candidate.name if chosen else "no edit", gates)]
+    found += [_Edit("random", each.name, each.gates) for each in random_like(gates, draws=config.draws, seed=config.seed) if chosen]
+    best = max(alike, key=lambda each: each.gain).candidate
+    return [*found, _Edit("uniform", best.name, best.gates)]
 
 
 def _like(quick: HookedRewardModel, model: HookedRewardModel, other: HookedRewardModel) -> HookedRewardModel:

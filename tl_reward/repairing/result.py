@@ -32,7 +32,7 @@ class Repair:
         splits: how many pairs and prompts of each are in which split.
         evidence: the repair and its controls on each objective's test pairs and on each protected set.
         shifts: by what was tested, what else moved.
-        precision: of the passes over tune and test pairs.
+        precision: of the passes over test pairs.
         output: as in `Scores`.
         weights: of the model that was repaired, as in `Origin`; "" where that is not known.
         interventions: how many of the options the model was run with. What is said here is true of it with these alone.

@@ -3,6 +3,7 @@
 import logging
 import warnings
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 
@@ -13,7 +14,7 @@ console = Console(markup=False, quiet=not parallel.is_first())  # names and path
 
 def print_table(table: Table, console: Console) -> None:
     """A table; where the console is too narrow for its words, each row as lines of "column: value", so that nothing is cut."""
-    if table.__rich_measure__(console, console.options.update(max_width=10_000)).minimum <= console.width:
+    if _narrowest(table) <= console.width:
         console.print(table)
         return
     console.print(table.title or "", style="italic")
@@ -23,6 +24,15 @@ def print_table(table: Table, console: Console) -> None:
             if str(cell).strip():
                 console.print(f"{name}: {' '.join(str(cell).split())}")
         console.print()
+
+
+def _narrowest(table: Table) -> int:
+    """The width at which no word is cut, and no cell of a column that does not wrap. (rich's own measure takes these for wrapped.)"""
+    words = [
+        [part for text in (column.header, *column.cells) for part in (str(text).splitlines() if column.no_wrap else str(text).split())]
+        for column in table.columns
+    ]
+    return 1 + sum(3 + max(map(cell_len, column), default=0) for column in words)  # a blank on either side, and the lines between
 
 
 def quiet() -> None:

@@ -51,7 +51,7 @@ def _print_shifts(name: str, entry: RepairEntry, console: Console) -> None:
         (shown if row[1]["good"] == "near 0" or row[1]["verdict"] in ("better", "worse") else left).append(row)
     if shown:
         table = Table(
-            "tested on", "figure", Column("before → after", no_wrap=True), Column("change [95 %]", no_wrap=True), "verdict",
+            *(Column(head, no_wrap=True) for head in ("tested on", "figure", "before → after", "change [95 %]", "verdict")),
             title=f"What else moved: {name}",
         )  # fmt: skip
         for tested, each in sorted(shown, key=lambda row: _FIRST.index(row[1]["verdict"])):
@@ -71,8 +71,8 @@ def _print_evidence(name: str, entry: RepairEntry, console: Console) -> None:
     """A table a set, so that the names of sets need no column."""
     for each in tested_on(entry):
         table = Table(
-            "edit or model", Column("accuracy", no_wrap=True), Column("difference [95 %]", no_wrap=True), "of accuracy",
-            Column("margin, difference", no_wrap=True), title=f"{clipped(each.name)} ({each.kind}): {name}",
+            *(Column(head, no_wrap=True) for head in ("edit or model", "accuracy", "difference [95 %]", "verdict", "margin, difference")),
+            title=f"{clipped(each.name)} ({each.kind}): {name}",
         )  # fmt: skip
         random = [row for row in each.controls if row["kind"] == "random"]
         others = [row for row in each.controls if row["kind"] != "random"]
@@ -80,7 +80,7 @@ def _print_evidence(name: str, entry: RepairEntry, console: Console) -> None:
         if random:
             table.add_row(f"random, draws: {len(random)}", *_cells_of_draws(random))
         for row in others:
-            table.add_row(row["name"] if row["kind"] == "uniform" else label_of(row), *_cells(row))
+            table.add_row(clipped(row["name"] if row["kind"] == "uniform" else label_of(row)), *_cells(row))
         print_table(table, console)
 
 

@@ -21,7 +21,8 @@ async function drawProfile(box, text) {
     for (let j = 0; j < column.length; j++) {
       const layer = Math.floor(j / width);
       sums[layer] += column.at(j) - column.neutral;
-      if (least > 0 && column.distance(column.bits[j]) >= least) counts[layer]++;
+      const far = column.distance(column.bits[j]);
+      if (far > 0 && far >= least) counts[layer]++; // where fewer differ than the share, these
     }
     const look = {
       mode: "lines+markers", x: Array.from({ length: layers }, (_, layer) => layer), name: names[i], legendgroup: names[i],
