@@ -3,9 +3,7 @@
 Command:  .venv/bin/python experiments/repair_mixed.py --data DATA --out runs/repair-mixed
 Cost:     some 20 passes over the tune pairs, then (3 + draws + models) passes over the test pairs and the protected ones: about an hour
           and a half on 2 cores with bf16, by counting tokens.
-Expect:   what the edit does to each objective beside its controls, on prompts by which nothing was chosen, and, to be read first, what
-          else it moved. A smaller run found no edit that gains clearly (docs/results.md). Where none gains on the tune pairs, none is
-          chosen, and the evidence is that of the model as it is.
+Expect:   a smaller run found no edit that gains clearly (docs/results.md); where none gains on the tune pairs, none is chosen.
 """
 
 from collections.abc import Sequence

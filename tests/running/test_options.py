@@ -53,7 +53,7 @@ def takes_options(value: Any) -> bool:
 
 def functions() -> dict[str, Callable[..., Any]]:
     found = {}
-    for package in ("running", "analyses", "interventions"):
+    for package in ("running", "analyses", "interventions", "repairing"):
         parent = importlib.import_module(f"tl_reward.{package}")
         for module in pkgutil.walk_packages(parent.__path__, f"{parent.__name__}."):
             members = vars(importlib.import_module(module.name))
