@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tl_reward.data.pairs import PreferencePair
+
 Drawn = Callable[[np.ndarray], float]  # a figure of the pairs of these numbers, some of them several times
 RESAMPLES = 2000
 
@@ -21,6 +23,17 @@ class Row(NamedTuple):
     lengths: tuple[float, float]
     before: tuple[float, float]
     after: tuple[float, float]
+
+
+def length_of(pair: PreferencePair, side: str) -> float:
+    """Of an answer in tokens of the byte tokenizer, with the space before it."""
+    return 1.0 + len(getattr(pair, side)[-1].content.encode())
+
+
+def row_of(pair: PreferencePair, before: tuple[float, float], after: tuple[float, float]) -> Row:
+    lengths = length_of(pair, "chosen"), length_of(pair, "rejected")
+    sides = pair.chosen, pair.rejected
+    return Row(pair.id, pair.group or pair.id, pair.chosen[:-1], pair.subset or "", sides, lengths, before, after)
 
 
 class Plain:

@@ -8,11 +8,11 @@ import torch
 from tl_reward.data.pairs import Message, PreferencePair
 from tl_reward.measures.agreement import Precision
 from tl_reward.measures.intervals import Estimate
-from tl_reward.measures.json_types import SplitSizeJson
+from tl_reward.measures.json_types import CompareKind, SplitSizeJson
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.repairing.config import RepairConfig
 from tl_reward.repairing.evidence.battery import Good, Shift
-from tl_reward.repairing.evidence.compared import Compared, Kind
+from tl_reward.repairing.evidence.compared import Compared
 from tl_reward.repairing.evidence.paired import Paired
 from tl_reward.repairing.repair import repair
 from tl_reward.repairing.result import Repair
@@ -87,7 +87,7 @@ def _sizes(objectives: tuple[str, ...], protected: tuple[str, ...]) -> list[Spli
 def _evidence(number: int, name: str, protected: bool, chosen: str | None) -> list[Compared]:
     before = 0.7 + 0.04 * number
 
-    def row(kind: Kind, label: str, gain: float) -> Compared:
+    def row(kind: CompareKind, label: str, gain: float) -> Compared:
         return Compared(kind, label, name, protected, paired(before, gain), paired(0.9, 5 * gain, 0.1))
 
     if chosen is None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.plain_evidence import Plain, Row, verdict
+from helpers.plain_evidence import Plain, Row, length_of, row_of, verdict
 from helpers.refusals import refusal
 from helpers.repair_pairs import pair, plain_pairs, rows_of_many, styled_rows
 from scipy import stats
@@ -138,25 +138,9 @@ def test_verdicts(good: Any, before: Any, after: Any, difference: Any, is_: str)
     assert found.verdict == is_ == verdict(found.to_json())
 
 
-def length_of(given: PreferencePair, side: str) -> float:
-    """Of an answer in tokens of the byte tokenizer, with the space before it."""
-    return 1.0 + len(getattr(given, side)[-1].content.encode())
-
-
 def rows(pairs: list[PreferencePair], before: Scores, after: Scores) -> list[Row]:
-    return [
-        Row(
-            each.id,
-            each.group or each.id,
-            each.chosen[:-1],
-            each.subset or "",
-            (each.chosen, each.rejected),
-            (length_of(each, "chosen"), length_of(each, "rejected")),
-            (before.chosen[i], before.rejected[i]),
-            (after.chosen[i], after.rejected[i]),
-        )
-        for i, each in enumerate(pairs)
-    ]
+    sides = [[*zip(each.chosen.tolist(), each.rejected.tolist(), strict=True)] for each in (before, after)]
+    return [row_of(pair, *both) for pair, *both in zip(pairs, *sides, strict=True)]
 
 
 def drawn_scores(pairs: list[PreferencePair], seed: int, *, steps: float | None = None) -> Scores:

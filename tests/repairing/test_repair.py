@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.plain_evidence import Plain, Row, verdict
+from helpers.plain_evidence import Plain, row_of, verdict
 from helpers.refusals import refusal
 from helpers.repair_pairs import plain_pairs, styled_rows
 from helpers.several_outputs import of_one, with_outputs
@@ -78,22 +78,7 @@ Rewards = list[tuple[float, float]]
 
 
 def plain(pairs: Sequence[PreferencePair], before: Rewards, after: Rewards, *, intervals: bool) -> Plain:
-    return Plain(
-        [
-            Row(
-                each.id,
-                each.group or each.id,
-                each.chosen[:-1],
-                each.subset or "",
-                (each.chosen, each.rejected),
-                (1.0 + len(each.chosen[-1].content), 1.0 + len(each.rejected[-1].content)),
-                before[i],
-                after[i],
-            )
-            for i, each in enumerate(pairs)
-        ],
-        intervals=intervals,
-    )
+    return Plain([row_of(*each) for each in zip(pairs, before, after, strict=True)], intervals=intervals)
 
 
 def same(found: Any, expected: Any, *, intervals: bool) -> None:

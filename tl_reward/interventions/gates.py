@@ -42,7 +42,7 @@ class Gates:
 
     def hooks(self, batch: TokenBatch | PackedBatch) -> Hooks:
         values = batch_tensor_on(self.values, batch.tokens.device)
-        return [(Site(layer, self.site).hook_name, _multiply(values[layer])) for layer in self.neurons.by_layer()]
+        return [(Site(layer, self.site).hook_name, multiplied_by(values[layer])) for layer in self.neurons.by_layer()]
 
 
 def check_gates(values: Float[Tensor, "layer neuron"]) -> None:
@@ -59,7 +59,9 @@ def _first_bad(values: Float[Tensor, "layer neuron"]) -> str:
     return f"{float(values[layer, neuron]):g} of neuron {layer}.{neuron}"
 
 
-def _multiply(gate: Float[Tensor, " neuron"]) -> HookFunction:
+def multiplied_by(gate: Float[Tensor, " neuron"]) -> HookFunction:
+    """A hook that multiplies neurons by gates; gradients reach the gates."""
+
     def fn(activation: Float[Tensor, "batch pos neuron"], hook: Any) -> Tensor:
         return (activation * gate).to(activation.dtype)  # a gate in half precision would be another one
 

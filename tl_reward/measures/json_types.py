@@ -224,6 +224,13 @@ class RewardLensJson(TypedDict):
     tokens_after_prefix: list[int]
 
 
+# Of a repair: what is good of a figure, what its interval says, what stands beside the model as it is, and what that does to accuracy.
+Good = Literal["near 0", "high", "neither"]
+ShiftVerdict = Literal["better", "worse", "reversed", "no clear change", "moved"]
+CompareKind = Literal["repaired", "random", "uniform", "model"]
+CompareVerdict = Literal["better", "worse", "no clear change"]
+
+
 class PairedJson(TypedDict):
     """A `Paired`: a figure before and after an edit, and the paired difference."""
 
@@ -237,18 +244,18 @@ class ShiftJson(PairedJson):
 
     name: str
     question: str
-    good: Literal["near 0", "high", "neither"]
-    verdict: Literal["better", "worse", "reversed", "no clear change", "moved"]
+    good: Good
+    verdict: ShiftVerdict
 
 
 class ComparedJson(TypedDict):
     """A `Compared` of a repair: an edit, or another model, beside the model as it is, on one set of test pairs."""
 
-    kind: Literal["repaired", "random", "uniform", "model"]
+    kind: CompareKind
     name: str
     tested: str
     protected: bool
-    verdict: Literal["better", "worse", "no clear change"]
+    verdict: CompareVerdict
     accuracy: PairedJson
     margin: PairedJson
 

@@ -17,14 +17,14 @@ from tl_reward.data.readers import GivenPairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.folding import check_foldable
 from tl_reward.interventions.gates import Gates
-from tl_reward.measures.json_types import SplitSizeJson
+from tl_reward.measures.json_types import CompareKind, SplitSizeJson
 from tl_reward.measures.scores import loss_weights, prompt_name
 from tl_reward.model.heads.chosen import check_output, output_name
 from tl_reward.model.layer_by_layer import check_comparable
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.repairing.config import RepairConfig
 from tl_reward.repairing.evidence.battery import Shift, answers_of, battery
-from tl_reward.repairing.evidence.compared import Compared, Kind, compared
+from tl_reward.repairing.evidence.compared import Compared, compared
 from tl_reward.repairing.evidence.paired import spread_of
 from tl_reward.repairing.result import Repair
 from tl_reward.repairing.splits import ByObjective, Objectives, Splits, check_enough, split_of
@@ -49,7 +49,7 @@ Say = Callable[[str], str | None]
 
 
 class _Edit(NamedTuple):
-    kind: Kind
+    kind: CompareKind
     name: str
     gates: Float[Tensor, "layer neuron"]
 

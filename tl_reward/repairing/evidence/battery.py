@@ -4,7 +4,7 @@ after it. It runs no model."""
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata
@@ -12,13 +12,10 @@ from scipy.stats import rankdata
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.data.styles import style_of
 from tl_reward.measures.intervals import FEW
-from tl_reward.measures.json_types import ShiftJson
+from tl_reward.measures.json_types import Good, ShiftJson, ShiftVerdict
 from tl_reward.measures.scores import Scores
 from tl_reward.repairing.evidence.paired import Paired, Statistic, accuracy_change, change_of, check_same_pairs, mean_change, spread_of
 
-# What is good: a figure near 0 (a bias), a high one (an accuracy), or neither, as of a drift.
-Good = Literal["near 0", "high", "neither"]
-ShiftVerdict = Literal["better", "worse", "reversed", "no clear change", "moved"]
 DRAWN = (4, 16)  # candidates of a best-of-n
 
 
@@ -52,7 +49,8 @@ class Shift:
 
     Attributes:
         question: in words.
-        good: which way is better; "near 0" for a bias, whose `change.difference` is then of its size.
+        good: which way is better; "near 0" for a bias, whose `change.difference` is then of its size; "high", as for an accuracy;
+            "neither", as for a drift.
     """
 
     name: str

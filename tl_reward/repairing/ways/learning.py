@@ -14,6 +14,7 @@ from tl_reward import parallel
 from tl_reward.data.encoding import EncodedPairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.attaching import attached, edited
+from tl_reward.interventions.gates import multiplied_by
 from tl_reward.model.layer_by_layer import mask_of
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.repairing.config import RepairConfig
@@ -51,7 +52,7 @@ def learnt_gates(
     shape = unit_shape(model.cfg, "mlp_post")
     gates = torch.ones(*shape, device=model.cfg.device, requires_grad=True)
     mean = torch.zeros_like(gates)  # of gradients, a moving one
-    hooks = [(Site(layer, "mlp_post").hook_name, _multiplied(gates, layer)) for layer in range(shape.layers)]
+    names = [Site(layer, "mlp_post").hook_name for layer in range(shape.layers)]
     steps = tqdm(_steps(encoded, config), total=config.learn_steps, desc=progress, disable=None if progress else True)
     for step, chosen in enumerate(steps):
         part = encoded.take(chosen).apart()
@@ -60,6 +61,7 @@ def learnt_gates(
         grouping = Grouping(part.pair_of_row, whole=True)
         for batch in batches_for([model], part, options, gradients=True, grouping=grouping).batches:
             here = batch.to(model.W_U.device)
+            hooks = [(name, multiplied_by(gate)) for name, gate in zip(names, gates, strict=True)]
             with edited(model, here, interventions_of(options)), attached(model, hooks):
                 rewards = model(here.tokens, attention_mask=mask_of(here))
                 loss = _loss(rewards, here.row, weights.to(rewards), unit)
@@ -80,13 +82,6 @@ def _moved(gates: Tensor, gradient: Tensor, rate: float, sparsity: float) -> Ten
     if largest == 0:
         return gates
     return (1 + F.softshrink(gates - 1 - rate * gradient / largest, float(rate * sparsity))).clamp(0, HIGHEST)
-
-
-def _multiplied(gates: Float[Tensor, "layer neuron"], layer: int) -> Any:
-    def fn(activation: Tensor, hook: Any) -> Tensor:
-        return activation * gates[layer].to(activation.dtype)
-
-    return fn
 
 
 def _loss(rewards: Float[Tensor, " row"], row: Tensor, weights: Float[Tensor, " pair"], unit: float) -> Tensor:
