@@ -102,12 +102,8 @@ def repair(
     def say(what: str) -> str | None:
         return f"{progress}: {what}" if progress is not None else None
 
-    finder = half_where_it_agrees(model, _all(splits.find), **options).model
-    found = _found(finder, splits, {name: _like(finder, model, single) for name, single in singles.items()}, config, say, options)
-    every = found.candidates
-    few = [(), *((each.intervention,) for each in every[:: max(1, len(every) // CHECKED_EDITS)])]
-    quick = half_where_it_agrees(model, _all(splits.tune), conditions=few, **options).model
-    tuned = _tuned(quick, splits.tune, every, say, options)
+    found = _found(model, splits, singles, config, say, options)
+    tuned = _tuned(model, splits.tune, found.candidates, say, options)
     chosen = best_of(tuned.finalists, config.tolerance)
     gates = chosen.candidate.gates if chosen else torch.ones(unit_shape(model.cfg, Gates.site))
     edits = _edits(chosen, gates, tuned.uniform, config)
@@ -173,11 +169,6 @@ def _edits(chosen: Tried | None, gates: Float[Tensor, "layer neuron"], alike: Se
     return [*found, _Edit("uniform", best.name, best.gates)]
 
 
-def _like(quick: HookedRewardModel, model: HookedRewardModel, other: HookedRewardModel) -> HookedRewardModel:
-    """Another model in the precision that the model is run in."""
-    return other if quick is model else in_half(other)
-
-
 class _Found(NamedTuple):
     candidates: list[Candidate]
     sizes: list[SplitSizeJson]
@@ -193,7 +184,9 @@ def _found(
 ) -> _Found:
     """Every candidate, from effects on the find pairs, of which those count most that are ranked wrong."""
     read = encode_for(model, _all(splits.find), gradients=True, **options)
-    clean = score(model, read, progress=say("find pairs as they are"), **options)
+    quick = half_where_it_agrees(model, read, **options).model
+    beside = singles if quick is model else {name: in_half(single) for name, single in singles.items()}
+    clean = score(quick, read, progress=say("find pairs as they are"), **options)
     unit = spread_of(clean)
     if unit == 0:
         raise InputError("all rewards of the pairs to find neurons on are the same")
@@ -202,14 +195,14 @@ def _found(
     effects, direct = {}, {}
     for name, own in places.items():
         given: Any = {"weights": weights[own].tolist(), "progress": say(f"effects on {name}"), **options}
-        effects[name] = attribute(model, read.take(own), **given)
-        if has_direction(model):
-            direct[name] = direct_effects(model, read.take(own), **given)
+        effects[name] = attribute(quick, read.take(own), **given)
+        if has_direction(quick):
+            direct[name] = direct_effects(quick, read.take(own), **given)
     towards = {
-        name: gates_towards(model, single, read.take(places[name]), progress=say(f"beside the model of {name}"), **options)
-        for name, single in singles.items()
+        name: gates_towards(quick, single, read.take(places[name]), progress=say(f"beside the model of {name}"), **options)
+        for name, single in beside.items()
     }
-    learnt = learnt_gates(model, read, unit, config=config, progress=say("gates learnt"), **options) if config.learn_steps else None
+    learnt = learnt_gates(quick, read, unit, config=config, progress=say("gates learnt"), **options) if config.learn_steps else None
     sizes = [_size("find", name, [read.pairs[i] for i in own], splits.find[name]) for name, own in places.items()]
     return _Found(candidates_of(effects, config, direct=direct or None, towards=towards, learnt=learnt), sizes)
 
@@ -224,11 +217,13 @@ class _Tuned(NamedTuple):
 def _tuned(model: HookedRewardModel, pairs: Objectives, candidates: list[Candidate], say: Say, options: RunOptions) -> _Tuned:
     """All candidates on some of the tune pairs, and then the best of them, beside all neurons scaled alike, on all tune pairs."""
     every = encode_for(model, _all(pairs), **options)
+    few = [(), *((each.intervention,) for each in candidates[:: max(1, len(candidates) // CHECKED_EDITS)])]
+    quick = half_where_it_agrees(model, every, conditions=few, **options).model
     some = every.take(_screen(every.pairs))
-    screened = _tried(model, some, candidates, say("all candidates, on some tune pairs"), options)
+    screened = _tried(quick, some, candidates, say("all candidates, on some tune pairs"), options)
     best = sorted(screened, key=lambda each: each.gain, reverse=True)[:FINALISTS]
     chosen = [each.candidate for each in best]
-    found = _tried(model, every, [*chosen, *uniform(unit_shape(model.cfg, Gates.site))], say("the best, on all tune pairs"), options)
+    found = _tried(quick, every, [*chosen, *uniform(unit_shape(model.cfg, Gates.site))], say("the best, on all tune pairs"), options)
     left = [replace(each, finalist=False) for each in screened if each.candidate not in chosen]
     sizes = [_size("tune", name, [pair for pair in every.pairs if pair.objective == name], pairs[name]) for name in pairs]
     return _Tuned(found[: len(chosen)], left, found[len(chosen) :], sizes)
