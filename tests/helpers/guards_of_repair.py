@@ -111,8 +111,8 @@ GUARDS_OF_REPAIR: tuple[Guard, ...] = (
     Guard(
         "prompts that a pair joins are in one half",
         "tl_reward/repairing/splits.py",
-        "same |= dict.fromkeys(others, one)",
-        "pass",
+        "[end[-1] for end in ends]",
+        "[end[0] for end in ends]",
         "tests/repairing/test_halves.py::test_prompts_that_a_pair_joins_stay_together",
     ),
     Guard(

@@ -4,6 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
 from tl_reward.data.pairs import PreferencePair, Transcript
 from tl_reward.data.readers import GivenPairs, as_pairs
 from tl_reward.errors import InputError
@@ -67,25 +71,19 @@ def check_enough(name: str, objective: str, pairs: Sequence[PreferencePair]) -> 
 def halves_by_prompt(pairs: GivenPairs) -> tuple[list[PreferencePair], list[PreferencePair]]:
     """Pairs in two halves, such as those to find and to tune on: no prompt is in both, and of each objective both have as many prompts."""
     given = as_pairs(pairs)
-    same: dict[str, str] = {}  # a prompt → another one that has to be in its half, since a pair's sides may answer different prompts
-
-    def first(prompt: str) -> str:
-        while same.setdefault(prompt, prompt) != prompt:
-            prompt = same[prompt]
-        return prompt
-
-    for pair in given:
-        one, *others = (first(prompt) for prompt in sorted(_prompts([pair])))
-        same |= dict.fromkeys(others, one)
+    number: dict[str, int] = {}  # of each prompt
+    ends = [[number.setdefault(prompt, len(number)) for prompt in sorted(_prompts([pair]))] for pair in given]
+    links = coo_array((np.ones(len(ends)), ([end[0] for end in ends], [end[-1] for end in ends])), shape=(len(number), len(number)))
+    joined = connected_components(links, directed=False)[1]  # a pair's sides may answer different prompts, which have to be in one half
     counts: dict[str | None, list[int]] = {}
-    half: dict[str, int] = {}
+    half: dict[int, int] = {}
     result: tuple[list[PreferencePair], list[PreferencePair]] = [], []
-    for pair in given:
-        prompt, count = first(next(iter(_prompts([pair])))), counts.setdefault(pair.objective, [0, 0])
-        if prompt not in half:
-            half[prompt] = count.index(min(count))
-            count[half[prompt]] += 1
-        result[half[prompt]].append(pair)
+    for pair, end in zip(given, ends, strict=True):
+        group, count = int(joined[end[0]]), counts.setdefault(pair.objective, [0, 0])
+        if group not in half:
+            half[group] = count.index(min(count))
+            count[half[group]] += 1
+        result[half[group]].append(pair)
     return result
 
 
