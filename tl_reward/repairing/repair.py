@@ -77,8 +77,8 @@ def repair(
             of the three.
         protect: pairs by a name of their own that should not get worse. They may be those of `test`, and must share no prompt with
             `find` and `tune`.
-        singles: by objective, reward models of it alone. Neurons that serve another one at its cost are then scaled towards what they do in
-            its model, and it is scored beside the repair.
+        singles: by objective, reward models of it alone. Neurons that serve another one at its cost are then also scaled towards what they
+            do in its model, and it is scored beside the repair.
         beside: other models to score beside the repair, such as one that was trained on the same pairs.
         config: which edits are tried, and how one is chosen.
         options: how the model is run (`running.options.RunOptions`). With interventions, the repair is of the edited model, and only a run

@@ -81,13 +81,12 @@ def _of_all(does: str, effects: Effects, counts: Sequence[int], strengths: Seque
 def _of_costs(
     effects: Effects, counts: Sequence[int], strengths: Sequence[float], towards: Mapping[str, Float[Tensor, "layer neuron"]]
 ) -> Iterator[Candidate]:
-    """Where there is a model of the objective that is hurt, towards what that does; else down."""
+    """Down; and, where there is a model of the objective that is hurt, towards what that does."""
     for serves, hurts in permutations(effects, 2):
         for count in counts:
             of = f"{serves} at {hurts}'s"
             if hurts in towards:
                 yield Candidate("at a cost", f"{of}, towards {hurts}", at_a_cost(effects, serves, hurts, count, towards[hurts]))
-                continue
             for strength in strengths:
                 yield Candidate("at a cost", f"{of}, to {strength:g}", at_a_cost(effects, serves, hurts, count, strength))
 
