@@ -157,7 +157,7 @@ def test_jobs_are_as_many_as_memory_has_room_for(data, tmp_path, monkeypatch):
     assert memory.jobs_that_fit([elsewhere], inputs, 7, 1) == (7, None)  # nothing is known of it
 
 
-def test_a_larger_model_takes_more(data):
+def test_a_larger_model_takes_more(data, real_base):
     """An embedded base of 135 million weights, against the 18 GB that training it took in one pass."""
     tables = table(data) | {"bases": [{"name": "smol", "source": "smollm2-135m-instruct"}], "rankings": ["mean"]}
     for method, least, most in (("full", 4, 9), ("lora", 2, 5)):

@@ -69,12 +69,14 @@ def what_helps(cell: Cell, inputs: Inputs) -> str:
     return f"a smaller max_length{dtype} or more free memory would help"
 
 
-@lru_cache(maxsize=16)
 def shape_of(source: str) -> tuple[int, dict[str, Any]] | None:
     """Number of weights, and TransformerLens' names of a model's sizes; None where it is not at hand."""
     folder = embedded.at_hand(source)
-    if folder is None:
-        return None
+    return _shape_of(folder) if folder is not None else None
+
+
+@lru_cache(maxsize=16)
+def _shape_of(folder: str) -> tuple[int, dict[str, Any]] | None:
     try:
         config: Any = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         config.num_labels = 1
