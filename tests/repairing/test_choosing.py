@@ -131,6 +131,17 @@ def test_every_candidate_is_different_and_edits_few(drawn: Given, learnt: Number
     assert len({tuple(each.gates.flatten().tolist()) for each in found}) == len({each.name for each in found}) == len(found)
 
 
+def test_neurons_at_a_cost_are_scaled_down_whether_there_is_a_model_of_the_hurt_objective_or_not():
+    clear = {name: Attribution(torch.tensor([[9.0 * sign, 0.0]]), torch.ones(1, 2), (), 9) for name, sign in (("a", 1), ("b", -1))}
+    config = RepairConfig(fractions=(0.5,), strengths=(0.0, 0.5))
+    given = candidates_of(clear, config, direct=None, towards={"b": torch.full((1, 2), 0.25)}, learnt=None)
+    assert {each.about: each.gates.tolist() for each in given} == {
+        "a at b's, towards b": [[0.25, 1.0]],
+        "a at b's, to 0": [[0.0, 1.0]],
+        "a at b's, to 0.5": [[0.5, 1.0]],
+    }
+
+
 @settings(max_examples=40, deadline=None)
 @given(numbers=grid(st.sampled_from([0.0, 0.5, 1.0, 1.0, 1.0])), seed=st.integers(0, 9))
 def test_random_edits_are_alike(numbers: Numbers, seed: int):
