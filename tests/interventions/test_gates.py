@@ -157,6 +157,14 @@ def test_a_model_that_was_folded_in_inference_mode_takes_gradients(tiny):
     torch.testing.assert_close(attribute(folded, PAIRS).effect, attribute(with_gates(tiny, gates), PAIRS).effect)
 
 
+def test_a_gate_that_half_precision_cannot_hold_is_refused():
+    model = tiny_reward_model().half()
+    gates = torch.ones(unit_shape(model.cfg, "mlp_post"))
+    gates[1, 4] = 1e9
+    says = "a gate of layer 1, at most 1e+09, makes an output weight too large for float16"
+    assert refusal(with_gates, model, gates) == says
+
+
 def test_output_weights_that_are_shared_are_refused():
     shared = tiny_reward_model()
     shared.blocks[1].mlp.W_out = shared.blocks[0].mlp.W_out

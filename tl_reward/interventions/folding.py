@@ -23,7 +23,8 @@ def with_gates(model: HookedRewardModel, gates: Float[Tensor, "layer neuron"]) -
         gates: finite, at least 0; 1 leaves a neuron as it is.
 
     Raises:
-        InputError: gates of another shape; output weights that other weights share (`check_foldable`).
+        InputError: gates of another shape; output weights that other weights share (`check_foldable`), or that are too large for their
+            own precision when they are multiplied.
     """
     check_gates(gates)
     shape = unit_shape(model.cfg, Gates.site)
@@ -32,10 +33,14 @@ def with_gates(model: HookedRewardModel, gates: Float[Tensor, "layer neuron"]) -
     check_foldable(model)
     copy = deepcopy(model)
     with torch.no_grad():
-        for block, gate in zip(copy.blocks, gates, strict=True):
+        for layer, (block, gate) in enumerate(zip(copy.blocks, gates, strict=True)):
             weight = block.mlp.W_out
             wide = torch.promote_types(weight.dtype, torch.float32)
-            weight.copy_((weight.to(wide) * gate.to(weight.device, wide)[:, None]).to(weight.dtype))
+            gated = (weight.to(wide) * gate.to(weight.device, wide)[:, None]).to(weight.dtype)
+            if bool((weight.isfinite() & ~gated.isfinite()).any()):
+                precision = str(weight.dtype).removeprefix("torch.")
+                raise InputError(f"a gate of layer {layer}, at most {float(gate.max()):g}, makes an output weight too large for {precision}")
+            weight.copy_(gated)
     return copy
 
 
