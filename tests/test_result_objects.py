@@ -244,6 +244,7 @@ def of_repair(found: Any, table: Any) -> None:
     assert [*zip(table.kind, table.name, table["tested on"], table.verdict, strict=True)] == [
         (each.kind, each.name, each.tested, each.verdict) for each in found.evidence
     ]
+    same(table["p_value"], [each.p_value for each in found.evidence])
     for what, unit in (("accuracy", "share"), ("margin", "standard deviations of the rewards")):
         for part in ("before", "after", "difference"):
             same_estimates(table, f"{what} {part}", unit, [getattr(getattr(each, what), part) for each in found.evidence])

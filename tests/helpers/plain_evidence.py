@@ -1,7 +1,7 @@
 """The numbers of a repair once more: by loops over pairs and draws, with no code of the package's own."""
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,6 +61,15 @@ class Plain:
     def accuracy(self) -> dict[str, Any]:
         before, after = ([_right(*rewards) for rewards in side] for side in self._rewards())
         return self.means(before, after)
+
+    def sign_flip(self) -> float:
+        """Over all flips of the signs of prompts' sums; only where that is of few prompts."""
+        changes: dict[Any, float] = {}
+        for row in self.rows:
+            changes[row.prompt] = changes.get(row.prompt, 0.0) + _right(*row.after) - _right(*row.before)
+        moved = [each for each in changes.values() if each]
+        flipped = [abs(sum(s * each for s, each in zip(signs, moved, strict=True))) for signs in product((1, -1), repeat=len(moved))]
+        return sum(each >= abs(sum(moved)) - 1e-12 for each in flipped) / len(flipped)
 
     def margin(self) -> dict[str, Any]:
         """In standard deviations of that model's rewards of the very draw."""

@@ -88,11 +88,11 @@ def _evidence(number: int, name: str, protected: bool, chosen: str | None) -> li
     before = 0.7 + 0.04 * number
 
     def row(kind: CompareKind, label: str, gain: float) -> Compared:
-        return Compared(kind, label, name, protected, paired(before, gain), paired(0.9, 5 * gain, 0.1))
+        return Compared(kind, label, name, protected, paired(before, gain), paired(0.9, 5 * gain, 0.1), 0.01)
 
     if chosen is None:
         still = (_as_it_is(paired(value, 0.0)) for value in (before, 0.9))
-        rows = [Compared("repaired", "no edit", name, protected, *still)]
+        rows = [Compared("repaired", "no edit", name, protected, *still, 1.0)]
     else:
         rows = [row("repaired", chosen, (0.052, 0.011, -0.041, 0.004)[number % 4])]
         rows += [row("random", f"draw {draw}", 0.004 * (draw - 2)) for draw in (1, 2, 3)]

@@ -14,7 +14,7 @@ from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.scores import Scores
 from tl_reward.repairing.evidence.battery import Answers, Shift, answers_of, battery
 from tl_reward.repairing.evidence.compared import compared
-from tl_reward.repairing.evidence.paired import Paired, accuracy_change, margin_change, spread_of
+from tl_reward.repairing.evidence.paired import Paired, accuracy_change, margin_change, sign_flip_p, spread_of
 from tl_reward.running.batches.batching import encode_for
 
 NAMES = ("before", "after", "difference")
@@ -48,10 +48,36 @@ def test_an_interval_over_two_prompts_by_hand():
     assert compared("repaired", "", "", one, other, protected=False).verdict == "no clear change"
 
 
-@pytest.mark.parametrize(("chosen", "verdict"), [([1, 1], "better"), ([0, 0], "no clear change"), ([-1, -1], "worse")])
-def test_the_verdict_is_of_the_interval_of_accuracy(chosen: list[float], verdict: str):
-    found = compared("random", "x", "y", scores([0, 0], [0, 0]), scores(chosen, [0, 0]), protected=True)
+@pytest.mark.parametrize(
+    ("chosen", "p", "verdict"),
+    [
+        ([1] * 6, 1 / 32, "better"),
+        ([0] * 6, 1.0, "no clear change"),
+        ([-1] * 6, 1 / 32, "worse"),
+        # Their intervals are above 0, too: of 5 prompts that gain and none that loses, both signs of all is one of 16.
+        ([1] * 5, 1 / 16, "no clear change"),
+        ([1] * 5 + [0] * 40, 1 / 16, "no clear change"),
+        ([1, -1, 0, 0], 1.0, "no clear change"),
+        ([1], 1.0, "no clear change"),
+    ],
+)
+def test_the_verdict_is_of_the_interval_of_accuracy_where_flipping_signs_agrees(chosen: list[float], p: float, verdict: str):
+    still = [0.0] * len(chosen)
+    found = compared("random", "x", "y", scores(still, still), scores(chosen, still), protected=True)
+    assert found.p_value == found.to_json()["p_value"] == pytest.approx(p)
     assert found.verdict == found.to_json()["verdict"] == verdict
+
+
+def test_signs_are_flipped_of_prompts_not_of_pairs():
+    """Two prompts with three pairs each, all of which gain: 6 pairs are 2 changes."""
+    one, other = scores([0] * 6, [0] * 6, "aaabbb"), scores([1] * 6, [0] * 6, "aaabbb")
+    assert sign_flip_p(one, other) == 1 / 2
+
+
+def test_of_many_prompts_signs_are_drawn_and_come_close_to_the_binomial():
+    gain = [1] * 20 + [-1] * 8
+    found = sign_flip_p(scores([0] * 28, [0] * 28), scores(gain, [0] * 28))
+    assert found == pytest.approx(stats.binomtest(20, 28).pvalue, abs=0.006)
 
 
 def test_four_pairs_of_the_battery_by_hand():

@@ -113,7 +113,11 @@ def test_the_evidence_is_that_of_plain_loops():
             same(row["margin"], again.margin(), intervals=again.intervals)
             low, high = row["accuracy"]["difference"]["low"], row["accuracy"]["difference"]["high"]
             assert low is not None and high is not None
-            assert row["verdict"] == ("better" if low > 0 else "worse" if high < 0 else "no clear change")
+            p = again.sign_flip()
+            assert row["p_value"] == pytest.approx(p, abs=1e-12)
+            assert row["verdict"] == (
+                "no clear change" if p > 0.05 else "better" if low > 0 else "worse" if high < 0 else "no clear change"
+            )
             if row["kind"] == "repaired":
                 expected = again.shifts()
                 assert [each["name"] for each in found["shifts"][name]] and {each["name"] for each in found["shifts"][name]} == set(

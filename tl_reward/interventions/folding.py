@@ -39,7 +39,9 @@ def with_gates(model: HookedRewardModel, gates: Float[Tensor, "layer neuron"]) -
             gated = (weight.to(wide) * gate.to(weight.device, wide)[:, None]).to(weight.dtype)
             if bool((weight.isfinite() & ~gated.isfinite()).any()):
                 precision = str(weight.dtype).removeprefix("torch.")
-                raise InputError(f"a gate of layer {layer}, at most {float(gate.max()):g}, makes an output weight too large for {precision}")
+                raise InputError(
+                    f"a gate of layer {layer}, at most {float(gate.max()):g}, makes an output weight too large for {precision}"
+                )
             weight.copy_(gated)
     return copy
 

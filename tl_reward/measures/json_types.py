@@ -256,6 +256,7 @@ class ComparedJson(TypedDict):
     tested: str
     protected: bool
     verdict: CompareVerdict
+    p_value: float
     accuracy: PairedJson
     margin: PairedJson
 

@@ -89,6 +89,7 @@ class Repair:
             "tested on": [each.tested for each in self.evidence],
             "protected": [each.protected for each in self.evidence],
             "verdict": [each.verdict for each in self.evidence],
+            "p_value": [each.p_value for each in self.evidence],
         }
         for what, of in (("accuracy", SHARE), ("margin", unit)):
             for part in ("before", "after", "difference"):

@@ -179,9 +179,9 @@ def sizes(entry: RepairEntry) -> str:
 
 MEANING = (
     "Accuracy is the share of pairs in which the chosen answer gets more reward. Differences are paired, with 95 % bootstrap intervals "
-    "over prompts; the verdict says on which side of 0 that of accuracy is. Margins are in standard deviations of each model's own "
-    "rewards, so that a mere rescaling is no gain. Random: the same gates on other neurons of the same layers. Uniform: all MLP neurons "
-    "scaled alike, by the factor that did best on the tune pairs."
+    "over prompts; the verdict says on which side of 0 that of accuracy is, where flipping the signs of prompts' changes agrees (p at most "
+    "0.05). Margins are in standard deviations of each model's own rewards, so that a mere rescaling is no gain. Random: the same gates on "
+    "other neurons of the same layers. Uniform: all MLP neurons scaled alike, by the factor that did best on the tune pairs."
 )
 
 

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 from tl_reward.measures.json_types import ComparedJson, CompareKind, CompareVerdict
 from tl_reward.measures.scores import Scores
-from tl_reward.repairing.evidence.paired import Paired, accuracy_change, margin_change
+from tl_reward.repairing.evidence.paired import Paired, accuracy_change, margin_change, sign_flip_p
+
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Compared:
         tested: the objective or the protected set.
         accuracy: shares of pairs.
         margin: means, each in the standard deviation of that model's own rewards, so that a mere rescaling of rewards is no gain.
+        p_value: of the change of accuracy (`paired.sign_flip_p`).
     """
 
     kind: CompareKind
@@ -26,11 +29,14 @@ class Compared:
     protected: bool
     accuracy: Paired
     margin: Paired
+    p_value: float
 
     @property
     def verdict(self) -> CompareVerdict:
-        """Of accuracy: whether the interval of the difference is on one side of 0."""
+        """Of accuracy: whether the interval of the difference is on one side of 0, and the test that flips signs says so too."""
         low, high = self.accuracy.difference.low, self.accuracy.difference.high
+        if self.p_value > LEVEL:
+            return "no clear change"
         return "better" if low > 0 else "worse" if high < 0 else "no clear change"
 
     def to_json(self) -> ComparedJson:
@@ -40,6 +46,7 @@ class Compared:
             "tested": self.tested,
             "protected": self.protected,
             "verdict": self.verdict,
+            "p_value": self.p_value,
             "accuracy": self.accuracy.to_json(),
             "margin": self.margin.to_json(),
         }
@@ -47,4 +54,4 @@ class Compared:
 
 def compared(kind: CompareKind, name: str, tested: str, before: Scores, after: Scores, *, protected: bool) -> Compared:
     """Raises InputError for scores of other pairs."""
-    return Compared(kind, name, tested, protected, accuracy_change(before, after), margin_change(before, after))
+    return Compared(kind, name, tested, protected, accuracy_change(before, after), margin_change(before, after), sign_flip_p(before, after))

@@ -4,11 +4,14 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from tl_reward.errors import InputError
 from tl_reward.measures.intervals import Estimate, bootstrap_mean, resampled_sums
 from tl_reward.measures.json_types import PairedJson
 from tl_reward.measures.scores import Scores, right
+
+FLIPS = 9_999  # draws of signs; of up to 13 prompts that changed, all are made
 
 
 class Paired(NamedTuple):
@@ -46,6 +49,25 @@ def accuracy_change(before: Scores, after: Scores) -> Paired:
 def mean_change(before: np.ndarray, after: np.ndarray, prompts: tuple[str, ...]) -> Paired:
     """Of the mean of a number a pair."""
     return Paired(bootstrap_mean(before, prompts), bootstrap_mean(after, prompts), bootstrap_mean(after - before, prompts))
+
+
+def sign_flip_p(before: Scores, after: Scores) -> float:
+    """How often changes of accuracy as large would come about if each prompt were as likely to gain as to lose what it did: a two-sided
+    test that flips the signs of prompts' changes. Where few prompts change, a bootstrap interval is too narrow: of 4 that gain and none
+    that loses it is above 0, and this is 1/8.
+
+    >>> one = Scores(("a", "b"), np.array([2.0, 0.0]), np.array([0.0, 1.0]), ("a", "b"), ("", ""))
+    >>> sign_flip_p(one, one)
+    1.0
+    """
+    check_same_pairs(before, after)
+    _, prompt = np.unique(before.prompts, return_inverse=True)
+    changes = np.bincount(prompt, right(after.margin) - right(before.margin))
+    changed = changes[changes != 0]
+    if len(changed) < 2:  # of one, either sign is as far from 0
+        return 1.0
+    found = stats.permutation_test((changed,), np.sum, permutation_type="samples", vectorized=True, n_resamples=FLIPS, rng=0)
+    return float(found.pvalue)
 
 
 def margin_change(before: Scores, after: Scores) -> Paired:
