@@ -50,7 +50,7 @@ def main(config: Config) -> None:
         pairs = {name: tl_reward.load_pairs(config.data / f"{name}-train.jsonl.gz") for name in ("helpful", "harmless")}
     pairs["mixed"] = pairs["helpful"] + pairs["harmless"]
     for name, part in pairs.items():
-        record = tl_reward.train(config.base, part, config.out / name, config.training)
+        record = tl_reward.train(config.base, part, config.out / name, config.training, progress=name)
         if parallel.is_first():
             print(f"{name}: {record.pairs} pairs, loss {record.mean_loss}, {record.wall_seconds:.0f} s")
 

@@ -38,16 +38,26 @@ class Forks:
         )
 
     def run(
-        self, *args: str | Path, signal: int = 0, at: int | None = None, after: float | None = None, largest: int | None = None
+        self,
+        *args: str | Path,
+        signal: int = 0,
+        at: int | None = None,
+        after: float | None = None,
+        largest: int | None = None,
+        leaves: bool = False,
+        **variables: str,
     ) -> Ended:
         """Runs `tl-reward ARGS`.
 
         Args:
             signal: sent to it before its write number `at` (from 1) below the root, or `after` some seconds.
             largest: no file of it may get larger, in bytes, as on a disk that is full.
+            leaves: its standard output is a pipe whose reader has left.
+            variables: of its environment.
         """
         assert self.process.stdin and self.process.stdout
         job = {"args": list(map(str, args)), "signal": int(signal), "at": at, "after": after, "largest": largest}
+        job |= {"leaves": leaves, "variables": variables}
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
@@ -86,6 +96,12 @@ def _child(root: Path, job: dict[str, Any]) -> int:
 
     for name, stream in (("out", 1), ("err", 2)):
         os.dup2(os.open(root / f".{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    if job["leaves"]:
+        reading, writing = os.pipe()
+        os.dup2(writing, 1)
+        os.close(reading)
+        os.close(writing)
+    os.environ.update(job["variables"])
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if job["largest"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["largest"], job["largest"]))

@@ -2,12 +2,13 @@
 
 import io
 import itertools
+import os
 import re
 import shlex
 import sys
 import webbrowser
 from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +28,7 @@ from tl_reward.errors import InputError, did_you_mean, one_line_errors, shown
 from tl_reward.model import embedded
 from tl_reward.model.training.config import TrainingConfig
 from tl_reward.show.console import console, quiet
+from tl_reward.terminal.progress import hushed
 
 
 @runtime_checkable
@@ -40,17 +42,22 @@ class Command(Protocol):
 class DemoCommand:
     """Run the main job once through on the embedded models and pairs, and write its page."""
 
-    out: Path = Path("runs/demo")
-    """The run folder to write."""
+    out: Path | None = None
+    """The run folder to write. Default: runs/demo, with --smoke runs/smoke."""
     overwrite: bool = False
     """Replace a run folder that exists."""
+    smoke: bool = False
+    """Only try whether all of it works here: tiny random models and few pairs, whose numbers mean nothing. It needs no download."""
+    quiet: bool = False
+    """Print no progress and no tables: only where the run and its page are, and on standard error what went wrong."""
 
     def run(self) -> None:
         from tl_reward.cli.demo import run_demo
 
-        page = run_demo(self.out, overwrite=self.overwrite)
-        console.print(f"\nPage: {page.resolve()}", soft_wrap=True)
-        console.print(how_to_open(page), soft_wrap=True)
+        page = run_demo(self.out or Path("runs/smoke" if self.smoke else "runs/demo"), overwrite=self.overwrite, smoke=self.smoke)
+        console.print(f"Page: {page.resolve()}", soft_wrap=True)
+        if not self.quiet:
+            console.print(how_to_open(page), soft_wrap=True)
 
 
 def how_to_open(page: Path) -> str:
@@ -76,13 +83,16 @@ class TrainCommand:
     config: tyro.conf.OmitArgPrefixes[TrainingConfig] = field(default_factory=TrainingConfig)
     resume: bool = False
     """Go on from the last save of a training that was cut short."""
+    quiet: bool = False
+    """Print no progress and no figures: only where the model is, and on standard error what went wrong."""
 
     def run(self) -> None:
         from tl_reward.model.training import train
 
         pairs = [pair for part in self.data.load(split="train", embedded="find").values() for pair in part]
-        record = train(self.base, pairs, self.out, self.config, resume=self.resume)
-        console.print(f"Trained on {record.pairs} pairs ({record.dropped} over-long ones left out) in {record.wall_seconds:.0f} s.")
+        record = train(self.base, pairs, self.out, self.config, resume=self.resume, progress="training")
+        if not self.quiet:
+            console.print(f"Trained on {record.pairs} pairs ({record.dropped} over-long ones left out) in {record.wall_seconds:.0f} s.")
         console.print(f"Model: {self.out.resolve()}", soft_wrap=True)
 
 
@@ -124,6 +134,8 @@ class ReproduceCommand:
     """Print every cell, what is missing, about how long all takes, and which claims the rows can decide; run nothing."""
     jobs: int = 1
     """Processes that compute cells side by side; fewer where memory has no room for them."""
+    quiet: bool = False
+    """Print no progress: only where the report is, and on standard error what went wrong."""
 
     def run(self) -> None:
         from tl_reward.study.compute.inputs import Inputs
@@ -195,8 +207,9 @@ def run(args: Sequence[str] | None = None) -> int:
         _check_names(given)
         command = _parsed(given)
         _check_values(command)
-        quiet()
-        _run(command)
+        with hushed(any(getattr(part, "quiet", False) for part in (command, getattr(command, "output", None)))):
+            quiet()
+            _run(command)
     return 0
 
 
@@ -247,7 +260,7 @@ def _parsed(given: Sequence[str]) -> Command:
     """The command of some arguments. What the parser draws in a box becomes one line."""
     said = io.StringIO()
     try:
-        with redirect_stderr(said):
+        with redirect_stderr(said), _colours():
             return subcommand_cli_from_dict(COMMANDS, prog="tl-reward", description=f"{__doc__} --version prints the version.", args=given)
     except SystemExit:
         lines = [re.sub(r"[─-╿]", " ", line).strip() for line in said.getvalue().splitlines()[1:]]
@@ -255,6 +268,19 @@ def _parsed(given: Sequence[str]) -> Command:
         if text:
             raise InputError(_refused(given, text)) from None
         raise
+
+
+@contextmanager
+def _colours() -> Iterator[None]:
+    """The parser does not know NO_COLOR; for a terminal that it takes for a dumb one it writes no codes."""
+    terminal = os.environ.get("TERM")
+    if os.environ.get("NO_COLOR"):
+        os.environ["TERM"] = "dumb"
+    try:
+        yield
+    finally:
+        if terminal is not None:
+            os.environ["TERM"] = terminal
 
 
 def _refused(given: Sequence[str], text: str) -> str:

@@ -246,6 +246,8 @@ class Output:
     """The run folder to write."""
     overwrite: bool = False
     """Replace a run folder that exists."""
+    quiet: bool = False
+    """Print no progress and no tables: only where the run is, and on standard error what went wrong."""
 
     def check(self) -> None:
         """Says no before data are read and models loaded, not after it."""

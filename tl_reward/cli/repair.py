@@ -180,7 +180,7 @@ class RepairCommand:
         from tl_reward.repairing.upper_mark import UPPER_MARK, train_upper_mark
         from tl_reward.results.record_models import record_model
 
-        trained = train_upper_mark(model, pairs, self._training(), seed=self.config.seed, **options)
+        trained = train_upper_mark(model, pairs, self._training(), seed=self.config.seed, progress=UPPER_MARK, **options)
         record_model(results, UPPER_MARK, trained)
         return {UPPER_MARK: trained}
 

@@ -20,6 +20,7 @@ import platformdirs
 from tl_reward.errors import InputError, first_line
 from tl_reward.model.origin import digest_of
 from tl_reward.parallel import locked
+from tl_reward.terminal.progress import is_quiet
 
 BASE = "smollm2-135m-instruct"
 REWARD_MODELS = ("helpful", "harmless", "mixed")
@@ -116,7 +117,8 @@ def _prepare(folder: Path) -> None:
     again = folder.exists()
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix="preparing-") as scratch:
         why = "its files are not as they were prepared; " if again else ""
-        print(f"Preparing {BASE} in {folder} ({why}once; a 93 MB download)", file=sys.stderr)
+        if not is_quiet():
+            print(f"Preparing {BASE} in {folder} ({why}once; a 93 MB download)", file=sys.stderr)
         gguf = _fetch_gguf(Path(scratch))
         converted = Path(scratch) / "converted"
         _convert(gguf, converted)

@@ -26,7 +26,13 @@ def check_can_train() -> None:
 
 @checked
 def train_upper_mark(
-    model: HookedRewardModel, pairs: Sequence[PreferencePair], folder: Path, *, seed: int = 0, **options: Unpack[RunOptions]
+    model: HookedRewardModel,
+    pairs: Sequence[PreferencePair],
+    folder: Path,
+    *,
+    seed: int = 0,
+    progress: str | None = None,
+    **options: Unpack[RunOptions],
 ) -> HookedRewardModel:
     """Trains low-rank adapters and a fresh head on the pairs that a repair was found and tuned on, and gives the trained model.
 
@@ -35,6 +41,7 @@ def train_upper_mark(
     Args:
         pairs: of them, those that the model reads by the options.
         folder: for the training alone; what an earlier one wrote there is replaced.
+        progress: the label of a progress bar; None shows none.
 
     Raises:
         InputError: as `train`, such as for a model of several outputs.
@@ -46,7 +53,7 @@ def train_upper_mark(
     model.save_pretrained(base)
     reads_chat = model.tokenizer is not None and model.tokenizer.chat_template is not None
     config = TrainingConfig(chat=reads_chat, max_length=max(len(row.ids) for row in encoded.rows), seed=seed)
-    train(str(base), encoded.pairs, training, config, resume=begun_in(training).exists())
+    train(str(base), encoded.pairs, training, config, resume=begun_in(training).exists(), progress=progress)
     precision = {"dtype": model.cfg.dtype, "device": model.cfg.device}
     HookedRewardModel.from_pretrained(training, readout=model.readout, **precision).save_pretrained(result)
     shutil.copy(training / RECORD_FILE, result / RECORD_FILE)

@@ -1,15 +1,42 @@
 """What is printed for a person: one console for all commands, tables that any width can show, and libraries that keep quiet beside it."""
 
 import logging
+import os
+import sys
 import warnings
+from contextlib import suppress
 
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleDimensions
 from rich.table import Table
 
 from tl_reward import parallel
+from tl_reward.terminal.progress import is_quiet
 
-console = Console(markup=False, quiet=not parallel.is_first())  # names and paths may hold brackets
+# Where nobody watches (a pipe, a file): one width, whatever terminal the command was started from. COLUMNS asks for another.
+WIDTH = 100
+
+
+class _Console(Console):
+    @property
+    def size(self) -> ConsoleDimensions:
+        if self.is_terminal or self.is_jupyter:
+            return super().size
+        asked = os.environ.get("COLUMNS", "")
+        return ConsoleDimensions(int(asked) if asked.isdigit() and int(asked) else WIDTH, 25)
+
+    @size.setter
+    def size(self, new_size: tuple[int, int]) -> None:
+        self._width, self._height = new_size
+
+    def on_broken_pipe(self) -> None:
+        """A reader who leaves (`| head`) is no reason to stop: files are still to be written."""
+        self.quiet = True
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+console = _Console(markup=False, quiet=not parallel.is_first())  # names and paths may hold brackets
 
 
 def print_table(table: Table, console: Console) -> None:
@@ -36,7 +63,9 @@ def _narrowest(table: Table) -> int:
 
 
 def quiet() -> None:
-    """transformers logs every config it reads; its progress bars are about loading weights."""
+    """transformers logs every config it reads; its progress bars are about loading weights. Bars of downloads are for a terminal."""
+    if is_quiet() or not sys.stderr.isatty():
+        os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     from transformers.utils import logging as hf_logging
 
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\.")  # about its own insides

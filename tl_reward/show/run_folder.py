@@ -18,6 +18,7 @@ from tl_reward.results.provenance import provenance
 from tl_reward.results.store import Results
 from tl_reward.show.console import console
 from tl_reward.show.run_tables import summary
+from tl_reward.terminal.progress import is_quiet
 
 
 @contextmanager
@@ -64,7 +65,8 @@ def run_folder(
         folder = results.save(out, overwrite=overwrite)
     except InputError as error:
         raise InputError(f"{error}; {_rescued(results, Path(out))}") from None
-    summary(results, console)
+    if not is_quiet():
+        summary(results, console)
     console.print(f"Run: {folder.resolve()}", soft_wrap=True)
 
 

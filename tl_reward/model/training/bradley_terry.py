@@ -37,6 +37,7 @@ def train(
     without: NeuronSet | None = None,
     how: How = "masked",
     resume: bool = False,
+    progress: str | None = None,
 ) -> TrainingRecord:
     """Trains a reward model on pairs; `HookedRewardModel.from_pretrained(output)` loads the result.
 
@@ -52,6 +53,7 @@ def train(
         without: neurons that do nothing in any forward pass of the training, so that neither they nor adapters on them get a gradient.
         how: "masked": their weights are saved as they were, and a later pass has to zero them too (`ZeroAblation`). "pruned": their
             weights are zero, and so they are saved; adapters are then merged into their base.
+        progress: the label of a progress bar, in steps; None shows none.
 
     Raises:
         InputError: `output` exists, `batch_size` is no multiple of the number of processes, there is nothing to resume from, or a
@@ -85,7 +87,7 @@ def train(
         parallel.on_first(lambda: begin(output, begun))
     set_seed(config.seed)
     with said_in_one_line(output, full=config.method == "full"):
-        trainer = make_trainer(prepared, config, learning_rate, saves_of(output))
+        trainer = make_trainer(prepared, config, learning_rate, saves_of(output), progress)
         if without:
             leave_out(trainer.model, without, zero=how == "pruned")
         start = time.monotonic()

@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, TaskType
 from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import DistributedLengthGroupedSampler
 
 from tl_reward import parallel
@@ -28,6 +29,7 @@ from tl_reward.model.training.micro_batches import (
     tokens_that_fit,
 )
 from tl_reward.model.training.preparation import Prepared
+from tl_reward.terminal.progress import Progress
 
 
 @contextmanager
@@ -165,7 +167,27 @@ def losses_of(log: Sequence[Mapping[str, Any]]) -> list[float]:
     return losses
 
 
-def make_trainer(prepared: Prepared, config: TrainingConfig, learning_rate: float, saves: Path) -> PairTrainer:
+class Told(TrainerCallback):
+    """How far a training is, and its last loss: in the place of the Trainer's own bar, and of the figures that it prints elsewhere."""
+
+    def __init__(self, label: str | None) -> None:
+        self.label, self.loss = label, ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.shown = Progress(self.label, state.max_steps, "steps", done=state.global_step).__enter__()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.loss = f"loss {logs['loss']:.3f}"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.shown.add(1, self.loss)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.shown.__exit__(None, None, None)
+
+
+def make_trainer(prepared: Prepared, config: TrainingConfig, learning_rate: float, saves: Path, progress: str | None = None) -> PairTrainer:
     """A trainer whose trained weights are float32. It draws the adapters: the seed has to be set."""
     dataset = _dataset(prepared.encoded)
     lengths = dataset["length"][:]
@@ -177,6 +199,8 @@ def make_trainer(prepared: Prepared, config: TrainingConfig, learning_rate: floa
         peft_config=_adapters(config) if config.method == "lora" else None,
         args=_arguments(config, learning_rate, saves, prepared.bf16),
     )
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Told(progress))
     assert trainer.model is not None
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
@@ -215,6 +239,7 @@ def _arguments(config: TrainingConfig, learning_rate: float, saves: Path, bf16: 
         logging_steps=5,
         logging_nan_inf_filter=False,  # else a loss that is not finite is logged as the one before
         report_to="none",
+        disable_tqdm=True,
         seed=config.seed,
     )
     # Several GPUs are for several processes: the Trainer would make batches as many times as large, and run them in threads.

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from tl_reward import parallel
 from tl_reward.data.encoding import EncodedPairs
@@ -22,6 +21,7 @@ from tl_reward.repairing.ways.matching import HIGHEST
 from tl_reward.running.batches.batching import Grouping, Pairs, batches_for, encode_for, interventions_of
 from tl_reward.running.options import RunOptions, checked
 from tl_reward.sites import Site, unit_shape
+from tl_reward.terminal.progress import Progress
 
 MOMENTUM = 0.9
 
@@ -53,24 +53,25 @@ def learnt_gates(
     gates = torch.ones(*shape, device=model.cfg.device, requires_grad=True)
     mean = torch.zeros_like(gates)  # of gradients, a moving one
     names = [Site(layer, "mlp_post").hook_name for layer in range(shape.layers)]
-    steps = tqdm(_steps(encoded, config), total=config.learn_steps, desc=progress, disable=None if progress else True)
-    for step, chosen in enumerate(steps):
-        part = encoded.take(chosen).apart()
-        weights = _weights(part)
-        gradient = torch.zeros_like(gates)
-        grouping = Grouping(part.pair_of_row, whole=True)
-        for batch in batches_for([model], part, options, gradients=True, grouping=grouping).batches:
-            here = batch.to(model.W_U.device)
-            hooks = [(name, multiplied_by(gate)) for name, gate in zip(names, gates, strict=True)]
-            with edited(model, here, interventions_of(options)), attached(model, hooks):
-                rewards = model(here.tokens, attention_mask=mask_of(here))
-                loss = _loss(rewards, here.row, weights.to(rewards), unit)
-                gradient += torch.autograd.grad(loss, [gates])[0]
-        if not gradient.isfinite().all():
-            raise InputError(f"{model.cfg.model_name}: the loss of gates is not finite at pairs such as {part.pairs[0].id}")
-        mean = MOMENTUM * mean + (1 - MOMENTUM) * gradient
-        with torch.no_grad():
-            gates.copy_(_moved(gates, mean, config.learning_rate * (1 - step / config.learn_steps), config.sparsity))
+    with Progress(progress, config.learn_steps, "steps") as shown:
+        for step, chosen in enumerate(_steps(encoded, config)):
+            part = encoded.take(chosen).apart()
+            weights = _weights(part)
+            gradient = torch.zeros_like(gates)
+            grouping = Grouping(part.pair_of_row, whole=True)
+            for batch in batches_for([model], part, options, gradients=True, grouping=grouping).batches:
+                here = batch.to(model.W_U.device)
+                hooks = [(name, multiplied_by(gate)) for name, gate in zip(names, gates, strict=True)]
+                with edited(model, here, interventions_of(options)), attached(model, hooks):
+                    rewards = model(here.tokens, attention_mask=mask_of(here))
+                    loss = _loss(rewards, here.row, weights.to(rewards), unit)
+                    gradient += torch.autograd.grad(loss, [gates])[0]
+            if not gradient.isfinite().all():
+                raise InputError(f"{model.cfg.model_name}: the loss of gates is not finite at pairs such as {part.pairs[0].id}")
+            mean = MOMENTUM * mean + (1 - MOMENTUM) * gradient
+            with torch.no_grad():
+                gates.copy_(_moved(gates, mean, config.learning_rate * (1 - step / config.learn_steps), config.sparsity))
+            shown.add(1)
     return gates.detach().cpu()
 
 

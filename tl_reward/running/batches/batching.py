@@ -1,6 +1,5 @@
 """Pairs as batches that a model reads one after the other: encoded, packed where that is possible, and shared out among processes."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -8,7 +7,6 @@ from typing import Any, NamedTuple, Unpack
 from weakref import WeakKeyDictionary
 
 import torch
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from tl_reward import parallel
@@ -21,6 +19,7 @@ from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.running.batches.budget import Sizes, longest_that_fits, tokens_per_batch
 from tl_reward.running.options import RunOptions, checked_without_rewards
 from tl_reward.running.promises import check_per_token
+from tl_reward.terminal.progress import Progress
 
 Pairs = GivenPairs | EncodedPairs
 
@@ -184,19 +183,16 @@ def smaller(batch: Batch, encoded: EncodedPairs, max_tokens: int, grouping: Grou
 
 
 def in_turn(made: Sequence[Batch], label: str | None, device: Any, *, times: int = 1) -> Iterator[Batch]:
-    """The batches on the model's device, with a progress bar in tokens that are computed, so that its estimate is of work left.
+    """The batches on the model's device, with their progress in tokens that are computed, so that its estimate is of work left.
 
     Where several processes run, each gets its share (inside `parallel.together`), and the first one shows the progress of its own.
     """
     mine = parallel.deal([batch.tokens.numel() for batch in made], parallel.count())[parallel.rank()]
     sizes = [made[i].tokens.numel() * times for i in mine]
     if label and parallel.count() > 1:
-        label = f"{label}, 1 of {parallel.count()} shares" if parallel.is_first() else None
-    if label and not sys.stderr.isatty():  # where there is no terminal, tqdm (disable=None) shows nothing
-        many = f"{times} x " if times > 1 else ""
-        print(f"{label}: {many}{sum(sizes) // times:,} tokens", file=sys.stderr, flush=True)
-    with tqdm(total=sum(sizes), unit="tok", unit_scale=True, desc=label, disable=None if label else True) as bar:
+        label = f"{label}, 1 of {parallel.count()} shares"
+    with Progress(label or None, sum(sizes), "tokens") as progress:
         for i, size in zip(mine, sizes, strict=True):
             parallel.look_around()
             yield made[i].to(device)
-            bar.update(size)
+            progress.add(size)

@@ -26,6 +26,7 @@ from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.compute.memory import shape_of
 from tl_reward.study.compute.store import State, missing_fractions, notes, state_of
 from tl_reward.study.config import DATA, SingleObjective, Source, data_needed, is_hub, located
+from tl_reward.terminal.progress import duration
 
 # Tokens a second and core that SmolLM2-135M ran in bfloat16; other models in proportion to their size.
 ASSUMED_RATE, ASSUMED_PARAMETERS = 500.0, 135e6
@@ -301,16 +302,3 @@ def _tokenizer(source: str, chat: bool) -> Any:
 
 def _guessed(pairs: Sequence[PreferencePair]) -> int:
     return sum(map(sum, map(characters, pairs))) // CHARACTERS_A_TOKEN
-
-
-def duration(seconds: float | None) -> str:
-    """
-    >>> duration(40), duration(5000), duration(None)
-    ('about 40 s', 'about 1 h 23 min', 'time unknown')
-    """
-    if seconds is None:
-        return "time unknown"
-    if seconds < 100:
-        return f"about {seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"about {hours:,} h {minutes} min" if hours else f"about {minutes} min"

@@ -8,14 +8,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tl_reward.study.compute.cells import Cell
-from tl_reward.study.compute.plan import Planned, duration
+from tl_reward.study.compute.plan import Planned
+from tl_reward.terminal.progress import duration, is_quiet
 
 
 class Display:
     """Shows cells as they start and end; the time left is in proportion to the plan's, at the pace so far."""
 
     def __init__(self, planned: Sequence[Planned], console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, markup=False)
+        self.console = console or Console(stderr=True, markup=False, quiet=is_quiet())
         # A cell costs something even where it runs no token: a model is loaded, files are written.
         self.weight = {each.cell: each.tokens + 1000 for each in planned if not each.done}
         self.before, self.all, self.done = sum(each.done for each in planned), len(planned), 0

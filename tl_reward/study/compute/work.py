@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from functools import lru_cache
@@ -81,7 +82,8 @@ def _train_cell(cell: Cell, out: Path, inputs: Inputs, scratch: Path) -> None:
     if not resume:
         shutil.rmtree(folder, ignore_errors=True)
     pairs, source = inputs.train(cell.objective).pairs, inputs.base_at_revision(cell.base)
-    train(source, pairs, folder, config, without=without, how="pruned" if cell.edit.kind == "pruned" else "masked", resume=resume)
+    how, progress = "pruned" if cell.edit.kind == "pruned" else "masked", f"{cell.kind} {cell.name}"
+    train(source, pairs, folder, config, without=without, how=how, resume=resume, progress=None if sys.stderr.isatty() else progress)
 
 
 def _score_cell(cell: Cell, out: Path, inputs: Inputs, results: Results) -> None:
