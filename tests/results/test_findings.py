@@ -268,8 +268,8 @@ def test_the_layer_is_said_from_which_the_read_out_holds_most_of_the_gap():
 def test_what_another_model_gives_back_is_said_beside_random_sets():
     assert said(restored, model_patching={"x": restoring(est(0.6, n=18), [0.1, None, 0.2])}) == (
         "Setting the mixed model's top 5 % of neurons (60, by gain) to their values in the helpful model gives back 60 % [50, 70] of the "
-        "20 of 42 pairs of mine that helpful alone has right (18 prompts; 2 random sets of the same layers: 10 to 20 %). Of those that mixed "
-        "has right, it keeps 90 % [85, 95] (42 prompts)."
+        "20 of 42 pairs of mine that helpful alone has right (18 prompts; 2 random sets of the same layers: 10 to 20 %). Of those that "
+        "mixed has right, it keeps 90 % [85, 95] (42 prompts)."
     )
     for recovered, random in [
         (est(0.6), [0.55]),

@@ -66,13 +66,16 @@ def test_the_embedded_models_are_described_and_where_to_click():
 
 @pytest.mark.parametrize(
     ("path", "said"),
-    [("owner/armo", "helpful is owner/armo (llama, 2 layers of 48 neurons)."), ("/home/me/models/x", "helpful is x (llama, 2 layers of 48 neurons)."),
-     (None, "helpful is a model made in memory (llama, 2 layers of 48 neurons).")],
-)  # fmt: skip
+    [
+        ("owner/armo", "owner/armo (llama, 2 layers of 48 neurons)."),
+        ("/home/me/models/x", "x (llama, 2 layers of 48 neurons)."),
+        (None, "a model made in memory (llama, 2 layers of 48 neurons)."),
+    ],
+)
 def test_other_models_are_called_by_their_short_names(path: str | None, said: str):
     told = {"path": path, "architecture": "llama", "layers": 2, "d_mlp": 48}
     lines = about(Results(provenance={"models": {"helpful": told}}), [{"name": "helpful", "layers": 2, "width": 48}])
-    assert lines[0].endswith(said) and "/home" not in lines[0] and "(1.47: layer 1, neuron 47)" in lines[1]
+    assert lines[0].endswith(f"helpful is {said}") and "/home" not in lines[0] and "(1.47: layer 1, neuron 47)" in lines[1]
     assert len(about(Results(), [])) == 1  # nothing is known, and there is no map
 
 

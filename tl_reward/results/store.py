@@ -220,7 +220,7 @@ class Results:
         plain = {} if fault else json.loads(json.dumps(document, allow_nan=False))["sections"]
         if fault := fault or run_fault(self.provenance, plain, self.tensors):
             raise InputError(f"{named(folder)} is not written: {fault}")
-        document["findings"] = [finding.to_json() for finding in findings_of(plain)]
+        document["findings"] = [finding.to_json() for finding in findings_of(cast(Sections, plain))]
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
         if len(text) > LARGEST_FILE:
             raise InputError(f"{named(folder)} is not written: {JSON} has {len(text):,} bytes, at most {LARGEST_FILE:,} are read")

@@ -9,6 +9,10 @@ from tl_reward.results.findings.clear import by_p, chance_range
 from tl_reward.results.findings.finding import Finding, LinkJson, link
 from tl_reward.results.findings.words import MOST, clipped, counted, listed, others, percent, share_of_all, span, units
 from tl_reward.results.sections import OverlapEntry, Sections, TensionEntry
+from tl_reward.sites import UnitSite
+
+# The reading of a neuron that is looked at first: the study's, which is also the page's.
+_SITES: tuple[UnitSite, ...] = ("mlp_gate", "mlp_post", "attn_z")
 
 
 def in_conflict(sections: Sections) -> Finding | None:
@@ -126,7 +130,7 @@ def answers_told_apart(sections: Sections) -> Finding | None:
     """Neurons whose activation differs between chosen and rejected answers."""
     found = {}
     for name, entry in sections.get("discovery", {}).items():
-        site = next((site for site in ("mlp_gate", "mlp_post", "attn_z") if site in entry["contrast"]), None)
+        site = next((site for site in _SITES if site in entry["contrast"]), None)
         if site is not None:
             found[name] = (site, entry["contrast"][site])
     clear = {
