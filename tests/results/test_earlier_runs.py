@@ -31,8 +31,10 @@ def run() -> Results:
 def test_it_holds_every_section_and_is_written_as_it_was(run: Results, tmp_path: Path):
     assert set(run.sections) <= set(SECTIONS)  # later sections it does not have
     folder = run.save(tmp_path / "run")
-    for file in ("results.json", "tensors.safetensors"):
-        assert (folder / file).read_bytes() == (FOLDER / file).read_bytes()
+    assert (folder / "tensors.safetensors").read_bytes() == (FOLDER / "tensors.safetensors").read_bytes()
+    document = json.loads((folder / "results.json").read_text())
+    assert [each["sentence"][:18] for each in document.pop("findings")] == ["Estimated effects "]  # it has none: they follow from the rest
+    assert json.dumps(document, indent=1) + "\n" == (FOLDER / "results.json").read_text()
 
 
 def test_its_models_are_told_by_every_section(run: Results):

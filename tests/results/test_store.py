@@ -23,6 +23,7 @@ from tl_reward.interventions.from_functions import intervention
 from tl_reward.measures.json_types import EstimateJson
 from tl_reward.results import store
 from tl_reward.results.disk.folder import check_run_folder
+from tl_reward.results.findings.every import findings_of
 from tl_reward.results.provenance import provenance
 from tl_reward.results.record_neurons import record_discovery
 from tl_reward.results.sections import SECTIONS, DiscoveryEntry, ScoresEntry, Sections
@@ -255,6 +256,19 @@ def test_a_key_that_this_version_does_not_know_is_kept(tmp_path: Path):
     made.add("scores", "a", {**SCORES, "new": 1}, REWARDS)
     again = Results.load(made.save(tmp_path / "run"))
     assert dict(again.entry("scores", "a"))["new"] == 1
+
+
+# Findings
+
+
+def test_findings_are_made_anew_at_every_save_and_never_read(tmp_path: Path):
+    made = results()
+    folder = made.save(tmp_path / "run")
+    document = json.loads((folder / "results.json").read_text())
+    assert document["findings"] == [finding.to_json() for finding in findings_of(made.sections)]
+    (folder / "results.json").write_text(json.dumps(document | {"findings": [{"sentence": "The moon is a cheese."}, 3]}))
+    again = Results.load(folder)
+    assert json.loads((again.save(tmp_path / "again") / "results.json").read_text()) == document
 
 
 # Formats

@@ -1,11 +1,13 @@
 """What stands around every analysis: the check before it, what is written and printed after it."""
 
+import json
 import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from tl_reward.data.pairs import data_hash
 from tl_reward.data.readers import load_pairs
@@ -28,6 +30,25 @@ def test_what_the_block_records_is_written_with_where_it_came_from_and_printed(t
     assert run.section("study") == {"a": ENTRY} and run.provenance["seed"] == 3
     assert run.provenance["data"] == {"some": {"pairs": 2, "sha256": data_hash(PAIRS)}}
     assert f"Run: {tmp_path / 'run'}\n" in capsys.readouterr().out
+
+
+def test_what_was_found_ends_the_command_and_stands_in_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with run_folder(tmp_path / "run") as results:
+        entry = score(tiny_reward_model(), PAIRS).to_json()
+        entry["accuracy"] = {"value": 0.9, "low": 0.8, "high": 1.0, "n": 40}
+        results.add(
+            "scores", "a", {**entry, "model": "a", "dataset": "some", "ids": []}, dict.fromkeys(("chosen", "rejected"), torch.zeros(0))
+        )
+    sentence = "Of 2 pairs of some (40 prompts), the a model prefers the chosen answer in 90 % [80, 100]."
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"Findings - {sentence} Run: " in printed
+    assert [each["sentence"] for each in json.loads((tmp_path / "run" / "results.json").read_text())["findings"]] == [sentence]
+
+
+def test_a_run_without_a_finding_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with run_folder(tmp_path / "run") as results:
+        record_scores(results, "a", "some", score(tiny_reward_model(), PAIRS))
+    assert "Findings - No finding: in this run no interval is clear of chance. Run: " in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_block_that_raises_leaves_nothing(tmp_path: Path):

@@ -8,6 +8,8 @@ that means something else, or is gone. What is new gets a key of its own, `NotRe
 see it, and newer ones do without it. Whoever raises `FORMAT` adds the step from the number before to `_MIGRATIONS`, and a run of the
 number before to the tests; `Results.load` takes these steps in memory, and leaves the folder as it is. A run of a number that no step
 leads from is refused: it is never read in part.
+
+`findings` in that file are sentences that follow from the sections (`findings/`). Every save makes them anew, and nothing reads them back.
 """
 
 import html
@@ -26,9 +28,11 @@ from tl_reward import parallel
 from tl_reward.errors import InputError, Lacking, first_line, summary_of
 from tl_reward.results.disk.folder import JSON, TENSORS, named, read_run, write_run
 from tl_reward.results.disk.models import both_models
-from tl_reward.results.disk.plain import LARGEST_FILE, count_fault, json_fault, listed, read_json, short
+from tl_reward.results.disk.plain import LARGEST_FILE, json_fault, listed, read_json, short
 from tl_reward.results.disk.relations import entry_fault
-from tl_reward.results.disk.types import fault_of, provenance_fault
+from tl_reward.results.disk.types import fault_of
+from tl_reward.results.disk.whole import in_entry, run_fault
+from tl_reward.results.findings.every import findings_of
 from tl_reward.results.sections import (
     SECTIONS,
     AblationEntry,
@@ -100,7 +104,7 @@ class Results:
         if "".join(full).encode("utf-8", "replace").decode() != "".join(full):  # half a character: safetensors cannot write it
             raise InputError(f"{section} of {short(name)}: the name is no text that a file can hold")
         twice = next((f"its tensor {short(key)} is there already" for key in full if key in self.tensors), None)  # names may hold a "/"
-        said = fault_of({section: {name: entry}}) or _named(section, name, entry_fault(section, entry, kept.get) or twice)
+        said = fault_of({section: {name: entry}}) or in_entry(section, name, entry_fault(section, entry, kept.get) or twice)
         if said:
             raise InputError(f"{said}, so it cannot be part of a run")
         self._untyped.setdefault(section, {})[name] = entry
@@ -213,9 +217,11 @@ class Results:
     def _write(self, folder: Path, overwrite: bool) -> None:
         document = {"format": FORMAT, "provenance": self.provenance, "sections": self.sections}
         fault = json_fault(document)
-        text = "" if fault else json.dumps(document, indent=1, allow_nan=False) + "\n"
-        if fault := fault or _fault_of(self.provenance, json.loads(text)["sections"], self.tensors):
+        plain = {} if fault else json.loads(json.dumps(document, allow_nan=False))["sections"]
+        if fault := fault or run_fault(self.provenance, plain, self.tensors):
             raise InputError(f"{named(folder)} is not written: {fault}")
+        document["findings"] = [finding.to_json() for finding in findings_of(cast(Sections, plain))]
+        text = json.dumps(document, indent=1, allow_nan=False) + "\n"
         if len(text) > LARGEST_FILE:
             raise InputError(f"{named(folder)} is not written: {JSON} has {len(text):,} bytes, at most {LARGEST_FILE:,} are read")
 
@@ -253,7 +259,7 @@ class Results:
         stored = Stored(document["sections"], load_file(tensors_path), document["provenance"])
         for step in steps:
             stored = step(stored)
-        if fault := _fault_of(stored.provenance, stored.sections, stored.tensors):
+        if fault := run_fault(stored.provenance, stored.sections, stored.tensors):
             raise InputError(f"{named(folder)}: run is damaged, or no run of tl_reward ({fault})")
         return cls(cast(Sections, stored.sections), stored.tensors, stored.provenance, folder)
 
@@ -326,24 +332,3 @@ def _refusal(document: Mapping[str, Any]) -> str:
     writer = versions.get("tl_reward") if isinstance(versions, Mapping) else None
     reads = ", ".join(str(number) for number in (*_MIGRATIONS, FORMAT))
     return f"run has format {short(document['format'])}{f' (of tl_reward {short(writer)})' if writer else ''}, this version reads {reads}"
-
-
-def _fault_of(provenance: Any, sections: Any, tensors: Mapping[str, Tensor]) -> str | None:
-    """What is wrong with a run, as `load` and `save` see it: types, too many entries, or an entry's tensors are not as it says."""
-    if fault := provenance_fault(provenance) or count_fault(sections) or fault_of(sections):
-        return fault
-    for section, entries in sections.items():
-        # Of a section that this version does not know, nothing is told by its type.
-        if not isinstance(entries, dict) or not all(isinstance(entry, dict) for entry in entries.values()):
-            return f"{short(section)} is no section"
-        if not entries:
-            return f"{short(section)} has no entry"
-        for name, entry in entries.items():
-            fault = entry_fault(section, entry, lambda key, prefix=f"{section}/{name}/": tensors.get(prefix + key))
-            if fault is not None:
-                return _named(section, name, fault)
-    return None
-
-
-def _named(section: str, name: str, fault: str | None) -> str | None:
-    return f"{section} of {short(name)!r}: {fault}" if fault else None

@@ -17,7 +17,7 @@ from tl_reward.results.disk.folder import check_run_folder
 from tl_reward.results.provenance import provenance
 from tl_reward.results.store import Results
 from tl_reward.show.console import console
-from tl_reward.show.run_tables import summary
+from tl_reward.show.run_tables import print_findings, summary
 from tl_reward.terminal.progress import is_quiet
 
 
@@ -29,7 +29,8 @@ def run_folder(
     seed: int | None = None,
     overwrite: bool = False,
 ) -> Iterator[Results]:
-    """Gives `Results` to record in; when the block ends, they are written to `out`, and their summary and the folder's path are printed.
+    """Gives `Results` to record in; when the block ends, they are written to `out`, and their summary, what was
+    found, and the folder's path are printed.
 
     Where the block raises, or is stopped, `out` is not written: what it has recorded by then is kept beside it, in `out`.unfinished, with
     `unfinished` in its provenance. Of several processes the first one writes and prints, and the others wait for it; they keep nothing.
@@ -67,6 +68,7 @@ def run_folder(
         raise InputError(f"{error}; {_rescued(results, Path(out))}") from None
     if not is_quiet():
         summary(results, console)
+        print_findings(results, console)
     console.print(f"Run: {folder.resolve()}", soft_wrap=True)
 
 

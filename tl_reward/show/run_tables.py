@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson, ScoresJson
+from tl_reward.results.findings.every import findings_of
 from tl_reward.results.sections import (
     AblationEntry,
     AttributionEntry,
@@ -48,6 +49,13 @@ def summary(results: Results, console: Console) -> None:
     _print_each(have.get("lens"), _print_lens, console)
     _print_each(have.get("ablation"), _print_ablation, console)
     _print_notes(results, console)
+
+
+def print_findings(results: Results, console: Console) -> None:
+    """What was found, in the sentences of the page and of `results.json`."""
+    console.print("\nFindings", style="bold")
+    for finding in findings_of(results.sections):
+        console.print(f"- {finding.sentence}", highlight=False)
 
 
 def _print_notes(results: Results, console: Console) -> None:

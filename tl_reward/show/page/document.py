@@ -13,6 +13,7 @@ from tl_reward.show.notes import notes_of
 from tl_reward.show.page import neuron_details
 from tl_reward.show.page.blocks import array_block, elements, figure_json, filled, front, halves, json_block, plotly_block, policy
 from tl_reward.show.page.files import check_page, write_blocks, writing
+from tl_reward.show.page.found import found_on_page
 from tl_reward.show.page.panel import Panel
 from tl_reward.show.page.panels import panels_of
 
@@ -20,7 +21,7 @@ from tl_reward.show.page.panels import panels_of
 MANIFEST_FORMAT = 1
 # Beyond this a page becomes a folder: the file, and its data beside it, read when they are asked for.
 LARGEST_FILE = 30_000_000
-SCRIPTS = ("data", "state", "draw", "map", "tension", "profile", "table", "neuron", "live", "main")
+SCRIPTS = ("data", "state", "draw", "map", "tension", "profile", "table", "neuron", "findings", "live", "main")
 
 
 def write_page(results: Results, path: str | Path, *, title: str = "Reward model neurons", overwrite: bool = False) -> Path:
@@ -90,6 +91,7 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
         "missing": _missing_on_page(results, next(iter(shapes), None)),
         "panels": [_panel(panel) for panel in panels],
     }
+    manifest["found"] = found_on_page(results, columns, panels, manifest)
     for each in found:
         blocks |= each.blocks
     blocks["panels"] = json_block([figure_json(panel.figure) for panel in panels])

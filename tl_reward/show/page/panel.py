@@ -1,7 +1,10 @@
 """What a panel of the page is: a figure, and what is said about it."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from functools import wraps
+from typing import Any, NamedTuple
 
+from tl_reward.results.store import Results
 from tl_reward.show.plots.escape import EscapedFigure
 
 
@@ -21,6 +24,7 @@ class Panel(NamedTuple):
     """Attributes:
     title: the question that the figure answers.
     notes: what not every reader needs, behind a line to open.
+    section, entries: what of the run it shows.
     """
 
     title: str
@@ -29,3 +33,22 @@ class Panel(NamedTuple):
     height: int = 420
     notes: tuple[str, ...] = ()
     neurons: NeuronLink | None = None
+    section: str = ""
+    entries: tuple[str, ...] = ()
+
+
+Panels = Callable[[Results, Mapping[str, Any]], Iterator[Panel]]
+
+
+def shows(section: str) -> Callable[[Panels], Panels]:
+    """Says of the panels of a function which section of the run they show, and which of its entries."""
+
+    def told(panels: Panels) -> Panels:
+        @wraps(panels)
+        def of(results: Results, entries: Mapping[str, Any]) -> Iterator[Panel]:
+            for panel in panels(results, entries):
+                yield panel._replace(section=section, entries=(*entries,))
+
+        return of
+
+    return told

@@ -13,6 +13,7 @@ from tl_reward.results.sections import (
     ModelPatchingEntry,
     OverlapEntry,
     PatchingEntry,
+    ScoresEntry,
     SetsEntry,
     TensionEntry,
 )
@@ -20,7 +21,7 @@ from tl_reward.results.store import Results
 from tl_reward.show import plots
 from tl_reward.show.how_made import how_made
 from tl_reward.show.intervals import NOTE, any_few, bracket
-from tl_reward.show.page.panel import Panel
+from tl_reward.show.page.panel import Panel, shows
 from tl_reward.show.page.repair_panels import panels_of_repair
 
 
@@ -28,7 +29,7 @@ def panels_of(results: Results) -> Iterator[Panel]:
     have = results.sections
     yield from panels_of_repair(results, have.get("repair", {}))
     if "scores" in have:
-        yield from _marked(_panel_of_scores(results), have["scores"])
+        yield from _marked(_panel_of_scores(results, have["scores"]), have["scores"])
     yield from _panel_of_overlap(results, have.get("overlap", {}))
     if "ablation" in have:
         yield from _marked(_panel_of_ablation(results, have["ablation"]), have["ablation"])
@@ -53,7 +54,8 @@ def _marked(panels: Iterator[Panel], shown: Any) -> Iterator[Panel]:
         yield panel._replace(caption=f"{panel.caption} {NOTE}") if any_few(shown) else panel
 
 
-def _panel_of_scores(results: Results) -> Iterator[Panel]:
+@shows("scores")
+def _panel_of_scores(results: Results, entries: Mapping[str, ScoresEntry]) -> Iterator[Panel]:
     yield Panel(
         "Does each reward model prefer the chosen response?",
         "Share of pairs in which the chosen response gets the higher reward (a tie counts half), with 95 % bootstrap intervals. "
@@ -68,6 +70,7 @@ def _panel_of_scores(results: Results) -> Iterator[Panel]:
     )
 
 
+@shows("overlap")
 def _panel_of_overlap(results: Results, entries: Mapping[str, OverlapEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         what = f"the {entry['fraction']:.0%} of neurons with the highest {entry['score']} at {entry['site']}"
@@ -84,6 +87,7 @@ def _panel_of_overlap(results: Results, entries: Mapping[str, OverlapEntry]) -> 
         )
 
 
+@shows("ablation")
 def _panel_of_ablation(results: Results, entries: Mapping[str, AblationEntry]) -> Iterator[Panel]:
     what = "; ".join(_tested(name, entry) for name, entry in entries.items())
     yield Panel(
@@ -99,6 +103,7 @@ def _panel_of_ablation(results: Results, entries: Mapping[str, AblationEntry]) -
     )
 
 
+@shows("attribution")
 def _panel_of_attribution(results: Results, entries: Mapping[str, AttributionEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         best = entry["methods"][entry["best"]]
@@ -122,6 +127,7 @@ def _panel_of_attribution(results: Results, entries: Mapping[str, AttributionEnt
         )
 
 
+@shows("effects")
 def _panel_of_effects(results: Results, entries: Mapping[str, EffectsEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         yield Panel(
@@ -133,6 +139,7 @@ def _panel_of_effects(results: Results, entries: Mapping[str, EffectsEntry]) -> 
         )
 
 
+@shows("tension")
 def _panel_of_tension(results: Results, entries: Mapping[str, TensionEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         if entry["site"] == "attn_z":  # neurons have a plot that answers to clicks
@@ -145,6 +152,7 @@ def _panel_of_tension(results: Results, entries: Mapping[str, TensionEntry]) -> 
             )
 
 
+@shows("sets")
 def _panel_of_sets(results: Results, entries: Mapping[str, SetsEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         yield Panel(
@@ -156,6 +164,7 @@ def _panel_of_sets(results: Results, entries: Mapping[str, SetsEntry]) -> Iterat
         )
 
 
+@shows("patching")
 def _panel_of_patching(results: Results, entries: Mapping[str, PatchingEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         cells = entry["cells"]
@@ -185,6 +194,7 @@ def _panel_of_patching(results: Results, entries: Mapping[str, PatchingEntry]) -
             )
 
 
+@shows("model_patching")
 def _panel_of_model_patching(results: Results, entries: Mapping[str, ModelPatchingEntry]) -> Iterator[Panel]:
     for model, source in dict.fromkeys((entry["model"], entry["source_model"]) for entry in entries.values()):
         yield Panel(
@@ -206,6 +216,7 @@ def _panel_of_model_patching(results: Results, entries: Mapping[str, ModelPatchi
         )
 
 
+@shows("lens")
 def _panel_of_lens(results: Results, entries: Mapping[str, LensEntry]) -> Iterator[Panel]:
     yield Panel(
         "At which layer is a preference decided?",

@@ -7,7 +7,7 @@ from tl_reward.results.store import Results
 from tl_reward.show import plots
 from tl_reward.show.how_made import how_made
 from tl_reward.show.intervals import NOTE, any_few
-from tl_reward.show.page.panel import NeuronLink, Panel
+from tl_reward.show.page.panel import NeuronLink, Panel, shows
 from tl_reward.show.plots.repair import ACROSS, height_of
 from tl_reward.show.repairs import (
     MEANING,
@@ -26,6 +26,7 @@ from tl_reward.show.repairs import (
 )
 
 
+@shows("repair")
 def panels_of_repair(results: Results, entries: Mapping[str, RepairEntry]) -> Iterator[Panel]:
     """Three a repair; one that edits nothing has moved nothing."""
     for number, (name, entry) in enumerate(entries.items()):

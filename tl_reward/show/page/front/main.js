@@ -61,6 +61,7 @@ function views() {
 }
 
 function fillOverview(root) {
+  root.append(findingsPanel());
   if (manifest.notes.length) {
     const items = manifest.notes.map((each) => element("li", {}, each));
     root.append(element("section", { id: "notes" }, element("h2", {}, "Which pairs were read, and how?"), element("ul", { class: "missing" }, ...items)));

@@ -1,0 +1,88 @@
+"""Numbers and names as the sentences of findings have them. A name is a stranger's text: one line, and not a long one."""
+
+import re
+from collections.abc import Sequence
+
+from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson
+
+MOST = 4  # clauses of one sentence
+
+
+def clipped(text: str, most: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
+
+
+def percent(share: float) -> str:
+    """
+    >>> percent(0.714), percent(0.004)
+    ('71 %', '0.4 %')
+    """
+    return f"{100 * share:.{1 if 0 < abs(share) < 0.02 else 0}f} %"
+
+
+def span(low: float, high: float) -> str:
+    """
+    >>> span(0.48, 0.531), span(0.2143, 0.2143)
+    ('48 to 53 %', '21 %')
+    """
+    one, other = percent(low), percent(high)
+    return other if one == other else f"{one.removesuffix(' %')} to {other}"
+
+
+def with_interval(value: EstimateJson | MaybeEstimateJson) -> str:
+    """A share as per cent.
+
+    >>> with_interval({"value": 0.714, "low": 0.571, "high": 0.857, "n": 42})
+    '71 % [57, 86]'
+    """
+    return f"{percent(value['value'] or 0)} [{100 * (value['low'] or 0):.0f}, {100 * (value['high'] or 0):.0f}]"
+
+
+def to_digits(value: EstimateJson | MaybeEstimateJson, form: str = ".2f") -> str:
+    return f"{value['value'] or 0:{form}} [{value['low'] or 0:{form}}, {value['high'] or 0:{form}}]"
+
+
+def pairs_of(count: int | None, dataset: str, prompts: int | None = None, objective: str = "") -> str:
+    """How many pairs, where that is given, and which.
+
+    >>> pairs_of(42, "embedded helpful, test", 42), pairs_of(80, "mine", 60, "helpful")
+    ('42 embedded helpful test pairs', '80 helpful pairs of mine (60 prompts)')
+    """
+    split = re.fullmatch(r"([\w ]+), (find|tune|test|train)", clipped(dataset))
+    named = f"{split[1]} {split[2]} pairs" if split and not objective else f"{clipped(objective)} pairs of {clipped(dataset)}".strip()
+    counted = named if count is None else f"{count:,} {named}"
+    return counted if prompts in (None, count) else f"{counted} ({prompts:,} prompts)"
+
+
+def units(site: str) -> str:
+    return "attention heads" if "attn_z" in site else "neurons"
+
+
+def listed(parts: Sequence[str], *, most: int = MOST, comma: str = ", ") -> str:
+    """
+    >>> listed(["a", "b", "c"]), listed(["a", "b", "c"], most=2), listed(["a", "b"], comma="; ")
+    ('a, b and c', 'a, b and 1 more', 'a; b')
+    """
+    if len(parts) > most:
+        return f"{comma.join(parts[:most])} and {len(parts) - most:,} more"
+    return comma.join(parts) if comma != ", " or len(parts) < 2 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def share_of_all(fraction: float) -> str:
+    """
+    >>> share_of_all(0.1), share_of_all(0.005)
+    ('10 %', '0.5 %')
+    """
+    return f"{100 * fraction:g} %"
+
+
+def counted(looked_at: int, clear: int, corrected: str = "with intervals made wider for that many") -> str:
+    """What every rule ends with: of how many it speaks, and what that does to the interval, or the p-value, of each."""
+    return f"Looked at: {looked_at:,}{f', {corrected} (Bonferroni)' if looked_at > 1 and corrected else ''}; clear: {clear:,}."
+
+
+def others(looked_at: int, clear: int) -> str:
+    """That not all of those looked at are as the sentence says: nobody is to take a part for the whole."""
+    left = looked_at - clear
+    return "" if left <= 0 else f" Of {looked_at:,} such comparisons, {left:,} {'is' if left == 1 else 'are'} not clear."
