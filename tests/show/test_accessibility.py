@@ -1,9 +1,10 @@
 """axe-core's rules on the pages that readers see, in both themes, on a small screen and a usual one."""
 
+import os
 from typing import Any
 
 import pytest
-from helpers.browser import browser, opened, scroll_through
+from helpers.browser import browser, opened
 from helpers.page_runs import tiny_run
 
 from tl_reward.show.page import write_page
@@ -25,8 +26,12 @@ def address(tmp_path_factory):
 
 def violations(page: Any) -> list[str]:
     """What axe-core finds of impact serious or critical. Its script is evaluated: the page's policy lets none be loaded."""
-    from axe_playwright_python.sync_playwright import Axe
-
+    try:
+        from axe_playwright_python.sync_playwright import Axe
+    except ImportError:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip("axe-playwright-python is not installed")
     found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
     return [
         f"{each['id']}: {each['help']}: {node['target']}"
@@ -36,14 +41,12 @@ def violations(page: Any) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("width", [360, 1400])
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(("width", "dark"), [(360, False), (360, True), (1400, False), (1400, True)], ids=str)
 def test_neither_page_has_a_serious_violation(chromium, address, width, dark):
-    for place in ("#overview?rm=mixed", "#L0N3?rm=mixed", "#L0N5?rm=mixed"):
+    for place in ("#overview?rm=mixed", "#L0N3?rm=mixed"):
         with opened(chromium, address + place, width=width, dark=dark) as page:
-            scroll_through(page)
-            page.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
-            page.evaluate("document.querySelectorAll('.fold[aria-expanded=false]').forEach((each) => each.click())")
+            page.wait_for_selector(".plot[data-drawn]")
+            page.evaluate("document.querySelectorAll('summary, .fold[aria-expanded=false]').forEach((each) => each.click())")
             if width == 360:
                 page.click("#to-sections")
             assert violations(page) == [], place

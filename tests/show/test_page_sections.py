@@ -2,8 +2,9 @@
 
 import pytest
 from helpers.browser import browser, opened, scroll_through
-from helpers.page_runs import tiny_run
+from helpers.page_runs import random_run, tiny_run
 
+from tl_reward.data.reading import Reading
 from tl_reward.show.page import write_page
 
 pytestmark = pytest.mark.browser
@@ -34,8 +35,11 @@ def settled(page):
 def below_bar(page, selector):
     """How far a thing lies below the bar that stays at the top, in pixels."""
     return page.evaluate(
-        "([selector]) => document.querySelector(selector).getBoundingClientRect().top - document.getElementById('bar').getBoundingClientRect().bottom",
-        [selector],
+        """(selector) => {
+            const place = (each) => document.querySelector(each).getBoundingClientRect();
+            return place(selector).top - place('#bar').bottom;
+        }""",
+        selector,
     )
 
 
@@ -60,8 +64,10 @@ def test_a_section_folds_and_stays_so_while_one_is_on_the_page(chromium, address
         assert plot.is_visible()
 
 
-def test_what_the_pairs_were_stands_last_and_folded(chromium, address):
-    with opened(chromium, address) as page:
+def test_what_the_pairs_were_stands_last_and_folded(chromium, tmp_path):
+    run = random_run(2, 20, models=("plain",), shown=3)
+    run.section("discovery")["plain"]["reading"] = Reading(45, {"too long": 36}, {}).to_json()
+    with opened(chromium, write_page(run, tmp_path / "page.html").as_uri()) as page:
         last = page.locator("#overview > section").last
         assert last.get_attribute("id") == "notes" and last.locator("li").first.is_hidden()
         last.locator(".fold").click()
@@ -152,6 +158,6 @@ def test_what_scrolls_by_itself_is_reached_from_the_keyboard(chromium, address):
         page.wait_for_selector("#neuron-numbers")
         boxes = page.evaluate(
             """() => [...document.querySelectorAll('#neuron .wide, #neuron .tokens')]
-                .map((each) => [each.scrollWidth > each.clientWidth + 1 || each.scrollHeight > each.clientHeight + 1, each.tabIndex === 0])"""
+                .map((each) => [each.scrollWidth > each.clientWidth + 1 || each.scrollHeight > each.clientHeight + 1, !each.tabIndex])"""
         )
         assert any(scrolls for scrolls, _ in boxes) and all(scrolls == reached for scrolls, reached in boxes)

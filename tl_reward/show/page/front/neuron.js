@@ -91,9 +91,9 @@ async function effectsSection(index, name) {
   }
   if (!rows.length) return null;
   const caption =
-    "What it adds to the mean margin (chosen minus rejected reward), with 95 % intervals over n prompts. Right of 0, the margin falls when the neuron is ablated." +
+    "What it adds to the mean margin, with 95 % intervals over n prompts. Right of 0, the margin falls when the neuron is ablated." +
     (rows.some((row) => row.label.includes("*")) ? ` * over fewer than ${FEW} prompts: read the interval with care.` : "");
-  const notes = ["Filled marks are exact: the neuron was edited alone and every pair scored again. Open ones are estimates. Rows of patching say what the patch adds. No interval: of one prompt, or unknown."];
+  const notes = ["The margin is the chosen minus the rejected reward. Filled marks are exact: the neuron was edited alone and every pair scored again. Open ones are estimates. Rows of patching say what the patch adds. No interval: of one prompt, or unknown."];
   const { section, box } = panel("What does it do to the reward?", caption, { height: 130 + 26 * rows.length, notes });
   whenVisible(box, () => drawEffects(box, rows));
   return section;
