@@ -202,7 +202,7 @@ def test_intervals_without_ends_are_dashes_and_few_prompts_have_a_star(kind, tmp
     manifest = document(page, "manifest")
     margins = [margin for each in manifest["exact"] for margin in each["margins"].values()]
     assert margins and all((margin["low"] is None) == (kind != "few") for margin in margins)
-    assert sum("fewer than 10 prompts" in panel["caption"] for panel in manifest["panels"]) >= 10
+    assert sum("fewer than 10 prompts" in " ".join(panel["notes"]) for panel in manifest["panels"]) >= 10
     with (tmp_path / "said").open("w") as file:
         summary(run, Console(file=file, width=200))
     said = (tmp_path / "said").read_text()

@@ -31,10 +31,12 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(chromium: Any, address: str, *, offline: bool = True, dark: bool = False, expected: str | None = None) -> Iterator[Any]:
+def opened(
+    chromium: Any, address: str, *, offline: bool = True, dark: bool = False, width: int = 1200, expected: str | None = None
+) -> Iterator[Any]:
     """A page that is ready. At the end, nothing but what is expected may have been said on its console, and no error thrown."""
     context = chromium.new_context(
-        offline=offline, color_scheme="dark" if dark else "light", viewport={"width": 1200, "height": 900}, accept_downloads=True
+        offline=offline, color_scheme="dark" if dark else "light", viewport={"width": width, "height": 900}, accept_downloads=True
     )
     page = context.new_page()
     said: list[str] = []

@@ -66,8 +66,8 @@ def test_tables_and_page_say_it(tiny, monkeypatch, tmp_path):
     assert read.section("ablation")["mixed · pairs"].get("precision", {}).get("margins") == len(pairs)
     console = Console(record=True, width=400, file=open("/dev/null", "w"))  # noqa: SIM115
     summary(read, console)
-    captions = " ".join(panel.caption for panel in panels_of(read))
-    for text in (console.export_text(), captions):
+    told = " ".join(note for panel in panels_of(read) for note in panel.notes)
+    for text in (console.export_text(), told):
         assert "its matrix products in bfloat16: 6 margins in both precisions differ by at most" in text
         assert "Computed in float32." in text
     (note,) = notes_of(read)

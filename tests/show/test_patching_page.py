@@ -119,8 +119,8 @@ def test_the_page_shows_them_all_and_hostile_tokens_stay_text(results):
     page = build_page(results)
     panels, figures = document(page, "manifest")["panels"], document(page, "panels")
     assert len(panels) == len(figures) == (1 + 2) + 1 + 2 + 2 + (1 + 5)
-    captions = " ".join(panel["title"] + panel["caption"] for panel in panels)
-    assert "CAUTION: 1 of 4 tested pairs" in captions and "attribution patching from helpful" in captions
+    assert any("CAUTION: 1 of 4 tested pairs" in panel["caption"] for panel in panels)
+    assert any("attribution patching from helpful" in panel["title"] + " ".join(panel["notes"]) for panel in panels)
     assert "<script>" not in str(figures) and "<!--" not in str(figures)
     assert as_label("<b> x\n") == "<b>·x⏎" and as_label("x" * 20_000) == "x" * 13 + "…"
 

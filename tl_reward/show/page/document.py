@@ -21,7 +21,7 @@ from tl_reward.show.page.panels import panels_of
 MANIFEST_FORMAT = 1
 # Beyond this a page becomes a folder: the file, and its data beside it, read when they are asked for.
 LARGEST_FILE = 30_000_000
-SCRIPTS = ("data", "state", "draw", "map", "tension", "profile", "table", "neuron", "findings", "live", "main")
+SCRIPTS = ("data", "state", "draw", "sections", "map", "tension", "profile", "table", "neuron", "findings", "live", "main")
 
 
 def write_page(results: Results, path: str | Path, *, title: str = "Reward model neurons", overwrite: bool = False) -> Path:
@@ -100,7 +100,7 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
 
 def _panel(panel: Panel) -> dict[str, Any]:
     """All of it but its figure."""
-    told = {"title": panel.title, "caption": panel.caption, "height": panel.height, "notes": list(panel.notes)}
+    told = {"title": panel.title, "caption": panel.caption, "height": panel.height, "notes": list(filter(None, panel.notes))}
     return told | ({"neurons": panel.neurons._asdict()} if panel.neurons else {})
 
 

@@ -22,8 +22,9 @@ class NeuronLink(NamedTuple):
 
 class Panel(NamedTuple):
     """Attributes:
-    title: the question that the figure answers.
-    notes: what not every reader needs, behind a line to open.
+    title: the question that the figure answers, and after it what it is asked of.
+    caption: what is shown, of how many pairs, and what the sign means: two lines of a screen at most.
+    notes: what not every reader needs, a paragraph each, behind a line to open. Empty ones are left out.
     section, entries: what of the run it shows.
     """
 

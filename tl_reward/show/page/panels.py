@@ -1,6 +1,6 @@
 """What a page shows of a run, and what it says about it: a panel a figure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from tl_reward.measures.json_types import ConflictJson, MaybeEstimateJson
@@ -51,23 +51,32 @@ def panels_of(results: Results) -> Iterator[Panel]:
 def _marked(panels: Iterator[Panel], shown: Any) -> Iterator[Panel]:
     """Panels that say so where an interval is over few prompts."""
     for panel in panels:
-        yield panel._replace(caption=f"{panel.caption} {NOTE}") if any_few(shown) else panel
+        yield panel._replace(notes=(*panel.notes, NOTE)) if any_few(shown) else panel
 
 
 @shows("scores")
 def _panel_of_scores(results: Results, entries: Mapping[str, ScoresEntry]) -> Iterator[Panel]:
+    counts = [len(entry["ids"]) for entry in entries.values()]
     yield Panel(
         "Does each reward model prefer the chosen response?",
-        "Share of pairs in which the chosen response gets the higher reward (a tie counts half), with 95 % bootstrap intervals. "
-        "Of a best-of-n row, every pair counts here; the stricter share of rows with all pairs right is in the run's scores.",
+        f"Share of {_from_to(counts)} pairs in which the chosen response gets the higher reward, with 95 % bootstrap intervals.",
         plots.accuracy_bars(results),
+        notes=(
+            "A tie counts half. Of a best-of-n row, every pair counts here; the stricter share of rows with all pairs right is in the "
+            "run's scores.",
+        ),
     )
     yield Panel(
         "By how much?",
-        "Distribution of the margin: reward of the chosen response minus reward of the rejected one, in raw reward units. "
-        "Right of the dotted line the model agrees with the preference.",
+        f"Margins of {_from_to(counts)} pairs: reward of the chosen response minus reward of the rejected one, in raw reward units. Right "
+        "of the dotted line the model agrees with the preference.",
         plots.margin_histogram(results),
     )
+
+
+def _from_to(counts: Collection[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 @shows("overlap")
@@ -76,25 +85,33 @@ def _panel_of_overlap(results: Results, entries: Mapping[str, OverlapEntry]) -> 
         what = f"the {entry['fraction']:.0%} of neurons with the highest {entry['score']} at {entry['site']}"
         yield Panel(
             "Where are each model's top neurons?",
-            f"For each layer, how many of {what} lie in it. {_depth(entry)}",
+            f"For each layer, how many of {what} lie in it.",
             plots.layer_profile(results, name),
+            notes=(_depth(entry),),
         )
         yield Panel(
             "Do the models use the same neurons?",
-            f"Jaccard index of {what}, beside two levels of chance: independent sets over the whole model, and "
-            f"independent sets within each layer with the same counts there. {_regions(entry)}",
+            f"Jaccard index of {what}, beside two levels of chance.",
             plots.overlap_bars(results, name),
+            notes=(
+                "Chance: independent sets over the whole model, and independent sets within each layer with the same counts there.",
+                _regions(entry),
+            ),
         )
 
 
 @shows("ablation")
 def _panel_of_ablation(results: Results, entries: Mapping[str, AblationEntry]) -> Iterator[Panel]:
-    what = "; ".join(_tested(name, entry) for name, entry in entries.items())
+    counts = [entry["clean"]["pairs"] for entry in entries.values()]
     yield Panel(
         "What breaks when they are zeroed?",
-        "Pair accuracy after the top neurons are set to 0 at every position, with 95 % intervals. The grey band is the range of "
-        f"random sets of as many neurons in each layer. Neurons: {what}.",
+        f"Accuracy on {_from_to(counts)} pairs after the top neurons are set to 0, with 95 % intervals, beside the grey range of random "
+        f"sets.{''.join(map(_caution, entries.values()))}",
         plots.ablation_curves(results),
+        notes=(
+            "The neurons are set to 0 at every position. The grey band is the range of random sets of as many neurons in each layer.",
+            *(f"{_tested(name, entry)}." for name, entry in entries.items()),
+        ),
     )
     yield Panel(
         "And what happens to the margin?",
@@ -110,20 +127,27 @@ def _panel_of_attribution(results: Results, entries: Mapping[str, AttributionEnt
         sample = f"{best['agreement']['neurons']} neurons, {best['agreement_drawn']['neurons']} of them drawn at random"
         yield Panel(
             f"Does attribution predict what editing a neuron does? {name}",
-            f"Each point is a neuron: its effect on the mean margin of {entry['pairs']} pairs as {best['about']} at {entry['site']} "
-            f"estimates it, and as editing it alone (kind: {entry['kind']}) shows, with 95 % intervals over prompts. Positive: the edit "
-            f"lowers the margin. {how_made(entry)} "
-            f"Spearman correlation {_interval(best['agreement']['spearman'])} over all {sample}; "
-            f"{_interval(best['agreement_drawn']['spearman'])} over these alone.",
+            f"Each point is a neuron: its effect on the mean margin of {entry['pairs']} pairs, estimated, and exact with 95 % intervals. "
+            f"Positive: the edit lowers the margin. Spearman correlation {_interval(best['agreement']['spearman'])}.",
             plots.attribution_scatter(results, name),
             480,
+            (
+                f"Estimated as {best['about']} at {entry['site']}; exact by editing the neuron alone (kind: {entry['kind']}), with "
+                f"intervals over prompts. {how_made(entry)}".rstrip(),
+                f"Spearman correlation {_interval(best['agreement']['spearman'])} over all {sample}; "
+                f"{_interval(best['agreement_drawn']['spearman'])} over these alone.",
+            ),
         )
         about = "; ".join(f"{method}: {each['about']}" for method, each in entry["methods"].items())
         yield Panel(
             f"Which method can be trusted? {name}",
-            f"Agreement of estimated effects with exact ones, for {sample}, with 95 % intervals over neurons. Precision at k: of the k "
-            f"largest estimates, the share among the k largest exact effects (k is a quarter of the neurons compared). {about}.",
+            f"Agreement of estimated effects with exact ones, for {best['agreement']['neurons']} neurons, with 95 % intervals over these.",
             plots.agreement_bars(results, name),
+            notes=(
+                f"Of {sample}. Precision at k: of the k largest estimates, the share among the k largest exact effects (k is a quarter of "
+                "the neurons compared).",
+                f"{about}.",
+            ),
         )
 
 
@@ -133,9 +157,10 @@ def _panel_of_effects(results: Results, entries: Mapping[str, EffectsEntry]) -> 
         yield Panel(
             f"What does each neuron do? {name}",
             f"Exact effect of ablating each alone (kind: {entry['kind']}) on the mean margin of {entry['pairs']} pairs, with 95 % "
-            f"intervals over prompts. Right of the dotted line, ablating it lowers the margin. {how_made(entry)}".rstrip(),
+            "intervals over prompts. Right of the dotted line, ablating it lowers the margin.",
             plots.effect_intervals(results, name),
             max(320, 120 + 22 * min(30, len(entry["effects"]))),
+            (how_made(entry),),
         )
 
 
@@ -146,9 +171,10 @@ def _panel_of_tension(results: Results, entries: Mapping[str, TensionEntry]) -> 
             yield Panel(
                 f"Which heads serve one objective at the other's cost? {name}",
                 f"Each head's effect on both margins ({entry['method']} at {entry['site']}). Coloured: clear on both, at a false discovery "
-                f"rate of 5 % each. {in_conflict(entry)}",
+                "rate of 5 % each.",
                 plots.tension_scatter(results, name),
                 520,
+                (in_conflict(entry),),
             )
 
 
@@ -157,10 +183,11 @@ def _panel_of_sets(results: Results, entries: Mapping[str, SetsEntry]) -> Iterat
     for name, entry in entries.items():
         yield Panel(
             f"What breaks when each set is zeroed? {name}",
-            f"Pair accuracy with 95 % intervals; crosses are random sets of as many neurons in each layer. Sets found on "
-            f"{entry['found_on']} ({_apart(entry)}). {how_made(entry)}".rstrip(),
+            f"Accuracy on {entry['clean']['pairs']} pairs, with 95 % intervals; crosses are random sets of as many neurons in each layer."
+            f"{_caution(entry)}",
             plots.set_bars(results, name),
             480,
+            (f"Sets found on {entry['found_on']} ({_apart(entry)}). {how_made(entry)}".rstrip(),),
         )
 
 
@@ -171,11 +198,15 @@ def _panel_of_patching(results: Results, entries: Mapping[str, PatchingEntry]) -
         if any(cell["unit"] is None and isinstance(cell["where"], str) and cell["layer"] is not None for cell in cells):
             yield Panel(
                 f"What suffices to move the reward? {name}",
-                f"Each of {entry['pairs']} pairs, one transcript's run patched from the other's, layer by layer. Share of the gap between "
-                "the pair's rewards that moves, with 95 % intervals over prompts: 1 is all of it. Noising: the chosen run patched from "
-                f"the rejected one; denoising: the other way round. {_aligned(entry)}{_patch_agreement(entry)}",
+                f"Share of the gap between the rewards of each of {entry['pairs']} pairs that moves when one transcript's run is patched "
+                "from the other's, layer by layer, with 95 % intervals: 1 is all of it.",
                 plots.patch_profile(results, name),
                 460,
+                (
+                    "Intervals are over prompts. Noising: the chosen run patched from the rejected one; denoising: the other way round.",
+                    _aligned(entry),
+                    _patch_agreement(entry),
+                ),
             )
         for where in dict.fromkeys(cell["where"] for cell in cells if cell["unit"] is not None):
             yield Panel(
@@ -200,19 +231,23 @@ def _panel_of_model_patching(results: Results, entries: Mapping[str, ModelPatchi
         yield Panel(
             f"What does {source} restore in {model}, and what does it cost?",
             f"Pair accuracy of {model} with the top neurons' activations set to what they are in {source} on the same tokens, with 95 % "
-            "intervals over prompts. Bands: layer-matched random sets. The dashed line is the source itself.",
+            "intervals. The dashed line is the source itself.",
             plots.patched_accuracy(results, model, source),
             440,
+            ("Intervals are over prompts. Bands: layer-matched random sets.",),
         )
     for name, entry in entries.items():
         yield Panel(
             f"Which pairs does it give back, and which does it take? {name}",
-            f"{entry['site']} of the top neurons, by {entry['ranking']} on {entry['found_on']} ({_apart(entry)}), set to what they are in "
-            f"{entry['source_model']} on the same tokens (where: {entry['where']}). Recovered: of the {entry['lost']} pairs that "
-            f"{entry['source_model']} has right and {entry['model']} by itself wrong. Kept: of those that {entry['model']} has right. "
-            "Bands: layer-matched random sets.",
+            f"Recovered: of the {entry['lost']} pairs that {entry['source_model']} has right and {entry['model']} by itself wrong. "
+            f"Kept: of those that {entry['model']} has right.{_caution(entry)}",
             plots.model_patching_curves(results, name),
             440,
+            (
+                f"{entry['site']} of the top neurons, by {entry['ranking']} on {entry['found_on']} ({_apart(entry)}), set to what they are "
+                f"in {entry['source_model']} on the same tokens (where: {entry['where']}).",
+                "Bands: layer-matched random sets.",
+            ),
         )
 
 
@@ -220,10 +255,11 @@ def _panel_of_model_patching(results: Results, entries: Mapping[str, ModelPatchi
 def _panel_of_lens(results: Results, entries: Mapping[str, LensEntry]) -> Iterator[Panel]:
     yield Panel(
         "At which layer is a preference decided?",
-        "The reward head, read from the residual stream before the first layer (depth 0) and after each one. Left: pair accuracy. "
-        "Right: share of pairs whose preference no longer changes from that depth on. 95 % intervals over prompts.",
+        "The reward head, read from the residual stream after each layer. Left: pair accuracy. Right: share of pairs whose preference no "
+        "longer changes. 95 % intervals.",
         plots.lens_curves(results),
         440,
+        ("Depth 0 is before the first layer. Right: no change from that depth on. Intervals are over prompts.",),
     )
     for name, entry in entries.items():
         for shown in entry["shown"]:
@@ -252,7 +288,7 @@ def _aligned(entry: PatchingEntry) -> str:
     alone = sum(aligned["chosen_alone"]) + sum(aligned["rejected_alone"])
     return (
         f"Aligned from the read-out token back: {sum(aligned['aligned']):,} tokens on each side; {alone:,} tokens of the longer responses "
-        "have no counterpart and stay as they are. "
+        "have no counterpart and stay as they are."
     )
 
 
@@ -301,6 +337,12 @@ def _regions(entry: OverlapEntry) -> str:
 def _tested(name: str, entry: AblationEntry) -> str:
     made = f". {how_made(entry)}".rstrip(". ") if "precision" in entry else ""
     return f"{name}: highest {entry['score']} at {entry['site']}, found on {entry['found_on']} ({_apart(entry)}){made}"
+
+
+def _caution(entry: AblationEntry | SetsEntry | ModelPatchingEntry) -> str:
+    """What no reader may miss, for the end of a caption: neurons that were found on pairs that now test them."""
+    both = entry["tested_pairs_that_found"]
+    return f" CAUTION: {both} of {entry['clean']['pairs']} tested pairs found these neurons." if both else ""
 
 
 def _apart(entry: AblationEntry | SetsEntry | ModelPatchingEntry) -> str:

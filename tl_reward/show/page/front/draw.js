@@ -60,6 +60,28 @@ const plot = (box, traces, layout = {}) => plotEscaped(box, escaped(traces), esc
 const replot = (box, changes) => Plotly.restyle(box, escaped(changes));
 const unplot = (box) => Plotly.purge(box);
 
+// On a small screen the data get the room: a scale of colours lies above them, and long names of rows stand inside, each above its row.
+// A figure with too many parts for that scrolls.
+const NARROW = 560;
+const fitted = (holder, narrow) => (holder?.colorbar ? { ...holder, colorbar: { ...holder.colorbar, title: { ...holder.colorbar.title, font: { size: narrow ? 11 : 13 } }, ...(narrow ? LYING : {}) } } : holder);
+const LYING = { orientation: "h", x: 0, xanchor: "left", y: 1.02, yanchor: "bottom", len: 1, thickness: 10 };
+const inTwo = (text) => (text.length > 18 && !text.includes("<") ? text.replace(/^(.{8,18}) /, "$1<br>") : text);
+function narrowLayout(layout, axes) {
+  const small = { ...layout, font: { ...layout.font, size: 11 }, margin: { ...layout.margin, l: Math.min(layout.margin.l, 48), r: Math.min(layout.margin.r, 12) } };
+  small.annotations = (layout.annotations ?? []).map((each) => (each.yref === "paper" && each.y >= 1 ? { ...each, font: { ...each.font, size: 10 }, text: inTwo(each.text) } : each));
+  for (const axis of axes) {
+    const { title, ticktext, tickvals, range } = layout[axis];
+    small[axis] = { ...layout[axis] };
+    if (title) small[axis].title = { ...title, font: { ...title.font, size: 11 } };
+    if (!axis.startsWith("y") || !range || !ticktext?.some((text) => text.length > 20)) continue;
+    const top = range[1] + 0.4 * Math.sign(range[1] - range[0]);
+    Object.assign(small[axis], { showticklabels: false, automargin: false, range: [range[0], top] });
+    small.margin.l = 12;
+    small.annotations.push(...ticktext.map((text, i) => ({ text, x: 0, xref: "paper", xanchor: "left", y: tickvals[i], yref: axis.replace("axis", ""), yanchor: "bottom", yshift: 2, showarrow: false, font: { size: 10 } })));
+  }
+  return small;
+}
+
 // A figure that was escaped already, as those of the run's panels were when the page was written.
 async function plotEscaped(box, traces, layout) {
   const colors = theme();
@@ -71,8 +93,15 @@ async function plotEscaped(box, traces, layout) {
   };
   for (const [key, value] of Object.entries(own)) whole[key] = value && typeof value === "object" && !Array.isArray(value) ? { ...value, ...whole[key] } : whole[key] ?? value;
   const axes = new Set(["xaxis", "yaxis", ...Object.keys(whole).filter((key) => /^[xy]axis\d*$/.test(key))]);
-  for (const axis of axes) whole[axis] = { gridcolor: colors.grid, zerolinecolor: colors.guide, linecolor: colors.grid, automargin: true, ...whole[axis] };
-  await Plotly.react(box, traces, whole, CONFIG);
+  for (const axis of axes) {
+    whole[axis] = { gridcolor: colors.grid, zerolinecolor: colors.guide, linecolor: colors.grid, automargin: true, ...whole[axis] };
+    if (whole[axis].title) whole[axis].title = { font: { size: 13 }, ...(typeof whole[axis].title === "string" ? { text: whole[axis].title } : whole[axis].title) };
+  }
+  for (const each of whole.annotations ?? []) if (each.font?.size > 13) each.font.size = 13; // titles of plots side by side
+  box.classList.toggle("crowded", [...axes].filter((axis) => axis.startsWith("x")).length > 3 || whole.legend.orientation === "v");
+  const narrow = box.clientWidth < NARROW;
+  if (whole.coloraxis) whole.coloraxis = fitted(whole.coloraxis, narrow);
+  await Plotly.react(box, traces.map((trace) => fitted(trace, narrow)), narrow ? narrowLayout(whole, axes) : whole, CONFIG);
   box.dataset.drawn = "yes";
 }
 
@@ -98,12 +127,35 @@ async function refresh(box) {
   }
 }
 
-const redrawAll = () => drawn.forEach((_, box) => refresh(box));
+// `far`: also what the reader has not come near.
+const redrawAll = ({ far = false } = {}) =>
+  drawn.forEach((entry, box) => {
+    const { near } = entry;
+    entry.near ||= far && box.checkVisibility();
+    refresh(box);
+    entry.near = near;
+  });
 
-function panel(title, caption, { id, height = 420, controls = [] } = {}) {
-  const box = element("div", { class: "plot", id: id ? `plot-${id}` : null, style: `height:${height}px`, role: "img", "aria-label": title });
-  const text = element("p", {}, caption);
-  const section = element("section", id ? { id: `section-${id}` } : {}, element("h2", {}, title), text, ...controls, box);
+// A caption of at most two lines, and below it, in a row with a plot's controls, what not every reader needs. `describe` fills both.
+function captioned(caption, notes = [], controls = []) {
+  const text = element("p", { class: "caption" });
+  const tools = element("div", { class: "tools" }, element("details", { class: "how" }, element("summary", {}, "How to read this")), ...controls);
+  const parts = element("div", { class: "told" }, text, tools);
+  describe(text, caption, notes);
+  return { text, parts };
+}
+
+function describe(text, caption, notes = []) {
+  const how = text.nextElementSibling.firstChild;
+  text.textContent = caption;
+  how.hidden = !notes.some(Boolean);
+  how.replaceChildren(how.firstChild, ...notes.filter(Boolean).map((each) => element("p", {}, each)));
+}
+
+function panel(title, caption, { id = null, height = 420, notes = [], controls = [] } = {}) {
+  const box = element("div", { class: "plot", id: id === null ? null : `plot-${id}`, style: `height:${height}px`, role: "group", "aria-label": title });
+  const { text, parts } = captioned(caption, notes, controls);
+  const section = element("section", { id: id === null ? null : `section-${id}` }, heading(title), parts, element("div", { class: "wide" }, box));
   return { section, box, text };
 }
 

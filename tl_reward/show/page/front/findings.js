@@ -20,7 +20,7 @@ function linkOf({ label, model, metric, neuron, set, place, panel }) {
       follow();
     }
     const section = place ? document.getElementById(`section-${place}`) : plotOf(panel)?.closest("section");
-    if (section) section.scrollIntoView();
+    if (section) reveal(section);
     say(section ? section.querySelector("h2").textContent : "This page does not show it");
   } }, label);
 }

@@ -34,20 +34,23 @@ function fillControls() {
 function themeButton() {
   const button = document.getElementById("theme"), system = matchMedia("(prefers-color-scheme: dark)"), choices = ["system", "light", "dark"];
   let choice = "system";
-  const apply = () => {
+  const show = () => {
     document.documentElement.dataset.theme = choice === "system" ? (system.matches ? "dark" : "light") : choice;
     button.textContent = `Theme: ${choice}`;
+  };
+  const apply = () => {
+    show();
     redrawAll();
     if (state.view === "neuron") drawNeuron(document.getElementById("neuron")).catch(failed);
   };
   button.addEventListener("click", () => { choice = choices[(choices.indexOf(choice) + 1) % choices.length]; apply(); });
   system.addEventListener("change", apply);
-  document.documentElement.dataset.theme = system.matches ? "dark" : "light";
+  show();
 }
 
 function views() {
   const show = () => {
-    for (const name of ["overview", "neuron", "live"]) document.getElementById(name).hidden = state.view !== name;
+    for (const name of VIEWS) document.getElementById(name).hidden = state.view !== name;
     for (const name of ["overview", "live"]) {
       const link = document.getElementById(`to-${name}`);
       link.href = addressOf({ ...state, view: name });
@@ -62,17 +65,12 @@ function views() {
 
 function fillOverview(root) {
   root.append(findingsPanel());
-  if (manifest.notes.length) {
-    const items = manifest.notes.map((each) => element("li", {}, each));
-    root.append(element("section", { id: "notes" }, element("h2", {}, "Which pairs were read, and how?"), element("ul", { class: "missing" }, ...items)));
-  }
   if (manifest.columns.length) root.append(mapPanel(), ...tensionPanels(), profilePanel());
   root.append(...overlapPanels());
   if (manifest.columns.length) root.append(tablePanel());
   manifest.panels.forEach((entry, i) => {
-    const { section, box, text } = panel(entry.title, entry.caption, { id: i, height: entry.height });
-    if (entry.neurons) text.after(showSet(entry.neurons));
-    if (entry.notes.length) text.after(element("details", {}, element("summary", {}, "More about these numbers"), ...entry.notes.map((each) => element("p", {}, each))));
+    const controls = entry.neurons ? [showSet(entry.neurons)] : [];
+    const { section, box } = panel(entry.title, entry.caption, { id: i, height: entry.height, notes: entry.notes, controls });
     whenVisible(box, async () => {
       const { data, layout } = (await jsonBlock("panels"))[i];
       // Black and dark grey are colours of a light page.
@@ -89,9 +87,20 @@ function fillOverview(root) {
     const items = manifest.missing.map((each) => element("li", {}, `${each.what}: `, element("code", {}, each.command)));
     root.append(element("section", {}, element("h2", {}, "Not in this run"), element("p", {}, "To add it, compute it and name both run folders to tl-reward dashboard."), element("ul", { class: "missing" }, ...items)));
   }
+  if (manifest.notes.length) {
+    const items = manifest.notes.map((each) => element("li", {}, each));
+    root.append(element("section", { id: "notes", "data-folded": "yes" }, element("h2", {}, "Which pairs were read, and how?"), element("ul", { class: "missing" }, ...items)));
+  }
 }
 
 const showSet = ({ model, set, label }) => element("button", { type: "button", class: "show-set", onclick: () => showInTable({ view: "overview", model, set, layer: null, ranges: {} }) }, label);
+
+// An address may also be that of a section of the overview.
+function arrive() {
+  const section = sectionOf(location.hash);
+  follow();
+  if (section && !section.hidden) reveal(section);
+}
 
 async function main() {
   manifest = await jsonBlock("manifest");
@@ -104,8 +113,11 @@ async function main() {
   neuronView(document.getElementById("neuron"));
   if (manifest.live) liveView(document.getElementById("live"));
   fillOverview(document.getElementById("overview"));
-  window.addEventListener("hashchange", follow);
-  follow();
+  measureBar();
+  sectionMenu();
+  openOnPaper();
+  window.addEventListener("hashchange", arrive);
+  arrive();
   performance.mark("ready");
   document.documentElement.dataset.ready = "yes";
 }

@@ -19,9 +19,9 @@ async function drawMap(box, text) {
   const { layers, width } = shapeOf(state.model);
   const order = byRank ? rankOrder(column, layers, width) : null;
   const reach = column.exceededBy(0.001) || column.exceededBy(0) || 1;
-  text.textContent =
-    `${column.about} Colour: blue is above ${figure(column.neutral)}, red below; the scale ends at the 99.9th percentile of sizes, ` +
-    `${figure(reach)} ${column.unit}. Each pixel shows the neuron of its place that is farthest from ${figure(column.neutral)}. Click to open it; drag to zoom.`;
+  describe(text, `${column.about} Blue is above ${figure(column.neutral)}, red below. Click to open a neuron; drag to zoom.`, [
+    `Each pixel shows the neuron of its place that is farthest from ${figure(column.neutral)}. The scale of colours ends at the 99.9th percentile of sizes, ${figure(reach)} ${column.unit}.`,
+  ]);
   // What the reader has zoomed to stays, also for another quantity of the same model.
   const view = `${manifest.models.indexOf(shapeOf(state.model))} ${byRank}`;
   const inView = () => {

@@ -46,7 +46,7 @@ const repairsOf = (model, index) => manifest.repairs.flatMap((repair, number) =>
   const place = { view: "overview", set: `repair:${number}`, layer: null, page: 0 };
   const link = element("a", { href: addressOf({ ...state, ...place }), onclick: (event) => {
     event.preventDefault();
-    window.addEventListener("hashchange", () => document.getElementById("section-table").scrollIntoView(), { once: true }); // once the overview is shown
+    window.addEventListener("hashchange", () => reveal(document.getElementById("section-table")), { once: true }); // once the overview is shown
     go(place);
   } }, `all ${count(repair.neurons.length)} that it edits`);
   return [element("p", { class: "repaired" }, `The repair of the ${model} model multiplies this neuron by ${figure(repair.gates[at])} (`, link, ").")];
@@ -91,10 +91,10 @@ async function effectsSection(index, name) {
   }
   if (!rows.length) return null;
   const caption =
-    "What it adds to the mean margin (chosen minus rejected reward), with 95 % intervals over n prompts. Right of 0, the margin falls when the neuron is " +
-    "ablated; rows of patching say what the patch adds. Filled marks are exact: the neuron was edited alone and every pair scored again. Open ones are estimates. No interval: of one prompt, or unknown." +
+    "What it adds to the mean margin, with 95 % intervals over n prompts. Right of 0, the margin falls when the neuron is ablated." +
     (rows.some((row) => row.label.includes("*")) ? ` * over fewer than ${FEW} prompts: read the interval with care.` : "");
-  const { section, box } = panel("What does it do to the reward?", caption, { height: 130 + 26 * rows.length });
+  const notes = ["The margin is the chosen minus the rejected reward. Filled marks are exact: the neuron was edited alone and every pair scored again. Open ones are estimates. Rows of patching say what the patch adds. No interval: of one prompt, or unknown."];
+  const { section, box } = panel("What does it do to the reward?", caption, { height: 130 + 26 * rows.length, notes });
   whenVisible(box, () => drawEffects(box, rows));
   return section;
 }
@@ -162,9 +162,10 @@ async function drawHistogram(box, found, at) {
 
 function examplesSection(found, at, activation, of) {
   const scale = element("span", { class: "legend", style: `background:linear-gradient(90deg,${theme().negative},${theme().middle},${theme().positive})`, "aria-hidden": "true" });
-  const section = element("section", { id: "section-examples" }, element("h2", {}, "Which texts drive it?"),
-    element("p", {}, `Transcripts by the size of the neuron's peak (${of}); quantiles and random ones show what is usual. Colour: `, scale,
-      "red is negative, blue positive, in full at the example's own largest size; the outlined token has the peak, and a bar marks where the response starts. Point at a token to read its activation."));
+  const { text, parts } = captioned(`Transcripts by the size of the neuron's peak (${of}); quantiles and random ones show what is usual.`,
+    ["Colour is in full at the example's own largest size; the outlined token has the peak, and a bar marks where the response starts. Point at a token to read its activation."]);
+  text.append(" Red is negative, blue positive:", scale);
+  const section = element("section", { id: "section-examples" }, element("h2", {}, "Which texts drive it?"), parts);
   found.kinds.forEach((kind, j) => {
     const which = found.shown[at][j];
     if (which < 0) return;

@@ -31,9 +31,9 @@ async function drawProfile(box, text) {
     traces.push({ ...look, y: Array.from(sums) }, { ...look, y: Array.from(counts), xaxis: "x2", yaxis: "y2", showlegend: false });
   });
   const away = columns[0].neutral ? ` from ${columns[0].neutral}` : "";
-  text.textContent =
-    `${metric}, layer by layer, a line a reward model. Left: the sum over the layer's neurons${away ? `, counted${away}` : ""}. Right: how many of the ` +
-    `${SHARE * 100} % of neurons farthest${away || " from 0"} lie in each layer. Click a layer to see its neurons in the table.`;
+  describe(text,
+    `By layer: ${metric}. Left: the sum over the layer's neurons${away ? `, counted${away}` : ""}. Right: how many of the ` +
+    `${SHARE * 100} % of neurons farthest${away || " from 0"} lie in each layer. Click a layer to see its neurons in the table.`);
   const axis = { title: { text: "layer" }, dtick: Math.max(1, Math.floor(layers / 10)) };
   await plot(box, traces, {
     xaxis: { ...axis, domain: [0, 0.46] }, xaxis2: { ...axis, domain: [0.56, 1], anchor: "y2" },
@@ -45,7 +45,7 @@ async function drawProfile(box, text) {
 
 function showInTable(filter) {
   go({ ...filter, page: 0 });
-  document.getElementById("section-table").scrollIntoView();
+  reveal(document.getElementById("section-table"));
 }
 
 // The models whose neurons an overlap is of: the chosen one if it can be.
@@ -63,10 +63,10 @@ function overlapPanels() {
       return element("section", {}, element("h2", {}, "Which top neurons are shared?"), element("p", {}, `Of ${entry.about}: ${names.length} sets have too many combinations to draw; pairs of them are compared below.`));
     }
     const caption =
-      `Of ${entry.about}, how many are top neurons of just the marked ones, and of none beside. Hatched bars: what sets that are independent within ` +
-      `each layer, of the same sizes there, would give.${2 ** names.length - 1 > MOST_REGIONS ? ` The ${MOST_REGIONS} largest combinations.` : ""}` +
+      `Of ${entry.about}, how many are top neurons of just the marked ones, and of none beside.${2 ** names.length - 1 > MOST_REGIONS ? ` The ${MOST_REGIONS} largest combinations.` : ""}` +
       (modelOf(entry) ? " Click a bar to see its neurons in the table." : "");
-    const made = panel("Which top neurons are shared?", caption, { id: `overlap-${number}`, height: 300 + 26 * names.length });
+    const notes = ["Hatched bars: what sets that are independent within each layer, of the same sizes there, would give."];
+    const made = panel("Which top neurons are shared?", caption, { id: `overlap-${number}`, height: 300 + 26 * names.length, notes });
     whenVisible(made.box, () => drawOverlap(made.box, entry, number));
     return made.section;
   });

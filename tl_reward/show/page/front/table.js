@@ -4,9 +4,8 @@ const ROWS = 25;
 let tableRun = 0;
 
 function tablePanel() {
-  const caption =
-    "Every neuron of the reward model, and what the run says of it. Sort by a heading; filter a column by > 0.1, < -2 or -1..1. Numbers are kept to three digits. Effects with a standard " +
-    "error have their interval on the neuron's own page.";
+  const { parts: told } = captioned("Every neuron of the reward model, and what the run says of it. Sort by a heading; filter a column by > 0.1, < -2 or -1..1.",
+    ["Numbers are kept to three digits. Effects with a standard error have their interval on the neuron's own page."]);
   const set = element("select", { id: "table-set", onchange: () => go({ set: set.value, page: 0 }) });
   const layer = element("input", { id: "table-layer", type: "number", min: 0, step: 1, placeholder: "all", oninput: () => {
     const value = layer.value === "" ? null : Number(layer.value);
@@ -29,7 +28,7 @@ function tablePanel() {
     element("button", { type: "button", id: "table-back", onclick: () => step(-1) }, "Previous page"),
     element("button", { type: "button", id: "table-on", onclick: () => step(1) }, "Next page"),
   );
-  const section = element("section", { id: "section-table" }, element("h2", {}, "Table of neurons"), element("p", {}, caption), controls, status, element("div", { class: "wide" }, table), pager);
+  const section = element("section", { id: "section-table" }, element("h2", {}, "Table of neurons"), told, controls, status, element("div", { class: "wide" }, table), pager);
   const draw = (changed) => {
     section.hidden = !state.metric;
     if (state.view !== "overview" || !state.metric) return;

@@ -74,12 +74,15 @@ async function drawTension(box, text, entry) {
       marker: { size: i ? 7 : 4, symbol: i ? SYMBOLS[i - 1] : "circle-open", color: i ? (label === "shared" ? colorOf("mixed") : colorOf(name, i)) : theme().faint },
     });
   });
-  text.textContent =
-    (absent ? `${count(absent)} neurons have no number on one of the margins, and are not shown. ` : "") +
-    `Each neuron's estimated effect on both mean margins of the ${model} model (${entry.about}). Right: it raises the ${entry.objectives[0]} margin; up: the ` +
-    `${entry.objectives[1]} margin; lower right and upper left it serves one at the other's cost. Grey cells count all ${count(total - absent)} neurons (darker: more, on a ` +
-    `logarithmic scale); the ${count(largest.length)} farthest out are points, coloured and shaped by whether they are among the top ${Math.round(entry.fraction * 1000) / 10} % of ` +
-    `each margin's supporters, or of both (shared). ${entry.conflict} Axes are linear near 0 and logarithmic beyond. Click a point to open its neuron.`;
+  describe(text,
+    `Each neuron's estimated effect on both mean margins of the ${model} model. Right: it raises the ${entry.objectives[0]} margin; up: the ${entry.objectives[1]} margin; ` +
+    "lower right and upper left it serves one at the other's cost. Click a point to open it.", [
+      `The effects: ${entry.about}. Axes are linear near 0 and logarithmic beyond.`,
+      `Grey cells count all ${count(total - absent)} neurons (darker: more, on a logarithmic scale); the ${count(largest.length)} farthest out are points, coloured and shaped by ` +
+        `whether they are among the top ${Math.round(entry.fraction * 1000) / 10} % of each margin's supporters, or of both (shared).` +
+        (absent ? ` ${count(absent)} neurons have no number on one of the margins, and are not shown.` : ""),
+      entry.conflict,
+    ]);
   await plot(box, traces, {
     xaxis: across.axis(`effect on the ${entry.objectives[0]} margin (reward units)`),
     yaxis: up.axis(`effect on the ${entry.objectives[1]} margin (reward units)`),
