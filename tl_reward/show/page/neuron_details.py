@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int8, Int64
 
-from tl_reward.measures.json_types import NeuronsJson
+from tl_reward.measures.json_types import ConflictJson, NeuronsJson
 from tl_reward.neurons import NeuronSet
-from tl_reward.results.sections import TranscriptJson, WordsJson
+from tl_reward.results.sections import TensionEntry, TranscriptJson, WordsJson
 from tl_reward.results.store import Results
 from tl_reward.show.neuron_columns import overlap_of, tension_key
 from tl_reward.show.page.blocks import array_block, json_block
-from tl_reward.show.page.panels import in_conflict
 from tl_reward.sites import Where
 
 
@@ -44,6 +43,25 @@ def tensions(results: Results) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+def in_conflict(entry: TensionEntry) -> str:
+    """How many neurons of a tension serve one objective at the other's cost, beside chance."""
+    return (
+        f"In conflict: {_conflict(entry['conflict'])}; of those clear on both margins {_conflict(entry['conflict_clear'])}. Chance: signs "
+        "shuffled among the neurons of each layer."
+    )
+
+
+def _conflict(value: ConflictJson) -> str:
+    if not value["neurons"]:
+        return "none"
+    chance = f"chance {value['chance']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
+    return f"{value['share']:.1%} of {value['neurons']:,} ({chance}, p {_p(value['p_value'])})"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def overlaps(results: Results) -> list[dict[str, Any]]:

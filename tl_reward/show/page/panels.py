@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from tl_reward.measures.json_types import ConflictJson, MaybeEstimateJson
+from tl_reward.measures.json_types import MaybeEstimateJson
 from tl_reward.results.sections import (
     AblationEntry,
     AttributionEntry,
@@ -21,6 +21,7 @@ from tl_reward.results.store import Results
 from tl_reward.show import plots
 from tl_reward.show.how_made import how_made
 from tl_reward.show.intervals import NOTE, any_few, bracket
+from tl_reward.show.page.neuron_details import in_conflict
 from tl_reward.show.page.panel import Panel, shows
 from tl_reward.show.page.repair_panels import panels_of_repair
 
@@ -296,25 +297,6 @@ def _patch_agreement(entry: PatchingEntry) -> str:
     if entry["agreement"] is None:
         return ""
     return f"Attribution patching ranks these patches with a Spearman correlation of {_interval(entry['agreement']['spearman'])}."
-
-
-def in_conflict(entry: TensionEntry) -> str:
-    """How many neurons of a tension serve one objective at the other's cost, beside chance."""
-    return (
-        f"In conflict: {_conflict(entry['conflict'])}; of those clear on both margins {_conflict(entry['conflict_clear'])}. Chance: signs "
-        "shuffled among the neurons of each layer."
-    )
-
-
-def _conflict(value: ConflictJson) -> str:
-    if not value["neurons"]:
-        return "none"
-    chance = f"chance {value['chance']:.1%} [{value['low']:.1%}, {value['high']:.1%}]"
-    return f"{value['share']:.1%} of {value['neurons']:,} ({chance}, p {_p(value['p_value'])})"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _interval(value: MaybeEstimateJson) -> str:
