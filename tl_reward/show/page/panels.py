@@ -97,6 +97,15 @@ def _panel_of_ablation(results: Results, entries: Mapping[str, AblationEntry]) -
         "The same edits, in mean margin: reward of chosen minus rejected, in raw reward units.",
         plots.ablation_curves(results, "mean_margin"),
     )
+    for name, entry in entries.items():
+        if "pairs" in entry:
+            yield Panel(
+                f"How do single rewards move? {name}",
+                f"Rewards of the chosen and of the rejected responses of {entry['pairs']} pairs, and their margins, as shares of the "
+                "pairs: without an edit (thick), and with the top neurons zeroed. Right of the dotted line the model agrees with the "
+                "preference.",
+                plots.ablated_rewards(results, name),
+            )
 
 
 def _panel_of_attribution(results: Results, entries: Mapping[str, AttributionEntry]) -> Iterator[Panel]:
@@ -149,8 +158,8 @@ def _panel_of_sets(results: Results, entries: Mapping[str, SetsEntry]) -> Iterat
     for name, entry in entries.items():
         yield Panel(
             f"What breaks when each set is zeroed? {name}",
-            f"Pair accuracy with 95 % intervals; crosses are random sets of as many neurons in each layer. Sets found on "
-            f"{entry['found_on']} ({_apart(entry)}). {how_made(entry)}".rstrip(),
+            f"Pair accuracy with 95 % intervals; crosses are random sets of as many neurons in each layer. Sets: "
+            f"{_origin(entry)}. {how_made(entry)}".rstrip(),
             plots.set_bars(results, name),
             480,
         )
@@ -290,6 +299,13 @@ def _regions(entry: OverlapEntry) -> str:
 def _tested(name: str, entry: AblationEntry) -> str:
     made = f". {how_made(entry)}".rstrip(". ") if "precision" in entry else ""
     return f"{name}: highest {entry['score']} at {entry['site']}, found on {entry['found_on']} ({_apart(entry)}){made}"
+
+
+def _origin(entry: SetsEntry) -> str:
+    """Where sets come from."""
+    if entry["tested_pairs_that_found"] is None:
+        return f"{entry['found_on']}; on which pairs they were found is not recorded"
+    return f"found on {entry['found_on']} ({_apart(entry)})"
 
 
 def _apart(entry: AblationEntry | SetsEntry | ModelPatchingEntry) -> str:
