@@ -114,9 +114,6 @@ def test_links_the_back_button_and_reloading_keep_the_place(chromium, address):
         page.reload()
         page.wait_for_selector('#neuron[data-shown="3.18"]')
         assert page.input_value("#model") == "harmless"
-    with opened(chromium, address + "#L99N5?rm=nobody") as page:  # what the run lacks
-        page.wait_for_selector("#plot-map[data-drawn]")
-        assert page.input_value("#model") == "helpful"
 
 
 def rows_of(page):

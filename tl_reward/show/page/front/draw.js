@@ -57,7 +57,7 @@ function figure(value) {
 const drawn = new Map();
 
 const plot = (box, traces, layout = {}) => plotEscaped(box, escaped(traces), escaped(layout));
-const replot = (box, changes) => Plotly.restyle(box, escaped(changes));
+const replot = (box, changes, traces) => Plotly.restyle(box, escaped(changes), traces);
 const unplot = (box) => Plotly.purge(box);
 
 // A figure that was escaped already, as those of the run's panels were when the page was written.

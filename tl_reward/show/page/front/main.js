@@ -65,9 +65,9 @@ function fillOverview(root) {
     const items = manifest.notes.map((each) => element("li", {}, each));
     root.append(element("section", { id: "notes" }, element("h2", {}, "Which pairs were read, and how?"), element("ul", { class: "missing" }, ...items)));
   }
-  if (manifest.columns.length) root.append(mapPanel(), ...tensionPanels(), profilePanel());
+  if (manifest.columns.length) root.append(mapPanel(), comparePanel(), ...tensionPanels(), profilePanel());
   root.append(...overlapPanels());
-  if (manifest.columns.length) root.append(tablePanel());
+  root.append(...neuronPanels());
   manifest.panels.forEach((entry, i) => {
     const { section, box, text } = panel(entry.title, entry.caption, { id: i, height: entry.height });
     if (entry.neurons) text.after(showSet(entry.neurons));
