@@ -42,7 +42,7 @@ def column(model, key):
 
 def test_every_plot_of_a_whole_run_is_drawn(chromium, tmp_path):
     page_file = write_page(tiny_run(), tmp_path / "page.html")
-    with opened(chromium, page_file.as_uri() + "#overview?rm=mixed") as page:
+    with opened(chromium, page_file.as_uri() + "#overview?rm=mixed&metric=mean+of+mlp_gate&with=helpful") as page:
         scroll_through(page)
         plots = [box for box in page.locator(".plot").all() if box.is_visible()]
         assert len(plots) == page.locator("#overview section .plot").count() >= 14

@@ -185,17 +185,19 @@ def test_a_neurons_effects_and_activations(results):
         plots.activation_histogram(shown, "mixed", (1, 1))
 
 
-def test_rewards_before_and_after_an_edit_hold_every_pair(results):
+def test_rewards_before_and_after_an_edit_are_those_of_every_pair(results):
     ((name, entry),) = results.section("ablation").items()
     lines = traces_of(plots.ablated_rewards(results))
     edits = 1 + len(entry["points"])
-    assert len(lines) == 3 * edits and all(sum(line.y) == pytest.approx(1) for line in lines)
-    assert [line.name for line in lines[:edits]] == ["no edit", "top 0.1 of neurons zeroed", "top 1 of neurons zeroed"]
+    assert [line.name for line in lines] == 3 * ["no edit", "top 10 % zeroed", "top 100 % zeroed"] and len(lines) == 3 * edits
     chosen, rejected = (results.tensor("ablation", name, side).double().numpy() for side in ("chosen", "rejected"))
     for values, line in zip([*chosen, *rejected, *(chosen - rejected)], lines, strict=True):
-        middle = np.average(np.array(line.x), weights=np.array(line.y))
-        assert abs(middle - values.mean()) <= (line.x[1] - line.x[0]) / 2 + 1e-6
-        assert line.x[0] - 1e-6 <= values.min() + (line.x[1] - line.x[0]) and values.max() <= line.x[-1] + (line.x[1] - line.x[0])
+        np.testing.assert_allclose(line.x, np.sort(values))
+        np.testing.assert_allclose(line.y, [(values <= at + 1e-12).mean() for at in line.x])
+    wrong = [sum(y <= 0 for y in line.x) / len(line.x) for line in lines[2 * edits :]]
+    accuracies = [entry["clean"]["accuracy"]["value"], *(point["ranked"]["accuracy"]["value"] for point in entry["points"])]
+    ties = [float((row == 0).mean()) for row in chosen - rejected]
+    np.testing.assert_allclose(wrong, [1 - accuracy + tie / 2 for accuracy, tie in zip(accuracies, ties, strict=True)])
 
 
 def test_an_earlier_ablation_keeps_no_rewards(results):

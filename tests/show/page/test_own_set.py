@@ -58,6 +58,29 @@ def test_ticked_typed_named_and_kept_in_the_link(chromium, address):
         assert "own=1.345_2.7&named=my" in page.url
 
 
+def test_links_and_the_back_button_keep_it(chromium, address):
+    with opened(chromium, address + "#overview?rm=mixed") as page:
+        page.wait_for_selector("#table tbody tr")
+        names = page.locator("#table tbody a").all_inner_texts()[:3]
+        page.locator("#table tbody input").nth(0).check()
+        page.locator("#table tbody a").nth(1).click()  # a link that was drawn before
+        page.wait_for_selector(f'#neuron[data-shown="{names[1]}"]')
+        page.click("#neuron [data-own]")
+        page.keyboard.press("]")
+        page.go_back()
+        page.wait_for_selector(f'#neuron[data-shown="{names[1]}"]')
+        page.go_back()
+        page.wait_for_selector("#overview:not([hidden])")
+        assert sorted(own_of(page)) == sorted(names[:2])
+        assert [box.is_checked() for box in page.locator("#table tbody input").all()[:3]] == [True, True, False]
+        page.click("#table tbody a >> nth=2")
+        page.wait_for_selector(f'#neuron[data-shown="{names[2]}"]')
+        page.click("#to-overview")
+        assert sorted(own_of(page)) == sorted(names[:2])
+        page.goto(address + "#overview?rm=mixed&own=1.5")  # a link from elsewhere
+        page.wait_for_function("() => document.getElementById('own-list').textContent.trim() === '1.5'")
+
+
 def test_the_table_and_the_map_show_it(chromium, address):
     with opened(chromium, address + "#overview?rm=mixed&own=0.3-1400_2.7") as page:
         page.click("#own-show")
@@ -75,6 +98,9 @@ def test_the_table_and_the_map_show_it(chromium, address):
         page.click("#own-empty")
         page.wait_for_function("() => document.getElementById('table-status').textContent.startsWith('4,500 of')")
         assert "own=" not in page.url and "set=" not in page.url
+        assert page.inner_text("#own-empty") == "Put the 3 neurons back"
+        page.click("#own-empty")
+        assert own_of(page) == ["0.3", "0.1400", "2.7"]
 
 
 def test_saved_for_the_command_line_and_as_csv(chromium, address, tmp_path):
@@ -114,5 +140,5 @@ def test_what_cannot_be_added_is_said(chromium, address):
 
 def test_a_model_of_another_shape_has_some_of_it(chromium, address):
     with opened(chromium, address + "#overview?rm=small&own=0.3_2.7") as page:
-        assert page.inner_text("#own-status") == "my set: 1 neurons of the small model, and 1 that it does not have."
+        assert page.inner_text("#own-status") == "my set: 1 neuron of the small model, and 1 that it does not have."
         assert "The small model lacks 1 of the link's own neurons, such as 2.7: its layers are 0 to 1" in page.inner_text("#lacking")

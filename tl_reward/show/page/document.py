@@ -75,7 +75,7 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
     if not columns and not panels and not found:
         raise InputError("this run has nothing to show")
     shapes = {column.model: column.values.shape for column in columns} | {each.entry["model"]: each.entry["shape"] for each in found}
-    shapes = neuron_details.shapes_of_edited(results) | shapes
+    shapes |= {model: shape for model, shape in neuron_details.shapes_of_edited(results).items() if model not in shapes}
     blocks: dict[str, str] = {"plotly": plotly_block()}
     manifest = {
         "format": MANIFEST_FORMAT,

@@ -101,9 +101,9 @@ def _panel_of_ablation(results: Results, entries: Mapping[str, AblationEntry]) -
         if "pairs" in entry:
             yield Panel(
                 f"How do single rewards move? {name}",
-                f"Rewards of the chosen and of the rejected responses of {entry['pairs']} pairs, and their margins, as shares of the "
-                "pairs: without an edit (thick), and with the top neurons zeroed. Right of the dotted line the model agrees with the "
-                "preference.",
+                f"The share of {entry['pairs']} pairs with at most so much reward for the chosen and for the rejected response, and with "
+                "at most so large a margin: without an edit (thick), and with the top neurons zeroed. A line that moved left lost reward. "
+                "At the dotted line, its height is the share of pairs that the model has wrong.",
                 plots.ablated_rewards(results, name),
             )
 
@@ -304,11 +304,13 @@ def _tested(name: str, entry: AblationEntry) -> str:
 def _origin(entry: SetsEntry) -> str:
     """Where sets come from."""
     if entry["tested_pairs_that_found"] is None:
-        return f"{entry['found_on']}; on which pairs they were found is not recorded"
+        return f"{entry['found_on']} ({_apart(entry)})"
     return f"found on {entry['found_on']} ({_apart(entry)})"
 
 
 def _apart(entry: AblationEntry | SetsEntry | ModelPatchingEntry) -> str:
     """Whether neurons were found on pairs that now test them."""
     both = entry["tested_pairs_that_found"]
+    if both is None:
+        return "on which pairs they were found is not recorded"
     return f"{'none' if both == 0 else f'CAUTION: {both}'} of {entry['clean']['pairs']} tested pairs among them"

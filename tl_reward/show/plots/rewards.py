@@ -1,7 +1,5 @@
 """Figures of rewards before and after an edit: `Results` in, plotly `Figure` out."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from jaxtyping import Float
 from plotly.subplots import make_subplots
@@ -11,13 +9,14 @@ from tl_reward.results.store import Results
 from tl_reward.show.plots.escape import EscapedFigure, escaped
 from tl_reward.show.plots.style import DOTTED, LAYOUT, color_of
 
-BINS = 20
+_MOST_STEPS = 400  # of a line
 _DASHES = ("dot", "dash", "dashdot", "longdash", "longdashdot")
 
 
 def ablated_rewards(results: Results, name: str | None = None) -> EscapedFigure:
-    """Rewards of the chosen and of the rejected responses, and margins (chosen minus rejected), as shares of the pairs: without an edit,
-    and with the top neurons zeroed, a line a share. All in raw reward units.
+    """How rewards of the chosen and of the rejected responses, and margins (chosen minus rejected), are distributed: without an edit, and
+    with the top neurons zeroed, a line a share. The share of pairs (up) with at most so much (along), in raw reward units; of margins, its
+    height at 0 is the share of pairs that the model has wrong or tied.
 
     Args:
         name: the ablation; None is the first that keeps rewards.
@@ -31,33 +30,27 @@ def ablated_rewards(results: Results, name: str | None = None) -> EscapedFigure:
     if "pairs" not in entry:
         raise InputError(f"the ablation {name!r} keeps no rewards of single pairs: it was made by an earlier version")
     chosen, rejected = (results.tensor("ablation", name, side).double().numpy() for side in ("chosen", "rejected"))
-    edits = ["no edit", *(f"top {point['fraction']:.3g} of neurons zeroed" for point in entry["points"])]
+    shares = [point["fraction"] for point in entry["points"]]
+    edits = ["no edit", *(f"top {100 * share:.3g} % zeroed" for share in shares)]
     titles = ["chosen responses", "rejected responses", "margin"]
     figure = make_subplots(rows=1, cols=3, subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.04)
-    rewards = _edges(np.concatenate([chosen.ravel(), rejected.ravel()]))
     color = color_of(entry["model"], 0)
-    for j, (values, edges) in enumerate(((chosen, rewards), (rejected, rewards), (chosen - rejected, _edges(chosen - rejected)))):
+    for j, values in enumerate((chosen, rejected, chosen - rejected)):
         for i, edit in enumerate(edits):
-            share = np.histogram(values[i], edges)[0] / max(1, values.shape[1])
+            along, up = _steps(values[i])
             line = {"color": color, "dash": _DASHES[(i - 1) % len(_DASHES)], "width": 2} if i else {"color": "#000000", "width": 3}
             figure.add_scatter(
-                x=(edges[1:] + edges[:-1]) / 2, y=share, name=edit, legendgroup=edit, showlegend=j == 0, mode="lines",
-                line=line | {"shape": "hvh"}, opacity=_faint(i, edits), row=1, col=j + 1,
-            )  # fmt: skip
+                x=along, y=up, name=edit, legendgroup=edit, showlegend=j == 0, mode="lines", line=line | {"shape": "hv"}, row=1, col=j + 1
+            )
     figure.add_shape(type="line", x0=0, x1=0, xref="x3", y0=0, y1=1, yref="y3 domain", line=DOTTED["line"])
     figure.update_layout(**LAYOUT | {"margin": LAYOUT["margin"] | {"t": 70}, "legend": LAYOUT["legend"] | {"y": 1.12}})
     figure.update_xaxes(title="reward")
     figure.update_xaxes(title="margin (reward units)", col=3)
-    figure.update_yaxes(title="share of pairs", col=1)
+    figure.update_yaxes(title="share of pairs with at most that", range=[0, 1.02], col=1)
     return escaped(figure)
 
 
-def _edges(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, " edge"]:
-    """Of bins that hold all values."""
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
-    return np.linspace(low, high, BINS + 1) if high > low else np.linspace(low - 1, high + 1, BINS + 1)
-
-
-def _faint(edit: int, edits: Sequence[str]) -> float:
-    """The larger the share, the stronger its line."""
-    return 1.0 if edit == 0 else 0.45 + 0.55 * edit / (len(edits) - 1)
+def _steps(values: Float[np.ndarray, " pair"]) -> tuple[Float[np.ndarray, " step"], Float[np.ndarray, " step"]]:
+    """Numbers in their order, and the share that is at most so large; of many pairs, some of them."""
+    at = np.unique(np.linspace(0, len(values) - 1, min(len(values), _MOST_STEPS)).astype(int)) if len(values) else np.zeros(0, dtype=int)
+    return np.sort(values)[at], (at + 1) / max(1, len(values))

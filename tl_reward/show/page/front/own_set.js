@@ -22,6 +22,7 @@ const ownPlaces = (text) => once(`own ${text}`, () => {
   });
 });
 
+const numbered = (number) => `${count(number)} ${number === 1 ? "neuron" : "neurons"}`;
 const inShape = ([layer, neuron], { layers, width }) => layer < layers && neuron < width;
 const ownIndices = (model) => ownPlaces(state.own).filter((place) => inShape(place, shapeOf(model))).map((place) => indexOf(place, model));
 const ownName = () => state.ownName || "my set";
@@ -47,6 +48,20 @@ function changeOwn(places, inside) {
   return true;
 }
 
+// Links that were drawn before lead on with the set, and the model beside, as they are now.
+function renewLinks() {
+  for (const link of document.querySelectorAll('a[href^="#"]')) {
+    const [place, text = ""] = link.getAttribute("href").slice(1).split("?"), query = new URLSearchParams(text);
+    if (!/^(overview|live|L\d+N\d+)$/.test(place)) continue;
+    for (const [key, value] of [["with", state.versus], ["own", state.own], ["named", state.ownName]]) {
+      if (value) query.set(key, value);
+      else query.delete(key);
+    }
+    link.setAttribute("href", `#${place}${String(query) ? `?${query}` : ""}`);
+  }
+}
+subscribe(["versus", "own", "ownName"], renewLinks);
+
 function tellOwn(text, wrong = false) {
   const status = document.getElementById("own-status");
   status.textContent = text;
@@ -69,21 +84,28 @@ function ownPanel() {
     manifest.columns.length ? button("own-show", "Show in the table", () => showInTable({ set: "own", layer: null, ranges: {} })) : null,
     button("own-json", "Save as JSON", () => saveAs(fileOfOwn("json"), "application/json", `${JSON.stringify(ownJson())}\n`)),
     button("own-csv", "Save as CSV", () => exportCsv(ownIndices(state.model), fileOfOwn("csv"))),
-    button("own-empty", "Empty the set", () => go({ own: "", ...(state.set === "own" ? { set: "" } : {}) })),
   ];
+  let emptied = "";
+  const empty = button("own-empty", "Empty the set", () => {
+    const back = emptied;
+    emptied = state.own;
+    go({ own: state.own ? "" : back, ...(state.set === "own" ? { set: "" } : {}) }, { quiet: true });
+  });
   const status = element("p", { id: "own-status", role: "status" }), list = element("p", { id: "own-list" }), command = element("p", { class: "hint" });
   const section = element("section", { id: "section-own" }, element("h2", {}, "A set of your own"),
-    element("p", {}, "Tick neurons in the table, or type them. The address of this page holds the set: a link shows it to others. Circles mark it on the map."),
+    element("p", {}, `${manifest.columns.length ? "Tick neurons in the table, or type them. Circles mark them on the map." : "Type neurons."} The address of this page holds the set: a link shows it to others.`),
     element("div", { class: "pager" }, element("label", { class: "row" }, "Neurons", add), button("own-put", "Add", () => addTyped(add)), element("label", { class: "row" }, "Name", name)),
-    status, list, element("div", { class: "pager" }, ...withSet), command);
+    status, list, element("div", { class: "pager" }, ...withSet, empty), command);
   subscribe(["own", "ownName", "model"], () => {
     section.hidden = !state.model;
     if (!state.model) return;
     const indices = ownIndices(state.model), all = ownPlaces(state.own).length;
-    tellOwn(all ? `${ownName()}: ${count(indices.length)} neurons of the ${state.model} model${all > indices.length ? `, and ${count(all - indices.length)} that it does not have` : ""}.` : "No neuron is in it yet.");
+    tellOwn(all ? `${ownName()}: ${numbered(indices.length)} of the ${state.model} model${all > indices.length ? `, and ${count(all - indices.length)} that it does not have` : ""}.` : "No neuron is in it yet.");
     list.replaceChildren(...indices.slice(0, MOST_OWN_LINKS).flatMap((i) => [element("a", { href: linkTo(placeOf(i, state.model)) }, nameOf(placeOf(i, state.model))), " "]));
     if (indices.length > MOST_OWN_LINKS) list.append(`and ${count(indices.length - MOST_OWN_LINKS)} more, in the table`);
     for (const each of withSet.filter(Boolean)) each.disabled = !indices.length;
+    empty.disabled = !all && !emptied;
+    empty.textContent = all || !emptied ? "Empty the set" : `Put the ${numbered(ownPlaces(emptied).length)} back`;
     command.hidden = !indices.length;
     command.replaceChildren("What they do together and each alone, with the file of JSON: ", element("code", {}, `tl-reward effects ${quoted(state.model)} --neurons ${fileOfOwn("json")} --out runs/own-set`), "; examples, ablate and patch take it too.");
     if (document.activeElement !== name) name.value = state.ownName;

@@ -42,9 +42,10 @@ function addressOf(wanted) {
 }
 
 // What an address says. What it names and the run lacks is replaced by what the run has, and said in `lacking`.
-function readAddress(hash) {
+function readAddress(hash, returning) {
   const [place, text = ""] = hash.replace(/^#/, "").split("?");
   const query = new URLSearchParams(text), lacking = [];
+  if (returning) for (const [key, value] of [["own", state.own], ["named", state.ownName]]) query.set(key, value);
   const names = manifest.models.map((each) => each.name), named = query.get("rm");
   const model = names.includes(named) ? named : state.model || names[0] || "";
   if (named !== null && named !== model) lacking.push(`The run has no reward model “${short(named)}”; it has ${listed(names)}.${model ? ` This is ${model}.` : ""}`);
@@ -117,20 +118,23 @@ function go(changes, { quiet = false } = {}) {
   const address = addressOf({ ...state, ...changes });
   if (address === location.hash) return;
   if (quiet) {
-    history.replaceState(null, "", address);
+    history.replaceState({ seen: true }, "", address);
     follow();
   } else location.hash = address;
 }
 
 const linkTo = (neuron, model = state.model) => addressOf({ ...state, view: "neuron", neuron, model });
 
-function follow() {
+// Where the reader comes back to a place of before (the back button), the set of neurons is the one of now.
+function follow(event) {
+  const returning = event?.type === "hashchange" && Boolean(history.state?.seen);
   document.getElementById("failed").hidden = true;
   document.getElementById("search-help").textContent = usualHelp;
-  const wanted = readAddress(location.hash);
+  const wanted = readAddress(location.hash, returning);
   const changed = Object.keys(wanted).filter((key) => JSON.stringify(wanted[key]) !== JSON.stringify(state[key]));
   Object.assign(state, wanted);
-  if (location.hash && addressOf(state) !== location.hash) history.replaceState(null, "", addressOf(state)); // what it named and the run lacks is said on the page
+  const address = location.hash ? addressOf(state) : ""; // without what it named and the run lacks, which is said on the page
+  if (address !== location.hash || !history.state?.seen) history.replaceState({ seen: true }, "", address || location.href);
   for (const { keys, redraw } of subscribers) if (keys.some((key) => changed.includes(key))) redraw(changed);
 }
 

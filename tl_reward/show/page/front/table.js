@@ -34,7 +34,7 @@ function tablePanel() {
     section.hidden = !state.metric;
     if (state.view !== "overview" || !state.metric) return;
     if (changed.includes("model") || !table.tHead.rows.length) drawHead(table);
-    if (["model", "own", "ownName"].some((key) => changed.includes(key)) || !set.options.length) {
+    if (["view", "model", "own", "ownName"].some((key) => changed.includes(key)) || !set.options.length) {
       set.replaceChildren(element("option", { value: "" }, "all neurons"), ...setsOf(state.model).map((each) => element("option", { value: each.key }, short(each.label, 70))));
     }
     set.value = state.set;
