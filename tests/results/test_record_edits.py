@@ -6,6 +6,7 @@ import torch
 from tl_reward.analyses.ablation_curves import ablation_curve
 from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
+from tl_reward.results.found_on import found_on
 from tl_reward.results.record_edits import record_ablation
 from tl_reward.results.store import Results
 
@@ -18,7 +19,7 @@ def kept(tiny):
     ranking = torch.rand(tiny.cfg.n_layers, tiny.cfg.d_mlp, generator=generator)
     curve = ablation_curve(tiny, PAIRS, ranking, fractions=(0.1, 0.5), draws=1)
     results = Results()
-    found = {"dataset": "others", "pair_hashes": []}
+    found = found_on("others", PAIRS[:1])
     record_ablation(results, "tiny", "some pairs", curve, score="random", site="mlp_post", found=found, pairs=PAIRS)
     return curve, results
 

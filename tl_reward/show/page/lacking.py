@@ -66,7 +66,7 @@ def _worth_editing(results: Results, model: str) -> list[str]:
     """The neurons that the run says most of; where it says nothing, the first one."""
     effect = next((np.abs(column.values) for column in columns_of(results) if column.model == model), np.ones((1, 1)))
     order = np.argsort(-np.nan_to_num(effect, nan=-np.inf), axis=None, kind="stable")[:_MOST_NAMED]
-    found = NeuronSet(tuple(int(each) for each in np.unravel_index(place, effect.shape)) for place in order)
+    found = NeuronSet(divmod(int(place), effect.shape[1]) for place in order)
     return [f"{layer}.{neuron}" for layer, neuron in found]
 
 

@@ -11,7 +11,7 @@ from tl_reward.measures.json_types import NeuronsJson
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.sections import TranscriptJson, WordsJson
 from tl_reward.results.store import Results
-from tl_reward.show.neuron_columns import MOST_NEURONS, exact_effects, overlap_of, tension_key
+from tl_reward.show.neuron_columns import exact_effects, overlap_of, tension_key
 from tl_reward.show.page.blocks import array_block, json_block
 from tl_reward.show.page.panels import in_conflict
 from tl_reward.sites import Where
@@ -80,9 +80,9 @@ def shapes_of_edited(results: Results) -> dict[str, tuple[int, int]]:
         found[effect["model"]] = (max(layers, layer + 1), max(width, neuron + 1))
     for model, reached in found.items():
         told = recorded.get(model)
-        shape = (told.get("layers"), told.get("d_mlp")) if isinstance(told, Mapping) else (None, None)
-        if all(type(size) is int and least <= size <= MOST_NEURONS for size, least in zip(shape, reached, strict=True)):
-            found[model] = shape
+        layers, width = (told.get("layers"), told.get("d_mlp")) if isinstance(told, Mapping) else (None, None)
+        if isinstance(layers, int) and isinstance(width, int) and layers >= reached[0] and width >= reached[1]:
+            found[model] = layers, width
     return found
 
 

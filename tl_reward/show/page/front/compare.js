@@ -83,7 +83,7 @@ async function drawComparison(box, text) {
     ...(own.size ? [points(ownName(), [...own], { size: 9, symbol: "diamond", color: theme().text })] : []),
   ];
   text.textContent =
-    `${asked.metric} of each neuron in both models, on the same pairs. Grey cells count all ${count(x.length - cloud.absent)} neurons (darker: more, on a logarithmic scale); the ` +
+    `Each neuron by its ${asked.metric} in both models, on the same pairs. Grey cells count all ${count(x.length - cloud.absent)} neurons (darker: more, on a logarithmic scale); the ` +
     `${count(cloud.largest.length)} farthest out are points. On the dotted line both models have the same. Axes are linear near ${figure(x.neutral)} and logarithmic beyond. Click a point to open its neuron.`;
   const away = x.neutral ? `, counted from ${figure(x.neutral)}` : "", reach = Math.max(cloud.across.reach, cloud.up.reach);
   await plot(box, traces, {
