@@ -1,8 +1,10 @@
 """Sets of neurons: which ones, as data that can be combined, drawn at random, and written down."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from tl_reward.arguments import check_argument, is_whole
-from tl_reward.errors import InputError, shown
+from tl_reward.errors import InputError, first_line, shown
 
 if TYPE_CHECKING:
     import pandas
@@ -185,18 +187,44 @@ class NeuronSet:
 
     @classmethod
     def parse(cls, names: Iterable[str]) -> "NeuronSet":
-        """Neurons by their names, layer.neuron.
+        """Neurons by their names, layer.neuron, and those of files, FILE.json, which `load` reads.
 
         >>> NeuronSet.parse(["20.131", "0.3"]).coords
         ((0, 3), (20, 131))
         """
         if isinstance(names, str):
             raise InputError(f"names of neurons must be a list, got {names!r} by itself")
-        parts = {name: str(name).split(".") for name in names}
+        given = [*map(str, names)]
+        files = [name for name in given if name.endswith(".json")]
+        parts = {name: name.split(".") for name in given if name not in files}
         wrong = [name for name, part in parts.items() if len(part) != 2 or not all(number.isdecimal() for number in part)]
         if wrong:
-            raise InputError(f"a neuron is named layer.neuron, such as 20.131; got {wrong[0]!r}")
-        return cls((int(layer), int(neuron)) for layer, neuron in parts.values())
+            raise InputError(f"a neuron is named layer.neuron, such as 20.131, and a file of neurons ends in .json; got {wrong[0]!r}")
+        found = cls((int(layer), int(neuron)) for layer, neuron in parts.values())
+        for file in files:
+            found = found | cls.load(file)
+        return found
+
+    @classmethod
+    def load(cls, path: str | Path) -> "NeuronSet":
+        """A set that a run's page has saved: a file of JSON, {"neurons": [[layer, neuron], …], "shape": [layers, neurons in each]}.
+        What else it holds, a name and a model, is for readers.
+
+        Raises:
+            InputError: there is no such file, it is no such JSON, or it names a neuron that its shape does not have.
+        """
+        try:
+            told = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"neurons of {path}: {first_line(error)}") from None
+        try:
+            shape = _shape_from(told)
+            found = cls.from_json(told["neurons"])
+            if shape is not None:
+                found.check_fits(*shape)
+        except InputError as error:
+            raise InputError(f"neurons of {path}: {error}") from None
+        return cls(found, shape=shape)
 
     def to_json(self) -> list[list[int]]:
         return [list(coord) for coord in self.coords]
@@ -206,12 +234,22 @@ class NeuronSet:
         """From what `to_json` gives. Raises InputError for anything else."""
         if not isinstance(value, (list, tuple)):
             raise InputError(f"neurons must be a list of [layer, neuron], got {type(value).__name__}")
-        return cls((layer, neuron) for layer, neuron in value)
+        return cls(tuple(each) if isinstance(each, list) else each for each in value)
 
 
 def _shape_of(values: Tensor) -> tuple[int, int]:
     layers, units = values.shape
     return int(layers), int(units)
+
+
+def _shape_from(told: Any) -> tuple[int, int] | None:
+    """The shape that a file of neurons tells; None where it tells none. Raises InputError where it is no such file."""
+    if not isinstance(told, dict) or "neurons" not in told:
+        raise InputError('it must hold {"neurons": [[layer, neuron], …], "shape": [layers, neurons in each]}')
+    shape = told.get("shape")
+    if shape is not None and not (isinstance(shape, list) and len(shape) == 2 and all(type(size) is int and size > 0 for size in shape)):
+        raise InputError(f"shape must be [layers, neurons in each], got {shown(shape)}")
+    return None if shape is None else (shape[0], shape[1])
 
 
 def _shape_in_words(shape: tuple[int, int] | None) -> str:

@@ -73,7 +73,7 @@ def test_it_is_seen_in_a_terminal_and_on_a_page(run: Results):
     manifest = document(page, "manifest")
     assert [model["name"] for model in manifest["models"]] == ["mixed", "helpful into mixed", "helpful", "harmless"]
     assert len(manifest["panels"]) == len(document(page, "panels")) == 23
-    assert len(manifest["details"]) == 2 and manifest["missing"] == []
+    assert len(manifest["details"]) == 2 and [each["command"].split()[1] for each in manifest["missing"]] == ["repair"]
     assert document(page, "examples-1")["words_out"][0]["raised"]
 
 

@@ -15,6 +15,7 @@ from tl_reward.neurons import NeuronSet
 from tl_reward.results.record_neurons import record_discovery, record_overlap
 from tl_reward.results.store import Results
 from tl_reward.show.neuron_columns import columns_of, exact_effects
+from tl_reward.show.page.panels import panels_of
 from tl_reward.sites import UnitSite
 
 
@@ -184,6 +185,30 @@ def test_a_neurons_effects_and_activations(results):
         plots.activation_histogram(shown, "mixed", (1, 1))
 
 
+def test_rewards_before_and_after_an_edit_are_those_of_every_pair(results):
+    ((name, entry),) = results.section("ablation").items()
+    lines = traces_of(plots.ablated_rewards(results))
+    edits = 1 + len(entry["points"])
+    assert [line.name for line in lines] == 3 * ["no edit", "top 10 % zeroed", "top 100 % zeroed"] and len(lines) == 3 * edits
+    chosen, rejected = (results.tensor("ablation", name, side).double().numpy() for side in ("chosen", "rejected"))
+    for values, line in zip([*chosen, *rejected, *(chosen - rejected)], lines, strict=True):
+        np.testing.assert_allclose(line.x, np.sort(values))
+        np.testing.assert_allclose(line.y, [(values <= at + 1e-12).mean() for at in line.x])
+    wrong = [sum(y <= 0 for y in line.x) / len(line.x) for line in lines[2 * edits :]]
+    accuracies = [entry["clean"]["accuracy"]["value"], *(point["ranked"]["accuracy"]["value"] for point in entry["points"])]
+    ties = [float((row == 0).mean()) for row in chosen - rejected]
+    np.testing.assert_allclose(wrong, [1 - accuracy + tie / 2 for accuracy, tie in zip(accuracies, ties, strict=True)])
+
+
+def test_an_earlier_ablation_keeps_no_rewards(results):
+    (entry,) = results.section("ablation").values()
+    earlier = Results()
+    put(earlier, "ablation", "earlier", {key: value for key, value in entry.items() if key != "pairs"})
+    with pytest.raises(InputError, match="keeps no rewards of single pairs: it was made by an earlier version"):
+        plots.ablated_rewards(earlier)
+    assert [panel.title for panel in panels_of(earlier)] == ["What breaks when they are zeroed?", "And what happens to the margin?"]
+
+
 def test_every_figure_is_public_and_exported():
     assert sorted(plots.__all__) == plots.__all__ and all(callable(getattr(plots, name)) for name in plots.__all__)
 
@@ -191,7 +216,7 @@ def test_every_figure_is_public_and_exported():
 def test_an_attribution_that_checked_the_effects_of_a_tension_is_no_second_column():
     run = random_run(2, 20)
     checked = {
-        "model": "mixed", "dataset": "random numbers", "site": "mlp_post", "kind": "zero", "pairs": 10, "exact": [],
+        "model": "mixed", "dataset": "random numbers", "site": "mlp_post", "kind": "zero", "pairs": 10, "exact": [], "pair_hashes": [],
         "methods": {"gradient": {"about": "activation x gradient"}, "other": {"about": "something else"}},
     }  # fmt: skip
     effect = run.tensor("tension", "mixed · random numbers", "helpful/effect")

@@ -26,7 +26,7 @@ class ExamplesCommand:
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
     neurons: tuple[str, ...] = ()
-    """Neurons to show in detail, as layer.number, such as 20.131."""
+    """Neurons to show in detail, as layer.number, such as 20.131, or files of them (.json) that a run's page has saved."""
     ranking: Path | None = None
     """Instead: a run folder of tension, attribute, effects or discover, whose top neurons to show."""
     other_model: bool = False

@@ -114,7 +114,7 @@ class EffectsCommand:
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
     neurons: tuple[str, ...] = ()
-    """Neurons (or heads) as layer.number, such as 20.131."""
+    """Neurons (or heads) as layer.number, such as 20.131, or files of them (.json) that a run's page has saved."""
     sets: Path | None = None
     """Instead: a run folder of `tl-reward tension`, whose sets to zero, each whole."""
     kind: AblationKind = "zero"
@@ -230,11 +230,14 @@ class AblateCommand:
 
     model: Positional[str]
     """Folder, hub id, or an embedded model; NAME=MODEL gives it a name."""
-    ranking: Path
-    """The run folder of `tl-reward discover` or `attribute` that ranks them. Find neurons on other pairs than those tested here."""
     output: tyro.conf.OmitArgPrefixes[Output]
     data: tyro.conf.OmitArgPrefixes[Data] = field(default_factory=Data)
     running: tyro.conf.OmitArgPrefixes[Running] = field(default_factory=Running)
+    ranking: Path | None = None
+    """The run folder of `tl-reward discover` or `attribute` that ranks them. Find neurons on other pairs than those tested here."""
+    neurons: tuple[str, ...] = ()
+    """Instead: neurons to zero whole, as layer.number, such as 20.131, and files of them (.json) that a run's page has saved: each file
+    is a set."""
     other_model: bool = False
     """Take the run's neurons even if it found them in another model of that name."""
     score: RankingName | Literal["attribution"] = "mean"
@@ -257,6 +260,11 @@ class AblateCommand:
         from tl_reward.results.store import Results
 
         self.output.check()
+        if bool(self.neurons) == (self.ranking is not None):
+            raise InputError("give either --ranking or --neurons")
+        if self.ranking is None:
+            self._zero_sets()
+            return
         run = Results.load(self.ranking)  # before the model: its base may have to be fetched
         (name,) = self.running.named((self.model,))
         with reading(self.ranking):
@@ -275,6 +283,35 @@ class AblateCommand:
                     progress=f"{name}: {dataset}", **options,
                 )  # fmt: skip
                 record_ablation(results, name, dataset, curve, score=self.score, site=self.site, found=found.entry, pairs=pairs)
+
+    def _zero_sets(self) -> None:
+        """The neurons that were named, each set whole."""
+        from tl_reward.analyses.ablation_curves import ablate_sets
+        from tl_reward.results.record_edits import record_sets
+
+        sets = self._sets()
+        (name,) = self.running.named((self.model,))
+        data = self.data.load(split="test", embedded="test")
+        options = self.running.options_on(self.data)
+        with self.output.run(data, seed=self.seed) as results:
+            model = self.running.model(self.model, results)
+            for dataset, pairs in data.items():
+                label = f"{name}: {dataset}"
+                found = ablate_sets(model, pairs, sets, draws=self.draws, seed=self.seed, site=self.site, progress=label, **options)
+                record_sets(results, name, dataset, found, site=self.site, source=None, pairs=pairs)
+
+    def _sets(self) -> "dict[str, NeuronSet]":
+        """Each file by its name, and what was named one by one together."""
+        from tl_reward.neurons import NeuronSet
+
+        files = [given for given in self.neurons if given.endswith(".json")]
+        alone = NeuronSet.parse(given for given in self.neurons if given not in files)
+        sets = {"named neurons": alone} if alone else {}
+        for file in files:
+            if Path(file).stem in sets:
+                raise InputError(f"two sets are called {Path(file).stem!r}; rename a file")
+            sets[Path(file).stem] = NeuronSet.load(file)
+        return sets
 
 
 @dataclass(frozen=True)

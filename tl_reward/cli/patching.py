@@ -27,7 +27,7 @@ class PatchCommand:
     where: tuple[Where, ...] = ("all",)
     """Tokens to patch: the read-out token, the response, or all that have a counterpart."""
     neurons: tuple[str, ...] = ()
-    """Neurons to patch together besides, as layer.number, such as 20.131."""
+    """Neurons to patch together besides, as layer.number, such as 20.131, or files of them (.json) that a run's page has saved."""
     tokens: str | None = None
     """The id of one pair, to patch it alone at the first of the kinds, one token and layer at a time."""
 

@@ -15,13 +15,16 @@ def found_on(dataset: str, pairs: GivenPairs, output: str = "") -> FoundOn:
     return {**told, "output": output} if output else told
 
 
-def tested(found: FoundOn, pairs: GivenPairs, output: str) -> Tested:
+def tested(found: FoundOn | None, pairs: GivenPairs, output: str) -> Tested:
     """What an entry of a test says of where its neurons come from.
 
     Args:
+        found: None where somebody named them.
         pairs: the tested pairs.
         output: the one that the test is of.
     """
+    if found is None:
+        return {"found_on": "neurons that were named", "tested_pairs_that_found": None}
     hashes = set(found["pair_hashes"])
     told: Tested = {"found_on": found["dataset"], "tested_pairs_that_found": sum(pair_hash(pair) in hashes for pair in as_pairs(pairs))}
     by = found.get("output", "")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from tl_reward.analyses.ablation_curves import AblationCurve, SetAblations
@@ -39,7 +40,8 @@ def record_ablation(
     found: FoundOn,
     pairs: GivenPairs,
 ) -> None:
-    """Keeps beside the curve where its neurons were found, and how many of the tested pairs helped to find them.
+    """Keeps beside the curve where its neurons were found, and how many of the tested pairs helped to find them. Rewards as tensors
+    `chosen` and `rejected` [edit, pair], float32: without an edit, and then with the top neurons ablated, share by share.
 
     Args:
         found: the entry that the ranking came from.
@@ -50,12 +52,18 @@ def record_ablation(
         **about,
         "score": score,
         "site": site,
+        "pairs": len(curve.clean),
         **tested(found, pairs, about.get("output", "")),
         **read(curve.reading),
         **made(curve.precision),
         **curve.to_json(),
     }
-    results.add("ablation", f"{entry['model']} · {dataset}", entry)
+    scored = [curve.clean, *(point.ranked for point in curve.points)]
+    tensors = {
+        "chosen": torch.from_numpy(np.stack([scores.chosen for scores in scored])).float(),
+        "rejected": torch.from_numpy(np.stack([scores.rejected for scores in scored])).float(),
+    }
+    results.add("ablation", f"{entry['model']} · {dataset}", entry, tensors)
 
 
 def record_effects(results: Results, model: str, dataset: str, effects: Effects) -> None:
@@ -83,13 +91,13 @@ def record_sets(
     found: SetAblations,
     *,
     site: str,
-    source: FoundOn,
+    source: FoundOn | None,
     pairs: GivenPairs,
 ) -> None:
     """Sets of neurons, zeroed.
 
     Args:
-        source: the entry that the sets come from, with the pairs that found them.
+        source: the entry that the sets come from, with the pairs that found them; None where somebody named them.
         pairs: the tested pairs.
     """
     about = entry_about(results.provenance, model, dataset, found.clean.output)

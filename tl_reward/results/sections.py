@@ -86,11 +86,11 @@ class FoundOn(TypedDict):
 
 
 class Tested(TypedDict):
-    """What tests neurons that were found before: where that was, how many of the tested pairs it used, and by which output it was, where
-    that is another one than the tested one."""
+    """What tests neurons that were found before: where that was, how many of the tested pairs it used (None where it is not known which
+    it used, as of neurons that somebody named), and by which output it was, where that is another one than the tested one."""
 
     found_on: str
-    tested_pairs_that_found: int
+    tested_pairs_that_found: int | None
     found_by_output: NotRequired[str]
 
 
@@ -204,8 +204,11 @@ class TensionEntry(About, FoundOn, Read, TensionJson):
 
 
 class AblationEntry(About, Tested, Read, Made, AblationCurveJson):
+    """`pairs`: how many, of which the rewards are kept. Earlier runs keep none, and do not say."""
+
     score: str
     site: str
+    pairs: NotRequired[int]
 
 
 class SetsEntry(About, Tested, Read, Made, SetAblationsJson):

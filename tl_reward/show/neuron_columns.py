@@ -1,5 +1,7 @@
 """What a run says of every neuron of a reward model: a column a quantity."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, TypedDict, TypeVar
 
@@ -30,6 +32,8 @@ class Column(NamedTuple):
         neutral: the value that says nothing: the middle of the colour scale.
         error: standard errors, or None.
         prompts: how many different ones the standard errors are over.
+        basis: a digest of the pairs, the site and the way that the numbers were made; two models' numbers are compared where it is the
+            same. Empty where the run does not tell.
     """
 
     model: str
@@ -40,6 +44,12 @@ class Column(NamedTuple):
     neutral: float = 0.0
     error: Float[np.ndarray, "layer neuron"] | None = None
     prompts: int | None = None
+    basis: str = ""
+
+
+def _basis(pair_hashes: Sequence[str], *made: str) -> str:
+    """See `Column.basis`."""
+    return hashlib.sha256(json.dumps([sorted(pair_hashes), *made]).encode()).hexdigest()[:12] if pair_hashes else ""
 
 
 def columns_of(results: Results) -> list[Column]:
@@ -117,6 +127,7 @@ def _tension_columns(results: Results) -> Iterator[Column]:
                 results.tensor("tension", name, f"{objective}/effect").numpy(),
                 error=_finite(results.tensor("tension", name, f"{objective}/error").numpy()),
                 prompts=entry["prompts"][objective],
+                basis=_basis(entry["pair_hashes"], entry["site"], entry["method"]),
             )
 
 
@@ -140,6 +151,7 @@ def _attribution_columns(results: Results) -> Iterator[Column]:
                 -effect if patched else effect,
                 error=_finite(results.tensor("attribution", name, f"{method}/error").numpy()),
                 prompts=next((row["margin"]["n"] for row in entry["exact"]), None),
+                basis=_basis(entry["pair_hashes"], entry["site"], entry["kind"], found["about"]),
             )
 
 
@@ -160,6 +172,7 @@ def _statistics_columns(results: Results) -> Iterator[Column]:
                         f"The {about}, averaged over the chosen and the rejected side: {found}.",
                         "activation",
                         values,
+                        basis=_basis(entry["pair_hashes"], site),
                     )
             if site in entry["contrast"]:
                 yield Column(
@@ -169,6 +182,7 @@ def _statistics_columns(results: Results) -> Iterator[Column]:
                     "probability",
                     results.tensor("discovery", model, f"{site}/contrast/auroc").numpy(),
                     neutral=0.5,
+                    basis=_basis(entry["pair_hashes"], site, entry["where"]),
                 )
             break  # one reading of a neuron: the study's where it was computed
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tl_reward.results.disk.plain import short
 from tl_reward.results.sections import (
+    AblationEntry,
     AttributionEntry,
     DiscoveryEntry,
     EffectsEntry,
@@ -97,6 +98,12 @@ def _effect(name: str) -> Iterator[Expected]:
     yield Expected(f"{name}/error", "layer neuron")  # of one prompt there is none
 
 
+def _ablation(entry: AblationEntry) -> Iterator[Expected]:
+    if "pairs" in entry:
+        for side in ("chosen", "rejected"):
+            yield Expected(side, f"{1 + len(entry['points'])} {entry['pairs']}", FLOATS, *_FINITE)
+
+
 def _effects(entry: EffectsEntry) -> Iterator[Expected]:
     for side in ("chosen", "rejected"):
         yield Expected(side, f"{len(entry['sets'])} {entry['pairs']}", FLOATS, *_FINITE)
@@ -127,6 +134,7 @@ _EXPECTED: Mapping[str, Callable[[Any], Iterator[Expected]]] = {
     "examples": _examples,
     "attribution": _attribution,
     "tension": _tension,
+    "ablation": _ablation,
     "effects": _effects,
     "patching": _patching,
     "lens": _lens,

@@ -1,7 +1,6 @@
 """A run as one HTML file that needs no network and no model: its data in blocks (`blocks.py`), and what draws them (front/)."""
 
 import html
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from tl_reward.show.page import neuron_details
 from tl_reward.show.page.blocks import array_block, elements, figure_json, filled, front, halves, json_block, plotly_block, policy
 from tl_reward.show.page.files import check_page, write_blocks, writing
 from tl_reward.show.page.found import found_on_page
+from tl_reward.show.page.lacking import missing_of
 from tl_reward.show.page.panel import Panel
 from tl_reward.show.page.panels import panels_of
 
@@ -21,7 +21,9 @@ from tl_reward.show.page.panels import panels_of
 MANIFEST_FORMAT = 1
 # Beyond this a page becomes a folder: the file, and its data beside it, read when they are asked for.
 LARGEST_FILE = 30_000_000
-SCRIPTS = ("data", "state", "draw", "sections", "map", "tension", "profile", "table", "neuron", "findings", "live", "main")
+SCRIPTS = (
+    "data", "state", "draw", "sections", "own_set", "map", "compare", "tension", "profile", "table", "neuron", "texts", "findings", "live", "main",
+)  # fmt: skip
 
 
 def write_page(results: Results, path: str | Path, *, title: str = "Reward model neurons", overwrite: bool = False) -> Path:
@@ -74,6 +76,7 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
     if not columns and not panels and not found:
         raise InputError("this run has nothing to show")
     shapes = {column.model: column.values.shape for column in columns} | {each.entry["model"]: each.entry["shape"] for each in found}
+    shapes |= {model: shape for model, shape in neuron_details.shapes_of_edited(results).items() if model not in shapes}
     blocks: dict[str, str] = {"plotly": plotly_block()}
     manifest = {
         "format": MANIFEST_FORMAT,
@@ -88,7 +91,7 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
         "repairs": neuron_details.repairs(results),
         "exact": exact_effects(results),
         "details": [each.entry for each in found],
-        "missing": _missing_on_page(results, next(iter(shapes), None)),
+        "missing": missing_of(results, next(iter(shapes), None)),
         "panels": [_panel(panel) for panel in panels],
     }
     manifest["found"] = found_on_page(results, columns, panels, manifest)
@@ -124,35 +127,3 @@ def _provenance(results: Results) -> str:
     listed = ", ".join(f"{name} {number}" for name, number in versions.items() if number)
     seed = "" if source.get("seed") is None else f"seed {source['seed']} · "
     return f"{source.get('command', '')} · {source.get('created', '')} · {seed}commit {commit[:10]}{dirty} · {listed}"
-
-
-def _missing_on_page(results: Results, model: str | None) -> list[dict[str, str]]:
-    """What the page would show of that model (or of one that was scored) and the run has not, with the command that computes it."""
-    have = results.sections
-    label = model or next((entry["model"] for entry in have.get("scores", {}).values()), "MODEL")
-    model, *options = _asked_for(label, results.provenance.get("models", {}).get(label, {}))
-    wanted = {
-        "scores": ("whether the model prefers the chosen responses", f"score {model}"),
-        "tension": ("what each neuron does to the helpful and to the harmless margin", f"tension {model}"),
-        "attribution": ("how far estimated effects can be trusted", f"attribute {model}"),
-        "discovery": ("how active each neuron is", f"discover {model}"),
-        "examples": ("which texts drive each neuron", f"examples {model} --ranking RUN"),
-        "ablation": ("what breaks when the top neurons are zeroed", f"ablate {model} --ranking RUN"),
-    }
-    return [
-        {"what": what, "command": " ".join([f"tl-reward {command}", *options, f"--out runs/{section}"])}
-        for section, (what, command) in wanted.items()
-        if section not in have
-    ]
-
-
-def _asked_for(label: str, told: Mapping[str, Any]) -> list[str]:
-    """A model as a command takes it, and its output as an option. Its folder is not told to whoever reads the page: MODEL stands for it."""
-    output = str(told.get("output") or "")
-    name = label.removesuffix(f" · {output}")
-    path = str(told.get("path") or "")
-    known = not path or path == name or Path(path).parts[-4:] == ("tl_reward", "model", "adapters", name)  # the last: embedded
-    return [
-        shlex.quote(name if known else f"{name}={path if not Path(path).is_absolute() else 'MODEL'}"),
-        *(["--output", shlex.quote(output)] if output else []),
-    ]

@@ -1,7 +1,7 @@
 """What a run knows of single neurons and of sets of them, as plain data for the page."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from tl_reward.measures.json_types import ConflictJson, NeuronsJson
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.sections import TensionEntry, TranscriptJson, WordsJson
 from tl_reward.results.store import Results
-from tl_reward.show.neuron_columns import overlap_of, tension_key
+from tl_reward.show.neuron_columns import exact_effects, overlap_of, tension_key
 from tl_reward.show.page.blocks import array_block, json_block
 from tl_reward.sites import Where
 
@@ -85,6 +85,23 @@ def repairs(results: Results) -> list[dict[str, Any]]:
         {"model": entry["model"], "width": entry["shape"][1], "neurons": flat(entry["neurons"], entry["shape"][1]), "gates": entry["gates"]}
         for entry in results.sections.get("repair", {}).values()
     ]
+
+
+def shapes_of_edited(results: Results) -> dict[str, tuple[int, int]]:
+    """Layers and neurons of each model with neurons that were edited alone: as the run recorded the model, or else as far as its neurons
+    reach."""
+    found: dict[str, tuple[int, int]] = {}
+    recorded = results.provenance.get("models", {})
+    for effect in exact_effects(results):
+        layer, neuron = effect["neuron"]
+        layers, width = found.get(effect["model"], (0, 0))
+        found[effect["model"]] = (max(layers, layer + 1), max(width, neuron + 1))
+    for model, reached in found.items():
+        told = recorded.get(model)
+        layers, width = (told.get("layers"), told.get("d_mlp")) if isinstance(told, Mapping) else (None, None)
+        if isinstance(layers, int) and isinstance(width, int) and layers >= reached[0] and width >= reached[1]:
+            found[model] = layers, width
+    return found
 
 
 def details(results: Results) -> Iterator[Details]:

@@ -119,6 +119,17 @@ def _panel_of_ablation(results: Results, entries: Mapping[str, AblationEntry]) -
         "The same edits, in mean margin: reward of chosen minus rejected, in raw reward units.",
         plots.ablation_curves(results, "mean_margin"),
     )
+    for name, entry in entries.items():
+        if "pairs" in entry:
+            yield Panel(
+                f"How do single rewards move? {name}",
+                f"The share of {entry['pairs']} pairs with at most so much reward, and so large a margin: without an edit (thick), and with "
+                "the top neurons zeroed.",
+                plots.ablated_rewards(results, name),
+                notes=(
+                    "A line that moved left lost reward. At the dotted line, its height is the share of pairs that the model has wrong.",
+                ),
+            )
 
 
 @shows("attribution")
@@ -188,7 +199,7 @@ def _panel_of_sets(results: Results, entries: Mapping[str, SetsEntry]) -> Iterat
             f"{_caution(entry)}",
             plots.set_bars(results, name),
             480,
-            (f"Sets found on {entry['found_on']} ({_apart(entry)}). {how_made(entry)}".rstrip(),),
+            (f"Sets: {_origin(entry)}. {how_made(entry)}".rstrip(),),
         )
 
 
@@ -327,7 +338,16 @@ def _caution(entry: AblationEntry | SetsEntry | ModelPatchingEntry) -> str:
     return f" CAUTION: {both} of {entry['clean']['pairs']} tested pairs found these neurons." if both else ""
 
 
+def _origin(entry: SetsEntry) -> str:
+    """Where sets come from."""
+    if entry["tested_pairs_that_found"] is None:
+        return f"{entry['found_on']} ({_apart(entry)})"
+    return f"found on {entry['found_on']} ({_apart(entry)})"
+
+
 def _apart(entry: AblationEntry | SetsEntry | ModelPatchingEntry) -> str:
     """Whether neurons were found on pairs that now test them."""
     both = entry["tested_pairs_that_found"]
+    if both is None:
+        return "on which pairs they were found is not recorded"
     return f"{'none' if both == 0 else f'CAUTION: {both}'} of {entry['clean']['pairs']} tested pairs among them"

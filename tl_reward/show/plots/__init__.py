@@ -12,9 +12,11 @@ from tl_reward.show.plots.patching import (
     token_curves,
 )
 from tl_reward.show.plots.repair import repair_evidence, repair_path, repair_shifts
+from tl_reward.show.plots.rewards import ablated_rewards
 from tl_reward.show.plots.runs import ablation_curves, accuracy_bars, layer_profile, margin_histogram, neuron_map, overlap_bars, top_neurons
 
 __all__ = [
+    "ablated_rewards",
     "ablation_curves",
     "accuracy_bars",
     "activation_histogram",

@@ -94,6 +94,17 @@ class Column {
   distance(bits) {
     return Math.abs(HALF[bits] * this.scale);
   }
+  // Of one neuron.
+  size(i) {
+    return this.distance(this.bits[i]);
+  }
+  // How far its number may be from the run's: half a step between numbers of half precision.
+  rounding(i) {
+    return Math.max(this.size(i) * 2 ** -11, this.scale * 2 ** -25);
+  }
+  told(i) {
+    return `${figure(this.at(i))} ${this.unit}`;
+  }
   // The distance from the neutral value that a share of the neurons exceeds.
   exceededBy(share) {
     const used = [];

@@ -57,7 +57,7 @@ function figure(value) {
 const drawn = new Map();
 
 const plot = (box, traces, layout = {}) => plotEscaped(box, escaped(traces), escaped(layout));
-const replot = (box, changes) => Plotly.restyle(box, escaped(changes));
+const replot = (box, changes, traces) => Plotly.restyle(box, escaped(changes), traces);
 const unplot = (box) => Plotly.purge(box);
 
 // On a small screen the data get the room: a scale of colours lies above them, and long names of rows stand inside, each above its row.

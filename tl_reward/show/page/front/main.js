@@ -65,9 +65,9 @@ function views() {
 
 function fillOverview(root) {
   root.append(findingsPanel());
-  if (manifest.columns.length) root.append(mapPanel(), ...tensionPanels(), profilePanel());
+  if (manifest.columns.length) root.append(mapPanel(), comparePanel(), ...tensionPanels(), profilePanel());
   root.append(...overlapPanels());
-  if (manifest.columns.length) root.append(tablePanel());
+  root.append(...neuronPanels());
   manifest.panels.forEach((entry, i) => {
     const controls = entry.neurons ? [showSet(entry.neurons)] : [];
     const { section, box } = panel(entry.title, entry.caption, { id: i, height: entry.height, notes: entry.notes, controls });

@@ -5,21 +5,21 @@ let byRank = false;
 
 function mapPanel() {
   const order = element("input", { type: "checkbox", id: "map-rank", onchange: (event) => { byRank = event.target.checked; refresh(box); } });
-  const controls = [element("label", { class: "row" }, order, "sort each layer by value")];
+  const controls = [element("div", { class: "pager" }, element("label", { class: "row" }, order, "sort each layer by value"), versusControl())];
   const { section, box, text } = panel("Every neuron", "", { id: "map", height: 520, controls });
   whenVisible(box, () => state.metric && drawMap(box, text));
-  subscribe(["model", "metric"], () => { section.hidden = !state.metric; refresh(box); });
+  subscribe(["model", "metric", "versus", "own", "ownName"], () => { section.hidden = !state.metric; refresh(box); });
   return section;
 }
 
 async function drawMap(box, text) {
-  const shown = { model: state.model, metric: state.metric };
-  const column = await columnOf(columnEntry(state.model, state.metric));
-  if (shown.model !== state.model || shown.metric !== state.metric) return; // somebody was faster
+  const shown = { model: state.model, metric: state.metric, versus: compared() };
+  const column = shown.versus ? await differenceOf(shown.metric, shown.model, shown.versus) : await columnOf(columnEntry(shown.model, shown.metric));
+  if (shown.model !== state.model || shown.metric !== state.metric || shown.versus !== compared()) return; // somebody was faster
   const { layers, width } = shapeOf(state.model);
   const order = byRank ? rankOrder(column, layers, width) : null;
   const reach = column.exceededBy(0.001) || column.exceededBy(0) || 1;
-  describe(text, `${column.about} Blue is above ${figure(column.neutral)}, red below. Click to open a neuron; drag to zoom.`, [
+  describe(text, `${notCompared()}${column.about} Blue is above ${figure(column.neutral)}, red below. Click to open a neuron; drag to zoom.`, [
     `Each pixel shows the neuron of its place that is farthest from ${figure(column.neutral)}. The scale of colours ends at the 99.9th percentile of sizes, ${figure(reach)} ${column.unit}.`,
   ]);
   // What the reader has zoomed to stays, also for another quantity of the same model.
@@ -34,7 +34,7 @@ async function drawMap(box, text) {
     colorscale: divergent(), zmin: column.neutral - reach, zmax: column.neutral + reach, zmid: column.neutral,
     colorbar: { title: { text: column.unit, side: "top" }, thickness: 14 },
   });
-  await plot(box, [trace(pixels)], {
+  await plot(box, [trace(pixels), ownMarks(shown.model, order, width)], {
     xaxis: { title: { text: byRank ? "rank of the neuron in its layer" : "neuron" }, range: [-0.5, width - 0.5], zeroline: false },
     yaxis: { title: { text: "layer" }, range: [-0.5, layers - 0.5], dtick: Math.max(1, Math.floor(layers / 10)), zeroline: false },
     uirevision: view,
@@ -42,16 +42,27 @@ async function drawMap(box, text) {
   box.removeAllListeners?.("plotly_click");
   box.removeAllListeners?.("plotly_relayout");
   box.on("plotly_click", (event) => {
-    const [layer, bin] = event.points[0].pointIndex;
-    go({ view: "neuron", neuron: placeOf(pixels.winner[layer][bin], state.model) });
+    const mark = event.points.find((each) => each.data.type === "scatter");
+    const [layer, bin] = mark ? [] : event.points[0].pointIndex;
+    go({ view: "neuron", neuron: placeOf(mark ? mark.customdata : pixels.winner[layer][bin], state.model) });
   });
   box.on("plotly_relayout", () => {
     const [from, to] = inView();
     if (to <= from || (from === pixels.from && to === pixels.to)) return;
     pixels = pool(column, layers, width, order, from, to);
     const { z, x, customdata } = trace(pixels);
-    replot(box, { z: [z], x: [x], customdata: [customdata] });
+    replot(box, { z: [z], x: [x], customdata: [customdata] }, [0]);
   });
+}
+
+// The reader's own set.
+function ownMarks(model, order, width) {
+  const indices = ownIndices(model), along = new Map(order && indices.length ? Array.from(order, (i, at) => [i, at % width]) : []);
+  return {
+    type: "scatter", mode: "markers", showlegend: false, customdata: indices, x: indices.map((i) => along.get(i) ?? i % width), y: indices.map((i) => Math.floor(i / width)),
+    text: indices.map((i) => `neuron ${nameOf(placeOf(i, model))}, of ${ownName()}`), hovertemplate: markup`%{text}<extra></extra>`,
+    marker: { symbol: "circle-open", size: 13, color: theme().text, line: { width: 2 } },
+  };
 }
 
 // The neurons of each layer, from the largest value to the smallest.
@@ -60,7 +71,7 @@ function rankOrder(column, layers, width) {
     const order = new Uint32Array(layers * width);
     for (let layer = 0; layer < layers; layer++) {
       const own = Uint32Array.from({ length: width }, (_, neuron) => layer * width + neuron);
-      order.set(sorted(column, own, true), layer * width);
+      order.set(column instanceof Difference ? column.sorted(own) : sorted(column, own, true), layer * width);
     }
     return order;
   });
@@ -76,13 +87,13 @@ function pool(column, layers, width, order, from, to) {
       let best = -1, farthest = -Infinity;
       for (let at = edges[bin]; at < edges[bin + 1]; at++) {
         const i = order ? order[layer * width + at] : layer * width + at;
-        const distance = column.distance(column.bits[i]);
+        const distance = column.size(i);
         if (best < 0 || distance > farthest || (Number.isNaN(farthest) && !Number.isNaN(distance))) [best, farthest] = [i, distance]; // any number before none
       }
       winners[bin] = best;
       values[bin] = column.at(best);
       const many = edges[bin + 1] - edges[bin];
-      labels[bin] = markup`neuron ${layer}.${best - layer * width}<br>${figure(values[bin])} ${column.unit}${many > 1 ? ` (farthest of ${many})` : ""}`;
+      labels[bin] = markup`neuron ${layer}.${best - layer * width}<br>${column.told(best)}${many > 1 ? ` (farthest of ${many})` : ""}`;
     }
     z.push(values);
     text.push(labels);

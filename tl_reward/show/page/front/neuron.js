@@ -27,11 +27,10 @@ async function drawNeuron(root) {
     element("h2", { id: "neuron-title", tabindex: -1 }, `Neuron ${name}: layer ${neuron[0]}, neuron ${neuron[1]} of the ${model} model`),
     element("button", { type: "button", onclick: () => stepNeuron(-1) }, "[ previous"),
     element("button", { type: "button", onclick: () => stepNeuron(1) }, "next ]"),
+    ownButton(neuron),
     element("a", { href: addressOf({ ...state, view: "overview" }) }, "back to the overview"),
   );
-  const parts = [head, ...repairsOf(model, index), await numbersSection(index)];
-  const effects = await effectsSection(index, name);
-  if (effects) parts.push(effects);
+  const parts = [head, ...repairsOf(model, index), await numbersSection(index), (await effectsSection(index, name)) ?? notEdited(name, model)];
   parts.push(...(await detailSections(neuron)));
   if (!still()) return;
   for (const box of root.querySelectorAll(".plot")) { drawn.delete(box); unplot(box); }
@@ -51,6 +50,25 @@ const repairsOf = (model, index) => manifest.repairs.flatMap((repair, number) =>
   } }, `all ${count(repair.neurons.length)} that it edits`);
   return [element("p", { class: "repaired" }, `The repair of the ${model} model multiplies this neuron by ${figure(repair.gates[at])} (`, link, ").")];
 });
+
+// Of a run that has a few single neurons alone: which ones, where this is another.
+const notEdited = (name, model) =>
+  manifest.exact.length && !columnsOf(model).length
+    ? element("section", {}, element("h2", {}, "What does it do to the reward?"), element("p", {}, `The run says nothing of what neuron ${name} does. It has neurons that were edited alone: `, ...editedLinks(model)))
+    : null;
+const editedNeurons = (model) => [...new Set(manifest.exact.filter((each) => each.model === model).map((each) => nameOf(each.neuron)))];
+const editedLinks = (model) => editedNeurons(model).flatMap((each) => [element("a", { href: linkTo(parseName(each), model) }, each), " "]);
+
+// The way to neurons that were edited alone, each with an exact effect.
+function editedPanel() {
+  const links = element("p", { id: "edited" }), section = element("section", { id: "section-edited" }, element("h2", {}, "Neurons with exact effects"),
+    element("p", {}, "Each was edited alone and every pair scored again, by tl-reward effects or to check an attribution. What came out is on the neuron's page."), links);
+  subscribe(["model"], () => {
+    links.replaceChildren(...editedLinks(state.model));
+    section.hidden = !links.childNodes.length;
+  });
+  return section;
+}
 
 const absent = (what, command) => element("section", {}, element("h2", {}, what), element("p", {}, "Not in this run. To add it: ", ...howTo(command)));
 
@@ -165,7 +183,7 @@ function examplesSection(found, at, activation, of) {
   const { text, parts } = captioned(`Transcripts by the size of the neuron's peak (${of}); quantiles and random ones show what is usual.`,
     ["Colour is in full at the example's own largest size; the outlined token has the peak, and a bar marks where the response starts. Point at a token to read its activation."]);
   text.append(" Red is negative, blue positive:", scale);
-  const section = element("section", { id: "section-examples" }, element("h2", {}, "Which texts drive it?"), parts);
+  const section = element("section", { id: "section-examples" }, element("h2", {}, "Which texts drive it?"), parts, exampleFilter());
   found.kinds.forEach((kind, j) => {
     const which = found.shown[at][j];
     if (which < 0) return;
@@ -219,7 +237,7 @@ async function plainExamples(about, neuron, command) {
   const top = await arrayBlock(`top-${about.number}`, about.bytes === 2 ? Int16Array : Int32Array);
   const [layers, width] = about.shape, size = layers * width, i = neuron[0] * width + neuron[1];
   const section = element("section", { id: "section-examples" }, element("h2", {}, "Which texts drive it?"),
-    element("p", {}, `The transcripts with the largest peaks (${tokensOf(about)}). For its activation token by token, its histogram, words and neighbours: `, ...howTo(command)));
+    element("p", {}, `The transcripts with the largest peaks (${tokensOf(about)}). For its activation token by token, its histogram, words and neighbours: `, ...howTo(command)), exampleFilter());
   for (let j = 0; j < about.most; j++) {
     const which = top[j * size + i];
     if (which >= 0) {

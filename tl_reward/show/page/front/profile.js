@@ -120,7 +120,8 @@ async function drawOverlap(box, entry, number) {
 }
 
 // Sets that the table can show, of the model's shape: { key, label, has(index) }.
-const setsOf = (model) => once(`sets ${model}`, () => {
+const setsOf = (model) => [...ownSet(model), ...setsOfRun(model)];
+const setsOfRun = (model) => once(`sets ${model}`, () => {
   const found = [], shape = shapeOf(model);
   manifest.tensions.forEach((tension, number) => {
     if (tension.model !== model) return;

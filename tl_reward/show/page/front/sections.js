@@ -90,7 +90,7 @@ function sectionMenu() {
   };
   const changes = new MutationObserver(list);
   VIEWS.forEach((view) => changes.observe(document.getElementById(view), { childList: true }));
-  subscribe(["view", "model", "metric"], () => { open(false); list(); });
+  subscribe(["view", "model", "metric", "versus", "own"], () => { open(false); list(); });
   window.addEventListener("resize", () => VIEWS.forEach((view) => reachScrolled(document.getElementById(view))));
   toggle.addEventListener("click", () => open(!menu.classList.contains("open")));
   document.addEventListener("keydown", (event) => {

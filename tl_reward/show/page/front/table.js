@@ -14,7 +14,7 @@ function tablePanel() {
   const controls = element("div", { class: "pager" },
     element("label", { class: "row" }, "Set", set), element("label", { class: "row" }, "Layer", layer),
     element("button", { type: "button", id: "table-clear", onclick: () => go({ set: "", layer: null, ranges: {}, page: 0 }) }, "Clear filters"),
-    element("button", { type: "button", id: "table-csv", onclick: exportCsv }, "Save as CSV"),
+    element("button", { type: "button", id: "table-csv", onclick: async () => exportCsv(await tableIndices(), "neurons.csv") }, "Save as CSV"),
   );
   const status = element("p", { id: "table-status" });
   const table = element("table", { id: "table" }, element("thead"), element("tbody"));
@@ -33,16 +33,24 @@ function tablePanel() {
     section.hidden = !state.metric;
     if (state.view !== "overview" || !state.metric) return;
     if (changed.includes("model") || !table.tHead.rows.length) drawHead(table);
-    if (changed.includes("model") || !set.options.length) {
+    if (["view", "model", "own", "ownName"].some((key) => changed.includes(key)) || !set.options.length) {
       set.replaceChildren(element("option", { value: "" }, "all neurons"), ...setsOf(state.model).map((each) => element("option", { value: each.key }, short(each.label, 70))));
     }
     set.value = state.set;
     if (document.activeElement !== layer) layer.value = state.layer ?? "";
-    drawRows(table, status).catch(failed);
+    if (state.set === "own" || changed.some((key) => !["own", "ownName"].includes(key))) drawRows(table, status).catch(failed);
   };
-  subscribe(["view", "model", "metric", "layer", "set", "sort", "page", "ranges"], draw);
+  subscribe(["view", "model", "metric", "layer", "set", "sort", "page", "ranges", "own", "ownName"], draw);
   return section;
 }
+
+// What leads to single neurons.
+const neuronPanels = () => [
+  ...(manifest.models.length ? [ownPanel()] : []),
+  ...(manifest.columns.length ? [tablePanel()] : []),
+  ...(manifest.exact.length ? [editedPanel()] : []),
+  ...(manifest.details.length ? [textsPanel()] : []),
+];
 
 const sortOf = () => {
   const [key, direction] = [state.sort.replace(/^[+-]/, ""), state.sort[0]];
@@ -106,7 +114,7 @@ async function drawRows(table, status) {
   const now = sortOf(), pages = Math.max(1, Math.ceil(indices.length / ROWS)), page = Math.min(state.page, pages - 1);
   const rows = Array.from(indices.slice(page * ROWS, (page + 1) * ROWS), (i) => {
     const place = placeOf(i, state.model);
-    return element("tr", {}, element("td", {}, element("a", { href: linkTo(place) }, nameOf(place))), ...columns.map((column) => element("td", {}, figure(column.at(i)))));
+    return element("tr", {}, element("td", {}, ownTick(place), " ", element("a", { href: linkTo(place) }, nameOf(place))), ...columns.map((column) => element("td", {}, figure(column.at(i)))));
   });
   table.tBodies[0].replaceChildren(...rows);
   for (const head of table.tHead.querySelectorAll("th")) head.setAttribute("aria-sort", head.dataset.key === now.key ? (now.descending ? "descending" : "ascending") : "none");
@@ -117,13 +125,10 @@ async function drawRows(table, status) {
   say(status.textContent);
 }
 
-async function exportCsv() {
-  const indices = await tableIndices(), columns = await Promise.all(columnsOf(state.model).map(columnOf));
+async function exportCsv(indices, name) {
+  const columns = await Promise.all(columnsOf(state.model).map(columnOf));
   const quote = (text) => `"${text.replaceAll('"', '""')}"`;
   const lines = [["layer", "neuron", ...columns.map((each) => quote(`${each.key} (${each.unit})`))].join(",")];
   for (const i of indices) lines.push([...placeOf(i, state.model), ...columns.map((column) => (Number.isNaN(column.at(i)) ? "" : column.at(i).toPrecision(4)))].join(","));
-  const link = element("a", { href: URL.createObjectURL(new Blob([`${lines.join("\n")}\n`], { type: "text/csv" })), download: "neurons.csv" });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-  say(`Saved ${count(indices.length)} neurons as neurons.csv.`);
+  saveAs(name, "text/csv", `${lines.join("\n")}\n`);
 }

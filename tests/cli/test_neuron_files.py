@@ -1,0 +1,97 @@
+"""Files of neurons, as a run's page saves them: what they must hold, and the commands that take them."""
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.refusals import command_refuses, refusal
+
+from tl_reward.cli import main
+from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
+from tl_reward.neurons import NeuronSet
+from tl_reward.results.store import Results
+from tl_reward.show.page.panels import panels_of
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny reward model on disk."""
+    place = tmp_path_factory.mktemp("models") / "good"
+    hf = tiny_hf_model()
+    hf.save_pretrained(place)
+    byte_tokenizer().save_pretrained(place)
+    (place / "training.json").write_text("{}")
+    return place
+
+
+def shape_of(folder: Path) -> list[int]:
+    config = json.loads((folder / "config.json").read_text())
+    return [config["num_hidden_layers"], config["intermediate_size"]]
+
+
+def written(path: Path, neurons: object, **more: object) -> Path:
+    path.write_text(json.dumps({"name": "mine", "model": "good", "neurons": neurons, **more}))
+    return path
+
+
+def test_a_file_and_names_together(tmp_path):
+    file = written(tmp_path / "mine.json", [[1, 4], [0, 2]], shape=[2, 5])
+    assert NeuronSet.load(file).coords == ((0, 2), (1, 4)) and NeuronSet.load(file).shape == (2, 5)
+    assert NeuronSet.parse([str(file), "1.0"]).coords == ((0, 2), (1, 0), (1, 4))
+    assert NeuronSet.load(written(tmp_path / "bare.json", [[7, 9]])).shape is None
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "Expecting value"),
+        ("[[0, 1]]", "it must hold"),
+        ('{"shape": [2, 5]}', "it must hold"),
+        ('{"neurons": 3}', "neurons must be a list of [layer, neuron], got int"),
+        ('{"neurons": [[0, 1, 2]]}', "pairs (layer, neuron) of whole numbers, got (0, 1, 2)"),
+        ('{"neurons": [[0, 1.5]]}', "pairs (layer, neuron) of whole numbers, got (0, 1.5)"),
+        ('{"neurons": [[0, 7]], "shape": [2, 5]}', "neuron must be in [0, 5), got 7"),
+        ('{"neurons": [[0, 1]], "shape": [2]}', "shape must be [layers, neurons in each], got"),
+        ("[" * 100_000, "maximum recursion depth"),
+    ],
+)
+def test_what_is_no_file_of_neurons(tmp_path, text, says):
+    (tmp_path / "mine.json").write_text(text)
+    said = refusal(NeuronSet.parse, [str(tmp_path / "mine.json")])
+    assert said.startswith(f"neurons of {tmp_path / 'mine.json'}: ") and says in said
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    assert "No such file" in refusal(NeuronSet.load, tmp_path / "mine.json")
+
+
+def test_ablate_zeroes_each_file_whole(folder, tmp_path):
+    shape = shape_of(folder)
+    one, other = written(tmp_path / "one.json", [[0, 1], [1, 3]], shape=shape), written(tmp_path / "other.json", [[1, 1]], shape=shape)
+    options = ["--limit", "2", "--device", "cpu", "--draws", "1", "--out", str(tmp_path / "run")]
+    assert main(["ablate", str(folder), "--neurons", str(one), str(other), "1.5", *options]) == 0
+    results = Results.load(tmp_path / "run")
+    (entry,) = results.section("sets").values()
+    assert {name: point["neurons"] for name, point in entry["sets"].items()} == {"named neurons": 1, "one": 2, "other": 1}
+    assert entry["tested_pairs_that_found"] is None  # nobody knows
+    (panel,) = panels_of(results)
+    assert "on which pairs they were found is not recorded" in panel.caption and "none of" not in panel.caption
+
+
+@pytest.mark.parametrize("command", ["effects", "ablate", "patch", "examples"])
+def test_a_set_of_another_models_shape(folder, tmp_path, capsys, command):
+    file = written(tmp_path / "mine.json", [[0, 1]], shape=[30, 1536])
+    said = command_refuses(capsys, command, folder, "--neurons", file, "--limit", "2", "--device", "cpu", "--out", tmp_path / "run")
+    layers, width = shape_of(folder)
+    assert f"these neurons are of a model with 30 layers of 1536, and this one has {layers} layers of {width}" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_ablate_wants_a_ranking_or_neurons(folder, tmp_path, capsys):
+    file = written(tmp_path / "mine.json", [[0, 1]])
+    for given in ([], ["--neurons", file, "--ranking", tmp_path]):
+        assert "give either --ranking or --neurons" in command_refuses(capsys, "ablate", folder, *given, "--out", tmp_path / "run")
+    again = tmp_path / "again"
+    again.mkdir()
+    said = command_refuses(capsys, "ablate", folder, "--neurons", file, written(again / "mine.json", [[0, 2]]), "--out", tmp_path / "run")
+    assert "two sets are called 'mine'; rename a file" in said
