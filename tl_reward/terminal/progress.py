@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from tl_reward import parallel
 
@@ -86,7 +86,7 @@ class Progress:
         with suppress(OSError, ValueError):
             print(f"{self.label}: {text}", file=sys.stderr, flush=True)
 
-    def _drawn(self) -> "tqdm[None]":
+    def _drawn(self) -> "tqdm[NoReturn]":
         """In a narrow terminal the share and the time left come first, so that the label is what is cut."""
         from tqdm import tqdm
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from transformers import set_seed
 
 from tl_reward import parallel
 from tl_reward.data.readers import GivenPairs, as_pairs
@@ -65,7 +66,6 @@ def train(
         from tl_reward.model.training.trainer import losses_of, make_trainer
     except ModuleNotFoundError as error:
         raise InputError(f"training needs {error.name}: pip install 'tl_reward[train]'") from None
-    from transformers import set_seed
 
     output = Path(output)
     if how not in get_args(How):
