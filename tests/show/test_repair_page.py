@@ -272,8 +272,8 @@ def test_the_edited_neurons_are_a_click_away(tmp_path):
     with browser() as chromium, opened(chromium, write_page(run, tmp_path / "page.html").as_uri()) as page:
         scroll_through(page)
         assert all(box.locator(".main-svg").count() for box in page.locator("#overview section .plot").all())
-        page.locator("section:not(#section-findings) > details summary").first.click()
-        assert "27 candidates were tried" in page.locator("section:not(#section-findings) > details").first.inner_text()
+        page.locator("section:not(#section-findings) details summary").first.click()
+        assert "27 candidates were tried" in page.locator("section:not(#section-findings) details").first.inner_text()
         page.click("button.show-set")
         page.wait_for_function("() => document.getElementById('table-status').textContent.startsWith('4 of 96')")
         links = page.locator("#table tbody a")

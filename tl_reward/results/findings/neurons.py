@@ -130,7 +130,7 @@ def answers_told_apart(sections: Sections) -> Finding | None:
     """Neurons whose activation differs between chosen and rejected answers."""
     found = {}
     for name, entry in sections.get("discovery", {}).items():
-        site = next((site for site in _SITES if site in entry["contrast"]), None)
+        site = min(entry["contrast"], key=_SITES.index, default=None)
         if site is not None:
             found[name] = (site, entry["contrast"][site])
     clear = {
