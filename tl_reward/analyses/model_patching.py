@@ -113,7 +113,7 @@ def patch_models(
             of the model's, by name.
         ranking: higher ranks first, such as `gain(...)`, found on other pairs.
         where: the tokens whose activations are replaced; the source reads all tokens.
-        site, fractions, draws, seed: as in `ablation_curve`.
+        site: as in `ablation_curve`, and so are fractions, draws and seed.
 
     Raises:
         InputError: models that differ in shape, tokenizer or fold, or read rewards at other tokens; a ranking of another shape; a source
