@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PLOTLY = ROOT / "tl_reward/show/page/vendor"
 FIGURE = "application/vnd.plotly.v1+json"
 LINK = re.compile(r"(?<!!)\[([^\]]+)\]\(((?:\.\./)+[^)#\s]+)(?:#[^)\s]*)?\)")
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 MADE = re.compile(r"(\]\((?![a-z]+:)[^)#\s]+)\.(?:ipynb|html)(?=[#)])")
 
 
@@ -58,5 +59,6 @@ def as_markdown(path: Path) -> str:
                 data["text/markdown"] = f'<div class="figure"><script type="application/json">{figure}</script></div>'
             elif data.get("text/html", "").startswith("<pre"):
                 data.pop("text/html")  # rich's tables: as text they follow the theme
+                data["text/plain"] = COLOUR.sub("", data["text/plain"]).rstrip()
     text, _ = MarkdownExporter().from_notebook_node(notebook)
     return re.sub(r"<style scoped>.*?</style>\s*", "", text, flags=re.DOTALL)

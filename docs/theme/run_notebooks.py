@@ -1,4 +1,4 @@
-"""Runs the tutorials from their first cell to their last and keeps what they show: `make notebooks`, or with the names of some as arguments.
+"""Runs the tutorials from their first cell to their last, and keeps what they show: `make notebooks`, or with the paths of some.
 
 Each runs in an empty folder. Of what it shows, that folder's path and what goes to standard error (progress bars) are left out.
 """

@@ -74,6 +74,7 @@ class PairPatching:
     tokens: Int[np.ndarray, "cell side"]
 
     def moved(self, direction: Direction) -> Float[np.ndarray, "cell pair"]:
+        """`noised` for "noising", `denoised` for "denoising"; in raw reward units."""
         return self.noised if direction == "noising" else self.denoised
 
     def share(self, direction: Direction) -> list[Estimate]:
