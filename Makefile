@@ -39,6 +39,7 @@ bench-page: install
 # The documentation site, in site/: offline, a warning is an error. The variable leaves out a notice of mkdocs-material (docs/decisions/0003).
 docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	! grep -rlE '<(script|link|img)[^>]*(src|href)="?(https?:)?//' site --include='*.html' # nothing is loaded from elsewhere
 
 # The tutorials, run again on the embedded models, with what they then show. About 10 minutes on 2 cores.
 notebooks: install
