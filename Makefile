@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: install demo test attack check bench bench-page format clean
+.PHONY: install demo test attack check bench bench-page docs notebooks format clean
 
 install: .venv/installed
 
@@ -36,9 +36,22 @@ check: install
 bench-page: install
 	$(BIN)/python benchmarks/page.py --run runs/demo
 
+# The documentation site, in site/: offline, a warning is an error. The variable leaves out a notice of mkdocs-material (docs/decisions/0003).
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	! grep -rlE '<(script|link|img)[^>]*(src|href)="?(https?:)?//' site --include='*.html' # nothing is loaded from elsewhere
+
+# The tutorials, run again on the embedded models, with what they then show. About 10 minutes on 2 cores.
+notebooks: install
+	$(BIN)/python docs/theme/run_notebooks.py
+
+.venv/docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site

@@ -24,7 +24,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As docs/guide.md says to write it."""
+    """As docs/how-to/shell.md says to write it."""
     path = tmp_path_factory.mktemp("completion") / "tl-reward"
     arguments = [sys.executable, "-c", SCRIPT, "--tyro-write-completion", "bash", str(path)]
     done = subprocess.run(arguments, capture_output=True, text=True)

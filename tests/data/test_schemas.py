@@ -342,7 +342,7 @@ def test_every_schema_is_tested():
 
 @pytest.mark.filterwarnings("ignore:.*left out")
 def test_the_guide_has_the_table():
-    guide = (Path(__file__).parents[2] / "docs/guide.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[2] / "docs/how-to/data.md").read_text(encoding="utf-8")
     for schema in SCHEMAS:
         made = {pair.objective or "the row's" for name, rows, _ in PUBLISHED.values() if name == schema.name for pair in pairs_from(rows)}
         keys, objective = ", ".join(f"`{key}`" for key in schema.keys), ", ".join(sorted(made, reverse=True))

@@ -20,6 +20,7 @@ from tl_reward.sites import Site
 pytestmark = pytest.mark.real
 PAIRS = load_pairs("embedded", split="test", objective="helpful", limit=3)
 ROOT = Path(__file__).resolve().parents[2]
+GUIDES = ("docs/how-to/python.md", "docs/how-to/repair.md", "docs/how-to/data.md")  # in this order, each with the names of those before
 
 
 def _texts(tokenizer):
@@ -96,9 +97,9 @@ def test_saved_and_loaded_again_the_rewards_are_the_same(mixed, tmp_path):
     assert score(again, PAIRS).chosen == pytest.approx(score(mixed, PAIRS).chosen, abs=1e-4)
 
 
-def test_the_python_of_the_readme_and_the_guide_runs(real_base, capsys, tmp_path, monkeypatch):
+def test_the_python_of_the_readme_and_the_guides_runs(real_base, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/guide.md"))
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", *GUIDES))
     blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "my.csv" not in block]  # see tests/test_readme.py
     assert len(blocks) == 9
     namespace: dict = {}

@@ -113,7 +113,7 @@ def patch_models(
             of the model's, by name.
         ranking: higher ranks first, such as `gain(...)`, found on other pairs.
         where: the tokens whose activations are replaced; the source reads all tokens.
-        site, fractions, draws, seed: as in `ablation_curve`.
+        site: as in `ablation_curve`, and so are fractions, draws and seed.
 
     Raises:
         InputError: models that differ in shape, tokenizer or fold, or read rewards at other tokens; a ranking of another shape; a source
@@ -181,6 +181,10 @@ def gain(
     Args:
         where: the tokens that would be patched.
         steps: with a number, the mean gradient on the path from the source's activations to the model's own (`attribute`).
+        options: how the model is run (`running.options.RunOptions`).
+
+    Raises:
+        InputError: models that differ in shape or tokenizer; as `attribute`.
     """
     found = attribute(model, pairs, site=site, baseline=source, steps=steps, where=where, progress=progress, **options)
     return replace(found, effect=-found.effect)
@@ -201,7 +205,16 @@ def compare_gain_with_exact(
     progress: str | None = None,
     **options: Unpack[RunOptions],
 ) -> Comparison:
-    """Does attribution patching predict what patching a neuron does? Effects are margins *lost* by patching: minus the gain."""
+    """Does attribution patching predict what patching a neuron does? Effects are margins *lost* by patching: minus the gain.
+
+    Args:
+        gains: by method, what patching each neuron adds to the margin, such as `gain(...).effect`.
+        top: how many neurons with the largest gains, in size; of each method.
+        random: how many drawn at random from all neurons; at least 3.
+
+    Raises:
+        InputError: no gains; models that differ in shape, tokenizer or fold; as `compare_with_exact`.
+    """
     if not gains:
         raise InputError("at least one estimate is needed, got none")
     return compare_with_exact(

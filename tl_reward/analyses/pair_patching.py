@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from tl_reward import parallel
+from tl_reward.arguments import check_argument
 from tl_reward.data.alignment import Alignment, align
 from tl_reward.data.batches.packing import Batch
 from tl_reward.data.encoding import EncodedPairs
@@ -74,6 +75,12 @@ class PairPatching:
     tokens: Int[np.ndarray, "cell side"]
 
     def moved(self, direction: Direction) -> Float[np.ndarray, "cell pair"]:
+        """`noised` for "noising", `denoised` for "denoising"; in raw reward units.
+
+        Raises:
+            InputError: another word.
+        """
+        check_argument("direction", direction, Direction)
         return self.noised if direction == "noising" else self.denoised
 
     def share(self, direction: Direction) -> list[Estimate]:

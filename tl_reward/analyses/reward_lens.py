@@ -53,6 +53,7 @@ class RewardLens:
         return joined([scores.to_frame().assign(depth=depth) for depth, scores in enumerate(self.scores)])
 
     def margins(self) -> Float[np.ndarray, "depth pair"]:
+        """The margin that is read at each depth, in raw reward units; the last ones are the model's."""
         return np.stack([scores.margin for scores in self.scores])
 
     def decided_at(self) -> Int[np.ndarray, " pair"]:

@@ -29,6 +29,8 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 
 
 class Message(NamedTuple):
+    """One message of a transcript: who speaks ("system", "user", "assistant", …), and what."""
+
     role: Role
     content: str
 

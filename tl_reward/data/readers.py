@@ -57,9 +57,9 @@ def load_pairs(
 ) -> list[PreferencePair]:
     """Reads preference pairs from a local file or folder, from a dataset on the Hugging Face hub, or from rows in Python.
 
-    The schema of a row is told by its keys: see the table in docs/guide.md. Files are read row by row, and no further than `limit` asks
-    for. One warning says how many pairs were left out, by reason (votes that are ties too), and how many are odd: two sides of different
-    prompts, a blank prompt, a pair that is there more than once.
+    The schema of a row is told by its keys: see the table in docs/how-to/data.md. Files are read row by row, and no further than `limit`
+    asks for. One warning says how many pairs were left out, by reason (votes that are ties too), and how many are odd: two sides of
+    different prompts, a blank prompt, a pair that is there more than once.
 
     Args:
         source: a file ending in one of `SUFFIXES`, a folder of such files, a hub id such as `Anthropic/hh-rlhf`, "embedded", or what
@@ -118,7 +118,8 @@ def pairs_from(
     Args:
         rows: each of one of the schemas of `load_pairs`.
         source: what messages and the ids of rows without one call them.
-        objective, subset, split, limit, columns, on_bad: as in `load_pairs`; `split` also chooses from a `DatasetDict`.
+        objective: as in `load_pairs`, and so are subset, limit, columns and on_bad.
+        split: as in `load_pairs`; it also chooses from a `DatasetDict`.
 
     Raises:
         InputError: what holds no rows; all else as `load_pairs`, with the number of the row, from 1.

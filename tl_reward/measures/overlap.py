@@ -123,7 +123,8 @@ def shape_in_common(rankings: Mapping[str, Float[Tensor, "layer neuron"]]) -> tu
 def compare(
     sets: Mapping[str, NeuronSet], *, n_layers: int, d_mlp: int, single: tuple[str, str] = OBJECTIVES, mixed: str = MIXED
 ) -> OverlapsJson:
-    """Every pair of reward models, and the depth of each one's neurons.
+    """Every pair of reward models, and the depth of each one's neurons. Of a pair: how many neurons they share, the Jaccard index of the
+    two sets, the index that sets of these sizes have by chance, and how likely at least so many shared ones are by chance.
 
     Args:
         single: the names of two models of one objective each. Where both are among the sets, their regions are counted.

@@ -88,6 +88,7 @@ class Scores:
         return bootstrap_mean(right(self.margin), self.prompts)
 
     def mean_margin(self) -> Estimate:
+        """In raw reward units, with its bootstrap interval over prompts."""
         return bootstrap_mean(self.margin, self.prompts)
 
     def row_margins(self) -> dict[str, float]:
@@ -117,6 +118,8 @@ class Scores:
         return bootstrap_ratio(before - right(self.margin), before, self.prompts)
 
     def take(self, index: Sequence[int]) -> "Scores":
+        """Those of the pairs at these places alone."""
+
         def pick(values: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(values[i] for i in index)
 

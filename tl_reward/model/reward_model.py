@@ -258,7 +258,7 @@ class HookedRewardModel(HookedTransformer):
         output: heads.Output = None,
         **hub: Unpack[HubOptions],
     ) -> "HookedRewardModel":
-        """Loads a reward model: a checkpoint with any of the published heads (`docs/guide.md`), or a PEFT adapter, which is merged.
+        """Loads a reward model: a checkpoint with any of the published heads (`docs/how-to/heads.md`), or a PEFT adapter, which is merged.
 
         Args:
             name_or_path: a folder, a hub id, or an embedded model: "helpful", "harmless", "mixed".

@@ -73,8 +73,8 @@ def repair(
     No weight is trained. `Repair.applied(model)` has the edit in its weights.
 
     Args:
-        find, tune, test: pairs by objective, `{"helpful": …, "harmless": …}`, or pairs that name their objectives. No prompt may be in two
-            of the three.
+        find: like `tune` and `test`, pairs by objective, `{"helpful": …, "harmless": …}`, or pairs that name their objectives. No prompt
+            may be in two of the three.
         protect: pairs by a name of their own that should not get worse. They may be those of `test`, and must share no prompt with
             `find` and `tune`.
         singles: by objective, reward models of it alone. Neurons that serve another one at its cost are then also scaled towards what they

@@ -73,7 +73,11 @@ def record_model_patching(
 
 def record_gain(results: Results, model: str, source_model: str, dataset: str, found: Attribution, comparison: Comparison) -> None:
     """The estimate that ranks neurons to patch, and its agreement with exact patches, as an attribution: effects are margins that
-    patching *takes away*."""
+    patching *takes away*.
+
+    Args:
+        comparison: `compare_gain_with_exact`, given the gain by the name "gradient", which is its method.
+    """
     effect = replace(found, effect=-found.effect)
     about: dict[Method, str] = {"gradient": f"attribution patching from {source_model}"}
     record_attribution(results, f"{source_model} into {model}", dataset, {"gradient": effect}, comparison, about=about)

@@ -197,6 +197,7 @@ class Results:
         return cast(dict[str, dict[str, Any]], self.sections)
 
     def tensor(self, section: str, name: str, key: str) -> Tensor:
+        """Raises InputError where the entry has no such tensor; the message names those of the section."""
         full = f"{section}/{name}/{key}"
         if full not in self.tensors:
             have = sorted(key.removeprefix(f"{section}/") for key in self.tensors if key.startswith(f"{section}/"))
