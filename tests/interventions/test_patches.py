@@ -79,6 +79,8 @@ def test_the_last_layers_read_out_moves_the_whole_margin_in_both_directions(hook
     found = patch_pairs(hooked, pairs, kinds=("resid_post",), where=("readout",), max_length=512)
     for direction in ("noising", "denoising"):
         assert found.share(direction)[-1].value == pytest.approx(1, abs=1e-4)
+    with pytest.raises(InputError, match="direction must be one of noising, denoising, got 'noised'"):
+        found.share(cast(Any, "noised"))
 
 
 def reference(model, encoded, pair, site, where, units=None):

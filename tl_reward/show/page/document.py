@@ -22,7 +22,8 @@ MANIFEST_FORMAT = 1
 # Beyond this a page becomes a folder: the file, and its data beside it, read when they are asked for.
 LARGEST_FILE = 30_000_000
 SCRIPTS = (
-    "data", "state", "draw", "sections", "own_set", "map", "compare", "tension", "profile", "table", "neuron", "texts", "findings", "live", "main",
+    "data", "state", "draw", "sections", "own_set", "map", "compare", "tension", "profile", "table", "neuron", "texts", "findings",
+    "live", "main",
 )  # fmt: skip
 
 

@@ -123,8 +123,7 @@ def _panel_of_ablation(results: Results, entries: Mapping[str, AblationEntry]) -
         if "pairs" in entry:
             yield Panel(
                 f"How do single rewards move? {name}",
-                f"The share of {entry['pairs']} pairs with at most so much reward, and so large a margin: without an edit (thick), and with "
-                "the top neurons zeroed.",
+                f"The share of {entry['pairs']} pairs with at most so much reward or margin: without an edit (thick), and without the neurons.",
                 plots.ablated_rewards(results, name),
                 notes=(
                     "A line that moved left lost reward. At the dotted line, its height is the share of pairs that the model has wrong.",
@@ -322,9 +321,8 @@ def _depth(entry: OverlapEntry) -> str:
 
 
 def _regions(entry: OverlapEntry) -> str:
-    if "regions" not in entry:
-        return ""
-    return f"Neurons: {', '.join(f'{count:,} {region}' for region, count in entry['regions'].items())}."
+    regions = ", ".join(f"{count:,} {region}" for region, count in entry.get("regions", {}).items())
+    return f"Neurons: {regions}." if regions else ""
 
 
 def _tested(name: str, entry: AblationEntry) -> str:
@@ -340,9 +338,8 @@ def _caution(entry: AblationEntry | SetsEntry | ModelPatchingEntry) -> str:
 
 def _origin(entry: SetsEntry) -> str:
     """Where sets come from."""
-    if entry["tested_pairs_that_found"] is None:
-        return f"{entry['found_on']} ({_apart(entry)})"
-    return f"found on {entry['found_on']} ({_apart(entry)})"
+    found = "" if entry["tested_pairs_that_found"] is None else "found on "
+    return f"{found}{entry['found_on']} ({_apart(entry)})"
 
 
 def _apart(entry: AblationEntry | SetsEntry | ModelPatchingEntry) -> str:
