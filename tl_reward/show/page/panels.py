@@ -123,7 +123,7 @@ def _panel_of_ablation(results: Results, entries: Mapping[str, AblationEntry]) -
         if "pairs" in entry:
             yield Panel(
                 f"How do single rewards move? {name}",
-                f"The share of {entry['pairs']} pairs with at most so much reward or margin: without an edit (thick), and without the neurons.",
+                f"The share of {entry['pairs']} pairs with at most so much reward or margin: with all neurons (thick), and without some.",
                 plots.ablated_rewards(results, name),
                 notes=(
                     "A line that moved left lost reward. At the dotted line, its height is the share of pairs that the model has wrong.",
