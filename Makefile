@@ -20,7 +20,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 test: install
 	$(PYTEST)
 
-# For the loop of writing code, under a minute: neither real models nor browsers nor attacks, nor what takes seconds.
+# For the loop of writing code: neither real models nor browsers nor attacks, nor what takes seconds.
 test-fast: install
 	$(PYTEST) -m "not (real or browser or attack or slow)"
 

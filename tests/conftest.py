@@ -20,7 +20,11 @@ TESTS = Path(__file__).parent
 # Folders and files that take most of the time. They come first, so that of two processes none is left alone with one of them at the end.
 DEAR = ("model/test_embedded_models.py", "experiments", "test_parallel.py", "study", "repairing", "model/test_training.py",
         "model/test_micro_batches.py", "interventions/test_patches.py", "attack", "show")  # fmt: skip
-SLOW = (*DEAR[:-2], "model/test_head_layouts.py", "test_startup.py", "cli/test_program.py", "cli/test_commands.py")
+SLOW = (
+    *DEAR[:-2], "model/test_head_layouts.py", "test_startup.py", "cli/test_program.py", "cli/test_commands.py", "cli/test_output_option.py",
+    "cli/test_repair_command.py", "analyses/test_outputs.py", "analyses/test_exact_effects.py", "analyses/test_examples.py",
+    "show/test_patching_page.py", "show/test_page.py", "show/test_repair_page.py", "show/test_how_made.py",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -50,7 +50,8 @@ def test_streaming_equals_everything_in_memory(name):
     found = discover(model, PAIRS, base=base, max_tokens=120)
     tokenizer = model.tokenizer
     assert tokenizer is not None
-    hooks = {kind: Site(layer, kind).hook_name for kind, layer in (("mlp_post", 2), ("mlp_gate", 2), ("attn_z", 1))}
+    layers: dict[SiteKind, int] = {"mlp_post": 2, "mlp_gate": 2, "attn_z": 1}
+    hooks = {kind: Site(layer, kind).hook_name for kind, layer in layers.items()}
     for side, label in enumerate(("chosen", "rejected")):
         texts = [render(getattr(pair, label), tokenizer).text for pair in PAIRS]
         ours, theirs = ([m.run_with_cache(text, names_filter=[*hooks.values()])[1] for text in texts] for m in (model, base))

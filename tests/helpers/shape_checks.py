@@ -73,7 +73,8 @@ def _jaxtyped(fn: Any = None, *, typechecker: Any) -> Any:
     if isinstance(fn, classmethod | staticmethod):
         return type(fn)(check(fn.__func__))
     if isinstance(fn, property):
-        return property(*(part and check(part) for part in (fn.fget, fn.fset, fn.fdel)))
+        get, set_, delete = (part and check(part) for part in (fn.fget, fn.fset, fn.fdel))
+        return property(get, set_, delete)
     return check(fn)
 
 
