@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: install demo test attack check bench bench-page docs notebooks format clean
+.PHONY: install demo test test-fast coverage attack check bench bench-page docs notebooks format clean
 
 install: .venv/installed
 
@@ -14,13 +14,23 @@ install: .venv/installed
 demo: install
 	$(BIN)/tl-reward demo --overwrite
 
-# Two files at a time: on two cores that takes little more than half of the time.
+# Two files at a time: on two cores that takes little more than half of the time. The dearest files come first (tests/conftest.py).
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: install
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
+
+# For the loop of writing code: neither real models nor browsers nor attacks, nor what takes seconds.
+test-fast: install
+	$(PYTEST) -m "not (real or browser or attack or slow)"
+
+# Which lines and branches of tl_reward the tests reach; the command's own processes are counted too. Slower than `make test`.
+coverage: install
+	$(PYTEST) --cov --cov-report term:skip-covered --cov-report html
 
 # The long form of tests/attack, about 15 minutes; `make test` runs a short one.
 attack: install
-	TL_REWARD_ATTACK=long $(BIN)/python -m pytest -n 2 --dist loadfile -m attack --durations 20
+	TL_REWARD_ATTACK=long $(PYTEST) -m attack --durations 20
 
 # PAIRS: a file, a hub id, or "embedded". docs/performance.md has the figures for HH-RLHF's harmless-base test split.
 bench: install
@@ -30,7 +40,7 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST)
 
 # How fast the page of the demo's run is; needs Chromium.
 bench-page: install
@@ -54,4 +64,4 @@ format: install
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv runs site
+	rm -rf .venv runs site htmlcov .coverage

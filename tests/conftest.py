@@ -1,13 +1,14 @@
 """Tiny random reward models of every supported architecture, and the real ones."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
 from helpers.forked import Forks, make_root
+from helpers.scripts import Scripts
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from tl_reward.errors import InputError
@@ -15,12 +16,40 @@ from tl_reward.model import embedded
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
 
+TESTS = Path(__file__).parent
+# Folders and files that take most of the time. They come first, so that of two processes none is left alone with one of them at the end.
+DEAR = ("model/test_embedded_models.py", "experiments", "test_parallel.py", "study", "repairing", "model/test_training.py",
+        "model/test_micro_batches.py", "interventions/test_patches.py", "attack", "show")  # fmt: skip
+SLOW = (
+    *DEAR[:-2], "model/test_head_layouts.py", "test_startup.py", "cli/test_program.py", "cli/test_commands.py", "cli/test_output_option.py",
+    "cli/test_repair_command.py", "analyses/test_outputs.py", "analyses/test_exact_effects.py", "analyses/test_examples.py",
+    "show/test_patching_page.py", "show/test_page.py", "show/test_repair_page.py", "show/test_how_made.py",
+)  # fmt: skip
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks attacks. Here, since a conftest.py in their folder would take the name of this one, which tests import from."""
+    """Marks, by folder, by fixture and by architecture. Here, since a conftest.py in a folder would take the name of this one, which tests
+    import from."""
     for item in items:
-        if item.path.is_relative_to(Path(__file__).parent / "attack"):
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if "real_base" in fixtures:
+            item.add_marker("real")
+        if _place(item, ("attack",)) == 0:
             item.add_marker("attack")
+        if _place(item, SLOW) < len(SLOW) or fixtures & {"forks", "scripts"} or _of_another_architecture(item):
+            item.add_marker("slow")
+    items.sort(key=lambda item: _place(item, DEAR))
+
+
+def _place(item: pytest.Item, names: Sequence[str]) -> int:
+    """The index of the first of these that the test is in, or how many there are."""
+    return next((i for i, name in enumerate(names) if item.path.is_relative_to(TESTS / name)), len(names))
+
+
+def _of_another_architecture(item: pytest.Item) -> bool:
+    """Of a test of every architecture, the first one is quick enough."""
+    values = [value for value in getattr(getattr(item, "callspec", None), "params", {}).values() if isinstance(value, str)]
+    return any(value in PARITY and value != next(iter(PARITY)) for value in values)
 
 
 @pytest.fixture(scope="session")
@@ -35,6 +64,14 @@ def forks(forked_root: Path) -> Iterator[Forks]:
     forks = Forks(forked_root)
     yield forks
     forks.close()
+
+
+@pytest.fixture(scope="session")
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scripts]:
+    """Runs scripts, each in a process of its own, which imports the package anew, but not what that needs."""
+    scripts = Scripts(tmp_path_factory.mktemp("scripts"))
+    yield scripts
+    scripts.close()
 
 
 @pytest.fixture(scope="module", autouse=True)

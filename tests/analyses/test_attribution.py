@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.linear_models import linear_model
+from helpers.short_pairs import embedded_pairs
 
 from tl_reward.analyses.attribution import attribute, estimate
 from tl_reward.analyses.discovery import discover
@@ -21,7 +22,7 @@ from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score
 from tl_reward.sites import Site
 
-PAIRS = load_pairs("embedded", split="find", limit=4)
+PAIRS = embedded_pairs("find", 4)
 
 
 @pytest.mark.parametrize("site", ["mlp_post", "mlp_gate"])
@@ -75,7 +76,7 @@ def test_it_predicts_what_a_small_edit_takes_off_the_margin():
 
 
 def test_order_and_budget_do_not_matter(tiny):
-    one, other = attribute(tiny, PAIRS), attribute(tiny, PAIRS[::-1], max_tokens=5000)
+    one, other = attribute(tiny, PAIRS), attribute(tiny, PAIRS[::-1], max_tokens=1400)
     torch.testing.assert_close(one.effect, other.effect, atol=1e-6, rtol=1e-4)
     assert sorted(one.pairs) == sorted(other.pairs)
 
@@ -96,7 +97,8 @@ def test_it_is_the_same_with_one_transcript_a_row_and_near_in_bfloat16(tiny):
     with tiny.hooks(fwd_hooks=[("blocks.0.attn.hook_pattern", lambda a, hook: seen.append(len(a)))]):
         torch.testing.assert_close(attribute(tiny, PAIRS).effect, found.effect, atol=1e-5, rtol=1e-3)
     assert sum(seen) == len(encode_for(tiny, PAIRS).rows)
-    half = attribute(tiny_reward_model().to(torch.bfloat16), PAIRS)
+    long = load_pairs("embedded", split="find", limit=4)  # over few tokens, roundings do not even out
+    found, half = attribute(tiny, long), attribute(tiny_reward_model().to(torch.bfloat16), long)
     assert (half.effect - found.effect).abs().max() < 0.05 * found.effect.abs().max()
 
 
@@ -165,7 +167,7 @@ def test_against_the_pair_it_is_the_swap_of_aligned_activations(hooked):
 
 
 def test_the_standard_error_is_over_prompts(tiny):
-    pairs = load_pairs("embedded", split="find", limit=9)
+    pairs = embedded_pairs("find", 9)
     one_by_one = torch.stack([attribute(tiny, [pair]).effect for pair in pairs])
     found = attribute(tiny, pairs)
     torch.testing.assert_close(found.error, one_by_one.std(0) / 3, atol=1e-6, rtol=1e-3)
@@ -173,7 +175,7 @@ def test_the_standard_error_is_over_prompts(tiny):
     # Twice the same prompt tells nothing new: three pairs of one, and one pair each of four others.
     row = {"prompt": "Hi", "chosen": ["Hello there!", "Good day.", "Yes?"], "rejected": ["No."]}
     several = pairs_of_row(row, "a:1")
-    both = attribute(tiny, [*several, *pairs[:4]], max_tokens=2000)
+    both = attribute(tiny, [*several, *pairs[:4]], max_tokens=600)
     own = [torch.stack([attribute(tiny, [pair]).effect for pair in group]) for group in (several, *([p] for p in pairs[:4]))]
     total = [group.sum(0) for group in own]
     mean = torch.stack(total).sum(0) / 7
@@ -181,7 +183,7 @@ def test_the_standard_error_is_over_prompts(tiny):
     torch.testing.assert_close(both.error, (squares * 5 / 4).sqrt() / 7, atol=1e-6, rtol=1e-3)
     assert (attribute(tiny, several).error == torch.inf).all()
     with tiny.hooks(fwd_hooks=[("blocks.0.attn.hook_pattern", lambda a, hook: None)]):  # then a prompt's rows come in several batches
-        split = attribute(tiny, [*several, *pairs[:4]], max_tokens=400)
+        split = attribute(tiny, [*several, *pairs[:4]], max_tokens=120)
     torch.testing.assert_close(split.error, both.error, atol=1e-6, rtol=1e-3)
 
 
@@ -191,7 +193,7 @@ def test_every_baseline_is_the_same_whatever_the_batches(tiny, baseline, site):
     if baseline == "mean":
         baseline = sample_activations(tiny, PAIRS, site).mean(0)
     one = attribute(tiny, PAIRS, site=site, baseline=baseline, steps=2)
-    other = attribute(tiny, PAIRS[::-1], site=site, baseline=baseline, steps=2, max_tokens=5000)
+    other = attribute(tiny, PAIRS[::-1], site=site, baseline=baseline, steps=2, max_tokens=1400)
     torch.testing.assert_close(one.effect, other.effect, atol=1e-6, rtol=1e-4)
     torch.testing.assert_close(one.error, other.error, atol=1e-6, rtol=1e-4)
     assert one.effect.abs().max() > 1e-3

@@ -2,15 +2,15 @@
 
 import pytest
 import torch
+from helpers.short_pairs import embedded_pairs
 
 from tl_reward.analyses.direct_attribution import direct_attribution, token_attribution
-from tl_reward.data.readers import load_pairs
 from tl_reward.data.text import render
 from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score
 from tl_reward.sites import Site
 
-PAIRS = load_pairs("embedded", split="find", limit=4)
+PAIRS = embedded_pairs("find", 4)
 
 
 def test_the_parts_add_up_to_the_reward(hooked):
@@ -54,6 +54,6 @@ def test_tokens_that_heads_read_from_add_up_to_the_heads(hooked):
 
 
 def test_order_and_budget_do_not_matter(tiny):
-    one, other = direct_attribution(tiny, PAIRS), direct_attribution(tiny, PAIRS[::-1], max_tokens=5000)
+    one, other = direct_attribution(tiny, PAIRS), direct_attribution(tiny, PAIRS[::-1], max_tokens=1400)
     torch.testing.assert_close(one.neuron, other.neuron, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(one.head, other.head, atol=1e-6, rtol=1e-5)

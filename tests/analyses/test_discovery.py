@@ -5,18 +5,18 @@ from typing import Any, cast
 import pytest
 import torch
 from conftest import ARCHITECTURES, hf_model
+from helpers.short_pairs import embedded_pairs
 from torch import Tensor
 
 from tl_reward.analyses.discovery import discover
-from tl_reward.data.readers import load_pairs
 from tl_reward.data.text import render
 from tl_reward.errors import InputError
 from tl_reward.measures.neuron_statistics import NeuronStatistics, StatisticName
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer, tiny_reward_model
-from tl_reward.sites import Site
+from tl_reward.sites import Site, SiteKind
 
-PAIRS = load_pairs("embedded", split="find", limit=5)
+PAIRS = embedded_pairs("find", 5)
 
 
 def test_hand_computed_statistics():
@@ -47,28 +47,34 @@ def test_streaming_equals_everything_in_memory(name):
     base = HookedRewardModel.from_hf(hf_model(name), byte_tokenizer())
     for parameter in base.parameters():
         parameter.data *= 0.9
-    found = discover(model, PAIRS, base=base, max_tokens=400)
+    found = discover(model, PAIRS, base=base, max_tokens=120)
     tokenizer = model.tokenizer
     assert tokenizer is not None
+    layers: dict[SiteKind, int] = {"mlp_post": 2, "mlp_gate": 2, "attn_z": 1}
+    hooks = {kind: Site(layer, kind).hook_name for kind, layer in layers.items()}
     for side, label in enumerate(("chosen", "rejected")):
         texts = [render(getattr(pair, label), tokenizer).text for pair in PAIRS]
+        ours, theirs = ([m.run_with_cache(text, names_filter=[*hooks.values()])[1] for text in texts] for m in (model, base))
+
+        def all_at(caches, kind: SiteKind) -> Tensor:
+            return torch.cat([cache[hooks[kind]][0] for cache in caches])
+
         for kind in ("mlp_post", "mlp_gate"):
-            hook = Site(2, kind).hook_name
-            ours, theirs = (torch.cat([m.run_with_cache(t)[1][hook][0] for t in texts]) for m in (model, base))
+            mine, other = all_at(ours, kind), all_at(theirs, kind)
             naive: dict[StatisticName, Tensor] = {
-                "mean": ours.mean(0),
-                "abs_mean": ours.abs().mean(0),
-                "rms": ours.square().mean(0).sqrt(),
-                "probability": (ours > 0).float().mean(0),
-                "change": (ours - theirs).square().mean(0).sqrt(),
-                "change_ms": (ours - theirs).square().mean(0),
+                "mean": mine.mean(0),
+                "abs_mean": mine.abs().mean(0),
+                "rms": mine.square().mean(0).sqrt(),
+                "probability": (mine > 0).float().mean(0),
+                "change": (mine - other).square().mean(0).sqrt(),
+                "change_ms": (mine - other).square().mean(0),
             }
             for statistic, value in naive.items():
-                # An activation within float error of 0 may count as firing on one path and not on the other: one token in some 1,700.
-                atol = 2e-3 if statistic == "probability" else 1e-5
+                # An activation within float error of 0 may count as firing on one path and not on the other: one token of all.
+                atol = 1.01 / len(mine) if statistic == "probability" else 1e-5
                 torch.testing.assert_close(found.by_side[kind, statistic][side, 2], value, atol=atol, rtol=1e-4)
-        ours, theirs = (torch.cat([m.run_with_cache(t)[1][Site(1, "attn_z").hook_name][0] for t in texts]) for m in (model, base))
-        heads: dict[StatisticName, Tensor] = {"norm": ours.norm(dim=2).mean(0), "change": (ours - theirs).square().sum(2).mean(0).sqrt()}
+        mine, other = all_at(ours, "attn_z"), all_at(theirs, "attn_z")
+        heads: dict[StatisticName, Tensor] = {"norm": mine.norm(dim=2).mean(0), "change": (mine - other).square().sum(2).mean(0).sqrt()}
         for statistic, value in heads.items():
             torch.testing.assert_close(found.by_side["attn_z", statistic][side, 1], value, atol=1e-5, rtol=1e-4)
 
@@ -81,7 +87,7 @@ def test_gate_and_post_differ_with_a_gate_and_agree_without():
 
 
 def test_order_and_budget_do_not_matter(tiny):
-    a, b = discover(tiny, PAIRS, max_tokens=1024), discover(tiny, PAIRS[::-1])
+    a, b = discover(tiny, PAIRS, max_tokens=300), discover(tiny, PAIRS[::-1])
     for key, value in a.by_side.items():
         torch.testing.assert_close(value, b.by_side[key], atol=1e-5, rtol=1e-5)
     assert a.tokens == b.tokens > 0

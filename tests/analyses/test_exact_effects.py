@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.short_pairs import embedded_pairs
 
 from tl_reward.analyses.attribution import attribute
 from tl_reward.analyses.discovery import discover
@@ -20,7 +21,7 @@ from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score
 from tl_reward.sites import Site
 
-PAIRS = load_pairs("embedded", split="find", limit=4)
+PAIRS = embedded_pairs("find", 4)
 NEURONS = NeuronSet([(0, 3), (0, 11), (1, 7), (1, 30), (1, 40)])
 
 
@@ -99,7 +100,7 @@ def test_the_bank_holds_real_activations_drawn_from_all_transcripts(tiny):
 
 def test_resampling_depends_on_neither_budget_nor_order(tiny, bank):
     edit = ResampleAblation(NEURONS, bank)
-    one, other = score(tiny, PAIRS, interventions=[edit]), score(tiny, PAIRS[::-1], interventions=[edit], max_tokens=5000)
+    one, other = score(tiny, PAIRS, interventions=[edit]), score(tiny, PAIRS[::-1], interventions=[edit], max_tokens=1400)
     assert one.chosen == pytest.approx(other.chosen[::-1], abs=1e-5)
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from conftest import ARCHITECTURES, hf_model
 from helpers.linear_models import linear_model
+from helpers.short_pairs import embedded_pairs
 
 from tl_reward.analyses.ablation_curves import AblationCurve, AblationPoint
 from tl_reward.analyses.exact_effects import neuron_effects
 from tl_reward.analyses.model_patching import ModelPatching, compare_gain_with_exact, gain, patch_edit, patch_models
 from tl_reward.data.encoding import EndAt
-from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.interventions.patches import HeadPatch, Patch, patch_between
@@ -23,7 +23,7 @@ from tl_reward.neurons import NeuronSet
 from tl_reward.running.scoring import score, sweep
 from tl_reward.sites import Site
 
-PAIRS = load_pairs("embedded", split="find", limit=4)
+PAIRS = embedded_pairs("find", 4)
 
 
 def two(name: str) -> tuple[HookedRewardModel, HookedRewardModel]:

@@ -6,8 +6,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -16,10 +14,10 @@ from typing import Any
 import pytest
 import torch
 from helpers.attack import LONG, tries
+from helpers.scripts import Scripts
 from rich.console import Console
 from safetensors.torch import load_file, save_file
 
-import tl_reward
 from tl_reward.errors import InputError
 from tl_reward.results.store import Results
 from tl_reward.show.page import build_page
@@ -237,21 +235,18 @@ def test_a_pipe_is_not_waited_for(run: Path):
         Results.load(run)
 
 
-def attacked(what: str, folder: Path, trials: int) -> dict[str, int]:
+def attacked(scripts: Scripts, what: str, folder: Path, trials: int) -> dict[str, int]:
     """What `helpers/killed_saves.py` saw."""
-    here = Path(__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(tl_reward.__file__).parents[1]), str(here)])}
-    command = [sys.executable, str(here / "helpers" / "killed_saves.py"), what, str(folder), str(trials)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment | {"OMP_NUM_THREADS": "1"}, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    done = scripts.run(Path(__file__).parents[1] / "helpers" / "killed_saves.py", what, folder, str(trials))
+    assert done.status == 0, done.err[-3000:]
+    return json.loads(done.out)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL") or not hasattr(os, "fork"), reason="processes are not killed so here")
-def test_saves_that_are_killed_leave_the_old_run_or_the_new_one(tmp_path: Path):
-    attacked("kills", tmp_path / "run", tries(8, 30))
+def test_saves_that_are_killed_leave_the_old_run_or_the_new_one(tmp_path: Path, scripts: Scripts):
+    attacked(scripts, "kills", tmp_path / "run", tries(8, 30))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_three_writers_at_once_leave_one_whole_run_and_nothing_else(tmp_path: Path):
-    assert attacked("writers", tmp_path / "run", tries(1, 10))["runs read"] > 0
+def test_three_writers_at_once_leave_one_whole_run_and_nothing_else(tmp_path: Path, scripts: Scripts):
+    assert attacked(scripts, "writers", tmp_path / "run", tries(1, 10))["runs read"] > 0

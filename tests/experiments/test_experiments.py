@@ -1,9 +1,6 @@
 """Every experiment runs on a tiny model, and every command of the command line from data to page."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -28,10 +25,9 @@ def test_there_are_experiments():
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_experiment(path, tmp_path):
-    command = [sys.executable, str(path), "--smoke", "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_experiment(path, scripts, tmp_path):
+    done = scripts.run(path, "--smoke", "--out", tmp_path / "out")
+    assert done.status == 0, done.err[-2000:]
     text = path.read_text(encoding="utf-8")
     for part in ("Command:", "Cost:", "Expect:"):
         assert part in text

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 import torch
+from helpers.short_pairs import embedded_pairs
 
 from tl_reward.analyses.attribution import attribute
 from tl_reward.analyses.direct_attribution import direct_attribution
@@ -26,7 +27,7 @@ from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score, sweep
 from tl_reward.sites import Site
 
-PAIRS = load_pairs("embedded", split="find", limit=4)
+PAIRS = embedded_pairs("find", 4)
 NEURONS = NeuronSet([(0, 3), (0, 20), (1, 7), (1, 30)])
 
 
@@ -242,7 +243,8 @@ def test_by_name_from_the_command_line(folder, tiny, capsys):
     assert main(["score", "model", *options, *given, "--out", "run"]) == 0
     (entry,) = Results.load("run").section("scores")
     assert entry.startswith("model + halve + zero · ")  # not called as the model without edits
-    expected = score(tiny, PAIRS, interventions=[halve, ZeroAblation(NeuronSet([(0, 3)]))])
+    pairs = load_pairs("embedded", split="find", limit=4)
+    expected = score(tiny, pairs, interventions=[halve, ZeroAblation(NeuronSet([(0, 3)]))])
     assert Results.load("run").tensor("scores", entry, "chosen").tolist() == pytest.approx(list(expected.chosen), abs=1e-4)
     capsys.readouterr()
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import hf_model
 from helpers.linear_models import linear_model
+from helpers.short_pairs import embedded_pairs
 
 from tl_reward.analyses.attribution import attribute
 from tl_reward.analyses.exact_effects import set_effects, singles
@@ -13,7 +14,6 @@ from tl_reward.analyses.pair_patching import aligned_tokens, patch_pairs
 from tl_reward.data.alignment import Alignment, align
 from tl_reward.data.encoding import EncodedPairs, Row
 from tl_reward.data.pairs import PreferencePair, parse_transcript
-from tl_reward.data.readers import load_pairs
 from tl_reward.data.reading import Reading
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
@@ -27,7 +27,7 @@ from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.scoring import score, sweep
 from tl_reward.sites import Site
 
-PAIRS = load_pairs("embedded", split="find", limit=4)
+PAIRS = embedded_pairs("find", 4)
 
 
 def pair_of(name: str, chosen: str, rejected: str) -> PreferencePair:
@@ -147,7 +147,7 @@ def test_neurons_of_several_layers_are_all_taken_from_the_clean_run(tiny):
 def test_cells_are_single_patches_and_order_and_budget_do_not_matter(tiny):
     what = {"kinds": ("mlp_out", "attn_z"), "where": ("all", "readout"), "neurons": NeuronSet([(0, 3), (1, 7)])}
     found = patch_pairs(tiny, PAIRS, **what)
-    other = patch_pairs(tiny, PAIRS[::-1], **what, max_tokens=4000)
+    other = patch_pairs(tiny, PAIRS[::-1], **what, max_tokens=1200)
     for name in ("noised", "denoised", "noised_estimate", "denoised_estimate"):
         assert getattr(found, name) == pytest.approx(getattr(other, name)[:, ::-1], abs=1e-4)
     assert len(found.cells) == 2 * (2 + 2 * 4) + 2 and found.cells[-1].layer is None

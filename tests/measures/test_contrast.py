@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import ARCHITECTURES, hf_model
+from helpers.short_pairs import embedded_pairs
 from scipy import stats
 
 from tl_reward.analyses.discovery import discover
-from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.measures.contrast import BINS, ContrastSums, bin_of
 from tl_reward.measures.names import CONTRASTS
@@ -18,7 +18,7 @@ from tl_reward.model.tiny import byte_tokenizer
 from tl_reward.running.batches.batching import encode_for
 from tl_reward.sites import Site, UnitSite
 
-PAIRS = load_pairs("embedded", split="find", limit=8)
+PAIRS = embedded_pairs("find", 8)
 
 
 def sums_of(chosen: torch.Tensor, rejected: torch.Tensor) -> ContrastSums:
@@ -72,7 +72,7 @@ def test_bins_keep_the_order_of_numbers():
 def test_streaming_equals_everything_in_memory(name, where):
     model = HookedRewardModel.from_hf(hf_model(name), byte_tokenizer())
     encoded = encode_for(model, PAIRS, max_length=512)
-    found = discover(model, PAIRS, where=where, max_tokens=700, max_length=512)
+    found = discover(model, PAIRS, where=where, max_tokens=200, max_length=512)
     sides = [sorted(set(rows)) for rows in (encoded.chosen, encoded.rejected)]
     values: dict[UnitSite, list[torch.Tensor]] = {"mlp_post": [], "attn_z": []}
     for rows in sides:

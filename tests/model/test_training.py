@@ -4,8 +4,6 @@ import dataclasses
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -78,8 +76,8 @@ OTHERS = {
 LEFT_OUT = NeuronSet([(0, 3), (0, 40), (1, 7)])
 
 
-def test_a_killed_training_resumes_from_its_checkpoint_and_ends_like_one_that_was_not(base, trained, tmp_path):
-    script = f"""
+def test_a_killed_training_resumes_from_its_checkpoint_and_ends_like_one_that_was_not(base, trained, tmp_path, scripts):
+    (tmp_path / "killed.py").write_text(f"""
 import os, sys
 from tl_reward.data.readers import load_pairs
 from tl_reward.model.training import TrainingConfig, begun, bradley_terry, train, trainer
@@ -95,8 +93,8 @@ def patched(self, *a, **k):
 Trainer.__init__ = patched
 pairs = load_pairs("embedded", objective="harmless", split="find", limit=12)
 train({base!r}, pairs, {str(tmp_path / "out")!r}, {LORA!r})
-"""
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == 9
+""")
+    assert scripts.run(tmp_path / "killed.py").status == 9
     assert not (tmp_path / "out" / "training.json").exists()
     with pytest.raises(InputError, match="exists"):
         train(base, PAIRS, tmp_path / "out", LORA)

@@ -6,9 +6,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+from helpers.short_pairs import embedded_pairs
 
 from tl_reward.data.batches.padding import batches
-from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.interventions.protocol import Hooks
@@ -18,7 +18,7 @@ from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.batches.budget import bytes_per_token, tokens_per_batch
 from tl_reward.running.scoring import score, sweep
 
-PAIRS = load_pairs("embedded", split="find", limit=3)
+PAIRS = embedded_pairs("find", 3)
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def one_by_one(hooked, encoded, condition):
     return np.array([reward for _, reward in sorted(rewards)])
 
 
-@pytest.mark.parametrize(("per_token", "max_tokens"), [(True, 512), (True, 100_000), (False, 100_000)])
+@pytest.mark.parametrize(("per_token", "max_tokens"), [(True, 150), (True, 100_000), (False, 100_000)])
 def test_a_sweep_gives_what_single_runs_give(hooked, per_token, max_tokens):
     """Packed, one condition at a time or all side by side; and one transcript a row."""
     conditions = conditions_of(hooked, per_token)
@@ -119,7 +119,7 @@ def test_a_hook_on_the_pattern_changes_what_score_returns(tiny):
     assert abs(score(tiny, PAIRS, interventions=[Scaled("blocks.0.attn.hook_pattern", 0.0)]).chosen - clean).max() > 1e-3
 
 
-@pytest.mark.parametrize("given", [{"max_tokens": 99}, {"max_memory_gb": 1e-6}])
+@pytest.mark.parametrize("given", [{"max_tokens": 40}, {"max_memory_gb": 1e-6}])
 def test_a_budget_below_one_transcript_names_the_smallest_that_would_do(tiny, given):
     with pytest.raises(InputError, match=r"must be at least [\d.e-]+, .*longest transcript") as refused:
         score(tiny, PAIRS, **given)
@@ -158,7 +158,7 @@ class InPlace:
         return [(self.hook_name, fn)]
 
 
-@pytest.mark.parametrize("max_tokens", [512, 100_000])
+@pytest.mark.parametrize("max_tokens", [150, 100_000])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_an_edit_in_place_reaches_no_other_condition(name, max_tokens):
     from conftest import hf_model
