@@ -92,7 +92,7 @@ def _evidence(number: int, name: str, protected: bool, chosen: str | None) -> li
 
     if chosen is None:
         still = (_as_it_is(paired(value, 0.0)) for value in (before, 0.9))
-        rows = [Compared("repaired", "no edit", name, protected, *still, 1.0)]
+        rows = [Compared("repaired", "no edit", name, protected, *still, p_value=1.0)]
     else:
         rows = [row("repaired", chosen, (0.052, 0.011, -0.041, 0.004)[number % 4])]
         rows += [row("random", f"draw {draw}", 0.004 * (draw - 2)) for draw in (1, 2, 3)]

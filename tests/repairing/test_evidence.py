@@ -75,7 +75,7 @@ def test_signs_are_flipped_of_prompts_not_of_pairs():
 
 
 def test_of_many_prompts_signs_are_drawn_and_come_close_to_the_binomial():
-    gain = [1] * 20 + [-1] * 8
+    gain = [1.0] * 20 + [-1.0] * 8
     found = sign_flip_p(scores([0] * 28, [0] * 28), scores(gain, [0] * 28))
     assert found == pytest.approx(stats.binomtest(20, 28).pvalue, abs=0.006)
 
