@@ -68,7 +68,8 @@ def test_chosen_answers_that_are_preferred_are_said_and_how_many_were_looked_at(
     found = prefer_chosen(sections(scores=entries))
     assert (
         found is not None
-        and found.sentence == "Of 42 embedded helpful test pairs, the mixed model prefers the chosen answer in 80 % [70, 90]."
+        and found.sentence
+        == "Of 42 embedded helpful test pairs, the mixed model prefers the chosen answer in 80 % [70, 90]; the b model's 50 % [40, 60] is not clear."
     )
     assert "Looked at: 3, with intervals made wider for that many (Bonferroni); clear: 1." in found.rule
     assert found.links == ({"label": "accuracies", "section": "scores", "name": "a"},)
@@ -90,7 +91,7 @@ def test_a_curve_is_said_at_the_share_nearest_to_a_tenth_that_has_random_sets():
         point(est(0.0), est(1), [], fraction=0.2),
     ]
     assert said(top_zeroed, ablation={"a": curve(*points)}) == (
-        "Zeroing the mixed model's top 10 % of neurons (120, by mean at mlp_gate) takes its accuracy from 80 % to 40 % [30, 50] on "
+        "Zeroing the mixed model's top 10 % of neurons (120, ranked by mean at mlp_gate) lowers accuracy from 80 % to 40 % [30, 50] on "
         "42 pairs of mine (2 random sets of the same layers: 79 to 82 %)."
     )
     assert "top 2 % of neurons" in said(top_zeroed, ablation={"a": curve(points[0], points[2])})
@@ -99,7 +100,7 @@ def test_a_curve_is_said_at_the_share_nearest_to_a_tenth_that_has_random_sets():
 def test_a_rise_is_said_as_a_rise_and_a_test_on_the_finding_pairs_with_a_caution():
     rise = curve(point(est(0.7), est(-2, 1), [0.21]), clean=0.2143, both=5)
     sentence = said(top_zeroed, ablation={"a": rise})
-    assert "takes its accuracy from 21 % to 70 % [60, 80]" in sentence and "CAUTION: 5 of these pairs also found the neurons" in sentence
+    assert "raises accuracy from 21 % to 70 % [60, 80]" in sentence and "CAUTION: 5 of these pairs also found the neurons" in sentence
 
 
 @pytest.mark.parametrize(
@@ -127,9 +128,9 @@ def test_objectives_are_looked_at_one_by_one():
     zeroed = point(est(0.5), est(0.0), [0.5], ranked=after, relative_drop_by_objective=drops, random_by_objective=random)
     expected = "from 90 % to 20 % [10, 30] on 20 helpful pairs of mine (1 random set of the same layers: 85 %)"
     sentence = said(top_zeroed, ablation={"a": curve(zeroed, clean=0.5) | {"clean": clean}})
-    assert expected in sentence and sentence.endswith("Of 2 such comparisons, 1 is not clear.")
+    assert expected in sentence and sentence.endswith("The other 1 of 2 looked at is not clear.")
     assert said(sets_zeroed, sets={"a": curve() | {"clean": clean, "sets": {"shared": zeroed}}}) == (
-        f'Zeroing a set takes accuracy: the mixed model\'s set "shared" (120 neurons) {expected}. Of 2 such comparisons, 1 is not clear.'
+        f'Zeroing sets: the mixed model\'s set "shared" (120 neurons) lowers accuracy {expected}. The other 1 of 2 looked at is not clear.'
     )
 
 
@@ -149,7 +150,7 @@ def test_a_repair_is_said_with_its_paired_differences_and_the_biases_that_moved(
         f"Of {len(verdicts)} biases measured, {verdicts.count('reversed')} is reversed and {verdicts.count('worse')} are worse."
         in found.sentence
     )
-    assert found.sentence.endswith("Of 4 such comparisons, 2 are not clear.")
+    assert found.sentence.endswith("The other 2 of 4 looked at are not clear.")
 
 
 def test_nothing_is_said_of_a_repair_that_edits_nothing_or_moves_nothing():
@@ -167,9 +168,9 @@ def test_nothing_is_said_of_a_repair_that_edits_nothing_or_moves_nothing():
 def test_conflict_is_said_beside_chance_with_its_side():
     entries = {"a": pull(0.62, 0.47, 0.53), "b": pull(0.25, 0.44, 0.52, neurons=80, model="helpful")}
     assert said(in_conflict, tension=entries) == (
-        "In the mixed model 124 of 200 neurons that clearly move both margins serve one objective at the other's cost (62 %, more than the "
-        "47 to 53 % of chance; 25 support both); in the helpful model 20 of 80 (25 %, fewer than the 44 to 52 % of chance; 25 "
-        "support both). Estimated by gradient on 30 harmless and 40 helpful pairs."
+        "Of the neurons that clearly move both objectives' margins, these raise one and lower the other: 62 % in the mixed model (124 of "
+        "200; more than by chance, 47 to 53 %) and 25 % in the helpful model (20 of 80; fewer than by chance, 44 to 52 %). Estimated by "
+        "gradient on 30 harmless and 40 helpful pairs."
     )
 
 
@@ -183,12 +184,12 @@ def test_shared_neurons_are_said_beside_what_the_layers_give():
     low, high = poisson.ppf([0.025, 0.975], 100 * 100 / 1000)
     found = shared_neurons(sections(overlap={"x": overlap(a, b)}))
     assert found is not None and found.sentence == (
-        "Of the top 5 % of neurons (100 each, by mean at mlp_gate), more are shared than the layers explain: a and b share 50 "
+        "Of the top 5 % of neurons (100 each, ranked by mean at mlp_gate), models share more than by chance within layers: a and b 50 "
         f"(50 %; by chance {low:.0f} to {high:.0f})."
     )
     assert [each.get("sets") for each in found.links] == [None, ["a", "b"]] and found.links[1]["label"] == "50 that all 2 share"
     fewer = said(shared_neurons, overlap={"x": overlap([[0, i] for i in range(300)], [[0, i] for i in range(290, 590)])})
-    assert "fewer are shared than the layers explain: a and b share 10 (3 %; by chance 72 to 109)" in fewer
+    assert "models share fewer than by chance within layers: a and b 10 (3 %; by chance 72 to 109)" in fewer
 
 
 def test_shared_neurons_within_chance_are_not_said():
@@ -201,7 +202,9 @@ def test_neurons_that_tell_answers_apart_are_counted():
     contrast = {"chosen": 42, "rejected": 40, "discoveries": 123, "neurons": 1000}
     assert said(
         answers_told_apart, discovery={"mixed": {"contrast": {"mlp_post": contrast, "mlp_gate": contrast | {"discoveries": 456}}}}
-    ) == ("Activations differ between chosen and rejected answers in 456 of 1,000 neurons of the mixed model (42 and 40 transcripts).")
+    ) == (
+        "Mean activations differ between chosen and rejected answers (false discovery rate 5 %) in 456 of 1,000 neurons of the mixed model (42 and 40 transcripts)."
+    )
     for none in ({}, {"mlp_gate": contrast | {"discoveries": 0}}, {"mlp_gate": contrast | {"rejected": 9}}):
         assert said(answers_told_apart, discovery={"mixed": {"contrast": none}}) == ""
 

@@ -11,7 +11,7 @@ from helpers.page_runs import NAMES, document, tiny_run
 from tl_reward.results.findings.every import findings_of
 from tl_reward.results.store import Results
 from tl_reward.show.page import build_page, write_page
-from tl_reward.show.page.found import about
+from tl_reward.show.page.found import guide, models_of
 
 SHAPES: list[dict[str, Any]] = [{"name": "helpful", "layers": 30, "width": 1536}]
 MARKUP = "<b>pairs</b><img src=x onerror='window.hacked = 1'>"
@@ -53,30 +53,35 @@ def test_a_page_without_a_finding_says_so_and_one_of_edits_alone_leads_to_its_pa
 
 
 def test_the_embedded_models_are_described_and_where_to_click():
-    place = "/somebody/tl_reward/model/adapters"
-    lines = about(Results(provenance={"models": {"helpful": {"path": f"{place}/helpful"}}}), SHAPES)
-    assert lines[0].endswith(
-        "Here each is SmolLM2-135M-Instruct, trained (LoRA, 1,300 pairs of RMB): helpful to prefer the more helpful of two answers."
+    models = {name: {"path": f"/somebody/tl_reward/model/adapters/{name}"} for name in NAMES}
+    how = "SmolLM2-135M-Instruct, trained (LoRA) with 1,300 pairs of the RMB benchmark"
+    assert sorted(models_of(Results(provenance={"models": models}), [SHAPES[0] | {"name": name} for name in NAMES])) == [
+        f"harmless: {how} to prefer the safer of two answers",
+        f"helpful: {how} to prefer the more helpful of two answers",
+        f"mixed: {how} on pairs of both kinds",
+    ]
+    assert guide(SHAPES).startswith(
+        'Click a cell of the map below, or type a neuron (12.345: layer 12, neuron 345) into "Neuron" at the top'
     )
-    models = {name: {"path": f"{place}/{name}"} for name in NAMES}
-    three = about(Results(provenance={"models": models}), [SHAPES[0] | {"name": name} for name in NAMES])
-    assert three[0].endswith("the more helpful of two answers, harmless to prefer the safer one, mixed on pairs of both kinds.")
-    assert three[1].startswith("Click a cell of the map, or type a neuron (12.345: layer 12, neuron 345) in the search box")
+    assert not guide([]).startswith("Click")  # there is no map
 
 
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("owner/armo", "owner/armo (llama, 2 layers of 48 neurons)."),
-        ("/home/me/models/x", "x (llama, 2 layers of 48 neurons)."),
-        (None, "a model made in memory (llama, 2 layers of 48 neurons)."),
+        ("owner/armo", "owner/armo (llama, 2 layers of 48 neurons)"),
+        ("/home/me/models/x", "x (llama, 2 layers of 48 neurons)"),
+        (None, "a model made in memory (llama, 2 layers of 48 neurons)"),
     ],
 )
 def test_other_models_are_called_by_their_short_names(path: str | None, said: str):
     told = {"path": path, "architecture": "llama", "layers": 2, "d_mlp": 48}
-    lines = about(Results(provenance={"models": {"helpful": told}}), [{"name": "helpful", "layers": 2, "width": 48}])
-    assert lines[0].endswith(f"helpful is {said}") and "/home" not in lines[0] and "(1.47: layer 1, neuron 47)" in lines[1]
-    assert len(about(Results(), [])) == 1  # nothing is known, and there is no map
+    small = [{"name": "helpful", "layers": 2, "width": 48}]
+    assert models_of(Results(provenance={"models": {"helpful": told}}), small) == [f"helpful: {said}"]
+    assert "(1.47: layer 1, neuron 47)" in guide(small)
+    assert models_of(Results(), []) == []  # nothing is known
+    many = {f"m{i}": told for i in range(9)}
+    assert models_of(Results(provenance={"models": many}), [{"name": name} for name in many])[-1] == "and 3 more"
 
 
 @pytest.mark.browser

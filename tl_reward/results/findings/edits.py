@@ -33,8 +33,9 @@ class _Accuracy(NamedTuple):
 
     def said(self) -> str:
         drawn = f"{len(self.random)} random {'set' if len(self.random) == 1 else 'sets'} of the same layers"
+        verb = "raises" if self.drop["value"] < 0 else "lowers"
         return (
-            f"from {percent(self.before['value'])} to {with_interval(self.after)} on {self.pairs} "
+            f"{verb} accuracy from {percent(self.before['value'])} to {with_interval(self.after)} on {self.pairs} "
             f"({drawn}: {span(min(self.random), max(self.random))})"
         )
 
@@ -61,11 +62,11 @@ def top_zeroed(sections: Sections) -> Finding | None:
         return None
     of: dict[str, list[str]] = {}
     for _, entry, point, each in clear:
-        by = f"{point['neurons']:,}, by {clipped(entry['score'])} at {clipped(entry['site'])}"
+        by = f"{point['neurons']:,}, ranked by {clipped(entry['score'])} at {clipped(entry['site'])}"
         what = f"Zeroing the {clipped(entry['model'])} model's top {share_of_all(point['fraction'])} of {units(entry['site'])} ({by})"
         of.setdefault(what, []).append(f"{each.said()}{_caution(entry)}")
     return Finding(
-        " ".join(f"{what} takes its accuracy {listed(parts)}." for what, parts in of.items()) + others(len(tried), len(clear)),
+        " ".join(f"{what} {listed(parts)}." for what, parts in of.items()) + others(len(tried), len(clear)),
         f"{_ZEROED}Of each curve the share nearest to {share_of_all(SHARE)} that has random sets. {counted(len(tried), len(clear))}",
         (link("curves", "ablation", clear[0][0]),),
     )
@@ -93,7 +94,7 @@ def sets_zeroed(sections: Sections) -> Finding | None:
         for _, entry, label, point, each in clear
     ]
     return Finding(
-        f"Zeroing a set takes accuracy: {listed(said, comma='; ')}.{others(len(tried), len(clear))}",
+        f"Zeroing sets: {listed(said, comma='; ')}.{others(len(tried), len(clear))}",
         f"{_ZEROED}{counted(len(tried), len(clear))}",
         (link("sets", "sets", clear[0][0]),),
     )
@@ -110,7 +111,7 @@ def repaired(sections: Sections) -> Finding | None:
     tried = [(name, row) for name, entry in entries.items() for row in entry["evidence"] if row["kind"] == "repaired"]
     clear: dict[str, list[str]] = {}
     for name, row in tried:
-        if side_of(row["accuracy"]["difference"], 0, len(tried)):
+        if row["verdict"] != "no clear change" and side_of(row["accuracy"]["difference"], 0, len(tried)):
             clear.setdefault(name, []).append(_change(entries[name], row))
     if not clear:
         return None
@@ -118,8 +119,9 @@ def repaired(sections: Sections) -> Finding | None:
     count = sum(map(len, clear.values()))
     return Finding(
         f"{' '.join(said)}{others(len(tried), count)}",
-        "Said where the paired difference of accuracy on test pairs, or on protected ones, is clear of 0. Biases are counted by their own "
-        f"intervals of 95 %, of which about 1 in 20 would move by chance. {counted(len(tried), count)}",
+        "Said where the paired difference of accuracy on test pairs, or on protected ones, is clear of 0, and flipping the signs of "
+        "prompts' changes agrees. Biases are counted by their own intervals of 95 %, of which about 1 in 20 would move by chance. "
+        f"{counted(len(tried), count)}",
         (link("evidence", "repair", next(iter(clear))),),
     )
 

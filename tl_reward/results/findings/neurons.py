@@ -22,10 +22,12 @@ def in_conflict(sections: Sections) -> Finding | None:
     clear = {name: entries[name] for name, side in sides.items() if side}
     if not clear:
         return None
-    said = [_conflict(entry, sides[name], first=name == next(iter(clear))) for name, entry in clear.items()]
+    said = [_conflict(entry, sides[name]) for name, entry in clear.items()]
+    kinds = " or ".join(dict.fromkeys(units(entry["site"]) for entry in clear.values()))
     read = dict.fromkeys(_pairs_read(entry) for entry in clear.values())
     return Finding(
-        f"In {listed(said, comma='; in ')}. Estimated {listed([*read], comma='; ')}.{others(len(entries), len(clear))}",
+        f"Of the {kinds} that clearly move both objectives' margins, these raise one and lower the other: {listed(said)}. Estimated "
+        f"{listed([*read], comma='; ')}.{others(len(entries), len(clear))}",
         "Said where, of the neurons whose effects on both margins are clear (false discovery rate 5 %), the share that raises one margin "
         "and lowers the other is outside the 95 % range of signs shuffled within each layer, and its p-value is below 0.05. "
         f"{counted(len(entries), len(clear), 'with p-values multiplied by that many')}",
@@ -40,14 +42,11 @@ def _side(entry: TensionEntry, among: int) -> int:
     return 1 if found["share"] > found["high"] else -1 if found["share"] < found["low"] else 0
 
 
-def _conflict(entry: TensionEntry, side: int, *, first: bool) -> str:
+def _conflict(entry: TensionEntry, side: int) -> str:
     found = entry["conflict_clear"]
-    count = f"{found['share'] * found['neurons']:,.0f} of {found['neurons']:,}"
-    what = f"{units(entry['site'])} that clearly move both margins serve one objective at the other's cost"
     return (
-        f"the {clipped(entry['model'])} model {count}{f' {what}' if first else ''} ({percent(found['share'])}, "
-        f"{'more' if side > 0 else 'fewer'} than the {span(found['low'], found['high'])} of chance; "
-        f"{len(entry['quadrants'].get('both', [])):,} support both)"
+        f"{percent(found['share'])} in the {clipped(entry['model'])} model ({found['share'] * found['neurons']:,.0f} of "
+        f"{found['neurons']:,}; {'more' if side > 0 else 'fewer'} than by chance, {span(found['low'], found['high'])})"
     )
 
 
@@ -74,7 +73,7 @@ class _Shared(NamedTuple):
     def said(self) -> str:
         low, high = chance_range(self.mean)
         return (
-            f"{clipped(self.pair['a'])} and {clipped(self.pair['b'])} share {self.pair['shared']:,} "
+            f"{clipped(self.pair['a'])} and {clipped(self.pair['b'])} {self.pair['shared']:,} "
             f"({percent(self.pair['shared'] / self.smaller)}; by chance {low:,} to {high:,})"
         )
 
@@ -89,7 +88,7 @@ def shared_neurons(sections: Sections) -> Finding | None:
     said: dict[str, list[str]] = {}
     for of, each, side in clear:
         than = "more" if side > 0 else "fewer"
-        said.setdefault(f"{_what(entries[of])}, {than} are shared than the layers explain", []).append(each.said())
+        said.setdefault(f"{_what(entries[of])}, models share {than} than by chance within layers", []).append(each.said())
     name = clear[0][0]
     return Finding(
         " ".join(f"{what}: {listed(parts)}." for what, parts in said.items()) + others(len(tried), len(clear)),
@@ -114,7 +113,7 @@ def _pairs(entry: OverlapEntry) -> list[_Shared]:
 def _what(entry: OverlapEntry) -> str:
     sizes = {len(neurons) for neurons in entry["top"].values()}
     each = f"{sizes.pop():,} each, " if len(sizes) == 1 else ""
-    by = f"{each}by {clipped(entry['score'])} at {clipped(entry['site'])}"
+    by = f"{each}ranked by {clipped(entry['score'])} at {clipped(entry['site'])}"
     return f"Of the top {share_of_all(entry['fraction'])} of {units(entry['site'])} ({by})"
 
 
@@ -146,7 +145,8 @@ def answers_told_apart(sections: Sections) -> Finding | None:
         for name, (site, each) in clear.items()
     ]
     return Finding(
-        f"Activations differ between chosen and rejected answers in {listed(said)}.{others(len(found), len(clear))}",
+        f"Mean activations differ between chosen and rejected answers (false discovery rate 5 %) in {listed(said)}."
+        f"{others(len(found), len(clear))}",
         "Said where Welch's test finds neurons at a false discovery rate of 5 % among all of a model's; means at "
         f"{' and '.join(dict.fromkeys(site for site, _ in clear.values()))}, over {FEW} transcripts a side or more. "
         f"{counted(len(found), len(clear), '')}",

@@ -29,7 +29,7 @@ def _preferring(entries: Mapping[str, ScoresEntry], side: int) -> Finding | None
         models = on.setdefault(pairs_of(entry["pairs"], entry["dataset"], accuracy["n"]), [])
         prefers = "" if models else f" prefers the {answer} answer"
         models.append(f"the {clipped(entry['model'])} model{prefers} in {share}")
-    said = [f"{pairs}, {listed(models)}" for pairs, models in on.items()]
+    said = [f"{pairs}, {listed(models)}{''.join(_not_clear(entries, pairs, side)[:MOST])}" for pairs, models in on.items()]
     left = f"; and so on {len(said) - MOST:,} more sets of pairs" if len(said) > MOST else ""
     return Finding(
         f"Of {'; of '.join(said[:MOST])}{left}.",
@@ -37,6 +37,17 @@ def _preferring(entries: Mapping[str, ScoresEntry], side: int) -> Finding | None
         f"50 %. {counted(len(entries), len(clear))}",
         (link("accuracies", "scores", next(iter(clear))),),
     )
+
+
+def _not_clear(entries: Mapping[str, ScoresEntry], pairs: str, side: int) -> list[str]:
+    """The other models on these pairs, so that nobody takes them for clear on the other side."""
+    found = []
+    for entry in entries.values():
+        accuracy = entry["accuracy"]
+        if pairs_of(entry["pairs"], entry["dataset"], accuracy["n"]) == pairs and not side_of(accuracy, 0.5, len(entries)):
+            share = with_interval(accuracy if side > 0 else _turned(accuracy))
+            found.append(f"; the {clipped(entry['model'])} model's {share} is not clear")
+    return found
 
 
 def _turned(accuracy: EstimateJson) -> EstimateJson:

@@ -85,4 +85,4 @@ def counted(looked_at: int, clear: int, corrected: str = "with intervals made wi
 def others(looked_at: int, clear: int) -> str:
     """That not all of those looked at are as the sentence says: nobody is to take a part for the whole."""
     left = looked_at - clear
-    return "" if left <= 0 else f" Of {looked_at:,} such comparisons, {left:,} {'is' if left == 1 else 'are'} not clear."
+    return "" if left <= 0 else f" The other {left:,} of {looked_at:,} looked at {'is' if left == 1 else 'are'} not clear."

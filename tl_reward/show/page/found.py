@@ -14,9 +14,9 @@ from tl_reward.show.page.panel import Panel
 
 # What the models that travel with the package were trained on: 1,300 pairs of RMB each (docs/model_card.md).
 _TRAINED_TO = {
-    "helpful": "helpful to prefer the more helpful of two answers",
-    "harmless": "harmless to prefer the safer one",
-    "mixed": "mixed on pairs of both kinds",
+    "helpful": "to prefer the more helpful of two answers",
+    "harmless": "to prefer the safer of two answers",
+    "mixed": "on pairs of both kinds",
 }
 _ADAPTERS = ("tl_reward", "model", "adapters")
 
@@ -32,32 +32,38 @@ def found_on_page(results: Results, columns: Sequence[Column], panels: Sequence[
         {"sentence": each.sentence, "rule": each.rule, "links": [place for link in each.links if (place := places.of(link)) is not None]}
         for each in findings_of(results.sections)
     ]
-    return {"about": about(results, manifest["models"]), "findings": findings}
+    shapes = manifest["models"]
+    return {"about": ABOUT, "models": models_of(results, shapes), "guide": guide(shapes), "findings": findings}
 
 
-def about(results: Results, shapes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """In a few lines, what the reward models are and what can be done here."""
+ABOUT = (
+    "A reward model reads a prompt with an answer and gives the answer a number, its reward. Of a pair of answers, the chosen one should "
+    "get more than the rejected one; the margin is by how much it does."
+)
+
+
+def models_of(results: Results, shapes: Sequence[Mapping[str, Any]], most: int = 6) -> list[str]:
+    """What each reward model is, in a line."""
     told = results.provenance.get("models", {})
     models = {name: told.get(name, {}) for name in dict.fromkeys([*(each["name"] for each in shapes), *sorted(results.models())])}
-    embedded = [name for name, model in models.items() if _is_embedded(name, model)]
-    others = [f"{name} is {_described(model)}" for name, model in models.items() if name not in embedded and model]
-    said = []
-    if embedded:
-        said.append(f"{_recipe(embedded[0])} {', '.join(_TRAINED_TO[name] for name in embedded)}.")
-    if others:
-        said.append(f"{'; '.join(others[:6])}{f'; and {len(others) - 6} more' if len(others) > 6 else ''}.")
-    lines = [
-        "A reward model reads a prompt with an answer and gives the answer a number, its reward. Of a pair of answers, the chosen one "
-        f"should get more than the rejected one. {' '.join(said)}".strip()
+    said = [
+        f"{name}: {_recipe(name)} {_TRAINED_TO[name]}" if _is_embedded(name, model) else f"{name}: {_described(model)}"
+        for name, model in models.items()
+        if model
     ]
-    if shapes:
-        layers, width = shapes[0]["layers"], shapes[0]["width"]
-        layer, neuron = min(12, layers - 1), min(345, width - 1)
-        lines.append(
-            f"Click a cell of the map, or type a neuron ({layer}.{neuron}: layer {layer}, neuron {neuron}) in the search box, to open it. "
-            "The buttons below a sentence lead to what it rests on."
-        )
-    return lines
+    return said[:most] + ([f"and {len(said) - most} more"] if len(said) > most else [])
+
+
+def guide(shapes: Sequence[Mapping[str, Any]]) -> str:
+    """What can be done here."""
+    read = "A button below a sentence leads to the plot behind it. In brackets: 95 % intervals."
+    if not shapes:
+        return read
+    layer, neuron = min(12, shapes[0]["layers"] - 1), min(345, shapes[0]["width"] - 1)
+    return (
+        f'Click a cell of the map below, or type a neuron ({layer}.{neuron}: layer {layer}, neuron {neuron}) into "Neuron" at the top, to '
+        f"open it. {read}"
+    )
 
 
 def _is_embedded(name: str, told: Mapping[str, Any]) -> bool:
@@ -68,7 +74,7 @@ def _recipe(name: str) -> str:
     """How an embedded model was made, as the record beside its weights says."""
     record = json.loads(files("tl_reward").joinpath(*_ADAPTERS[1:], name, "training.json").read_text(encoding="utf-8"))
     base = str(record["base"]).replace("smollm2-135m-instruct", "SmolLM2-135M-Instruct")
-    return f"Here each is {base}, trained ({record['config']['method'].replace('lora', 'LoRA')}, {record['pairs']:,} pairs of RMB):"
+    return f"{base}, trained ({record['config']['method'].replace('lora', 'LoRA')}) with {record['pairs']:,} pairs of the RMB benchmark"
 
 
 def _described(told: Mapping[str, Any]) -> str:

@@ -1,13 +1,13 @@
 // What was found, in sentences, before any plot: each with the rule behind it, and with links to what it rests on.
 
 function findingsPanel() {
-  const { about, findings } = manifest.found;
+  const { about, models, guide, findings } = manifest.found;
   const items = findings.map((each) => element("li", {},
     element("p", {}, each.sentence),
     element("div", { class: "behind" }, ...each.links.map(linkOf), element("details", {}, element("summary", {}, "How is this decided?"), element("p", {}, each.rule))),
   ));
   return element("section", { id: "section-findings" },
-    element("h2", {}, "What was found"), ...about.map((line) => element("p", {}, line)), element("ol", { class: "findings" }, ...items));
+    element("h2", {}, "What was found"), element("p", {}, about), element("ul", { class: "models" }, ...models.map((each) => element("li", {}, each))), element("p", {}, guide), element("ol", { class: "findings" }, ...items));
 }
 
 // A neuron has an address; everything else is a place on this page, where the map, the table or the model may have to change first.
