@@ -66,10 +66,9 @@ def test_rejected_answers_that_are_preferred_are_said_with_their_share():
 def test_chosen_answers_that_are_preferred_are_said_and_how_many_were_looked_at():
     entries = {"a": scores(est(0.8)), "b": scores(est(0.5), model="b"), "c": scores(est(0.2), model="c")}
     found = prefer_chosen(sections(scores=entries))
-    assert (
-        found is not None
-        and found.sentence
-        == "Of 42 embedded helpful test pairs, the mixed model prefers the chosen answer in 80 % [70, 90]; the b model's 50 % [40, 60] is not clear."
+    assert found is not None and found.sentence == (
+        "Of 42 embedded helpful test pairs, the mixed model prefers the chosen answer in 80 % [70, 90]; the b model's 50 % [40, 60] is not "
+        "clear."
     )
     assert "Looked at: 3, with intervals made wider for that many (Bonferroni); clear: 1." in found.rule
     assert found.links == ({"label": "accuracies", "section": "scores", "name": "a"},)
@@ -203,7 +202,8 @@ def test_neurons_that_tell_answers_apart_are_counted():
     assert said(
         answers_told_apart, discovery={"mixed": {"contrast": {"mlp_post": contrast, "mlp_gate": contrast | {"discoveries": 456}}}}
     ) == (
-        "Mean activations differ between chosen and rejected answers (false discovery rate 5 %) in 456 of 1,000 neurons of the mixed model (42 and 40 transcripts)."
+        "Mean activations differ between chosen and rejected answers (false discovery rate 5 %) in 456 of 1,000 neurons of the mixed model "
+        "(42 and 40 transcripts)."
     )
     for none in ({}, {"mlp_gate": contrast | {"discoveries": 0}}, {"mlp_gate": contrast | {"rejected": 9}}):
         assert said(answers_told_apart, discovery={"mixed": {"contrast": none}}) == ""
