@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from rich.console import Console
+
 from tl_reward import parallel
 from tl_reward.data.pairs import PreferencePair, pair_hash
 from tl_reward.data.readers import GivenPairs, as_pairs
@@ -17,7 +19,7 @@ from tl_reward.results.disk.folder import check_run_folder
 from tl_reward.results.provenance import provenance
 from tl_reward.results.store import Results
 from tl_reward.show.console import console
-from tl_reward.show.run_tables import print_findings, summary
+from tl_reward.show.run_tables import print_cautions, print_findings, summary
 from tl_reward.terminal.progress import is_quiet
 
 
@@ -69,6 +71,8 @@ def run_folder(
     if not is_quiet():
         summary(results, console)
         print_findings(results, console)
+    else:
+        print_cautions(results, Console(stderr=True, markup=False, quiet=not parallel.is_first()))
     console.print(f"Run: {folder.resolve()}", soft_wrap=True)
 
 

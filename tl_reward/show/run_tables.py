@@ -203,6 +203,13 @@ def _print_sets(name: str, entry: SetsEntry, console: Console) -> None:
     _print_caution(entry, console)
 
 
+def print_cautions(results: Results, console: Console) -> None:
+    """What no reader may miss, for who asked for no tables."""
+    for section in ("ablation", "sets", "model_patching"):
+        for entry in results.sections.get(section, {}).values():
+            _print_caution(entry, console)
+
+
 def _print_made(entry: Made, console: Console) -> None:
     if how_made(entry):
         console.print(how_made(entry))

@@ -66,7 +66,8 @@ def sign_flip_p(before: Scores, after: Scores) -> float:
     changed = changes[changes != 0]
     if len(changed) < 2:  # of one, either sign is as far from 0
         return 1.0
-    found = stats.permutation_test((changed,), np.sum, permutation_type="samples", vectorized=True, n_resamples=FLIPS, rng=0)
+    at_once = max(1, 4_000_000 // len(changed))  # else all draws are in memory
+    found = stats.permutation_test((changed,), np.sum, permutation_type="samples", vectorized=True, n_resamples=FLIPS, batch=at_once, rng=0)
     return float(found.pvalue)
 
 
