@@ -80,6 +80,33 @@ def test_nothing_is_said_of_an_accuracy_that_may_be_chance(accuracy: dict[str, A
     assert not any(said(rule, scores={"a": scores(accuracy), **others}) for rule in (prefer_chosen, prefer_rejected))
 
 
+def test_preferences_are_looked_at_objective_by_objective():
+    parts = {name: {"pairs": 42, "ties": 0, "accuracy": est(value)} for name, value in (("harmless", 0.79), ("helpful", 0.19))}
+    entries = {"a": scores(est(0.49, n=84), pairs=84, dataset="mine", objectives=parts)}
+    rejected, chosen = (rule(sections(scores=entries)) for rule in (prefer_rejected, prefer_chosen))
+    assert rejected is not None and chosen is not None
+    assert chosen.sentence == "Of 42 harmless pairs of mine, the mixed model prefers the chosen answer in 79 % [69, 89]."
+    assert rejected.sentence == "Of 42 helpful pairs of mine, the mixed model prefers the rejected answer in 81 % [71, 91]."
+    assert "Looked at: 2, " in chosen.rule and "Looked at: 2, " in rejected.rule
+    unclear = {
+        "b": scores(
+            est(0.9), model="b", pairs=84, dataset="mine", objectives=parts | {"harmless": parts["harmless"] | {"accuracy": est(0.5)}}
+        )
+    }
+    assert "; the b model's 50 % [40, 60] is not clear" in said(prefer_chosen, scores=entries | unclear)
+    pooled = {"a": scores(est(0.9, n=84), objectives={name: part | {"accuracy": est(0.5)} for name, part in parts.items()})}
+    assert said(prefer_chosen, scores=pooled) == ""
+
+
+@pytest.mark.parametrize(
+    ("unclear", "end"), [(4, "the m3 model's 50 % [40, 60] is not clear."), (5, "; 1 more is not clear."), (7, "; 3 more are not clear.")]
+)
+def test_models_that_are_not_clear_are_never_dropped_in_silence(unclear: int, end: str):
+    entries = {"a": scores(est(0.9, 0.01)), **{f"m{i}": scores(est(0.5), model=f"m{i}") for i in range(unclear)}}
+    sentence = said(prefer_chosen, scores=entries)
+    assert sentence.endswith(end) and sentence.count("model's") == 4
+
+
 # Edits
 
 
