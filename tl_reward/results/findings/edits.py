@@ -132,7 +132,8 @@ def repaired(sections: Sections) -> Finding | None:
     return Finding(
         f"{' '.join(said)}{others(len(tried), count)}",
         "Said where the paired difference of accuracy on test pairs, or on protected ones, is clear of 0, flipping the signs of "
-        "prompts' changes agrees, and every control of random neurons changes less that way. Biases are counted by their own intervals of 95 %, of which about 1 in 20 would move by chance. "
+        "prompts' changes agrees, and every control of random neurons changes less that way. "
+        "Biases are counted by their own intervals of 95 %, of which about 1 in 20 would move by chance. "
         f"{counted(len(tried), count)}",
         (link("evidence", "repair", next(iter(clear))),),
     )
@@ -140,7 +141,8 @@ def repaired(sections: Sections) -> Finding | None:
 
 def _edit(entry: RepairEntry) -> str:
     every = entry["shape"][0] * entry["shape"][1]
-    return f"The repair of the {clipped(entry['model'])} model ({len(entry['neurons']):,} of {number_of(every, 'neuron')} scaled, chosen on other pairs)"
+    return f"The repair of the {clipped(entry['model'])} model ({len(entry['neurons']):,} of {number_of(every, 'neuron')} scaled, "
+        f"chosen on other pairs)"
 
 
 def _moved(entry: RepairEntry, row: ComparedJson, among: int) -> bool:

@@ -25,8 +25,8 @@ def estimates_hold(sections: Sections) -> Finding | None:
     return Finding(
         f"The rank correlation (Spearman) of estimated with exact effects of single neurons is {listed(said, comma='; ')}."
         f"{others(len(entries), len(clear))}",
-        "Said where the interval of Spearman's correlation over neurons is clear of 0, above or below. Of several methods the best one is taken, and all "
-        f"count as looked at. Neurons with large estimates are among those compared. {counted(among, len(clear))}",
+        "Said where the interval of Spearman's correlation over neurons is clear of 0, above or below. Of several methods the best one is "
+        f"taken, and all count as looked at. Neurons with large estimates are among those compared. {counted(among, len(clear))}",
         tuple(each for name, entry in [*clear.items()][:2] for each in _to_attribution(name, entry)),
     )
 
@@ -71,18 +71,18 @@ def edited_alone(sections: Sections) -> Finding | None:
 def _alone(entry: EffectsEntry) -> list[EffectJson]:
     """Without the row of all neurons together, where each of them has a row of its own."""
     singles = {tuple(row["neurons"][0]) for row in entry["effects"] if len(row["neurons"]) == 1}
-    return [row for row in entry["effects"] if len(row["neurons"]) == 1 or not {tuple(each) for each in row["neurons"]} == singles]
+    return [row for row in entry["effects"] if len(row["neurons"]) == 1 or {tuple(each) for each in row["neurons"]} != singles]
 
 
 def _counts(entries: Mapping[str, EffectsEntry], tried: Sequence[tuple[str, EffectJson]]) -> str:
-    """How many distinct edits, of which kinds and on how many sets of pairs; where there are several models, or sets of pairs, also how
-    many tests these are."""
-    edits = {(entries[name]["model"], entries[name]["kind"], frozenset(map(tuple, row["neurons"]))) for name, row in tried}
-    kinds = dict.fromkeys(clipped(entries[name]["kind"]) for name, _ in tried)
-    datasets = {entries[name]["dataset"] for name, _ in tried}
-    sets = any(len(row["neurons"]) != 1 for _, row in tried)
-    what = f"{number_of(len(edits), 'neuron or set' if sets else 'neuron')} edited alone ({'kinds' if len(kinds) > 1 else 'kind'}: {listed([*kinds])})"
-    return what if len(datasets) == 1 else f"{len(tried):,} changes of {what} on {len(datasets):,} data sets"
+    """How many neurons, or sets, of which kinds of edit; and how many tests these are, where one is tested more than once."""
+    edited = {(entries[name]["model"], *sorted(map(tuple, row["neurons"]))) for name, row in tried}
+    kinds, datasets = ([*dict.fromkeys(entries[name][key] for name, _ in tried)] for key in ("kind", "dataset"))
+    units = ("neuron", "neurons") if all(len(row["neurons"]) == 1 for _, row in tried) else ("neuron or set", "neurons or sets")
+    how = f"{'kind' if len(kinds) == 1 else 'kinds'}: {listed([*map(clipped, kinds)])}"
+    on = f"; {len(datasets):,} data sets" if len(datasets) > 1 else ""
+    tests = f"{len(tried):,} tests of " if len(tried) > len(edited) else ""
+    return f"{tests}{len(edited):,} {units[len(edited) > 1]} edited alone ({how}{on})"
 
 
 def _size(row: EffectJson, side: int) -> EstimateJson:

@@ -60,7 +60,8 @@ def _restored(entry: ModelPatchingEntry, point: ModelPatchingPointJson) -> str:
     )
     return (
         f"Setting the {model} model's {top} to their values in the {source} model gives back {with_interval(recovered)} of {lost} "
-        f"({number_of(recovered['n'], 'prompt')}; {number_of(len(drawn), 'random set')} of the same layers: {span(min(drawn), max(drawn))}){caution}.{keeps}"
+        f"({number_of(recovered['n'], 'prompt')}; "
+        f"{number_of(len(drawn), 'random set')} of the same layers: {span(min(drawn), max(drawn))}){caution}.{keeps}"
     )
 
 
