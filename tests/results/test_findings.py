@@ -299,7 +299,8 @@ def test_all_neurons_together_are_not_edited_alone():
     assert sentence.startswith("Of 2 neurons edited alone (kind: zero), 2 clearly") and "is that of b " in sentence
     several = {"x": effects(**rows), "y": effects(**rows) | {"kind": "mean"}, "z": effects(**rows) | {"dataset": "theirs"}}
     assert said(edited_alone, effects=several).startswith(
-        "Of 6 tests of 2 neurons edited alone (kinds: zero and mean; 2 data sets), 6 clearly change the margin: it falls for 3 and rises for 3."
+        "Of 6 tests of 2 neurons edited alone (kinds: zero and mean; 2 data sets), 6 clearly change the margin: it falls "
+        "for 3 and rises for 3."
     )
     one_set = effects(a=est(0.3))
     one_set["effects"][0]["neurons"] = [[0, 1], [0, 2]]
@@ -364,7 +365,8 @@ def test_the_depth_is_said_from_which_on_accuracy_is_clear():
     run = lens(est(0.5), est(0.8), est(0.5), est(0.75), est(0.9), decided=[0, 4, 3, 1, 4])
     assert said(decided_at, lens={"x": run}) == (
         "Read from the residual stream, accuracy is clear of 50 %, on the side where it ends, from 3 of 4 layers on in "
-        "the mixed model (accuracy 75 % [65, 85] there, 90 % [80, 100] at the end; half of 5 pairs of mine (42 prompts) keep their preference from 3 layers on)."
+        "the mixed model (accuracy 75 % [65, 85] there, 90 % [80, 100] at the end; half of 5 pairs of mine (42 "
+        "prompts) keep their preference from 3 layers on)."
     )
     assert said(decided_at, lens={"x": lens(est(0.9), est(0.9), est(0.55))}) == ""
 

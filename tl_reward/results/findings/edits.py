@@ -141,8 +141,8 @@ def repaired(sections: Sections) -> Finding | None:
 
 def _edit(entry: RepairEntry) -> str:
     every = entry["shape"][0] * entry["shape"][1]
-    return f"The repair of the {clipped(entry['model'])} model ({len(entry['neurons']):,} of {number_of(every, 'neuron')} scaled, "
-        f"chosen on other pairs)"
+    scaled = f"{len(entry['neurons']):,} of {number_of(every, 'neuron')} scaled"
+    return f"The repair of the {clipped(entry['model'])} model ({scaled}, chosen on other pairs)"
 
 
 def _moved(entry: RepairEntry, row: ComparedJson, among: int) -> bool:
