@@ -190,12 +190,13 @@ def test_a_repair_is_said_with_its_paired_differences_and_the_biases_that_moved(
 def test_a_repair_must_be_clear_of_all_tests_and_of_random_neurons(p_value: float, draw: float, there: bool):
     results = Results()
     record_repair(results, "mixed", made_up_repair())
-    for row in results.entry("repair", "mixed")["evidence"]:
+    entry = results.entry("repair", "mixed")
+    for row in entry["evidence"]:
         if row["kind"] == "random" and row["tested"] == "helpful":
             row["accuracy"]["difference"]["value"] = draw
         elif row["kind"] == "repaired":
             row["p_value"] = p_value if row["tested"] == "helpful" else 0.01
-    sentence = said(repaired, repair=results.sections.get("repair", {}))
+    sentence = said(repaired, repair={"mixed": entry})
     assert ("accuracy on helpful" in sentence) == there and "accuracy on safety" in sentence
 
 
@@ -416,7 +417,9 @@ def test_an_interval_that_is_missing_is_no_interval_of_zeros():
 
 
 def test_one_prompt_and_one_random_set_are_singular():
-    sentence = said(restored, model_patching={"x": restoring(est(0.6), [0.1], kept=est(0.9, n=1))})
+    run = restoring(est(0.6), [0.1])
+    run["points"][0]["kept"] = est(0.9, n=1)
+    sentence = said(restored, model_patching={"x": run})
     assert "; 1 random set of" in sentence and "(1 prompt)" in sentence
     assert pairs_of(2, "mine", 1) == "2 pairs of mine (1 prompt)"
 
