@@ -27,7 +27,7 @@ def point(
     }  # fmt: skip
 
 
-def curve(*points: Any, clean: float = 0.8, both: int = 0, **more: Any) -> Any:
+def curve(*points: Any, clean: float = 0.8, both: int | None = 0, **more: Any) -> Any:
     return {
         "model": "mixed", "dataset": "mine", "clean": scores(est(clean)), "points": [*points], "score": "mean", "site": "mlp_gate",
         "tested_pairs_that_found": both, **more,
@@ -61,7 +61,11 @@ def agreement(*spearmans: dict[str, Any]) -> Any:
 
 
 def effects(**margins: dict[str, Any]) -> Any:
+    """The row `together` is of all the other rows' neurons."""
+    together = margins.pop("together", None)
     rows = [{"name": name, "neurons": [[0, i]], "margin": margin} for i, (name, margin) in enumerate(margins.items())]
+    if together is not None:
+        rows.append({"name": "all together", "neurons": [each for row in rows for each in row["neurons"]], "margin": together})
     return {"model": "mixed", "dataset": "mine", "pairs": 42, "kind": "zero", "effects": rows}
 
 

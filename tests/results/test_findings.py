@@ -18,6 +18,7 @@ from tl_reward.results.findings.finding import Finding
 from tl_reward.results.findings.neurons import answers_told_apart, in_conflict, shared_neurons
 from tl_reward.results.findings.patching import decided_at, moves_most, read_out_holds, restored
 from tl_reward.results.findings.preferences import prefer_chosen, prefer_rejected
+from tl_reward.results.findings.words import clipped, pairs_of, to_digits, with_interval
 from tl_reward.results.record_edits import record_repair
 from tl_reward.results.sections import Sections
 from tl_reward.results.store import Results
@@ -80,6 +81,33 @@ def test_nothing_is_said_of_an_accuracy_that_may_be_chance(accuracy: dict[str, A
     assert not any(said(rule, scores={"a": scores(accuracy), **others}) for rule in (prefer_chosen, prefer_rejected))
 
 
+def test_preferences_are_looked_at_objective_by_objective():
+    parts = {name: {"pairs": 42, "ties": 0, "accuracy": est(value)} for name, value in (("harmless", 0.79), ("helpful", 0.19))}
+    entries = {"a": scores(est(0.49, n=84), pairs=84, dataset="mine", objectives=parts)}
+    rejected, chosen = (rule(sections(scores=entries)) for rule in (prefer_rejected, prefer_chosen))
+    assert rejected is not None and chosen is not None
+    assert chosen.sentence == "Of 42 harmless pairs of mine, the mixed model prefers the chosen answer in 79 % [69, 89]."
+    assert rejected.sentence == "Of 42 helpful pairs of mine, the mixed model prefers the rejected answer in 81 % [71, 91]."
+    assert "Looked at: 2, " in chosen.rule and "Looked at: 2, " in rejected.rule
+    unclear = {
+        "b": scores(
+            est(0.9), model="b", pairs=84, dataset="mine", objectives=parts | {"harmless": parts["harmless"] | {"accuracy": est(0.5)}}
+        )
+    }
+    assert "; the b model's 50 % [40, 60] is not clear" in said(prefer_chosen, scores=entries | unclear)
+    pooled = {"a": scores(est(0.9, n=84), objectives={name: part | {"accuracy": est(0.5)} for name, part in parts.items()})}
+    assert said(prefer_chosen, scores=pooled) == ""
+
+
+@pytest.mark.parametrize(
+    ("unclear", "end"), [(4, "the m3 model's 50 % [40, 60] is not clear."), (5, "; 1 more is not clear."), (7, "; 3 more are not clear.")]
+)
+def test_models_that_are_not_clear_are_never_dropped_in_silence(unclear: int, end: str):
+    entries = {"a": scores(est(0.9, 0.01)), **{f"m{i}": scores(est(0.5), model=f"m{i}") for i in range(unclear)}}
+    sentence = said(prefer_chosen, scores=entries)
+    assert sentence.endswith(end) and sentence.count("model's") == 4
+
+
 # Edits
 
 
@@ -100,6 +128,12 @@ def test_a_rise_is_said_as_a_rise_and_a_test_on_the_finding_pairs_with_a_caution
     rise = curve(point(est(0.7), est(-2, 1), [0.21]), clean=0.2143, both=5)
     sentence = said(top_zeroed, ablation={"a": rise})
     assert "raises accuracy from 21 % to 70 % [60, 80]" in sentence and "CAUTION: 5 of these pairs also found the neurons" in sentence
+
+
+def test_neurons_of_which_nobody_recorded_what_found_them_have_a_caution():
+    named = curve(point(est(0.4), est(0.5), [0.8]), both=None)
+    assert "CAUTION: it is not recorded which pairs found the neurons" in said(top_zeroed, ablation={"a": named})
+    assert "CAUTION" not in said(top_zeroed, ablation={"a": curve(point(est(0.4), est(0.5), [0.8]))})
 
 
 @pytest.mark.parametrize(
@@ -152,6 +186,20 @@ def test_a_repair_is_said_with_its_paired_differences_and_the_biases_that_moved(
     assert found.sentence.endswith("The other 2 of 4 looked at are not clear.")
 
 
+@pytest.mark.parametrize(("p_value", "draw", "there"), [(0.0125, 0.05, True), (0.02, 0.0, False), (0.01, 0.053, False), (0.01, -0.2, True)])
+def test_a_repair_must_be_clear_of_all_tests_and_of_random_neurons(p_value: float, draw: float, there: bool):
+    results = Results()
+    record_repair(results, "mixed", made_up_repair())
+    entry = results.entry("repair", "mixed")
+    for row in entry["evidence"]:
+        if row["kind"] == "random" and row["tested"] == "helpful":
+            row["accuracy"]["difference"]["value"] = draw
+        elif row["kind"] == "repaired":
+            row["p_value"] = p_value if row["tested"] == "helpful" else 0.01
+    sentence = said(repaired, repair={"mixed": entry})
+    assert ("accuracy on helpful" in sentence) == there and "accuracy on safety" in sentence
+
+
 def test_nothing_is_said_of_a_repair_that_edits_nothing_or_moves_nothing():
     results = Results()
     record_repair(results, "mixed", made_up_repair(edited=False))
@@ -183,18 +231,31 @@ def test_shared_neurons_are_said_beside_what_the_layers_give():
     low, high = poisson.ppf([0.025, 0.975], 100 * 100 / 1000)
     found = shared_neurons(sections(overlap={"x": overlap(a, b)}))
     assert found is not None and found.sentence == (
-        "Of the top 5 % of neurons (100 each, ranked by mean at mlp_gate), models share more than by chance within layers: a and b 50 "
+        "Of the top 5 % of neurons (100 each, ranked by mean at mlp_gate), sets share more than by chance within layers: a and b 50 "
         f"(50 %; by chance {low:.0f} to {high:.0f})."
     )
     assert [each.get("sets") for each in found.links] == [None, ["a", "b"]] and found.links[1]["label"] == "50 that all 2 share"
     fewer = said(shared_neurons, overlap={"x": overlap([[0, i] for i in range(300)], [[0, i] for i in range(290, 590)])})
-    assert "models share fewer than by chance within layers: a and b 10 (3 %; by chance 72 to 109)" in fewer
+    assert "sets share fewer than by chance within layers: a and b 10 (3 %; by chance 72 to 109)" in fewer
 
 
 def test_shared_neurons_within_chance_are_not_said():
     # 10 are expected within the only layer that they are in; over the whole model it would be 5.
     assert said(shared_neurons, overlap={"x": overlap([[0, i] for i in range(100)], [[0, i] for i in range(84, 184)])}) == ""
     assert said(shared_neurons, overlap={"x": overlap([[0, 1]], [[0, 1]])}) == ""
+
+
+def test_sets_of_one_model_by_two_scores_are_not_compared():
+    a, b = [[0, i] for i in range(100)], [[0, i] for i in range(50, 150)]
+
+    def by_two(one: str, other: str) -> dict[str, Any]:
+        found = overlap(a, b)
+        pairs = [{"a": one, "b": other, "shared": found["pairs"][0]["shared"]}]
+        return {"x": found | {"score": "mean, gain", "top": {one: a, other: b}, "pairs": pairs}}
+
+    assert "sets share more" in said(shared_neurons, overlap=by_two("one, mean at mlp_gate", "other, mean at mlp_gate"))
+    assert said(shared_neurons, overlap=by_two("one, mean at mlp_gate", "one, gain at mlp_gate")) == ""
+    assert said(shared_neurons, overlap=by_two("mean at mlp_gate", "gain at mlp_gate")) == ""
 
 
 def test_neurons_that_tell_answers_apart_are_counted():
@@ -215,25 +276,43 @@ def test_neurons_that_tell_answers_apart_are_counted():
 def test_estimates_that_rank_as_exact_effects_are_said_with_how_many_were_drawn():
     found = estimates_hold(sections(attribution={"x": agreement(est(0.9))}))
     assert found is not None and found.sentence == (
-        "Estimated effects of single neurons rank as exact ones do: Spearman 0.90 [0.80, 1.00] in the mixed model on 50 pairs of mine "
-        "(method 0; 30 neurons, 12 of them drawn at random)."
+        "The rank correlation (Spearman) of estimated with exact effects of single neurons is 0.90 [0.80, 1.00] in the mixed "
+        "model on 50 pairs of mine (method 0; 30 neurons, 12 of them drawn at random)."
     )
     assert found.links[-1] == {"label": "neuron 1.7", "section": "attribution", "name": "x", "model": "mixed", "neuron": [1, 7]}
 
 
-@pytest.mark.parametrize(
-    "spearmans", [[est(0.05)], [est(-0.9)], [est(0.11), est(0.1)], [{"value": None, "low": None, "high": None, "n": 30}]]
-)
+@pytest.mark.parametrize("spearmans", [[est(0.05)], [est(0.11), est(0.1)], [{"value": None, "low": None, "high": None, "n": 30}]])
 def test_estimates_that_may_be_no_better_than_chance_are_not_said(spearmans: list[Any]):
-    # The third is clear alone, and not as the best of two methods.
+    # The second is clear alone, and not as the best of two methods.
     assert said(estimates_hold, attribution={"x": agreement(*spearmans)}) == ""
+
+
+def test_estimates_that_rank_against_exact_effects_are_said_too():
+    sentence = said(estimates_hold, attribution={"x": agreement(est(0.9)), "y": agreement(est(-0.9)), "z": agreement(est(0.0))})
+    assert "neurons is 0.90 [0.80, 1.00] in" in sentence and "; -0.90 [-1.00, -0.80] in" in sentence
+    assert sentence.endswith("The other 1 of 3 looked at is not clear.")
+
+
+def test_all_neurons_together_are_not_edited_alone():
+    rows = {"a": est(0.3), "b": est(-0.5), "together": est(9.0)}
+    sentence = said(edited_alone, effects={"x": effects(**rows)})
+    assert sentence.startswith("Of 2 neurons edited alone (kind: zero), 2 clearly") and "is that of b " in sentence
+    several = {"x": effects(**rows), "y": effects(**rows) | {"kind": "mean"}, "z": effects(**rows) | {"dataset": "theirs"}}
+    assert said(edited_alone, effects=several).startswith(
+        "Of 6 tests of 2 neurons edited alone (kinds: zero and mean; 2 data sets), 6 clearly change the margin: it falls "
+        "for 3 and rises for 3."
+    )
+    one_set = effects(a=est(0.3))
+    one_set["effects"][0]["neurons"] = [[0, 1], [0, 2]]
+    assert said(edited_alone, effects={"x": one_set}).startswith("Of 1 neuron or set edited alone")
 
 
 def test_neurons_edited_alone_are_counted_by_what_the_margin_does():
     found = edited_alone(sections(effects={"x": effects(a=est(0.3), b=est(-0.5), c=est(0.1))}))
     assert found is not None and found.sentence == (
-        "Of 3 neurons or sets edited alone (kind: zero), 2 clearly change the margin: it falls for 1 and rises for 1. The largest change "
-        "is that of b in the mixed model: the margin rises by 0.5 [0.4, 0.6] reward units on 42 pairs of mine."
+        "Of 3 neurons edited alone (kind: zero), 2 clearly change the margin: it falls for 1 and rises for 1. The largest change "
+        "is that of b in the mixed model (kind: zero): the margin rises by 0.5 [0.4, 0.6] reward units on 42 pairs of mine."
     )
     assert found.links[-1].get("neuron") == [0, 1]
     assert said(edited_alone, effects={"x": effects(a=est(0.09), b=est(-0.05))}) == ""
@@ -248,8 +327,8 @@ def test_the_patch_that_moves_most_is_said_among_how_many():
         cell("resid_post", 9, est(1, 0.0), est(1, 0.0)), cell("mlp_post", None, est(0.9), est(0.9)),
     ]  # fmt: skip
     assert said(moves_most, patching={"x": patches(*cells)}) == (
-        "Of 3 single patches in the mixed model, attn_z, head 2 of layer 4 (tokens: readout) moves most of the reward gap within a pair: "
-        "noising 40 % [30, 50], denoising 50 % [40, 60] (42 pairs of mine)."
+        "Of 3 single patches in the mixed model, attn_z, head 2 of layer 4 (tokens: readout) moves more of the reward gap "
+        "within a pair than any other: noising 40 % [30, 50], denoising 50 % [40, 60] (42 pairs of mine)."
     )
     assert said(moves_most, patching={"x": patches(cells[2], *cells[3:])}) == ""  # its interval begins at 0
     assert said(moves_most, patching={"x": patches(*cells[3:])}) == ""
@@ -286,8 +365,9 @@ def test_what_another_model_gives_back_is_said_beside_random_sets():
 def test_the_depth_is_said_from_which_on_accuracy_is_clear():
     run = lens(est(0.5), est(0.8), est(0.5), est(0.75), est(0.9), decided=[0, 4, 3, 1, 4])
     assert said(decided_at, lens={"x": run}) == (
-        "Read from the residual stream, the reward prefers as it does at the end after 3 of 4 layers in the mixed model (accuracy 75 % "
-        "[65, 85] there, 90 % [80, 100] at the end; half of 5 pairs of mine (42 prompts) keep their preference from 3 layers on)."
+        "Read from the residual stream, accuracy is clear of 50 %, on the side where it ends, from 3 of 4 layers on in "
+        "the mixed model (accuracy 75 % [65, 85] there, 90 % [80, 100] at the end; half of 5 pairs of mine (42 "
+        "prompts) keep their preference from 3 layers on)."
     )
     assert said(decided_at, lens={"x": lens(est(0.9), est(0.9), est(0.55))}) == ""
 
@@ -311,7 +391,7 @@ def test_at_most_eight_are_said_in_a_fixed_order_and_one_where_nothing_is_found(
     assert found == [finding for rule in RULES if (finding := rule(every)) is not None][:8]
     assert estimates_hold(every) not in found  # the ninth
     assert [each.sentence for each in findings_of(sections(scores={"a": scores(est(0.5))}))] == [
-        "No finding: in this run no interval is clear of chance."
+        "No finding: nothing in this run meets a rule of findings."
     ]
     assert [each.sentence for each in findings_of(sections())] == ["No finding: this run holds nothing that a rule of findings looks at."]
 
@@ -328,6 +408,24 @@ def test_at_most_eight_are_said_in_a_fixed_order_and_one_where_nothing_is_found(
 )
 def test_no_number_of_a_run_stops_a_save(change: Callable[[dict[str, Any]], dict[str, Any]]):
     assert findings_of(changed_estimates(whole_run(), change).sections)
+
+
+def test_an_interval_that_is_missing_is_no_interval_of_zeros():
+    missing: Any = {"value": 0.7, "low": None, "high": None, "n": 1}
+    assert with_interval(missing) == "70 % [–]" and to_digits(missing) == "0.70 [–]"
+    assert with_interval(est(0.0)) == "0 % [-10, 10]"
+
+
+def test_one_prompt_and_one_random_set_are_singular():
+    run = restoring(est(0.6), [0.1])
+    run["points"][0]["kept"] = est(0.9, n=1)
+    sentence = said(restored, model_patching={"x": run})
+    assert "; 1 random set of" in sentence and "(1 prompt)" in sentence
+    assert pairs_of(2, "mine", 1) == "2 pairs of mine (1 prompt)"
+
+
+def test_control_characters_of_a_stranger_are_dropped():
+    assert clipped("he\x1b[31mlp \u202eful\u2066\x00\nb") == "he[31mlp ful b"
 
 
 def test_a_strangers_names_are_one_short_line_of_a_sentence():

@@ -49,7 +49,7 @@ def test_every_sentence_is_on_the_page_with_its_rule_and_a_place_for_each_link()
 
 def test_a_page_without_a_finding_says_so_and_one_of_edits_alone_leads_to_its_panel():
     (found,) = document(build_page(Results({"scores": tiny_run().section("scores")}, tiny_run().tensors)), "manifest")["found"]["findings"]
-    assert found["sentence"] == "No finding: in this run no interval is clear of chance." and found["links"] == []
+    assert found["sentence"] == "No finding: nothing in this run meets a rule of findings." and found["links"] == []
 
 
 def test_the_embedded_models_are_described_and_where_to_click():

@@ -48,7 +48,7 @@ def test_what_was_found_ends_the_command_and_stands_in_the_run(tmp_path: Path, c
 def test_a_run_without_a_finding_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with run_folder(tmp_path / "run") as results:
         record_scores(results, "a", "some", score(tiny_reward_model(), PAIRS))
-    assert "Findings - No finding: in this run no interval is clear of chance. Run: " in " ".join(capsys.readouterr().out.split())
+    assert "Findings - No finding: nothing in this run meets a rule of findings. Run: " in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_block_that_raises_leaves_nothing(tmp_path: Path):

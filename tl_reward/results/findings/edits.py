@@ -4,9 +4,22 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tl_reward.measures.json_types import AblationPointJson, ComparedJson, EstimateJson, ScoresJson
-from tl_reward.results.findings.clear import beyond, side_of
+from tl_reward.results.findings.clear import beyond, by_p, side_of
 from tl_reward.results.findings.finding import Finding, link
-from tl_reward.results.findings.words import clipped, counted, listed, others, pairs_of, percent, share_of_all, span, units, with_interval
+from tl_reward.results.findings.words import (
+    clipped,
+    counted,
+    found_by_tested,
+    listed,
+    number_of,
+    others,
+    pairs_of,
+    percent,
+    share_of_all,
+    span,
+    units,
+    with_interval,
+)
 from tl_reward.results.sections import AblationEntry, RepairEntry, Sections, SetsEntry
 
 SHARE = 0.1  # of a curve, the share nearest to this one is looked at, whatever the others gave
@@ -32,7 +45,7 @@ class _Accuracy(NamedTuple):
         return side != 0 and beyond(self.after, self.random, side)
 
     def said(self) -> str:
-        drawn = f"{len(self.random)} random {'set' if len(self.random) == 1 else 'sets'} of the same layers"
+        drawn = f"{number_of(len(self.random), 'random set')} of the same layers"
         verb = "raises" if self.drop["value"] < 0 else "lowers"
         return (
             f"{verb} accuracy from {percent(self.before['value'])} to {with_interval(self.after)} on {self.pairs} "
@@ -101,8 +114,7 @@ def sets_zeroed(sections: Sections) -> Finding | None:
 
 
 def _caution(entry: AblationEntry | SetsEntry) -> str:
-    both = entry["tested_pairs_that_found"]
-    return f", CAUTION: {both:,} of these pairs also found the neurons" if both else ""
+    return found_by_tested(entry["tested_pairs_that_found"])
 
 
 def repaired(sections: Sections) -> Finding | None:
@@ -111,7 +123,7 @@ def repaired(sections: Sections) -> Finding | None:
     tried = [(name, row) for name, entry in entries.items() for row in entry["evidence"] if row["kind"] == "repaired"]
     clear: dict[str, list[str]] = {}
     for name, row in tried:
-        if row["verdict"] != "no clear change" and side_of(row["accuracy"]["difference"], 0, len(tried)):
+        if _moved(entries[name], row, len(tried)):
             clear.setdefault(name, []).append(_change(entries[name], row))
     if not clear:
         return None
@@ -119,8 +131,9 @@ def repaired(sections: Sections) -> Finding | None:
     count = sum(map(len, clear.values()))
     return Finding(
         f"{' '.join(said)}{others(len(tried), count)}",
-        "Said where the paired difference of accuracy on test pairs, or on protected ones, is clear of 0, and flipping the signs of "
-        "prompts' changes agrees. Biases are counted by their own intervals of 95 %, of which about 1 in 20 would move by chance. "
+        "Said where the paired difference of accuracy on test pairs, or on protected ones, is clear of 0, flipping the signs of "
+        "prompts' changes agrees, and every control of random neurons changes less that way. "
+        "Biases are counted by their own intervals of 95 %, of which about 1 in 20 would move by chance. "
         f"{counted(len(tried), count)}",
         (link("evidence", "repair", next(iter(clear))),),
     )
@@ -128,21 +141,33 @@ def repaired(sections: Sections) -> Finding | None:
 
 def _edit(entry: RepairEntry) -> str:
     every = entry["shape"][0] * entry["shape"][1]
-    return (
-        f"The repair of the {clipped(entry['model'])} model ({len(entry['neurons']):,} of {every:,} neurons scaled, chosen on other pairs)"
-    )
+    scaled = f"{len(entry['neurons']):,} of {number_of(every, 'neuron')} scaled"
+    return f"The repair of the {clipped(entry['model'])} model ({scaled}, chosen on other pairs)"
+
+
+def _moved(entry: RepairEntry, row: ComparedJson, among: int) -> bool:
+    """Whether accuracy changed clearly, and beyond random neurons, where there are such."""
+    change = row["accuracy"]["difference"]
+    side, drawn = side_of(change, 0, among), _drawn(entry, row)
+    if not side or row["verdict"] == "no clear change" or not by_p(row["p_value"], among):
+        return False
+    return all(((change["value"] or 0) - each) * side > 0 for each in drawn)
+
+
+def _drawn(entry: RepairEntry, row: ComparedJson) -> list[float]:
+    """What random neurons do to accuracy on the same test pairs."""
+    rows = [each for each in entry["evidence"] if each["kind"] == "random" and each["tested"] == row["tested"]]
+    return [each["accuracy"]["difference"]["value"] or 0.0 for each in rows]
 
 
 def _change(entry: RepairEntry, row: ComparedJson) -> str:
     found = row["accuracy"]["difference"]
     value, low, high = (100 * (found[key] or 0) for key in ("value", "low", "high"))
-    drawn = [
-        each["accuracy"]["difference"]["value"] or 0.0
-        for each in entry["evidence"]
-        if each["kind"] == "random" and each["tested"] == row["tested"]
-    ]
+    drawn = _drawn(entry, row)
     random = f"; random neurons: {100 * min(drawn):+.1f} to {100 * max(drawn):+.1f}" if drawn else ""
-    return f"accuracy on {clipped(row['tested'])} by {value:+.1f} points [{low:+.1f}, {high:+.1f}] ({found['n']:,} prompts{random})"
+    return (
+        f"accuracy on {clipped(row['tested'])} by {value:+.1f} points [{low:+.1f}, {high:+.1f}] ({number_of(found['n'], 'prompt')}{random})"
+    )
 
 
 def _biases(entry: RepairEntry) -> str:

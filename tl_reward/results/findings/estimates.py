@@ -1,30 +1,32 @@
 """What a run says of single neurons: whether estimated effects are as exact ones, and which neurons matter when edited alone."""
 
+from collections.abc import Mapping, Sequence
+
 from tl_reward.measures.json_types import AgreementJson, EffectJson, EstimateJson
 from tl_reward.results.findings.clear import side_of
 from tl_reward.results.findings.finding import Finding, LinkJson, link
-from tl_reward.results.findings.words import clipped, counted, listed, others, pairs_of, to_digits
-from tl_reward.results.sections import AttributionEntry, Sections
+from tl_reward.results.findings.words import clipped, counted, listed, number_of, others, pairs_of, to_digits
+from tl_reward.results.sections import AttributionEntry, EffectsEntry, Sections
 
 
 def estimates_hold(sections: Sections) -> Finding | None:
-    """Estimated effects whose ranks go with those of exact effects."""
+    """Estimated effects whose ranks go with those of exact effects, or against them."""
     entries = sections.get("attribution", {})
     among = sum(len(entry["methods"]) for entry in entries.values())  # the best method is the best of these
-    clear = {name: entry for name, entry in entries.items() if side_of(_best(entry)["spearman"], 0, among) > 0}
+    clear = {name: entry for name, entry in entries.items() if side_of(_best(entry)["spearman"], 0, among)}
     if not clear:
         return None
     said = [
         f"{to_digits(_best(entry)['spearman'])} in the {clipped(entry['model'])} model on "
-        f"{pairs_of(entry['pairs'], entry['dataset'])} ({clipped(entry['best'])}; {_best(entry)['neurons']:,} neurons, "
+        f"{pairs_of(entry['pairs'], entry['dataset'])} ({clipped(entry['best'])}; {number_of(_best(entry)['neurons'], 'neuron')}, "
         f"{entry['methods'][entry['best']]['agreement_drawn']['neurons']:,} of them drawn at random)"
         for entry in clear.values()
     ]
     return Finding(
-        f"Estimated effects of single neurons rank as exact ones do: Spearman {listed(said, comma='; ')}."
+        f"The rank correlation (Spearman) of estimated with exact effects of single neurons is {listed(said, comma='; ')}."
         f"{others(len(entries), len(clear))}",
-        "Said where the interval of Spearman's correlation over neurons is above 0. Of several methods the best one is taken, and all "
-        f"count as looked at. Neurons with large estimates are among those compared. {counted(among, len(clear))}",
+        "Said where the interval of Spearman's correlation over neurons is clear of 0, above or below. Of several methods the best one is "
+        f"taken, and all count as looked at. Neurons with large estimates are among those compared. {counted(among, len(clear))}",
         tuple(each for name, entry in [*clear.items()][:2] for each in _to_attribution(name, entry)),
     )
 
@@ -48,7 +50,7 @@ def _to_neuron(label: str, section: str, name: str, model: str, row: EffectJson)
 def edited_alone(sections: Sections) -> Finding | None:
     """Neurons, or sets of them, that change the margin when each is edited by itself."""
     entries = sections.get("effects", {})
-    tried = [(name, row) for name, entry in entries.items() for row in entry["effects"]]
+    tried = [(name, row) for name, entry in entries.items() for row in _alone(entry)]
     clear = [(name, row, side) for name, row in tried if (side := side_of(row["margin"], 0, len(tried)))]
     if not clear:
         return None
@@ -56,14 +58,31 @@ def edited_alone(sections: Sections) -> Finding | None:
     name, row, side = max(clear, key=lambda one: abs(one[1]["margin"]["value"]))
     entry, label = entries[name], clipped(row["name"])
     return Finding(
-        f"Of {len(tried):,} neurons or sets edited alone (kind: {clipped(entry['kind'])}), {len(clear):,} clearly change the margin: it "
-        f"falls for {falls:,} and rises for {len(clear) - falls:,}. The largest change is that of {label} in the {clipped(entry['model'])} "
-        f"model: the margin {'falls' if side > 0 else 'rises'} by {to_digits(_size(row, side), '.3g')} reward units on "
+        f"Of {_counts(entries, tried)}, {len(clear):,} clearly change the margin: it falls for {falls:,} and rises for "
+        f"{len(clear) - falls:,}. The largest change is that of {label} in the {clipped(entry['model'])} model (kind: "
+        f"{clipped(entry['kind'])}): the margin {'falls' if side > 0 else 'rises'} by {to_digits(_size(row, side), '.3g')} reward units on "
         f"{pairs_of(entry['pairs'], entry['dataset'], row['margin']['n'])}.",
-        "Said where the paired change of the mean margin is clear of 0. The largest of many is likely a little overestimated. "
-        f"{counted(len(tried), len(clear))}",
+        "Said where the paired change of the mean margin is clear of 0. All neurons of an entry together are left out where each is edited "
+        f"alone. The largest of many is likely a little overestimated. {counted(len(tried), len(clear))}",
         (link("effects", "effects", name), *_to_neuron(f"neuron {label}", "effects", name, entry["model"], row)),
     )
+
+
+def _alone(entry: EffectsEntry) -> list[EffectJson]:
+    """Without the row of all neurons together, where each of them has a row of its own."""
+    singles = {tuple(row["neurons"][0]) for row in entry["effects"] if len(row["neurons"]) == 1}
+    return [row for row in entry["effects"] if len(row["neurons"]) == 1 or {tuple(each) for each in row["neurons"]} != singles]
+
+
+def _counts(entries: Mapping[str, EffectsEntry], tried: Sequence[tuple[str, EffectJson]]) -> str:
+    """How many neurons, or sets, of which kinds of edit; and how many tests these are, where one is tested more than once."""
+    edited = {(entries[name]["model"], *sorted(map(tuple, row["neurons"]))) for name, row in tried}
+    kinds, datasets = ([*dict.fromkeys(entries[name][key] for name, _ in tried)] for key in ("kind", "dataset"))
+    units = ("neuron", "neurons") if all(len(row["neurons"]) == 1 for _, row in tried) else ("neuron or set", "neurons or sets")
+    how = f"{'kind' if len(kinds) == 1 else 'kinds'}: {listed([*map(clipped, kinds)])}"
+    on = f"; {len(datasets):,} data sets" if len(datasets) > 1 else ""
+    tests = f"{len(tried):,} tests of " if len(tried) > len(edited) else ""
+    return f"{tests}{len(edited):,} {units[len(edited) > 1]} edited alone ({how}{on})"
 
 
 def _size(row: EffectJson, side: int) -> EstimateJson:

@@ -49,7 +49,7 @@ def _nothing(sections: Sections) -> Finding:
             (),
         )
     return Finding(
-        "No finding: in this run no interval is clear of chance.",
+        "No finding: nothing in this run meets a rule of findings.",
         f"Rules looked at {', '.join(looked_at)}. Intervals over fewer than 10 prompts are taken for none.",
         (),
     )

@@ -88,12 +88,12 @@ def shared_neurons(sections: Sections) -> Finding | None:
     said: dict[str, list[str]] = {}
     for of, each, side in clear:
         than = "more" if side > 0 else "fewer"
-        said.setdefault(f"{_what(entries[of])}, models share {than} than by chance within layers", []).append(each.said())
+        said.setdefault(f"{_what(entries[of])}, sets share {than} than by chance within layers", []).append(each.said())
     name = clear[0][0]
     return Finding(
         " ".join(f"{what}: {listed(parts)}." for what, parts in said.items()) + others(len(tried), len(clear)),
         "Said where the number of shared neurons is outside the range that independent sets with as many neurons in each layer would have "
-        "(Poisson, 95 %). Models trained from one base share much for that alone. "
+        "(Poisson, 95 %). Sets of one model by two scores are not compared. Models trained from one base share much for that alone. "
         f"{counted(len(tried), len(clear), 'with ranges made wider for that many')}",
         (link("overlaps", "overlap", name), *_to_shared(name, entries[name])),
     )
@@ -105,9 +105,18 @@ def _pairs(entry: OverlapEntry) -> list[_Shared]:
     for pair in entry["pairs"]:
         a, b = layers[pair["a"]], layers[pair["b"]]
         smaller = min(a.total(), b.total())
-        if smaller >= FEW:
+        if smaller >= FEW and _model(entry, pair["a"]) != _model(entry, pair["b"]):
             found.append(_Shared(pair, smaller, sum(count * b[layer] for layer, count in a.items()) / entry["d_mlp"]))
     return found
+
+
+def _model(entry: OverlapEntry, label: str) -> str:
+    """Whose neurons a set is of: with several scores or sites its label ends in `, SCORE at SITE`, or is that alone for a single model."""
+    ways = [f"{score} at {site}" for score in entry["score"].split(", ") for site in entry["site"].split(", ")]
+    if len(ways) == 1:
+        return label
+    way = next((each for each in ways if label == each or label.endswith(f", {each}")), "")
+    return label.removesuffix(way) if way else label
 
 
 def _what(entry: OverlapEntry) -> str:
@@ -147,7 +156,8 @@ def answers_told_apart(sections: Sections) -> Finding | None:
     return Finding(
         f"Mean activations differ between chosen and rejected answers (false discovery rate 5 %) in {listed(said)}."
         f"{others(len(found), len(clear))}",
-        "Said where Welch's test finds neurons at a false discovery rate of 5 % among all of a model's; means at "
+        "Said where Welch's test finds neurons at a false discovery rate of 5 % among all of a model's, with "
+        f"transcripts taken as independent; means at "
         f"{' and '.join(dict.fromkeys(site for site, _ in clear.values()))}, over {FEW} transcripts a side or more. "
         f"{counted(len(found), len(clear), '')}",
         tuple({**link(f"{clipped(name)}: map", "discovery", name), "model": name} for name in [*clear][:MOST]),

@@ -6,7 +6,19 @@ from tl_reward.measures.json_types import ModelPatchingPointJson, PatchedCellJso
 from tl_reward.results.findings.clear import beyond, side_of
 from tl_reward.results.findings.edits import SHARE
 from tl_reward.results.findings.finding import Finding, link
-from tl_reward.results.findings.words import clipped, counted, listed, others, pairs_of, share_of_all, span, units, with_interval
+from tl_reward.results.findings.words import (
+    clipped,
+    counted,
+    found_by_tested,
+    listed,
+    number_of,
+    others,
+    pairs_of,
+    share_of_all,
+    span,
+    units,
+    with_interval,
+)
 from tl_reward.results.sections import LensEntry, ModelPatchingEntry, PatchingEntry, Sections
 
 
@@ -39,15 +51,17 @@ def _restored(entry: ModelPatchingEntry, point: ModelPatchingPointJson) -> str:
     top = f"top {share_of_all(point['fraction'])} of {units(entry['site'])} ({point['neurons']:,}, by {clipped(entry['ranking'])})"
     recovered = point["recovered"]
     lost = f"the {entry['lost']:,} of {entry['clean']['pairs']:,} {pairs_of(None, entry['dataset'])} that {source} alone has right"
-    both = entry["tested_pairs_that_found"]
-    caution = f", CAUTION: {both:,} of these pairs also found the neurons" if both else ""
+    caution = found_by_tested(entry["tested_pairs_that_found"])
     kept = point["kept"]
     keeps = (
-        f" Of those that {model} has right, it keeps {with_interval(kept)} ({kept['n']:,} prompts)." if kept["value"] is not None else ""
+        f" Of those that {model} has right, it keeps {with_interval(kept)} ({number_of(kept['n'], 'prompt')})."
+        if kept["value"] is not None
+        else ""
     )
     return (
         f"Setting the {model} model's {top} to their values in the {source} model gives back {with_interval(recovered)} of {lost} "
-        f"({recovered['n']:,} prompts; {len(drawn)} random sets of the same layers: {span(min(drawn), max(drawn))}){caution}.{keeps}"
+        f"({number_of(recovered['n'], 'prompt')}; "
+        f"{number_of(len(drawn), 'random set')} of the same layers: {span(min(drawn), max(drawn))}){caution}.{keeps}"
     )
 
 
@@ -89,7 +103,7 @@ def read_out_holds(sections: Sections) -> Finding | None:
 
 
 def moves_most(sections: Sections) -> Finding | None:
-    """Of the outputs of attention and MLPs, or heads, the one whose patch moves most of the reward gap."""
+    """Of the outputs of attention and MLPs, or heads, the one whose patch moves more of the reward gap than any other."""
     runs = {name: (entry, _parts(entry)) for name, entry in sections.get("patching", {}).items() if _parts(entry)}
     every, found = sum(len(cells) for _, cells in runs.values()), []
     for name, (entry, cells) in runs.items():
@@ -99,8 +113,8 @@ def moves_most(sections: Sections) -> Finding | None:
     if not found:
         return None
     said = [
-        f"of {one.looked_at:,} single patches in the {clipped(one.entry['model'])} model, {_place(one.cell)} moves most of the reward gap "
-        f"within a pair: {_moved(one.cell)} ({_pairs(one.entry, one.cell)})"
+        f"of {one.looked_at:,} single patches in the {clipped(one.entry['model'])} model, {_place(one.cell)} moves more of the reward gap "
+        f"within a pair than any other: {_moved(one.cell)} ({_pairs(one.entry, one.cell)})"
         for one in found
     ]
     text = listed(said, most=2, comma="; ")
@@ -145,7 +159,7 @@ def decided_at(sections: Sections) -> Finding | None:
         return None
     said = [_decided(entries[name], at) for name, at in found.items()]
     return Finding(
-        f"Read from the residual stream, the reward prefers as it does at the end {listed(said, comma='; ')}."
+        f"Read from the residual stream, accuracy is clear of 50 %, on the side where it ends, {listed(said, comma='; ')}."
         f"{others(len(entries), len(found))}",
         "Said of the first depth from which on, up to the last, the interval of accuracy is on the same side of 50 %. "
         f"{counted(among, len(found))}",
@@ -164,6 +178,6 @@ def _decided(entry: LensEntry, at: int) -> str:
     depths, last, end = sorted(entry["decided_at_depth"]), len(entry["accuracy"]) - 1, entry["accuracy"][-1]
     pairs = pairs_of(entry["pairs"], entry["dataset"], end["n"])
     return (
-        f"after {at} of {last} layers in the {clipped(entry['model'])} model (accuracy {with_interval(entry['accuracy'][at])} there, "
+        f"from {at} of {last} layers on in the {clipped(entry['model'])} model (accuracy {with_interval(entry['accuracy'][at])} there, "
         f"{with_interval(end)} at the end; half of {pairs} keep their preference from {depths[(len(depths) - 1) // 2]} layers on)"
     )

@@ -1,6 +1,7 @@
 """What a run's scores say: which models prefer the chosen answers, and which the rejected ones."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from tl_reward.measures.json_types import EstimateJson
 from tl_reward.results.findings.clear import side_of
@@ -9,45 +10,64 @@ from tl_reward.results.findings.words import MOST, clipped, counted, listed, pai
 from tl_reward.results.sections import ScoresEntry, Sections
 
 
+class _Accuracy(NamedTuple):
+    """Of one model on some pairs; `name` is its entry's."""
+
+    name: str
+    model: str
+    pairs: str
+    accuracy: EstimateJson
+    ties: int
+
+    def share(self, side: int) -> str:
+        return with_interval(self.accuracy if side > 0 else _turned(self.accuracy))
+
+
 def prefer_rejected(sections: Sections) -> Finding | None:
-    return _preferring(sections.get("scores", {}), -1)
+    return _preferring(_every(sections), -1)
 
 
 def prefer_chosen(sections: Sections) -> Finding | None:
-    return _preferring(sections.get("scores", {}), 1)
+    return _preferring(_every(sections), 1)
 
 
-def _preferring(entries: Mapping[str, ScoresEntry], side: int) -> Finding | None:
-    clear = {name: entry for name, entry in entries.items() if side_of(entry["accuracy"], 0.5, len(entries)) == side}
+def _every(sections: Sections) -> list[_Accuracy]:
+    return [each for name, entry in sections.get("scores", {}).items() for each in _accuracies(name, entry)]
+
+
+def _accuracies(name: str, entry: ScoresEntry) -> Iterator[_Accuracy]:
+    """Of each objective, where there are several, as a model may be right on one and wrong on another; else of all pairs."""
+    for objective, part in (entry["objectives"] or {"": entry}).items():
+        pairs = pairs_of(part["pairs"], entry["dataset"], part["accuracy"]["n"], objective)
+        yield _Accuracy(name, clipped(entry["model"]), pairs, part["accuracy"], part["ties"])
+
+
+def _preferring(every: list[_Accuracy], side: int) -> Finding | None:
+    clear = [each for each in every if side_of(each.accuracy, 0.5, len(every)) == side]
     if not clear:
         return None
     answer = "chosen" if side > 0 else "rejected"
     on: dict[str, list[str]] = {}
-    for entry in clear.values():
-        accuracy = entry["accuracy"]
-        share = with_interval(accuracy if side > 0 else _turned(accuracy)) + (" (a tie for half)" if entry["ties"] else "")
-        models = on.setdefault(pairs_of(entry["pairs"], entry["dataset"], accuracy["n"]), [])
+    for each in clear:
+        models = on.setdefault(each.pairs, [])
         prefers = "" if models else f" prefers the {answer} answer"
-        models.append(f"the {clipped(entry['model'])} model{prefers} in {share}")
-    said = [f"{pairs}, {listed(models)}{''.join(_not_clear(entries, pairs, side)[:MOST])}" for pairs, models in on.items()]
+        models.append(f"the {each.model} model{prefers} in {each.share(side)}{' (a tie for half)' if each.ties else ''}")
+    said = [f"{pairs}, {listed(models)}{_not_clear(every, pairs, side)}" for pairs, models in on.items()]
     left = f"; and so on {len(said) - MOST:,} more sets of pairs" if len(said) > MOST else ""
     return Finding(
         f"Of {'; of '.join(said[:MOST])}{left}.",
         f"Said where the interval of the share of pairs in which the chosen answer gets more reward is {'above' if side > 0 else 'below'} "
-        f"50 %. {counted(len(entries), len(clear))}",
-        (link("accuracies", "scores", next(iter(clear))),),
+        f"50 %. Each objective is looked at alone, where there are several. {counted(len(every), len(clear))}",
+        (link("accuracies", "scores", clear[0].name),),
     )
 
 
-def _not_clear(entries: Mapping[str, ScoresEntry], pairs: str, side: int) -> list[str]:
+def _not_clear(every: list[_Accuracy], pairs: str, side: int) -> str:
     """The other models on these pairs, so that nobody takes them for clear on the other side."""
-    found = []
-    for entry in entries.values():
-        accuracy = entry["accuracy"]
-        if pairs_of(entry["pairs"], entry["dataset"], accuracy["n"]) == pairs and not side_of(accuracy, 0.5, len(entries)):
-            share = with_interval(accuracy if side > 0 else _turned(accuracy))
-            found.append(f"; the {clipped(entry['model'])} model's {share} is not clear")
-    return found
+    others = [each for each in every if each.pairs == pairs and not side_of(each.accuracy, 0.5, len(every))]
+    said = "".join(f"; the {each.model} model's {each.share(side)} is not clear" for each in others[:MOST])
+    left = len(others) - MOST
+    return said if left <= 0 else f"{said}; {left:,} more {'is' if left == 1 else 'are'} not clear"
 
 
 def _turned(accuracy: EstimateJson) -> EstimateJson:

@@ -1,6 +1,7 @@
 """Numbers and names as the sentences of findings have them. A name is a stranger's text: one line, and not a long one."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson
@@ -9,7 +10,11 @@ MOST = 4  # clauses of one sentence
 
 
 def clipped(text: str, most: int = 60) -> str:
-    line = " ".join(text.split())
+    """
+    >>> clipped("he\\x1b[31mlp \\u202e a\\nb")
+    'he[31mlp a b'
+    """
+    line = " ".join("".join(each for each in text if each.isspace() or unicodedata.category(each)[0] != "C").split())
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
@@ -36,11 +41,30 @@ def with_interval(value: EstimateJson | MaybeEstimateJson) -> str:
     >>> with_interval({"value": 0.714, "low": 0.571, "high": 0.857, "n": 42})
     '71 % [57, 86]'
     """
-    return f"{percent(value['value'] or 0)} [{100 * (value['low'] or 0):.0f}, {100 * (value['high'] or 0):.0f}]"
+    low, high = value["low"], value["high"]
+    interval = "–" if low is None or high is None else f"{100 * low:.0f}, {100 * high:.0f}"
+    return f"{percent(value['value'] or 0)} [{interval}]"
 
 
 def to_digits(value: EstimateJson | MaybeEstimateJson, form: str = ".2f") -> str:
-    return f"{value['value'] or 0:{form}} [{value['low'] or 0:{form}}, {value['high'] or 0:{form}}]"
+    low, high = value["low"], value["high"]
+    interval = "–" if low is None or high is None else f"{low:{form}}, {high:{form}}"
+    return f"{value['value'] or 0:{form}} [{interval}]"
+
+
+def number_of(count: int, what: str) -> str:
+    """
+    >>> number_of(1, "prompt"), number_of(1200, "prompt")
+    ('1 prompt', '1,200 prompts')
+    """
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def found_by_tested(both: int | None) -> str:
+    """A caution, where neurons were tested on pairs that found them, or where nobody recorded which did."""
+    if both is None:
+        return ", CAUTION: it is not recorded which pairs found the neurons"
+    return f", CAUTION: {both:,} of these pairs also found the neurons" if both else ""
 
 
 def pairs_of(count: int | None, dataset: str, prompts: int | None = None, objective: str = "") -> str:
@@ -52,7 +76,7 @@ def pairs_of(count: int | None, dataset: str, prompts: int | None = None, object
     split = re.fullmatch(r"([\w ]+), (find|tune|test|train)", clipped(dataset))
     named = f"{split[1]} {split[2]} pairs" if split and not objective else f"{clipped(objective)} pairs of {clipped(dataset)}".strip()
     counted = named if count is None else f"{count:,} {named}"
-    return counted if prompts in (None, count) else f"{counted} ({prompts:,} prompts)"
+    return counted if prompts is None or prompts == count else f"{counted} ({number_of(prompts, 'prompt')})"
 
 
 def units(site: str) -> str:
