@@ -1,7 +1,7 @@
 """Sets of neurons: which ones, as data that can be combined, drawn at random, and written down."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -186,8 +186,8 @@ class NeuronSet:
         return NeuronSet(coords, shape=self.shape)
 
     @classmethod
-    def parse(cls, names: Iterable[str]) -> "NeuronSet":
-        """Neurons by their names, layer.neuron, and those of files, FILE.json, which `load` reads.
+    def parse(cls, names: Iterable[str], *, models: Collection[str] = (), shape: tuple[int, int] | None = None) -> "NeuronSet":
+        """Neurons by their names, layer.neuron, and those of files, FILE.json, which `load` reads: `models` and `shape` are its own.
 
         >>> NeuronSet.parse(["20.131", "0.3"]).coords
         ((0, 3), (20, 131))
@@ -201,30 +201,45 @@ class NeuronSet:
         if wrong:
             raise InputError(f"a neuron is named layer.neuron, such as 20.131, and a file of neurons ends in .json; got {wrong[0]!r}")
         found = cls((int(layer), int(neuron)) for layer, neuron in parts.values())
+        if shape is not None:
+            found.check_fits(*shape)
         for file in files:
-            found = found | cls.load(file)
+            found = found | cls.load(file, models=models, shape=shape)
         return found
 
     @classmethod
-    def load(cls, path: str | Path) -> "NeuronSet":
-        """A set that a run's page has saved: a file of JSON, {"neurons": [[layer, neuron], …], "shape": [layers, neurons in each]}.
-        What else it holds, a name and a model, is for readers.
+    def load(cls, path: str | Path, *, models: Collection[str] = (), shape: tuple[int, int] | None = None) -> "NeuronSet":
+        """A set that a run's page has saved: a file of JSON, {"neurons": [[layer, neuron], …], "model": its name, "shape": [layers, neurons
+        in each]}, of which the neurons must be there; or what `to_json` gives, written to a file.
+
+        Args:
+            models: what the model is called that the neurons are for; a file that names another one is refused. Nothing: any will do.
+            shape: layers and neurons in each of that model.
 
         Raises:
-            InputError: there is no such file, it is no such JSON, or it names a neuron that its shape does not have.
+            InputError: there is no such file, it is no such JSON, it holds no neuron, it is of another model, or it names a neuron that its
+                shape or the given one does not have.
         """
         try:
             told = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"neurons of {path}: {first_line(error)}") from None
         try:
-            shape = _shape_from(told)
-            found = cls.from_json(told["neurons"])
-            if shape is not None:
-                found.check_fits(*shape)
+            told = {"neurons": told} if isinstance(told, list) else told
+            own = _shape_from(told)
+            found = cls(cls.from_json(told["neurons"]), shape=own)
+            if not found:
+                raise InputError("it holds no neuron")
+            if models and told.get("model") and told["model"] not in models:
+                one = next(iter(models))
+                raise InputError(
+                    f"they are of the model {shown(told['model'])}, and this one is {one}; --other-model takes them all the same"
+                )
+            for needed in filter(None, (own, shape)):
+                found.check_fits(*needed)
         except InputError as error:
             raise InputError(f"neurons of {path}: {error}") from None
-        return cls(found, shape=shape)
+        return found
 
     def to_json(self) -> list[list[int]]:
         return [list(coord) for coord in self.coords]

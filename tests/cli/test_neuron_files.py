@@ -39,13 +39,18 @@ def test_a_file_and_names_together(tmp_path):
     assert NeuronSet.load(file).coords == ((0, 2), (1, 4)) and NeuronSet.load(file).shape == (2, 5)
     assert NeuronSet.parse([str(file), "1.0"]).coords == ((0, 2), (1, 0), (1, 4))
     assert NeuronSet.load(written(tmp_path / "bare.json", [[7, 9]])).shape is None
+    (tmp_path / "list.json").write_text(json.dumps(NeuronSet([(1, 4), (0, 2)]).to_json()))
+    assert NeuronSet.load(tmp_path / "list.json").coords == ((0, 2), (1, 4))
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("", "Expecting value"),
-        ("[[0, 1]]", "it must hold"),
+        ("3", "it must hold"),
+        ("[3]", "pairs (layer, neuron) of whole numbers, got 3"),
+        ("[]", "it holds no neuron"),
+        ('{"neurons": [], "shape": [2, 5]}', "it holds no neuron"),
         ('{"shape": [2, 5]}', "it must hold"),
         ('{"neurons": 3}', "neurons must be a list of [layer, neuron], got int"),
         ('{"neurons": [[0, 1, 2]]}', "pairs (layer, neuron) of whole numbers, got (0, 1, 2)"),
@@ -79,11 +84,12 @@ def test_ablate_zeroes_each_file_whole(folder, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["effects", "ablate", "patch", "examples"])
-def test_a_set_of_another_models_shape(folder, tmp_path, capsys, command):
+def test_a_set_of_another_models_shape(folder, tmp_path, capsys, monkeypatch, command):
     file = written(tmp_path / "mine.json", [[0, 1]], shape=[30, 1536])
+    monkeypatch.setattr("tl_reward.cli.options.Data.load", None)  # before pairs are read, and models loaded
     said = command_refuses(capsys, command, folder, "--neurons", file, "--limit", "2", "--device", "cpu", "--out", tmp_path / "run")
     layers, width = shape_of(folder)
-    assert f"these neurons are of a model with 30 layers of 1536, and this one has {layers} layers of {width}" in said
+    assert f"neurons of {file}: these neurons are of a model with 30 layers of 1536, and this one has {layers} layers of {width}" in said
     assert not (tmp_path / "run").exists()
 
 
@@ -95,3 +101,26 @@ def test_ablate_wants_a_ranking_or_neurons(folder, tmp_path, capsys):
     again.mkdir()
     said = command_refuses(capsys, "ablate", folder, "--neurons", file, written(again / "mine.json", [[0, 2]]), "--out", tmp_path / "run")
     assert "two sets are called 'mine'; rename a file" in said
+
+
+@pytest.mark.parametrize("command", ["effects", "ablate", "patch", "examples"])
+def test_a_set_of_another_model(folder, tmp_path, capsys, command):
+    file = written(tmp_path / "mine.json", [[0, 1]], model="nobody")
+    given = [command, folder, "--neurons", file, "--limit", "2", "--device", "cpu", "--out", tmp_path / "run"]
+    said = command_refuses(capsys, *given)
+    assert said == f"neurons of {file}: they are of the model 'nobody', and this one is good; --other-model takes them all the same"
+    assert not (tmp_path / "run").exists()
+    assert main([*map(str, given), "--other-model"]) == 0 and Results.load(tmp_path / "run").sections
+
+
+def test_a_model_is_the_one_that_a_file_names_by_each_of_its_names(tmp_path):
+    file = written(tmp_path / "mine.json", [[0, 1]])
+    assert NeuronSet.load(file, models=["good · helpfulness", "good"]).coords == ((0, 1),)
+    assert "'good', and this one is other" in refusal(NeuronSet.load, file, models=["other"])
+    assert NeuronSet.load(written(tmp_path / "bare.json", [[0, 1]], model=None), models=["other"]).coords == ((0, 1),)
+
+
+@pytest.mark.parametrize("option", [("--score", "rms"), ("--fractions", "0.5")])
+def test_sets_are_zeroed_whole(folder, tmp_path, capsys, option):
+    said = command_refuses(capsys, "ablate", folder, "--neurons", "0.1", *option, "--out", tmp_path / "run")
+    assert said == "sets are zeroed whole, each as it is named; --score and --fractions are for --ranking"

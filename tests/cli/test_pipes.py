@@ -1,5 +1,6 @@
 """Commands in pipes, in files and in narrow terminals, and told to be quiet: on a tiny model, in a process that has torch already."""
 
+import io
 import os
 import re
 import subprocess
@@ -8,9 +9,11 @@ from pathlib import Path
 
 import pytest
 from helpers.forked import Ended, Forks, arguments
+from rich.table import Table
 
-from tl_reward.cli.entry import COMMANDS, _options_of
+from tl_reward.cli.entry import COMMANDS, _options_of, _parsed
 from tl_reward.results.store import Results
+from tl_reward.show.console import _Console, print_table
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 WIDTH = 100
@@ -145,6 +148,29 @@ def in_a_terminal(**variables: str) -> str:
     os.close(master)
     process.wait(timeout=60)
     return b"".join(parts).decode()
+
+
+@pytest.mark.parametrize("terminal", [None, "xterm"])
+def test_the_parser_leaves_the_environment_as_it_was(monkeypatch: pytest.MonkeyPatch, terminal: str | None):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", terminal) if terminal else monkeypatch.delenv("TERM", raising=False)
+    _parsed(["dashboard", "a-run"])
+    assert os.environ.get("TERM") == terminal
+
+
+def test_names_command_no_terminal():
+    name = "he\x1b[31mlp\u202e \x9bful\r\u2066"
+    table = Table(name, "margin", title=name)
+    table.add_row(name, "wide\nwörter ✓")
+    for width in (100, 15):
+        shown = _Console(markup=False, width=width, file=io.StringIO(), force_terminal=True)
+        print_table(table, shown)
+        shown.print(name, style="bold")
+        assert isinstance(shown.file, io.StringIO)
+        text = re.sub(r"\x1b\[[\d;]*m", "", plain := shown.file.getvalue())
+        assert "he[31mlp ful" in " ".join(text.split()) and "✓" in text and "\x1b[31m" not in plain
+        assert re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text) is None
+        assert len({len(line) for line in text.splitlines() if line[:1] in tuple("┃│┏└")}) == (width == 100)
 
 
 def test_no_color_is_honoured():

@@ -281,6 +281,8 @@ def _colours() -> Iterator[None]:
     finally:
         if terminal is not None:
             os.environ["TERM"] = terminal
+        else:
+            os.environ.pop("TERM", None)
 
 
 def _refused(given: Sequence[str], text: str) -> str:

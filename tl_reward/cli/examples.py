@@ -30,7 +30,7 @@ class ExamplesCommand:
     ranking: Path | None = None
     """Instead: a run folder of tension, attribute, effects or discover, whose top neurons to show."""
     other_model: bool = False
-    """Take the run's neurons even if it found them in another model of that name."""
+    """Take the run's neurons even if it found them in another model of that name, and those of a file that names another model."""
     most: int = 500
     """Of these, this many."""
     base: str | None = None
@@ -57,7 +57,8 @@ class ExamplesCommand:
             raise InputError("give either --neurons or --ranking")
         run = Results.load(self.ranking) if self.ranking is not None else None
         ((_, path),), (name,) = named((self.model,)).items(), self.running.named((self.model,))
-        neurons = NeuronSet.parse(self.neurons)
+        asked = self.running.asked_of_files(self.model, self.site, other_model=self.other_model)
+        neurons = NeuronSet.parse(self.neurons, **asked)
         if self.ranking is not None and run is not None:
             with reading(self.ranking):
                 neurons = neurons_to_show(run, self.running.recorded(run, self.model, other_model=self.other_model), most=self.most)

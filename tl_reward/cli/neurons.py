@@ -127,7 +127,7 @@ class EffectsCommand:
     site: UnitSite = "mlp_post"
     """What the numbers count: neurons (mlp_post, mlp_gate) or attention heads (attn_z)."""
     other_model: bool = False
-    """Take the run's neurons even if it found them in another model of that name."""
+    """Take the run's neurons even if it found them in another model of that name, and those of a file that names another model."""
     draws: int = 3
     """Layer-matched random sets beside each set."""
     seed: int = 0
@@ -148,7 +148,9 @@ class EffectsCommand:
             raise InputError("kind mean is for neurons; for heads choose zero, resample or halve")
         source_run = Results.load(self.sets) if self.sets else None
         (name,) = self.running.named((self.model,))
-        given = NeuronSet.parse(self.neurons) if self.neurons else None
+        given = None
+        if self.neurons:
+            given = NeuronSet.parse(self.neurons, **self.running.asked_of_files(self.model, self.site, other_model=self.other_model))
         with reading(*([self.sets] if self.sets else [])):
             found = (
                 sets_of(source_run, self.running.recorded(source_run, self.model, "tension", other_model=self.other_model))
@@ -162,8 +164,6 @@ class EffectsCommand:
         options = self.running.options_on(self.data)
         with self.output.run(data | source, seed=self.seed) as results:
             model = self.running.model(self.model, results, source_run, other_model=self.other_model)
-            if given is not None:
-                given.mask(*unit_shape(model.cfg, self.site))  # says which one the model does not have
             for dataset, pairs in data.items():
                 label = f"{name}: {dataset}"
                 if found is not None:
@@ -239,7 +239,7 @@ class AblateCommand:
     """Instead: neurons to zero whole, as layer.number, such as 20.131, and files of them (.json) that a run's page has saved: each file
     is a set."""
     other_model: bool = False
-    """Take the run's neurons even if it found them in another model of that name."""
+    """Take the run's neurons even if it found them in another model of that name, and those of a file that names another model."""
     score: RankingName | Literal["attribution"] = "mean"
     """What ranks: a statistic, a contrast of chosen and rejected, entropy over objectives, random, or the attribution of a run. The
     study's magnitude is the mean at mlp_gate."""
@@ -289,6 +289,8 @@ class AblateCommand:
         from tl_reward.analyses.ablation_curves import ablate_sets
         from tl_reward.results.record_edits import record_sets
 
+        if self.score != AblateCommand.score or self.fractions != AblateCommand.fractions:
+            raise InputError("sets are zeroed whole, each as it is named; --score and --fractions are for --ranking")
         sets = self._sets()
         (name,) = self.running.named((self.model,))
         data = self.data.load(split="test", embedded="test")
@@ -305,12 +307,13 @@ class AblateCommand:
         from tl_reward.neurons import NeuronSet
 
         files = [given for given in self.neurons if given.endswith(".json")]
-        alone = NeuronSet.parse(given for given in self.neurons if given not in files)
+        asked = self.running.asked_of_files(self.model, self.site, other_model=self.other_model)
+        alone = NeuronSet.parse((given for given in self.neurons if given not in files), **asked)
         sets = {"named neurons": alone} if alone else {}
         for file in files:
             if Path(file).stem in sets:
                 raise InputError(f"two sets are called {Path(file).stem!r}; rename a file")
-            sets[Path(file).stem] = NeuronSet.load(file)
+            sets[Path(file).stem] = NeuronSet.load(file, **asked)
         return sets
 
 

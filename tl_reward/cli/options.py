@@ -16,6 +16,7 @@ from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.errors import InputError, Lacking, did_you_mean
 from tl_reward.measures.names import labelled
 from tl_reward.model import embedded
+from tl_reward.sites import UnitSite, unit_shape
 
 if TYPE_CHECKING:
     from tl_reward.model.reward_model import HookedRewardModel
@@ -216,13 +217,23 @@ class Running:
             section: where it is looked up; None is all of the run.
             other_model: one that is read by another output will do, where the run has one alone.
         """
-        ((plain, source),) = named((given,)).items()
-        output = self._output_name(source)
+        *_, plain = labels = self._labels(given)
         entries: Mapping[str, Any] = run.section(section) if section and section in run.sections else {}
         called = {entry.get("model", name) for name, entry in entries.items()} if section else run.models()
-        labels = (labelled(self.label(plain), output), labelled(plain, output), self.label(plain))
         others = [name for name in called if name.startswith(f"{plain} · ")] if other_model else []
         return next((label for label in labels if label in called), others[0] if len(others) == 1 and plain not in called else plain)
+
+    def _labels(self, given: str) -> tuple[str, ...]:
+        ((plain, source),) = named((given,)).items()
+        output = self._output_name(source)
+        return labelled(self.label(plain), output), labelled(plain, output), self.label(plain), plain
+
+    def asked_of_files(self, given: str, site: UnitSite, *, other_model: bool) -> dict[str, Any]:
+        """What `NeuronSet.load` asks of a file of neurons that are for this model."""
+        from tl_reward.running.batches.budget import Sizes
+
+        ((_, fields),) = self._looked_at((given,)).values()
+        return {"models": () if other_model else self._labels(given), "shape": unit_shape(Sizes.of(fields), site)}
 
     def options_on(self, data: Data) -> "RunOptions":
         """What every function that runs a model takes."""

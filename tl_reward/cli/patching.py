@@ -28,6 +28,8 @@ class PatchCommand:
     """Tokens to patch: the read-out token, the response, or all that have a counterpart."""
     neurons: tuple[str, ...] = ()
     """Neurons to patch together besides, as layer.number, such as 20.131, or files of them (.json) that a run's page has saved."""
+    other_model: bool = False
+    """Take the neurons of a file that names another model."""
     tokens: str | None = None
     """The id of one pair, to patch it alone at the first of the kinds, one token and layer at a time."""
 
@@ -37,7 +39,9 @@ class PatchCommand:
         from tl_reward.results.record_patching import record_patching
 
         self.output.check()
-        neurons = NeuronSet.parse(self.neurons) if self.neurons else None
+        neurons = None
+        for model in self.models if self.neurons else ():
+            neurons = NeuronSet.parse(self.neurons, **self.running.asked_of_files(model, "mlp_post", other_model=self.other_model))
         if self.tokens is not None and (not self.kinds or self.kinds[0] == "attn_z" or self.neurons):
             raise InputError("--tokens patches one kind of site whole, not heads or neurons: give it as the first of --kinds")
         data = self._one_pair(self.data.load(split="test", embedded="test"))

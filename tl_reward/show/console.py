@@ -2,12 +2,15 @@
 
 import logging
 import os
+import re
 import sys
 import warnings
+from collections.abc import Iterator
 from contextlib import suppress
 
 from rich.cells import cell_len
-from rich.console import Console, ConsoleDimensions
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 
 from tl_reward import parallel
@@ -15,6 +18,8 @@ from tl_reward.terminal.progress import is_quiet
 
 # Where nobody watches (a pipe, a file): one width, whatever terminal the command was started from. COLUMNS asks for another.
 WIDTH = 100
+# Names of strangers reach tables: control codes but tabs and line breaks, and what turns the direction of writing.
+_COMMANDS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class _Console(Console):
@@ -28,6 +33,11 @@ class _Console(Console):
     @size.setter
     def size(self, new_size: tuple[int, int]) -> None:
         self._width, self._height = new_size
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """What is drawn, without the codes by which a text would command a terminal. The console's own codes are made after this."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else _COMMANDS.sub("", text), style, control)
 
     def on_broken_pipe(self) -> None:
         """A reader who leaves (`| head`) is no reason to stop: files are still to be written."""

@@ -34,6 +34,7 @@ class Column(NamedTuple):
         prompts: how many different ones the standard errors are over.
         basis: a digest of the pairs, the site and the way that the numbers were made; two models' numbers are compared where it is the
             same. Empty where the run does not tell.
+        dataset: of an effect on rewards, the data set that it is of.
     """
 
     model: str
@@ -45,6 +46,7 @@ class Column(NamedTuple):
     error: Float[np.ndarray, "layer neuron"] | None = None
     prompts: int | None = None
     basis: str = ""
+    dataset: str = ""
 
 
 def _basis(pair_hashes: Sequence[str], *made: str) -> str:
@@ -128,6 +130,7 @@ def _tension_columns(results: Results) -> Iterator[Column]:
                 error=_finite(results.tensor("tension", name, f"{objective}/error").numpy()),
                 prompts=entry["prompts"][objective],
                 basis=_basis(entry["pair_hashes"], entry["site"], entry["method"]),
+                dataset=entry["dataset"],
             )
 
 
@@ -152,6 +155,7 @@ def _attribution_columns(results: Results) -> Iterator[Column]:
                 error=_finite(results.tensor("attribution", name, f"{method}/error").numpy()),
                 prompts=next((row["margin"]["n"] for row in entry["exact"]), None),
                 basis=_basis(entry["pair_hashes"], entry["site"], entry["kind"], found["about"]),
+                dataset=entry["dataset"],
             )
 
 

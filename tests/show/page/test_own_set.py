@@ -122,6 +122,17 @@ def test_saved_for_the_command_line_and_as_csv(chromium, address, tmp_path):
     np.testing.assert_allclose([float(row[2]) for row in rows], [effect[0, 3], effect[2, 7]], rtol=1e-3)
 
 
+def test_commands_take_the_model_as_the_command_line_does(chromium, tmp_path):
+    run = random_run(LAYERS, WIDTH, models=("armo · help fulness",))
+    run.provenance["models"] = {"armo · help fulness": {"path": "/home/me/a model", "output": "help fulness"}}
+    with opened(chromium, write_page(run, tmp_path / "page.html").as_uri() + "#overview?own=0.3") as page:
+        model = "armo=MODEL --output 'help fulness'"
+        assert f"tl-reward effects {model} --neurons my-set.json --out runs/own-set" in page.inner_text("#section-own")
+        page.click("#own-list a")
+        page.wait_for_selector('#neuron[data-shown="0.3"]')
+        assert f"tl-reward examples {model} --neurons 0.3 --out" in page.inner_text("#neuron")
+
+
 def test_what_cannot_be_added_is_said(chromium, address):
     with opened(chromium, address + "#overview?rm=mixed&own=0.3") as page:
         page.fill("#own-add", "1.4, 7.1")

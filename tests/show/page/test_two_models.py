@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 from helpers.browser import browser, click_at, opened
-from helpers.page_runs import random_run
+from helpers.page_runs import random_run, tiny_run
+from helpers.partial_runs import put
 
 from tl_reward.show.neuron_columns import columns_of
 from tl_reward.show.page import write_page
@@ -23,7 +25,24 @@ def made():
         entry["pair_hashes"] = [name]
     effect = {name: run.tensor("tension", f"{name} · random numbers", "helpful/effect") for name in ("mixed", "harmless")}
     effect["harmless"][1, 5] = effect["mixed"][1, 5] * 1.0001  # not to be told apart by three digits
+    effect["mixed"][1, 6], effect["harmless"][1, 6] = 0.01127, 0.01130  # told apart, by less than ten times the rounding
     return run
+
+
+def with_rewards(of_tension: str = "random numbers"):
+    """The same, and rewards: of the mixed model on three data sets, of the harmless one on two of them, with another spread."""
+    run = made()
+    about = next(iter(tiny_run().section("scores").values()))
+    rewards = {}
+    for model, datasets in (("mixed", ("one", "two", "three")), ("harmless", ("three", "one"))):
+        for at, dataset in enumerate(datasets):
+            sides = {side: torch.arange(6.0) * (1 + len(dataset)) * len(model) + at for side in ("chosen", "rejected")}
+            sides["chosen"] = sides["chosen"] ** 2
+            put(run, "scores", f"{model} · {dataset}", about | {"model": model, "dataset": dataset}, sides)
+            rewards[model, dataset] = np.concatenate([side.numpy() for side in sides.values()])
+    for entry in run.section("tension").values():
+        entry["dataset"] = of_tension
+    return run, rewards
 
 
 RUN = made()
@@ -64,6 +83,36 @@ def test_the_map_shows_the_difference(chromium, address):
         page.wait_for_function("() => document.getElementById('plot-map').layout.xaxis.title.text === 'neuron'")
         click_at(page, "#plot-map", 7, 2)
         page.wait_for_selector('#neuron[data-shown="2.7"]')
+
+
+def test_what_is_told_apart_is_no_difference_of_0(chromium, address):
+    with opened(chromium, address + LINK) as page:
+        page.wait_for_selector("#plot-map[data-drawn]")
+        texts = page.evaluate("Array.from(document.getElementById('plot-map').data[0].customdata.flatMap((row) => Array.from(row)))")
+        assert len(texts) == 120 and not [text for text in texts if "difference 0 " in text]
+        assert ": difference −3.00e-5 (reward units)" in texts[46]
+        assert "In raw reward units: models' rewards have different spreads" in page.inner_text("#section-map")
+
+
+@pytest.mark.parametrize(("of_tension", "over"), [("random numbers", ("one", "three")), ("three", ("three",))])
+def test_effects_are_in_standard_deviations_of_each_models_rewards(chromium, tmp_path, of_tension, over):
+    run, rewards = with_rewards(of_tension)
+    spread = {model: np.concatenate([rewards[model, each] for each in over]).std(ddof=1) for model in ("mixed", "harmless")}
+    with opened(chromium, write_page(run, tmp_path / "page.html").as_uri() + LINK) as page:
+        page.wait_for_selector("#plot-map[data-drawn]")
+        difference = np.array(page.evaluate("document.getElementById('plot-map').data[0].z.map((row) => Array.from(row))"))
+        (mixed, off), (harmless, other_off) = shown("mixed"), shown("harmless")
+        expected, error = mixed / spread["mixed"] - harmless / spread["harmless"], off / spread["mixed"] + other_off / spread["harmless"]
+        assert (np.abs(difference - expected) <= 2.01 * error).all() and (difference != 0).sum() > 100
+        told = page.inner_text("#section-map")
+        assert f"In standard deviations of each model's rewards on {', '.join(over)} (mixed {spread['mixed']:.3g}, " in told
+        text = page.evaluate("document.getElementById('plot-map').data[0].customdata[0][0]")
+        assert text.endswith("(standard deviations of each model's rewards)")
+        page.locator("#plot-compare").scroll_into_view_if_needed()
+        page.wait_for_selector("#plot-compare[data-drawn]")
+        title = page.evaluate("document.getElementById('plot-compare').layout.xaxis.title.text")
+        assert title == "mixed (standard deviations of each model's rewards)"
+        assert "since models' rewards have different spreads" in page.inner_text("#section-compare")
 
 
 def test_one_against_the_other(chromium, address):

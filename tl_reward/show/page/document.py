@@ -1,9 +1,11 @@
 """A run as one HTML file that needs no network and no model: its data in blocks (`blocks.py`), and what draws them (front/)."""
 
 import html
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tl_reward.errors import InputError, first_line, shown
 from tl_reward.results.store import Results
@@ -13,7 +15,7 @@ from tl_reward.show.page import neuron_details
 from tl_reward.show.page.blocks import array_block, elements, figure_json, filled, front, halves, json_block, plotly_block, policy
 from tl_reward.show.page.files import check_page, write_blocks, writing
 from tl_reward.show.page.found import found_on_page
-from tl_reward.show.page.lacking import missing_of
+from tl_reward.show.page.lacking import asked_for, missing_of
 from tl_reward.show.page.panel import Panel
 from tl_reward.show.page.panels import panels_of
 
@@ -85,7 +87,7 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
         "live": live,
         "provenance": _provenance(results),
         "notes": list(notes_of(results)),
-        "models": [{"name": name, "layers": int(layers), "width": int(width)} for name, (layers, width) in shapes.items()],
+        "models": [_model(results, name, shape) for name, shape in shapes.items()],
         "columns": [_column(column, i, blocks) for i, column in enumerate(columns)],
         "tensions": neuron_details.tensions(results),
         "overlaps": neuron_details.overlaps(results),
@@ -100,6 +102,21 @@ def _blocks(results: Results, title: str, *, live: bool = False) -> dict[str, st
         blocks |= each.blocks
     blocks["panels"] = json_block([figure_json(panel.figure) for panel in panels])
     return {"manifest": json_block(manifest)} | blocks
+
+
+def _model(results: Results, name: str, shape: Sequence[int]) -> dict[str, Any]:
+    """`command` is the model as a command takes it. `rewards` are of each data set that it was scored on, both sides together: how many,
+    their mean, and the sum of their squared distances from it."""
+    rewards: list[dict[str, Any]] = []
+    for key, entry in results.sections.get("scores", {}).items():
+        if entry["model"] != name:
+            continue
+        values = np.concatenate([results.tensor("scores", key, side).numpy() for side in ("chosen", "rejected")]).astype(np.float64)
+        if len(values) and np.isfinite(values).all():
+            told = {"count": len(values), "mean": float(values.mean()), "squares": float(((values - values.mean()) ** 2).sum())}
+            rewards.append({"dataset": entry["dataset"]} | told)
+    layers, width = map(int, shape)
+    return {"name": name, "layers": layers, "width": width, "command": " ".join(asked_for(results, name)), "rewards": rewards}
 
 
 def _panel(panel: Panel) -> dict[str, Any]:

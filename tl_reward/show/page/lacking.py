@@ -29,9 +29,9 @@ def missing_of(results: Results, model: str | None) -> list[dict[str, str]]:
     this run's folder, OTHER_RUN and OTHER_MODEL those of another model."""
     have = results.sections
     label = model or next((entry["model"] for entry in have.get("scores", {}).values()), "MODEL")
-    named, *options = _asked_for(label, results.provenance.get("models", {}).get(label, {}))
+    named, *options = asked_for(results, label)
     other = next((name for name in sorted(results.models()) if name.partition(" · ")[0] != label.partition(" · ")[0]), None)
-    wanted = _wanted(named, _asked_for(other, results.provenance.get("models", {}).get(other, {}))[0] if other else "OTHER_MODEL")
+    wanted = _wanted(named, asked_for(results, other)[0] if other else "OTHER_MODEL")
     wanted["effects"] = wanted["effects"]._replace(command=f"effects {named} --neurons {' '.join(_worth_editing(results, label))}")
     return [
         {
@@ -70,8 +70,10 @@ def _worth_editing(results: Results, model: str) -> list[str]:
     return [f"{layer}.{neuron}" for layer, neuron in found]
 
 
-def _asked_for(label: str, told: Mapping[str, Any]) -> list[str]:
+def asked_for(results: Results, label: str) -> list[str]:
     """A model as a command takes it, and its output as an option. Its folder is not told to whoever reads the page: MODEL stands for it."""
+    recorded = results.provenance.get("models", {}).get(label)
+    told: Mapping[str, Any] = recorded if isinstance(recorded, Mapping) else {}
     output = str(told.get("output") or "")
     name = label.removesuffix(f" · {output}")
     path = str(told.get("path") or "")

@@ -25,15 +25,37 @@ const notCompared = () =>
     ? `The models ${state.model} and ${state.versus} do not both have ${state.metric} on the same pairs: this is ${state.model} alone. `
     : "";
 
+// Models' rewards have spreads of their own, so that effects on them are compared in standard deviations of each model's rewards: over the
+// column's data set, or else over all that both models were scored on. `said` says so. Other quantities stay as they are.
+function alike(one, other) {
+  if (one.unit !== "reward units") return { columns: [one, other], said: "" };
+  const [mine, theirs] = [one, other].map((column) => shapeOf(column.model).rewards);
+  const shared = mine.map((each) => each.dataset).filter((dataset) => theirs.some((each) => each.dataset === dataset));
+  const over = shared.includes(one.dataset) ? [one.dataset] : shared;
+  const spreads = [mine, theirs].map((rewards) => spreadOf(rewards.filter((each) => over.includes(each.dataset))));
+  if (!spreads.every(Boolean)) return { columns: [one, other], said: " In raw reward units: models' rewards have different spreads, and the run does not tell those of both on the same pairs." };
+  const columns = [one, other].map((column, at) => new Column({ ...column, scale: column.scale / spreads[at], errorScale: column.errorScale && column.errorScale / spreads[at], unit: SPREADS }, column.bits));
+  return { columns, said: ` In ${SPREADS} on ${short(listed(over), 160)} (${one.model} ${figure(spreads[0])}, ${other.model} ${figure(spreads[1])} reward units), since models' rewards have different spreads.` };
+}
+const SPREADS = "standard deviations of each model's rewards";
+
+// The standard deviation of the rewards of several data sets together; 0 where they are too few, or the same but for rounding.
+function spreadOf(rewards) {
+  const total = (of) => rewards.reduce((sum, each) => sum + of(each), 0), count = total((each) => each.count);
+  const mean = total((each) => each.count * each.mean) / count, squares = total((each) => each.squares + each.count * (each.mean - mean) ** 2);
+  const spread = Math.sqrt(squares / (count - 1));
+  return Number.isFinite(spread) && spread > 1e-6 * Math.abs(mean) ? spread : 0;
+}
+
 // One column minus another, neuron by neuron. The page's numbers are rounded: what may be rounding alone is 0.
 class Difference {
-  constructor(one, other) {
+  constructor({ columns: [one, other], said }) {
     Object.assign(this, { one, other, length: one.length, unit: one.unit, neutral: 0, values: `${one.values} minus ${other.values}` });
     this.numbers = Float32Array.from({ length: one.length }, (_, i) => {
       const difference = one.at(i) - other.at(i);
       return Math.abs(difference) <= this.rounding(i) ? 0 : difference;
     });
-    this.about = `Difference of two models, ${one.model} minus ${other.model}, in ${one.key}, on the same pairs. What may be rounding (the page keeps three digits) counts as no difference.`;
+    this.about = `Difference of two models, ${one.model} minus ${other.model}, in ${one.key}, on the same pairs.${said} What may be rounding (the page keeps three digits) counts as no difference.`;
   }
   rounding(i) {
     return this.one.rounding(i) + this.other.rounding(i);
@@ -52,7 +74,7 @@ class Difference {
     return Uint32Array.from(indices).sort((a, b) => (Number.isNaN(this.at(a)) - Number.isNaN(this.at(b))) || this.at(b) - this.at(a) || a - b);
   }
   told(i) {
-    const step = 10 ** Math.ceil(Math.log10(this.rounding(i) || 1e-9)); // no digit of it that is rounding
+    const step = 10 ** Math.floor(Math.log10(this.rounding(i) || 1e-9)); // its last digit is the first that may be rounding
     const difference = this.at(i) === 0 ? "no difference" : `difference ${figure(Math.round(this.at(i) / step) * step)}`;
     return `${this.one.model} ${figure(this.one.at(i))}, ${this.other.model} ${figure(this.other.at(i))}: ${difference} (${this.unit})`;
   }
@@ -60,7 +82,7 @@ class Difference {
 
 const differenceOf = async (key, model, versus) => {
   const [one, other] = await Promise.all([model, versus].map((name) => columnOf(columnEntry(name, key))));
-  return once(`difference ${one.values} ${other.values}`, () => new Difference(one, other));
+  return once(`difference ${one.values} ${other.values}`, () => new Difference(alike(one, other)));
 };
 
 function comparePanel() {
@@ -73,8 +95,9 @@ function comparePanel() {
 
 async function drawComparison(box, text) {
   const asked = { model: state.model, metric: state.metric, versus: compared() };
-  const [x, y] = await Promise.all([asked.model, asked.versus].map((name) => columnOf(columnEntry(name, asked.metric))));
+  const columns = await Promise.all([asked.model, asked.versus].map((name) => columnOf(columnEntry(name, asked.metric))));
   if (asked.model !== state.model || asked.metric !== state.metric || asked.versus !== compared()) return;
+  const { columns: [x, y], said } = alike(...columns);
   const cloud = cloudOf(x, y), own = new Set(ownIndices(asked.model));
   const points = (name, members, look) => pointsOf(cloud, name, members, (i) => markup`neuron ${nameOf(placeOf(i, asked.model))}<br>${asked.model} ${figure(x.at(i))}<br>${asked.versus} ${figure(y.at(i))}`, look);
   const traces = [
@@ -82,7 +105,7 @@ async function drawComparison(box, text) {
     points("farthest out", cloud.largest.filter((i) => !own.has(i)), { size: 4, symbol: "circle-open", color: theme().faint }),
     ...(own.size ? [points(ownName(), [...own], { size: 9, symbol: "diamond", color: theme().text })] : []),
   ];
-  describe(text, `Each neuron by its ${asked.metric} in both models, on the same pairs. On the dotted line both have the same. Click a point to open its neuron.`, [
+  describe(text, `Each neuron by its ${asked.metric} in both models, on the same pairs.${said} On the dotted line both have the same. Click a point to open its neuron.`, [
     `Grey cells count all ${count(x.length - cloud.absent)} neurons (darker: more, on a logarithmic scale); the ${count(cloud.largest.length)} farthest out are points. ` +
       `Axes are linear near ${figure(x.neutral)} and logarithmic beyond.`,
   ]);

@@ -32,7 +32,7 @@ async function drawMap(box, text) {
   const trace = (pooled) => ({
     type: "heatmap", z: pooled.z, x: pooled.x, customdata: pooled.text, hovertemplate: markup`%{customdata}<extra></extra>`,
     colorscale: divergent(), zmin: column.neutral - reach, zmax: column.neutral + reach, zmid: column.neutral,
-    colorbar: { title: { text: column.unit, side: "top" }, thickness: 14 },
+    colorbar: { title: { text: column.unit, side: column.unit.length > 24 ? "right" : "top" }, thickness: 14 },
   });
   await plot(box, [trace(pixels), ownMarks(shown.model, order, width)], {
     xaxis: { title: { text: byRank ? "rank of the neuron in its layer" : "neuron" }, range: [-0.5, width - 0.5], zeroline: false },

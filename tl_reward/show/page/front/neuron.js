@@ -136,7 +136,7 @@ async function drawEffects(box, rows) {
 }
 
 async function detailSections(neuron) {
-  const name = nameOf(neuron), command = `tl-reward examples ${quoted(state.model)} --neurons ${name} --out runs/examples-${name}`;
+  const name = nameOf(neuron), command = `tl-reward examples ${shapeOf(state.model).command} --neurons ${name} --out runs/examples-${name}`;
   const abouts = manifest.details.filter((each) => each.model === state.model), sections = [];
   for (const about of abouts) {
     const found = await jsonBlock(`examples-${about.number}`);
@@ -150,7 +150,6 @@ async function detailSections(neuron) {
 }
 
 const tokensOf = (about) => `${about.dataset}, ${about.site}, ${about.where} tokens`;
-const quoted = (text) => (/^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 // How to add to the page what a command computes.
 const howTo = (command) => [element("code", {}, command), ", then ", element("code", {}, `tl-reward dashboard RUN ${command.split(" ").at(-1)} --out ${command.split("/").at(-1)}.html`), " (RUN: this page's run folder; --pairs names other pairs than the embedded ones)."];
 

@@ -107,7 +107,7 @@ function ownPanel() {
     empty.disabled = !all && !emptied;
     empty.textContent = all || !emptied ? "Empty the set" : `Put the ${numbered(ownPlaces(emptied).length)} back`;
     command.hidden = !indices.length;
-    command.replaceChildren("What they do together and each alone, with the file of JSON: ", element("code", {}, `tl-reward effects ${quoted(state.model)} --neurons ${fileOfOwn("json")} --out runs/own-set`), "; examples, ablate and patch take it too.");
+    command.replaceChildren("What they do together and each alone, with the file of JSON: ", element("code", {}, `tl-reward effects ${shapeOf(state.model).command} --neurons ${fileOfOwn("json")} --out runs/own-set`), "; examples, ablate and patch take it too.");
     if (document.activeElement !== name) name.value = state.ownName;
     for (const each of document.querySelectorAll("[data-own]")) showOwn(each);
   });
