@@ -3,7 +3,7 @@
 Command:  .venv/bin/python experiments/repair_mixed.py --data DATA --out runs/repair-mixed
 Cost:     some 20 passes over the tune pairs, then (3 + draws + models) passes over the test pairs and the protected ones: about an hour
           and a half on 2 cores with bf16, by counting tokens.
-Expect:   a smaller run found no edit that gains clearly (docs/results.md); where none gains on the tune pairs, none is chosen.
+Expect:   no edit gains clearly, and the chosen one (82 neurons halved) does nothing on the test pairs (docs/results.md).
 """
 
 from collections.abc import Sequence
