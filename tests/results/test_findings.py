@@ -266,6 +266,8 @@ def test_neurons_that_tell_answers_apart_are_counted():
         "Mean activations differ between chosen and rejected answers (false discovery rate 5 %) in 456 of 1,000 neurons of the mixed model "
         "(42 and 40 transcripts)."
     )
+    found = answers_told_apart(sections(discovery={"mixed": {"contrast": {"mlp_post": contrast}}}))
+    assert found is not None and "transcripts taken as independent" in found.rule
     for none in ({}, {"mlp_gate": contrast | {"discoveries": 0}}, {"mlp_gate": contrast | {"rejected": 9}}):
         assert said(answers_told_apart, discovery={"mixed": {"contrast": none}}) == ""
 
