@@ -168,7 +168,7 @@ def test_names_that_objects_have_and_numbers_that_are_none(chromium, tmp_path):
             scroll_through(page)
             boxes = [box for box in page.locator("#overview .plot").all() if box.is_visible()]
             assert len(boxes) >= 6 and all(box.locator(".main-svg").count() for box in boxes)
-            assert "neurons have no number" in page.inner_text("#overview")
+            assert "neurons have no number" in page.locator("#overview").text_content()
         bars = "[...document.querySelectorAll('.plot')].find(box => box.data?.[0].type === 'bar' && box.data.length === 6)"
         assert page.evaluate(f"{bars}.data.map((trace) => trace.name)")[:5] == [f"{name}\u2060" for name in TAKEN]
         page.click("#table th[data-key='effect on helpful margin'] button")

@@ -196,8 +196,8 @@ def test_ranking_without_what_it_needs(score: str, says: str, found: Path, tmp_p
     [
         ([], "give either --neurons or --sets"),
         (["--neurons", "1.2", "--sets", "found"], "give either --neurons or --sets"),
-        (["--neurons", "20"], "a neuron is named layer.neuron, such as 20.131; got '20'"),
-        (["--neurons", "1.x"], "a neuron is named layer.neuron, such as 20.131; got '1.x'"),
+        (["--neurons", "20"], "a neuron is named layer.neuron, such as 20.131, and a file of neurons ends in .json; got '20'"),
+        (["--neurons", "1.x"], "a neuron is named layer.neuron, such as 20.131, and a file of neurons ends in .json; got '1.x'"),
         (["--sets", "{found}"], "this run has no tension; it has discovery"),
         (["--sets", "{found}", "--kind", "mean"], "sets are zeroed; kind mean is for --neurons"),
     ],

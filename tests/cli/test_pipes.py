@@ -79,7 +79,7 @@ def test_quiet_says_only_where_the_files_are(name: str, root: Path, forks: Forks
 
 
 def test_quiet_still_warns_where_tested_pairs_found_the_neurons(root: Path, forks: Forks):
-    ended = check(forks.run(*commands(root, root / "runs" / "pipes" / "ablate.quiet")["ablate"], "--quiet"))
+    ended = check(forks.run(*commands(root, root / "runs" / "pipes" / "ablate.quiet")["ablate"], "--split", "find", "--quiet"))
     assert re.search(r"^CAUTION: \d+ of the tested pairs were used to find the neurons$", ended.err, re.MULTILINE)
     assert all(LAST.match(line) for line in ended.out.splitlines())
 

@@ -46,7 +46,7 @@ def opened(
         page.goto(address)
         page.wait_for_selector("html[data-ready]", timeout=60_000)
         yield page
-        assert [line for line in said if expected is None or expected not in line] == []
+        assert [line for line in said if expected is None or expected not in line] == [], said
         assert page.locator("#failed").is_hidden()
     finally:
         context.close()

@@ -64,7 +64,8 @@ def test_both_themes(chromium, address, dark):
 
 
 def test_a_click_on_the_map_opens_the_neuron_that_the_pixel_shows(chromium, address):
-    with opened(chromium, address + f"#overview?rm=harmless&metric={EFFECT.replace(' ', '+')}") as page:
+    place = f"#overview?rm=harmless&metric={EFFECT.replace(' ', '+')}"
+    with opened(chromium, address + place, width=1600) as page:  # two pixels of the screen for each of the map
         edges = np.round(np.arange(481) * (WIDTH / 480)).astype(int)
         pixel, layer = 123, 7
         here = np.abs(column("harmless", EFFECT)[layer, edges[pixel] : edges[pixel + 1]])

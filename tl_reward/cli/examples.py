@@ -57,7 +57,7 @@ class ExamplesCommand:
             raise InputError("give either --neurons or --ranking")
         run = Results.load(self.ranking) if self.ranking is not None else None
         ((_, path),), (name,) = named((self.model,)).items(), self.running.named((self.model,))
-        asked = self.running.asked_of_files(self.model, self.site, other_model=self.other_model)
+        asked = self.running.asked_of_files(self.neurons, self.model, self.site, other_model=self.other_model)
         neurons = NeuronSet.parse(self.neurons, **asked)
         if self.ranking is not None and run is not None:
             with reading(self.ranking):

@@ -150,7 +150,9 @@ class EffectsCommand:
         (name,) = self.running.named((self.model,))
         given = None
         if self.neurons:
-            given = NeuronSet.parse(self.neurons, **self.running.asked_of_files(self.model, self.site, other_model=self.other_model))
+            given = NeuronSet.parse(
+                self.neurons, **self.running.asked_of_files(self.neurons, self.model, self.site, other_model=self.other_model)
+            )
         with reading(*([self.sets] if self.sets else [])):
             found = (
                 sets_of(source_run, self.running.recorded(source_run, self.model, "tension", other_model=self.other_model))
@@ -307,7 +309,7 @@ class AblateCommand:
         from tl_reward.neurons import NeuronSet
 
         files = [given for given in self.neurons if given.endswith(".json")]
-        asked = self.running.asked_of_files(self.model, self.site, other_model=self.other_model)
+        asked = self.running.asked_of_files(self.neurons, self.model, self.site, other_model=self.other_model)
         alone = NeuronSet.parse((given for given in self.neurons if given not in files), **asked)
         sets = {"named neurons": alone} if alone else {}
         for file in files:

@@ -65,16 +65,9 @@ class Data:
             if name in result:
                 raise InputError(f"two sources are called {name!r}; rename one")
             result[name] = load_pairs(
-                source,
-                objective=self.objective,
-                subset=self.subset,
-                name=self.name,
-                data_dir=self.data_dir,
-                split=chosen,
-                limit=self.limit,
-                columns=_columns(self.columns),
-                on_bad="drop" if self.drop_bad else "error",
-            )
+                source, objective=self.objective, subset=self.subset, name=self.name, data_dir=self.data_dir, split=chosen,
+                limit=self.limit, columns=_columns(self.columns), on_bad="drop" if self.drop_bad else "error",
+            )  # fmt: skip
         return result
 
 
@@ -228,10 +221,12 @@ class Running:
         output = self._output_name(source)
         return labelled(self.label(plain), output), labelled(plain, output), self.label(plain), plain
 
-    def asked_of_files(self, given: str, site: UnitSite, *, other_model: bool) -> dict[str, Any]:
-        """What `NeuronSet.load` asks of a file of neurons that are for this model."""
+    def asked_of_files(self, names: Sequence[str], given: str, site: UnitSite, *, other_model: bool) -> dict[str, Any]:
+        """What `NeuronSet.load` asks of files among some names of neurons that are for this model."""
         from tl_reward.running.batches.budget import Sizes
 
+        if not any(name.endswith(".json") for name in names):
+            return {}  # and no model is looked at
         ((_, fields),) = self._looked_at((given,)).values()
         return {"models": () if other_model else self._labels(given), "shape": unit_shape(Sizes.of(fields), site)}
 

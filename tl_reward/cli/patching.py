@@ -41,7 +41,9 @@ class PatchCommand:
         self.output.check()
         neurons = None
         for model in self.models if self.neurons else ():
-            neurons = NeuronSet.parse(self.neurons, **self.running.asked_of_files(model, "mlp_post", other_model=self.other_model))
+            neurons = NeuronSet.parse(
+                self.neurons, **self.running.asked_of_files(self.neurons, model, "mlp_post", other_model=self.other_model)
+            )
         if self.tokens is not None and (not self.kinds or self.kinds[0] == "attn_z" or self.neurons):
             raise InputError("--tokens patches one kind of site whole, not heads or neurons: give it as the first of --kinds")
         data = self._one_pair(self.data.load(split="test", embedded="test"))

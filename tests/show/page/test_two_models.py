@@ -104,7 +104,7 @@ def test_effects_are_in_standard_deviations_of_each_models_rewards(chromium, tmp
         (mixed, off), (harmless, other_off) = shown("mixed"), shown("harmless")
         expected, error = mixed / spread["mixed"] - harmless / spread["harmless"], off / spread["mixed"] + other_off / spread["harmless"]
         assert (np.abs(difference - expected) <= 2.01 * error).all() and (difference != 0).sum() > 100
-        told = page.inner_text("#section-map")
+        told = page.locator("#section-map").text_content()
         assert f"In standard deviations of each model's rewards on {', '.join(over)} (mixed {spread['mixed']:.3g}, " in told
         text = page.evaluate("document.getElementById('plot-map').data[0].customdata[0][0]")
         assert text.endswith("(standard deviations of each model's rewards)")

@@ -21,7 +21,7 @@ def side_of(value: EstimateJson | MaybeEstimateJson, neutral: float, among: int)
     >>> side_of(estimate, 0.5, 1), side_of(estimate, 0.5, 20), side_of(estimate | {"n": 9}, 0.5, 1)
     (1, 0, 0)
     """
-    middle, low, high, n = value["value"], value["low"], value["high"], value["n"]
+    middle, low, high, n = value["value"], value.get("low"), value.get("high"), value["n"]
     if middle is None or low is None or high is None or n < FEW:
         return 0
     if low == high and (n - 1) * math.log(2) < math.log(among / LEVEL):  # 2^(1-n), that all are on one side, is not small enough
@@ -32,7 +32,7 @@ def side_of(value: EstimateJson | MaybeEstimateJson, neutral: float, among: int)
 
 def beyond(value: EstimateJson | MaybeEstimateJson, numbers: Sequence[float], side: int) -> bool:
     """Whether an estimate's 95 % interval is above all of some numbers (`side` 1), or below (-1); there must be one."""
-    end = value["low"] if side > 0 else value["high"]
+    end = value.get("low") if side > 0 else value.get("high")
     return end is not None and len(numbers) > 0 and all((end - number) * side > 0 for number in numbers)
 
 

@@ -88,7 +88,7 @@ def _counts(entries: Mapping[str, EffectsEntry], tried: Sequence[tuple[str, Effe
 def _size(row: EffectJson, side: int) -> EstimateJson:
     """By how much the margin moves, whichever way; positive effects lower it."""
     margin = row["margin"]
-    low, high = margin["low"], margin["high"]
+    low, high = margin.get("low"), margin.get("high")
     if side > 0 or low is None or high is None:
         return margin
     return {"value": -margin["value"], "low": -high, "high": -low, "n": margin["n"]}

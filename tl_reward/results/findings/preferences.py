@@ -72,6 +72,6 @@ def _not_clear(every: list[_Accuracy], pairs: str, side: int) -> str:
 
 def _turned(accuracy: EstimateJson) -> EstimateJson:
     """The share of pairs in which the rejected answer is preferred."""
-    low, high = accuracy["low"], accuracy["high"]
+    low, high = accuracy.get("low"), accuracy.get("high")
     ends = (None, None) if low is None or high is None else (1 - high, 1 - low)
     return {"value": 1 - accuracy["value"], "low": ends[0], "high": ends[1], "n": accuracy["n"]}

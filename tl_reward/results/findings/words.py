@@ -41,13 +41,13 @@ def with_interval(value: EstimateJson | MaybeEstimateJson) -> str:
     >>> with_interval({"value": 0.714, "low": 0.571, "high": 0.857, "n": 42})
     '71 % [57, 86]'
     """
-    low, high = value["low"], value["high"]
+    low, high = value.get("low"), value.get("high")
     interval = "–" if low is None or high is None else f"{100 * low:.0f}, {100 * high:.0f}"
     return f"{percent(value['value'] or 0)} [{interval}]"
 
 
 def to_digits(value: EstimateJson | MaybeEstimateJson, form: str = ".2f") -> str:
-    low, high = value["low"], value["high"]
+    low, high = value.get("low"), value.get("high")
     interval = "–" if low is None or high is None else f"{low:{form}}, {high:{form}}"
     return f"{value['value'] or 0:{form}} [{interval}]"
 

@@ -96,9 +96,9 @@ function fillOverview(root) {
 const showSet = ({ model, set, label }) => element("button", { type: "button", class: "show-set", onclick: () => showInTable({ view: "overview", model, set, layer: null, ranges: {} }) }, label);
 
 // An address may also be that of a section of the overview.
-function arrive() {
+function arrive(event) {
   const section = sectionOf(location.hash);
-  follow();
+  follow(event);
   if (section && !section.hidden) reveal(section);
 }
 

@@ -42,6 +42,15 @@ function reveal(section) {
   fold(section, false);
   section.scrollIntoView();
   headOf(section).firstChild.focus({ preventScroll: true });
+  hold(section);
+}
+
+// What stands above may still be drawn, and grow: for a second the section stays where it is, unless the reader moves.
+function hold(section) {
+  const growing = new ResizeObserver(() => section.scrollIntoView()), stop = () => growing.disconnect();
+  growing.observe(document.querySelector("main"));
+  setTimeout(stop, 1000);
+  for (const move of ["wheel", "touchstart", "keydown", "pointerdown"]) window.addEventListener(move, stop, { once: true, passive: true });
 }
 
 const sectionOf = (hash) => {
