@@ -148,11 +148,8 @@ class EffectsCommand:
             raise InputError("kind mean is for neurons; for heads choose zero, resample or halve")
         source_run = Results.load(self.sets) if self.sets else None
         (name,) = self.running.named((self.model,))
-        given = None
-        if self.neurons:
-            given = NeuronSet.parse(
-                self.neurons, **self.running.asked_of_files(self.neurons, self.model, self.site, other_model=self.other_model)
-            )
+        asked = self.running.asked_of_files(self.neurons, self.model, self.site, other_model=self.other_model)
+        given = NeuronSet.parse(self.neurons, **asked) if self.neurons else None
         with reading(*([self.sets] if self.sets else [])):
             found = (
                 sets_of(source_run, self.running.recorded(source_run, self.model, "tension", other_model=self.other_model))
@@ -166,6 +163,8 @@ class EffectsCommand:
         options = self.running.options_on(self.data)
         with self.output.run(data | source, seed=self.seed) as results:
             model = self.running.model(self.model, results, source_run, other_model=self.other_model)
+            if given is not None:
+                given.mask(*unit_shape(model.cfg, self.site))  # says which one the model does not have
             for dataset, pairs in data.items():
                 label = f"{name}: {dataset}"
                 if found is not None:

@@ -104,8 +104,8 @@ def test_effects_are_in_standard_deviations_of_each_models_rewards(chromium, tmp
         (mixed, off), (harmless, other_off) = shown("mixed"), shown("harmless")
         expected, error = mixed / spread["mixed"] - harmless / spread["harmless"], off / spread["mixed"] + other_off / spread["harmless"]
         assert (np.abs(difference - expected) <= 2.01 * error).all() and (difference != 0).sum() > 100
-        told = page.locator("#section-map").text_content()
-        assert f"In standard deviations of each model's rewards on {', '.join(over)} (mixed {spread['mixed']:.3g}, " in told
+        told, own = page.locator("#section-map").text_content(), f"{float(format(spread['mixed'], '.3g')):g}"
+        assert f"In standard deviations of each model's rewards on {', '.join(over)} (mixed {own}, " in told
         text = page.evaluate("document.getElementById('plot-map').data[0].customdata[0][0]")
         assert text.endswith("(standard deviations of each model's rewards)")
         page.locator("#plot-compare").scroll_into_view_if_needed()

@@ -118,6 +118,7 @@ function whenVisible(box, draw) {
 
 async function refresh(box) {
   const entry = drawn.get(box);
+  if (!entry) return; // of a neuron whose page the reader has left
   entry.stale = !entry.near;
   if (!entry.near) return;
   try {
