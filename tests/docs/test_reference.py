@@ -8,18 +8,20 @@ import pytest
 import yaml
 
 import tl_reward
+from tl_reward import plots
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 REFERENCE = {path.name: path.read_text(encoding="utf-8") for path in sorted((DOCS / "reference").glob("*.md"))}
 BLOCK = re.compile(r"^```pycon\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PUBLIC = [*tl_reward.__all__, *(f"plots.{name}" for name in plots.__all__)]
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)")
 
 
 def entries(page: str) -> dict[str, str]:
     """What stands below each name's entry, up to the next one."""
-    found = re.split(r"^::: tl_reward\.(\w+)$", page, flags=re.MULTILINE)
+    found = re.split(r"^::: tl_reward\.((?:plots\.)?\w+)$", page, flags=re.MULTILINE)
     return dict(zip(found[1::2], found[2::2], strict=True))
 
 
@@ -32,7 +34,7 @@ def shown(text: str, name: str) -> list[doctest.Example]:
 
 def test_every_public_name_has_one_entry_and_an_example():
     found = [(name, text) for page in REFERENCE.values() for name, text in entries(page).items()]
-    assert sorted(name for name, _ in found) == sorted(tl_reward.__all__)
+    assert sorted(name for name, _ in found) == sorted(PUBLIC)
     assert [name for name, text in found if not shown(text, name)] == []
 
 
