@@ -14,7 +14,7 @@ from tyro.conf import Positional
 from tl_reward.data.pairs import Objective, Overlong, PreferencePair
 from tl_reward.data.readers import EMBEDDED, load_pairs, short_name
 from tl_reward.errors import InputError, Lacking, did_you_mean
-from tl_reward.measures.names import labelled
+from tl_reward.measures.names import EDITED, labelled
 from tl_reward.model import embedded
 from tl_reward.sites import UnitSite, unit_shape
 
@@ -144,7 +144,7 @@ class Running:
     def label(self, model: str) -> str:
         """What run folders and plots call a model: one that is edited is not called as the one that is not. (The output that it is read by
         comes after that: `measures.names.labelled`.)"""
-        return " + ".join([model, *(name.partition(":")[2] for name in self.intervention)])
+        return EDITED.join([model, *(name.partition(":")[2] for name in self.intervention)])
 
     def _output_name(self, source: str) -> str:
         """What results call the output of the options; "" where there is none. Says no to one that a model does not have."""

@@ -29,6 +29,9 @@ METHODS: Mapping[Method, str] = {
 AblationKind = Literal["zero", "mean", "resample", "halve"]
 
 
+EDITED = " + "  # between a model and each of its interventions, in what runs, tables and pages call an edited one
+
+
 def labelled(model: str, output: str) -> str:
     """What runs, tables and pages call a model that is read by one of several outputs: the one place where the two names come together.
 

@@ -11,7 +11,7 @@ from tl_reward.cli import main
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.sections import SECTIONS
 from tl_reward.results.store import Results
-from tl_reward.show.page.lacking import missing_of
+from tl_reward.show.page.lacking import asked_for, missing_of
 
 
 def of_scores(model: str, **told: str) -> Results:
@@ -25,6 +25,7 @@ RUNS = {
     "nothing": Results(),
     "scores": of_scores("helpful"),
     "a model of one's own, read by one of its outputs": of_scores("armo · help fulness", path="/home/me/armo", output="help fulness"),
+    "an edited one": of_scores("mixed + halve_late + Quieter", path="/tl_reward/model/adapters/mixed"),
     "numbers of neurons": random_run(3, 20, models=("mixed", "harmless")),
     "whole": tiny_run(),
 }
@@ -56,3 +57,15 @@ def test_neurons_to_edit_are_those_with_the_largest_effects():
 def test_the_other_model_is_one_of_the_run():
     commands = [each["command"] for each in missing_of(random_run(3, 20, models=("mixed", "harmless")), "mixed")]
     assert "tl-reward patch-models mixed harmless --out runs/model_patching" in commands
+
+
+@pytest.mark.parametrize(
+    ("label", "told", "expected"),
+    [
+        ("mixed + halve_late", {"path": "/anywhere/tl_reward/model/adapters/mixed"}, "mixed --intervention MODULE:halve_late"),
+        ("mine + A + B · safe", {"path": "/me/mine", "output": "safe"}, "mine=MODEL --intervention MODULE:A MODULE:B --output safe"),
+        ("a + b-c", {"path": "a + b-c"}, "'a + b-c'"),  # a name of a folder, not an edit: no function is called so
+    ],
+)
+def test_an_edited_models_command_names_its_edits(label, told, expected):
+    assert " ".join(asked_for(of_scores(label, **told), label)) == expected

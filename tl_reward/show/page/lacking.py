@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tl_reward.measures.names import EDITED
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.store import Results
 from tl_reward.show.neuron_columns import columns_of
@@ -71,14 +72,18 @@ def _worth_editing(results: Results, model: str) -> list[str]:
 
 
 def asked_for(results: Results, label: str) -> list[str]:
-    """A model as a command takes it, and its output as an option. Its folder is not told to whoever reads the page: MODEL stands for it."""
+    """A model as a command takes it, and its edits and its output as options. Its folder is not told to whoever reads the page: MODEL
+    stands for it, and MODULE for where an intervention is, of which a run knows the name alone."""
     recorded = results.provenance.get("models", {}).get(label)
     told: Mapping[str, Any] = recorded if isinstance(recorded, Mapping) else {}
     output = str(told.get("output") or "")
-    name = label.removesuffix(f" · {output}")
+    name, *edits = label.removesuffix(f" · {output}").split(EDITED)
+    if not all(edit.isidentifier() for edit in edits):
+        name, edits = EDITED.join([name, *edits]), []
     path = str(told.get("path") or "")
     known = not path or path == name or Path(path).parts[-4:] == ("tl_reward", "model", "adapters", name)  # the last: embedded
     return [
         shlex.quote(name if known else f"{name}={path if not Path(path).is_absolute() else 'MODEL'}"),
+        *(["--intervention", *(f"MODULE:{edit}" for edit in edits)] if edits else []),
         *(["--output", shlex.quote(output)] if output else []),
     ]

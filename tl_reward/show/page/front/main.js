@@ -85,7 +85,7 @@ function fillOverview(root) {
   });
   if (manifest.missing.length) {
     const items = manifest.missing.map((each) => element("li", {}, `${each.what}: `, element("code", {}, each.command)));
-    root.append(element("section", {}, element("h2", {}, "Not in this run"), element("p", {}, "To add it, compute it and name both run folders to tl-reward dashboard."), element("ul", { class: "missing" }, ...items)));
+    root.append(element("section", {}, element("h2", {}, "Not in this run"), element("p", {}, "To add it, compute it and name both run folders to tl-reward dashboard. Words in capitals stand for what a page does not tell: RUN is this run's folder, MODEL that of the model."), element("ul", { class: "missing" }, ...items)));
   }
   if (manifest.notes.length) {
     const items = manifest.notes.map((each) => element("li", {}, each));
