@@ -16,6 +16,7 @@ from tl_reward.measures.intervals import Estimate
 from tl_reward.measures.scores import Scores
 from tl_reward.model import embedded
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
+from tl_reward.study.compute.dealing import longest
 from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.compute.plan import print_reproduction_plan
 from tl_reward.study.config import parse_config
@@ -144,6 +145,12 @@ def test_edited_models_may_be_given_short_rows_alone(data):
     both = made.tested("RMB", "", False).pairs
     assert short < {pair.id for pair in both} and len(both) == 80 + 40  # the first 40 of each, and the short ones among the next
     assert rows(made, "HH-RLHF", edited=True) == {HH: 40}
+    one = inputs(data, rows=40, edited_max_length={"RMB": 256})
+    assert one.tested("RMB", "", True).hash == made.tested("RMB", "", True).hash
+    assert one.tested(OBJECTIVE_TEST, "mixed", True).hash == inputs(data, rows=40).tested(OBJECTIVE_TEST, "mixed", True).hash
+    assert [longest(one.config, test, edited) for test, edited in (("RMB", True), ("RMB", False), ("HH-RLHF", True))] == [256, None, None]
+    with pytest.raises(InputError, match="edited_max_length names no benchmark 'RMBench'"):
+        inputs(data, edited_max_length={"RMBench": 256})
     with pytest.raises(InputError, match=r"limits\.edited_max_length = 1 leaves no row of RMB"):
         inputs(data, edited_max_length=1).tested("RMB", "", True)
 

@@ -101,16 +101,16 @@ class Limits:
         half_width: of 95 % intervals of accuracy, instead of a number of rows: one for all benchmarks, or by benchmark. An unedited model
             gets so many rows of each sub-task that its accuracy there has it; edited ones so many that the change of the mean over a
             group's sub-tasks has it, most of them where rows are short (`expected.dealt`, which says by which variances).
-        edited_max_length: tokens of a transcript that an edited model is given, where `max_length` allows more. Its rows are taken among
-            those of at most four characters a token; of these, pairs that are longer all the same are left out, and counted. Unedited
-            models are tested on these rows too, beside their own first ones.
+        edited_max_length: tokens of a transcript that an edited model is given, where `max_length` allows more: of all benchmarks, or by
+            benchmark. Its rows are taken among those of at most four characters a token; of these, pairs that are longer all the same
+            are left out, and counted. Unedited models are tested on these rows too, beside their own first ones.
     """
 
     rows: FromOne | None = None
     edited: Mapping[str, FromZero] = field(default_factory=dict)
     discovery: FromOne | None = None
     half_width: Annotated[Mapping[str, HalfWidth], BeforeValidator(by_benchmark)] | None = None
-    edited_max_length: FromOne | None = None
+    edited_max_length: Annotated[Mapping[str, FromOne], BeforeValidator(by_benchmark)] | None = None
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -188,7 +188,8 @@ class StudyConfig:
             if not sources:
                 raise InputError(f"{key} must list one or more sources of pairs, got none")
         tests = (OBJECTIVE_TEST, *self.benchmarks)
-        for key, names in (("edited", self.limits.edited), ("half_width", self.limits.half_width or {})):
+        for key in ("edited", "half_width", "edited_max_length"):
+            names = getattr(self.limits, key) or {}
             unknown = [name for name in names if name not in tests and name != ALL]
             if unknown:
                 raise InputError(f"limits.{key} names no benchmark {unknown[0]!r}; there are {', '.join(tests)}")

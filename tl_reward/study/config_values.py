@@ -2,13 +2,15 @@
 
 import unicodedata
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from tl_reward.errors import InputError
 from tl_reward.neurons import check_fraction
+
+T = TypeVar("T")
 
 
 def _folder_name(name: str) -> str:
@@ -56,6 +58,11 @@ def by_benchmark(value: Any) -> Any:
     return {ALL: value} if isinstance(value, int | float) else value
 
 
+def asked_of(values: Mapping[str, T] | None, test: str) -> T | None:
+    """What is asked of a benchmark, by its name or of all."""
+    return None if values is None else values.get(test, values.get(ALL))
+
+
 def without_seed(training: Any) -> Any:
     if isinstance(training, Mapping) and "seed" in training:
         raise PydanticCustomError("seed", "takes no seed: list them under seeds")
@@ -67,5 +74,5 @@ Shares = Annotated[tuple[Annotated[float, AfterValidator(_share)], ...], AfterVa
 FromZero = Annotated[int, Field(ge=0)]
 FromOne = Annotated[int, Field(ge=1)]
 HalfWidth = Annotated[float, Field(gt=0, le=0.5)]
-ALL = ""  # a half-width that is asked of every benchmark
+ALL = ""  # a limit of every benchmark that has none of its own
 SharesOrZero = Annotated[tuple[Annotated[float, AfterValidator(share_or_zero)], ...], AfterValidator(each_once)]

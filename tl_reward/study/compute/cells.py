@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tl_reward.study.benchmarks import OBJECTIVE_TEST
+from tl_reward.study.compute.dealing import longest
 from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.config import Ranking, StudyConfig
 from tl_reward.study.matrix import Model, ModelEdit
@@ -126,8 +127,7 @@ def _cells(config: StudyConfig) -> list[Cell]:
 
 def max_length_of(cell: Cell, config: StudyConfig) -> int | None:
     """Tokens of a transcript that a cell's model is given."""
-    limits = [config.max_length, config.limits.edited_max_length if cell.test and cell.tested[2] else None]
-    return min((limit for limit in limits if limit is not None), default=None)
+    return longest(config, cell.test, bool(cell.test) and cell.tested[2])
 
 
 def _retrained(config: StudyConfig) -> list[ModelEdit]:

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tl_reward.data.pairs import PreferencePair
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, TIES, by_pairs, group_of
-from tl_reward.study.config import ALL, StudyConfig
+from tl_reward.study.config import StudyConfig
+from tl_reward.study.config_values import asked_of
 from tl_reward.study.expected import SubTaskRows, dealt, row_variance
 
 Named = tuple[PreferencePair, str]  # a pair, and the sub-task that it is of
@@ -25,7 +26,7 @@ def characters(pair: PreferencePair) -> tuple[int, int]:
 
 def rows_to_take(config: StudyConfig, named: AllPairs, test: str, objective: str, edited: bool) -> Mapping[str, int | None]:
     """By sub-task, of each part the number of first rows that are taken; None is all."""
-    parts, asked = named(test, objective, edited), _half_width(config, test)
+    parts, asked = named(test, objective, edited), asked_of(config.limits.half_width, test)
     fixed = _fixed(config, test, edited)
     tasks = dict.fromkeys(task for part in parts for _, task in part)
     if asked is None:
@@ -44,9 +45,10 @@ def _fixed(config: StudyConfig, test: str, edited: bool) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
-def _half_width(config: StudyConfig, test: str) -> float | None:
-    asked = config.limits.half_width or {}
-    return asked.get(test, asked.get(ALL))
+def longest(config: StudyConfig, test: str, edited: bool) -> int | None:
+    """Tokens of a transcript that a model is given, None is all that it takes; of an edited one they may be fewer."""
+    limits = [config.max_length, asked_of(config.limits.edited_max_length, test) if edited else None]
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _together(config: StudyConfig, named: AllPairs, test: str, task: str, objective: str, edited: bool) -> dict[str, SubTaskRows]:
@@ -66,7 +68,7 @@ def _together(config: StudyConfig, named: AllPairs, test: str, task: str, object
 
 
 def _joins(config: StudyConfig, other: str, test: str) -> bool:
-    return _half_width(config, other) == _half_width(config, test) and _fixed(config, other, True) != 0
+    return asked_of(config.limits.half_width, other) == asked_of(config.limits.half_width, test) and _fixed(config, other, True) != 0
 
 
 def _sub_task(task: str, pairs: Sequence[PreferencePair], edited: bool, limit: int | None) -> SubTaskRows:

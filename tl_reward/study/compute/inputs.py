@@ -20,6 +20,7 @@ from tl_reward.model.origin import digest_of
 from tl_reward.study.benchmarks import OBJECTIVE_TEST, benchmark_of, subtask_of
 from tl_reward.study.compute.dealing import CHARACTERS_A_TOKEN, Named, characters, row_of, rows_to_take
 from tl_reward.study.config import Base, SingleObjective, Source, StudyConfig, is_hub, located
+from tl_reward.study.config_values import asked_of
 
 
 class Tested(NamedTuple):
@@ -84,7 +85,7 @@ class Inputs:
         parts, most = self.named(test, objective, edited), rows_to_take(self.config, self.named, test, objective, edited)
         kept = [each for part in parts for each in _first_rows(part, most)]
         limits = self.config.limits
-        if not edited and limits.edited.get(test) != 0 and (limits.half_width, limits.edited_max_length) != (None, None):
+        if not edited and limits.edited.get(test) != 0 and (limits.half_width or limits.edited_max_length):
             # What edited models are tested on need not be among the first rows here, and is what they are compared on.
             ids = {pair.id for pair, _ in kept} | {pair.id for pair in self.tested(test, objective, True).pairs}
             kept = [each for part in parts for each in part if each[0].id in ids]
@@ -96,10 +97,10 @@ class Inputs:
             parts = [[(pair, OBJECTIVE_TEST) for pair in part] for part in self._of(objective, "test")]
         else:
             parts = [self._of_benchmark(test)]
-        longest = self.config.limits.edited_max_length if edited else None
-        short = parts if longest is None else [_short(part, longest) for part in parts]
+        tokens = asked_of(self.config.limits.edited_max_length, test) if edited else None
+        short = parts if tokens is None else [_short(part, tokens) for part in parts]
         if any(parts) and not any(short):
-            raise InputError(f"limits.edited_max_length = {longest} leaves no row of {test} for edited models")
+            raise InputError(f"limits.edited_max_length = {tokens} leaves no row of {test} for edited models")
         return short
 
     def _of_benchmark(self, test: str) -> list[Named]:

@@ -21,7 +21,7 @@ from tl_reward.data.pairs import PreferencePair
 from tl_reward.errors import InputError, first_line
 from tl_reward.model import embedded
 from tl_reward.study.compute.cells import Cell, cells, draws_of
-from tl_reward.study.compute.dealing import CHARACTERS_A_TOKEN, characters
+from tl_reward.study.compute.dealing import CHARACTERS_A_TOKEN, characters, longest
 from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.compute.memory import shape_of
 from tl_reward.study.compute.store import State, missing_fractions, notes, state_of
@@ -103,8 +103,7 @@ class Sizes:
         tokenizer = self._tokenizer(source, inputs.config.training.chat)
         if tokenizer is None:
             return _guessed(pairs)
-        most = [inputs.config.max_length, inputs.config.limits.edited_max_length if edited else None]
-        length = min((limit for limit in most if limit is not None), default=1024)
+        length = longest(inputs.config, part, edited) or 1024
         rows = encode_pairs(some, tokenizer, max_length=length).rows
         counted = sum(batch.tokens.numel() for batch in pack(rows, max_tokens=max(1024, length)))
         return round(counted * len(pairs) / len(some))
