@@ -1,7 +1,7 @@
 """Which findings of arXiv 2606.13209 hold? Trains, scores, finds, ablates, patches and trains again, as a config says, and judges each.
 
 Command:  .venv/bin/python experiments/reproduce.py --config experiments/configs/local.toml --data DATA --out runs/local
-Cost:     2 to 3 hours on 2 cores for local.toml (planned), minutes for embedded.toml; gpu.toml and study.toml, the paper's size, want GPUs.
+Cost:     1.5 to 2 hours on 2 cores for local.toml, minutes for embedded.toml; gpu.toml and study.toml, the paper's size, want GPUs.
           --plan says how much before anything runs, and which claims it can decide; a run that was cut short goes on where it was.
 Expect:   report.md and report.html with a verdict on every claim, and every table as CSV, Markdown and LaTeX. Overlaps agree closely;
           accuracies on few rows have wide intervals.
