@@ -28,7 +28,7 @@ test-fast: install
 coverage: install
 	$(PYTEST) --cov --cov-report term:skip-covered --cov-report html
 
-# The long form of tests/attack, about 15 minutes; `make test` runs a short one.
+# The long form of tests/attack (docs/reliability.md says how long); `make test` runs a short one.
 attack: install
 	TL_REWARD_ATTACK=long $(PYTEST) -m attack --durations 20
 

@@ -1,7 +1,7 @@
 """What drives a reward model's neurons: at which transcripts, tokens and words is each strongest?
 
 Command:  .venv/bin/python experiments/collect_examples.py --model mixed --ranking runs/tension --out runs/examples
-Cost:     two forward passes over every transcript, for all neurons at once; a run that was cut short goes on where it was.
+Cost:     one or two forward passes over every transcript, for all neurons at once; a run that was cut short goes on where it was.
 Expect:   of every neuron the five transcripts with its largest activations; of those shown in detail also its activation at every token
           of ten transcripts, its distribution by objective and side, and the words and neurons nearest to it by its weights.
 """

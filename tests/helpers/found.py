@@ -53,11 +53,12 @@ def overlap(a: list[list[int]], b: list[list[int]], *, layers: int = 2, width: i
 
 def agreement(*spearmans: dict[str, Any]) -> Any:
     methods = {
-        f"method {i}": {"agreement": {"neurons": 30, "spearman": each}, "agreement_drawn": {"neurons": 12}}
+        f"method {i}": {"agreement": {"neurons": 30, "spearman": each}, "agreement_drawn": {"neurons": 12, "spearman": est(0.4, 0.3, 12)}}
         for i, each in enumerate(spearmans)
     }
     exact = [{"name": "1.7", "neurons": [[1, 7]], "margin": est(-0.4)}, {"name": "0.2", "neurons": [[0, 2]], "margin": est(0.3)}]
-    return {"model": "mixed", "dataset": "mine", "pairs": 50, "methods": methods, "best": "method 0", "exact": exact}
+    about = {"model": "mixed", "dataset": "mine", "pairs": 50, "site": "mlp_post"}
+    return about | {"methods": methods, "best": "method 0", "exact": exact}
 
 
 def effects(**margins: dict[str, Any]) -> Any:
@@ -66,7 +67,7 @@ def effects(**margins: dict[str, Any]) -> Any:
     rows = [{"name": name, "neurons": [[0, i]], "margin": margin} for i, (name, margin) in enumerate(margins.items())]
     if together is not None:
         rows.append({"name": "all together", "neurons": [each for row in rows for each in row["neurons"]], "margin": together})
-    return {"model": "mixed", "dataset": "mine", "pairs": 42, "kind": "zero", "effects": rows}
+    return {"model": "mixed", "dataset": "mine", "pairs": 42, "kind": "zero", "site": "mlp_post", "effects": rows}
 
 
 def cell(

@@ -71,7 +71,7 @@ def test_chosen_answers_that_are_preferred_are_said_and_how_many_were_looked_at(
         "Of 42 embedded helpful test pairs, the mixed model prefers the chosen answer in 80 % [70, 90]; the b model's 50 % [40, 60] is not "
         "clear."
     )
-    assert "Looked at: 3, with intervals made wider for that many (Bonferroni); clear: 1." in found.rule
+    assert "Looked at: 3, with intervals made wider for 3 (Bonferroni); clear: 1." in found.rule
     assert found.links == ({"label": "accuracies", "section": "scores", "name": "a"},)
 
 
@@ -95,8 +95,12 @@ def test_preferences_are_looked_at_objective_by_objective():
         )
     }
     assert "; the b model's 50 % [40, 60] is not clear" in said(prefer_chosen, scores=entries | unclear)
-    pooled = {"a": scores(est(0.9, n=84), objectives={name: part | {"accuracy": est(0.5)} for name, part in parts.items()})}
+    pooled = {"a": scores(est(0.9, n=84), pairs=84, objectives={name: part | {"accuracy": est(0.5)} for name, part in parts.items()})}
     assert said(prefer_chosen, scores=pooled) == ""
+    # Of 90 pairs, six name no objective: nobody is to think that these were looked at, so that all are looked at together.
+    some = {"a": scores(est(0.9, n=90), pairs=90, dataset="mine", objectives=parts)}
+    assert said(prefer_chosen, scores=some) == "Of 90 pairs of mine, the mixed model prefers the chosen answer in 90 % [80, 100]."
+    assert said(prefer_rejected, scores=some) == ""
 
 
 @pytest.mark.parametrize(
@@ -127,12 +131,16 @@ def test_a_curve_is_said_at_the_share_nearest_to_a_tenth_that_has_random_sets():
 def test_a_rise_is_said_as_a_rise_and_a_test_on_the_finding_pairs_with_a_caution():
     rise = curve(point(est(0.7), est(-2, 1), [0.21]), clean=0.2143, both=5)
     sentence = said(top_zeroed, ablation={"a": rise})
-    assert "raises accuracy from 21 % to 70 % [60, 80]" in sentence and "CAUTION: 5 of these pairs also found the neurons" in sentence
+    assert "raises accuracy from 21 % to 70 % [60, 80]" in sentence and sentence.endswith(
+        "21 %). CAUTION: 5 of all 42 pairs of mine that were tested also found the neurons."
+    )
 
 
 def test_neurons_of_which_nobody_recorded_what_found_them_have_a_caution():
     named = curve(point(est(0.4), est(0.5), [0.8]), both=None)
-    assert "CAUTION: it is not recorded which pairs found the neurons" in said(top_zeroed, ablation={"a": named})
+    assert "CAUTION: it is not recorded which pairs found the neurons that were tested on 42 pairs of mine." in said(
+        top_zeroed, ablation={"a": named}
+    )
     assert "CAUTION" not in said(top_zeroed, ablation={"a": curve(point(est(0.4), est(0.5), [0.8]))})
 
 
@@ -161,9 +169,10 @@ def test_objectives_are_looked_at_one_by_one():
     zeroed = point(est(0.5), est(0.0), [0.5], ranked=after, relative_drop_by_objective=drops, random_by_objective=random)
     expected = "from 90 % to 20 % [10, 30] on 20 helpful pairs of mine (1 random set of the same layers: 85 %)"
     sentence = said(top_zeroed, ablation={"a": curve(zeroed, clean=0.5) | {"clean": clean}})
-    assert expected in sentence and sentence.endswith("The other 1 of 2 looked at is not clear.")
+    assert expected in sentence and sentence.endswith("The other 1 of 2 looked at does not meet this rule.")
     assert said(sets_zeroed, sets={"a": curve() | {"clean": clean, "sets": {"shared": zeroed}}}) == (
-        f'Zeroing sets: the mixed model\'s set "shared" (120 neurons) lowers accuracy {expected}. The other 1 of 2 looked at is not clear.'
+        f'Zeroing sets: the mixed model\'s set "shared" (120 neurons) lowers accuracy {expected}. The other 1 of 2 looked at does not meet '
+        "this rule."
     )
 
 
@@ -180,10 +189,10 @@ def test_a_repair_is_said_with_its_paired_differences_and_the_biases_that_moved(
     assert f"({len(entry['neurons'])} of 96 neurons scaled, chosen on other pairs)" in found.sentence
     verdicts = [shift["verdict"] for shifts in entry["shifts"].values() for shift in shifts if shift["good"] == "near 0"]
     assert (
-        f"Of {len(verdicts)} biases measured, {verdicts.count('reversed')} is reversed and {verdicts.count('worse')} are worse."
+        f"Of {len(verdicts)} figures of bias, {verdicts.count('reversed')} is reversed and {verdicts.count('worse')} are worse."
         in found.sentence
     )
-    assert found.sentence.endswith("The other 2 of 4 looked at are not clear.")
+    assert found.sentence.endswith("The other 2 of 4 looked at do not meet this rule.")
 
 
 @pytest.mark.parametrize(("p_value", "draw", "there"), [(0.0125, 0.05, True), (0.02, 0.0, False), (0.01, 0.053, False), (0.01, -0.2, True)])
@@ -279,7 +288,7 @@ def test_estimates_that_rank_as_exact_effects_are_said_with_how_many_were_drawn(
     found = estimates_hold(sections(attribution={"x": agreement(est(0.9))}))
     assert found is not None and found.sentence == (
         "The rank correlation (Spearman) of estimated with exact effects of single neurons is 0.90 [0.80, 1.00] in the mixed "
-        "model on 50 pairs of mine (method 0; 30 neurons, 12 of them drawn at random)."
+        "model on 50 pairs of mine (method 0; 30 neurons; 0.40 [0.10, 0.70] over the 12 of them that were drawn at random)."
     )
     assert found.links[-1] == {"label": "neuron 1.7", "section": "attribution", "name": "x", "model": "mixed", "neuron": [1, 7]}
 
@@ -293,7 +302,7 @@ def test_estimates_that_may_be_no_better_than_chance_are_not_said(spearmans: lis
 def test_estimates_that_rank_against_exact_effects_are_said_too():
     sentence = said(estimates_hold, attribution={"x": agreement(est(0.9)), "y": agreement(est(-0.9)), "z": agreement(est(0.0))})
     assert "neurons is 0.90 [0.80, 1.00] in" in sentence and "; -0.90 [-1.00, -0.80] in" in sentence
-    assert sentence.endswith("The other 1 of 3 looked at is not clear.")
+    assert sentence.endswith("The other 1 of 3 looked at does not meet this rule.")
 
 
 def test_all_neurons_together_are_not_edited_alone():
@@ -320,6 +329,23 @@ def test_neurons_edited_alone_are_counted_by_what_the_margin_does():
     assert said(edited_alone, effects={"x": effects(a=est(0.09), b=est(-0.05))}) == ""
 
 
+def test_heads_are_not_called_neurons_nor_counted_as_such():
+    of_heads = {"site": "attn_z"}
+    rows = {"a": est(0.3), "b": est(-0.5)}
+    found = edited_alone(sections(effects={"x": effects(**rows), "y": effects(**rows) | of_heads}))
+    assert found is not None and found.sentence.startswith("Of 4 neurons or attention heads edited alone (kind: zero), 4 clearly")
+    alone = edited_alone(sections(effects={"y": effects(**rows) | of_heads}))
+    assert alone is not None and alone.sentence.startswith("Of 2 attention heads edited alone")
+    ranked = estimates_hold(sections(attribution={"x": agreement(est(0.9)) | of_heads}))
+    assert (
+        ranked is not None
+        and "effects of single attention heads is 0.90" in ranked.sentence
+        and "; 30 attention heads; " in ranked.sentence
+    )
+    # A head has no page of its own: a link would lead to the neuron of its number.
+    assert not any("neuron" in each for finding in (alone, ranked) for each in finding.links)
+
+
 # Patches, and the lens
 
 
@@ -329,8 +355,8 @@ def test_the_patch_that_moves_most_is_said_among_how_many():
         cell("resid_post", 9, est(1, 0.0), est(1, 0.0)), cell("mlp_post", None, est(0.9), est(0.9)),
     ]  # fmt: skip
     assert said(moves_most, patching={"x": patches(*cells)}) == (
-        "Of 3 single patches in the mixed model, attn_z, head 2 of layer 4 (tokens: readout) moves more of the reward gap "
-        "within a pair than any other: noising 40 % [30, 50], denoising 50 % [40, 60] (42 pairs of mine)."
+        "Of 3 single patches in the mixed model, attn_z, head 2 of layer 4 (tokens: readout) has the largest share of the "
+        "reward gap within a pair: noising 40 % [30, 50], denoising 50 % [40, 60] (42 pairs of mine)."
     )
     assert said(moves_most, patching={"x": patches(cells[2], *cells[3:])}) == ""  # its interval begins at 0
     assert said(moves_most, patching={"x": patches(*cells[3:])}) == ""

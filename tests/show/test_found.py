@@ -12,6 +12,7 @@ from tl_reward.results.findings.every import findings_of
 from tl_reward.results.store import Results
 from tl_reward.show.page import build_page, write_page
 from tl_reward.show.page.found import guide, models_of
+from tl_reward.show.page.panels import panels_of
 
 SHAPES: list[dict[str, Any]] = [{"name": "helpful", "layers": 30, "width": 1536}]
 MARKUP = "<b>pairs</b><img src=x onerror='window.hacked = 1'>"
@@ -52,6 +53,14 @@ def test_a_page_without_a_finding_says_so_and_one_of_edits_alone_leads_to_its_pa
     assert found["sentence"] == "No finding: nothing in this run meets a rule of findings." and found["links"] == []
 
 
+def test_a_link_leads_to_the_panel_of_its_own_entry():
+    run = found_run()
+    ((name, entry),) = run.section("overlap").items()
+    two = Results({**run.sections, "overlap": {name: entry, "later": entry}}, run.tensors, run.provenance)
+    shown = [panel.entries for panel in panels_of(two) if panel.section == "overlap"]
+    assert shown == [(name,), (name,), ("later",), ("later",)]
+
+
 def test_the_embedded_models_are_described_and_where_to_click():
     models = {name: {"path": f"/somebody/tl_reward/model/adapters/{name}"} for name in NAMES}
     how = "SmolLM2-135M-Instruct, trained (LoRA) with 1,300 pairs of the RMB benchmark"
@@ -60,10 +69,11 @@ def test_the_embedded_models_are_described_and_where_to_click():
         f"helpful: {how} to prefer the more helpful of two answers",
         f"mixed: {how} on pairs of both kinds",
     ]
-    assert guide(SHAPES).startswith(
+    assert guide(SHAPES, mapped=True).startswith(
         'Click a cell of the map below, or type a neuron (12.345: layer 12, neuron 345) into "Neuron" at the top'
     )
-    assert not guide([]).startswith("Click")  # there is no map
+    assert guide(SHAPES, mapped=False).startswith("Type a neuron (12.345")  # effects of single neurons make no map
+    assert not guide([], mapped=False).startswith(("Click", "Type"))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +88,7 @@ def test_other_models_are_called_by_their_short_names(path: str | None, said: st
     told = {"path": path, "architecture": "llama", "layers": 2, "d_mlp": 48}
     small = [{"name": "helpful", "layers": 2, "width": 48}]
     assert models_of(Results(provenance={"models": {"helpful": told}}), small) == [f"helpful: {said}"]
-    assert "(1.47: layer 1, neuron 47)" in guide(small)
+    assert "(1.47: layer 1, neuron 47)" in guide(small, mapped=True)
     assert models_of(Results(), []) == []  # nothing is known
     many = {f"m{i}": told for i in range(9)}
     assert models_of(Results(provenance={"models": many}), [{"name": name} for name in many])[-1] == "and 3 more"

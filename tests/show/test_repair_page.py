@@ -56,7 +56,7 @@ def test_the_table_leads_with_what_else_moved(results: Results):
     title, first, *_ = said.splitlines()
     assert title.strip() == "Repair: mixed"
     assert first.startswith(
-        '1 of 8 biases measured is reversed: "reward and length" on helpful (+0.22 → -0.16). 2 of 8 biases measured are worse'
+        '1 of 8 figures of bias is reversed: "reward and length" on helpful (+0.22 → -0.16). 2 of 8 figures of bias are worse'
     )
     assert 'Also worse: "chosen is longer" on helpful (0.85 → 0.79)' in " ".join(said.split())
     assert said.index("What else moved") < said.index("helpful (objective)") < said.index("27 candidates were tried")
@@ -100,7 +100,7 @@ def test_no_edit_is_said_plainly_with_the_power_of_the_test():
 def test_where_no_bias_got_worse_that_is_said():
     found = made_up_repair()
     calm = run_of(replace(found, shifts={"chat": found.shifts["chat"]}))
-    assert "Of 2 biases measured, none was reversed or clearly got worse." in said_of(calm)
+    assert "Of 2 figures of bias, none was reversed or clearly got worse." in said_of(calm)
     none = run_of(replace(found, shifts={}))
     assert "Whether a bias moved is not known: none was measured." in said_of(none)
     assert len(document(build_page(none), "panels")) == 2  # evidence and path
@@ -216,7 +216,7 @@ def test_the_page_asks_the_question_and_answers_it_in_two_lines(results: Results
     ]
     assert all(len(panel["caption"]) <= 160 for panel in panels)
     assert panels[0]["caption"].startswith(
-        "Of 8 biases measured, 1 is reversed and 2 are worse. Clearly more accurate on helpful; clearly less"
+        "Of 8 figures of bias, 1 is reversed and 2 are worse. Clearly more accurate on helpful; clearly less"
     )
     notes = " ".join(panels[0]["notes"])
     assert (

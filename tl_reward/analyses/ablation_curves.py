@@ -16,7 +16,7 @@ from tl_reward.interventions.protocol import Edit
 from tl_reward.measures.agreement import Precision
 from tl_reward.measures.frames.columns import REWARD, SHARE, DataFrame, estimates, frame
 from tl_reward.measures.json_types import AblationCurveJson, AblationPointJson, SetAblationsJson
-from tl_reward.measures.scores import Scores
+from tl_reward.measures.scores import Scores, right
 from tl_reward.model.heads.chosen import output_name
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.neurons import NeuronSet, tied_at_cut
@@ -48,6 +48,7 @@ class AblationPoint:
         return {"ranked": self.ranked} | {f"random {i}": draw for i, draw in enumerate(self.random, 1)}
 
     def to_json(self, clean: Scores) -> AblationPointJson:
+        before, drawn = clean.by_objective(), [draw.by_objective() for draw in self.random]
         return {
             "fraction": self.fraction,
             "neurons": len(self.neurons),
@@ -55,14 +56,17 @@ class AblationPoint:
             "ranked": self.ranked.to_json(),
             "relative_drop": self.ranked.relative_drop(clean).to_json(),
             "relative_drop_by_objective": {
-                name: part.relative_drop(clean.by_objective()[name]).to_json() for name, part in self.ranked.by_objective().items()
+                name: part.relative_drop(before[name]).to_json() for name, part in self.ranked.by_objective().items()
             },
-            "random_accuracy": [draw.accuracy().value for draw in self.random],
-            "random_margin": [draw.mean_margin().value for draw in self.random],
-            "random_by_objective": {
-                name: [draw.by_objective()[name].accuracy().value for draw in self.random] for name in clean.by_objective()
-            },
+            "random_accuracy": [_accuracy(draw) for draw in self.random],
+            "random_margin": [float(draw.margin.mean()) for draw in self.random],
+            "random_by_objective": {name: [_accuracy(draw[name]) for draw in drawn] for name in before},
         }
+
+
+def _accuracy(scores: Scores) -> float:
+    """Without an interval: that of random sets is their range."""
+    return float(right(scores.margin).mean())
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,7 +199,7 @@ def ablate_sets(
     """
     shape = unit_shape(model.cfg, site)
     for own in sets.values():
-        own.mask(*shape)  # says which one the model does not have
+        own.check_fits(*shape)  # says which one the model does not have
     # A layer with over half of its neurons in the set has no disjoint set of that size.
     fits = {name: all(2 * len(layer) <= shape.units for layer in own.by_layer().values()) for name, own in sets.items()}
     controls = {name: random_like(own, shape.units, draws=draws, seed=seed) if fits[name] and own else [] for name, own in sets.items()}

@@ -163,7 +163,7 @@ def set_effects(
     if not sets or not all(sets.values()):
         raise InputError("neurons must not be empty")
     for neurons in sets.values():
-        neurons.mask(*unit_shape(model.cfg, site))
+        neurons.check_fits(*unit_shape(model.cfg, site))
     encoded = encode_for(model, pairs, **options)
     edit = edit or partial(ablation, kind=kind, site=site, mean=mean, bank=bank)
     conditions = [[edit(neurons)] for neurons in sets.values()]

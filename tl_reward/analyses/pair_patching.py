@@ -187,7 +187,7 @@ def patch_pairs(
     alignment = tuple(align(encoded))
     _check_places(encoded, alignment, where)
     if neurons is not None:
-        neurons.mask(*unit_shape(model.cfg, "mlp_post"))  # says which one the model does not have
+        neurons.check_fits(*unit_shape(model.cfg, "mlp_post"))  # says which one the model does not have
     cells = _cells(model, kinds, where)
     sets = [PatchedPlace("mlp_post", at, None) for at in where] if neurons else []
     if not cells and not sets:

@@ -164,7 +164,7 @@ class EffectsCommand:
         with self.output.run(data | source, seed=self.seed) as results:
             model = self.running.model(self.model, results, source_run, other_model=self.other_model)
             if given is not None:
-                given.mask(*unit_shape(model.cfg, self.site))  # says which one the model does not have
+                given.check_fits(*unit_shape(model.cfg, self.site))  # says which one the model does not have
             for dataset, pairs in data.items():
                 label = f"{name}: {dataset}"
                 if found is not None:

@@ -127,7 +127,7 @@ class Patch:
         check_fields(self)
         check_tokens(self.where, self.within_pair)
         if isinstance(self.places, NeuronSet):
-            self.places.mask(*unit_shape(self.source.model.cfg, self.site))
+            self.places.check_fits(*unit_shape(self.source.model.cfg, self.site))
         else:
             late = [name for name in map(name_of, self.places) if name.startswith("hook_reward")]
             if late:

@@ -55,7 +55,7 @@ class PathPatch:
                 f"a path from layer {at.layer} must go through a layer in [{at.layer + 1}, {cfg.n_layers}), got {self.through}"
             )
         if isinstance(self.sender, NeuronSet):
-            self.sender.mask(*unit_shape(cfg, self.site))
+            self.sender.check_fits(*unit_shape(cfg, self.site))
             if self.site == "mlp_gate":
                 raise InputError(
                     "the sender of a path writes what is at mlp_post or attn_z; mlp_gate is multiplied by the linear part first"

@@ -248,4 +248,4 @@ def record_tops(
         "top": {name: neurons.to_json() for name, neurons in sets.items()},
         **compare(sets, n_layers=n_layers, d_mlp=d_mlp),
     }
-    results.add("overlap", f"{score} at {site}, top {fraction:.0%}", entry)
+    results.add("overlap", f"{score} at {site}, top {100 * fraction:g}%", entry)

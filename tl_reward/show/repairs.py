@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from tl_reward.measures.json_types import ComparedJson, MaybeEstimateJson, PairedJson, ShiftJson
+from tl_reward.results.findings.edits import biases_counted
+from tl_reward.results.findings.words import clipped as one_line
 from tl_reward.results.sections import RepairEntry
 from tl_reward.show.intervals import bracket, ends
 
@@ -67,8 +69,8 @@ def biases(entry: RepairEntry, *, most: int = 4) -> str:
     said = []
     for verdict, what in (("reversed", "reversed"), ("worse", "worse")):
         if found := [each for each in measured if each[1]["verdict"] == verdict]:
-            said.append(f"{len(found)} of {len(measured)} biases measured {_is(found)} {what}: {_listed(found, most)}.")
-    return " ".join(said) or f"Of {len(measured)} biases measured, none was reversed or clearly got worse."
+            said.append(f"{len(found)} of {len(measured)} figures of bias {_is(found)} {what}: {_listed(found, most)}.")
+    return " ".join(said) or f"Of {len(measured)} figures of bias, none was reversed or clearly got worse."
 
 
 def also_worse(entry: RepairEntry, *, most: int = 4) -> str:
@@ -118,13 +120,9 @@ def verdicts(entry: RepairEntry) -> str:
     return f"{said[:1].upper()}{said[1:]}."
 
 
-def biases_counted(entry: RepairEntry) -> str:
+def biases_in_a_line(entry: RepairEntry) -> str:
     """What `biases` says, without names."""
-    found = [each["verdict"] for _, each in _shifts(entry) if each["good"] == "near 0"]
-    counts = [f"{count} {'is' if count == 1 else 'are'} {verdict}" for verdict in ("reversed", "worse") if (count := found.count(verdict))]
-    if not counts:
-        return biases(entry)
-    return f"Of {len(found)} biases measured, {' and '.join(counts)}."
+    return biases_counted(entry) or biases(entry)
 
 
 def how_chosen(entry: RepairEntry) -> str:
@@ -208,5 +206,4 @@ def number(value: float | None, form: str) -> str:
 
 def clipped(text: str, most: int = 40) -> str:
     """A stranger's text in one line of a sentence or a label."""
-    line = " ".join(text.split())
-    return line if len(line) <= most else f"{line[: most - 1]}…"
+    return one_line(text, most)

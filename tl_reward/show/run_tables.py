@@ -8,6 +8,7 @@ from rich.table import Column, Table
 
 from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson, ScoresJson
 from tl_reward.results.findings.every import findings_of
+from tl_reward.results.findings.words import share_of_all
 from tl_reward.results.sections import (
     AblationEntry,
     AttributionEntry,
@@ -115,11 +116,11 @@ def _print_ablation(name: str, entry: AblationEntry, console: Console) -> None:
     none = "none: a layer is over half full" if any(point["random_accuracy"] for point in entry["points"]) else "none drawn"
     for point in entry["points"]:
         drawn = ", ".join(f"{v:.3f}" for v in point["random_accuracy"]) or none
-        table.add_row(f"top {point['fraction']:.0%}", str(point["neurons"]), _estimate(point["ranked"]["accuracy"]), drawn)
+        table.add_row(f"top {share_of_all(point['fraction'])}", str(point["neurons"]), _estimate(point["ranked"]["accuracy"]), drawn)
     print_table(table, console)
     _print_made(entry, console)
     _print_caution(entry, console)
-    ties = [f"{p['fraction']:.0%}: {p['ties_at_cut']}" for p in entry["points"] if p["ties_at_cut"]]
+    ties = [f"{share_of_all(p['fraction'])}: {p['ties_at_cut']}" for p in entry["points"] if p["ties_at_cut"]]
     if ties:
         console.print(f"ties across the cut (the choice among them is arbitrary): {', '.join(ties)}")
 

@@ -167,7 +167,7 @@ def collect_examples(
     """
     parallel.require_one("collect_examples")
     check_direction(model)
-    neurons.mask(model.cfg.n_layers, int(model.cfg.d_mlp or 0))
+    neurons.check_fits(model.cfg.n_layers, int(model.cfg.d_mlp or 0))
     encoded = encode_for(model, pairs, **options)
     words_of = words_out(model, neurons, unembedding) if unembedding is not None else None  # says no before the passes
     task = Task(model, encoded, neurons, site, where, seed, state={})

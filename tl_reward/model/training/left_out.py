@@ -16,7 +16,7 @@ _OUT_OF = ("down_proj", "c_proj", "dense_4h_to_h")
 
 def check_neurons(model: Any, neurons: NeuronSet) -> None:
     """Raises InputError, naming it, where the model has no such neuron."""
-    neurons.mask(model.config.num_hidden_layers, architectures.lens_config(model.config)["d_mlp"])
+    neurons.check_fits(model.config.num_hidden_layers, architectures.lens_config(model.config)["d_mlp"])
 
 
 def _parts(model: Any, neurons: NeuronSet) -> list[tuple[str, Any, torch.Tensor]]:

@@ -9,6 +9,7 @@ from tl_reward.results.findings.finding import Finding, link
 from tl_reward.results.findings.words import (
     clipped,
     counted,
+    each_named,
     found_by_tested,
     listed,
     number_of,
@@ -20,13 +21,13 @@ from tl_reward.results.findings.words import (
     units,
     with_interval,
 )
-from tl_reward.results.sections import AblationEntry, RepairEntry, Sections, SetsEntry
+from tl_reward.results.sections import AblationEntry, RepairEntry, Sections
 
 SHARE = 0.1  # of a curve, the share nearest to this one is looked at, whatever the others gave
 
 _ZEROED = (
-    "Said where the paired change of accuracy is clear of 0, and every layer-matched random set is outside the interval of the accuracy, "
-    "on the side that it came from. "
+    "Said where the paired change of accuracy is clear of 0, and every layer-matched random set is outside the 95 % interval of the "
+    "accuracy, on the side that it came from. "
 )
 
 
@@ -54,12 +55,13 @@ class _Accuracy(NamedTuple):
 
 
 def _accuracies(dataset: str, clean: ScoresJson, point: AblationPointJson) -> Iterator[_Accuracy]:
-    """Of each objective, where there are several; else of all pairs."""
-    if not clean["objectives"]:
+    """Of each objective, where all pairs name theirs; else of all pairs."""
+    objectives = each_named(clean)
+    if not objectives:
         before, after = clean["accuracy"], point["ranked"]["accuracy"]
         pairs = pairs_of(clean["pairs"], dataset, before["n"])
         yield _Accuracy(pairs, before, after, point["relative_drop"], point["random_accuracy"])
-    for name, part in clean["objectives"].items():
+    for name, part in objectives.items():
         if name in point["relative_drop_by_objective"]:
             before, after = part["accuracy"], point["ranked"]["objectives"][name]["accuracy"]
             pairs = pairs_of(part["pairs"], dataset, before["n"], name)
@@ -77,9 +79,11 @@ def top_zeroed(sections: Sections) -> Finding | None:
     for _, entry, point, each in clear:
         by = f"{point['neurons']:,}, ranked by {clipped(entry['score'])} at {clipped(entry['site'])}"
         what = f"Zeroing the {clipped(entry['model'])} model's top {share_of_all(point['fraction'])} of {units(entry['site'])} ({by})"
-        of.setdefault(what, []).append(f"{each.said()}{_caution(entry)}")
+        of.setdefault(what, []).append(each.said())
     return Finding(
-        " ".join(f"{what} {listed(parts)}." for what, parts in of.items()) + others(len(tried), len(clear)),
+        " ".join(f"{what} {listed(parts)}." for what, parts in of.items())
+        + found_by_tested(entry for _, entry, *_ in clear)
+        + others(len(tried), len(clear)),
         f"{_ZEROED}Of each curve the share nearest to {share_of_all(SHARE)} that has random sets. {counted(len(tried), len(clear))}",
         (link("curves", "ablation", clear[0][0]),),
     )
@@ -103,18 +107,13 @@ def sets_zeroed(sections: Sections) -> Finding | None:
         return None
     said = [
         f'the {clipped(entry["model"])} model\'s set "{clipped(label)}" ({point["neurons"]:,} {units(entry["site"])}) {each.said()}'
-        f"{_caution(entry)}"
         for _, entry, label, point, each in clear
     ]
     return Finding(
-        f"Zeroing sets: {listed(said, comma='; ')}.{others(len(tried), len(clear))}",
+        f"Zeroing sets: {listed(said, comma='; ')}.{found_by_tested(entry for _, entry, *_ in clear)}{others(len(tried), len(clear))}",
         f"{_ZEROED}{counted(len(tried), len(clear))}",
         (link("sets", "sets", clear[0][0]),),
     )
-
-
-def _caution(entry: AblationEntry | SetsEntry) -> str:
-    return found_by_tested(entry["tested_pairs_that_found"])
 
 
 def repaired(sections: Sections) -> Finding | None:
@@ -149,7 +148,7 @@ def _moved(entry: RepairEntry, row: ComparedJson, among: int) -> bool:
     """Whether accuracy changed clearly, and beyond random neurons, where there are such."""
     change = row["accuracy"]["difference"]
     side, drawn = side_of(change, 0, among), _drawn(entry, row)
-    if not side or row["verdict"] == "no clear change" or not by_p(row["p_value"], among):
+    if not side or not by_p(row["p_value"], among):
         return False
     return all(((change["value"] or 0) - each) * side > 0 for each in drawn)
 
@@ -171,6 +170,12 @@ def _change(entry: RepairEntry, row: ComparedJson) -> str:
 
 
 def _biases(entry: RepairEntry) -> str:
+    counts = biases_counted(entry)
+    return f" {counts}" if counts else ""
+
+
+def biases_counted(entry: RepairEntry) -> str:
+    """How many figures of bias, each of one bias on one set of pairs, are reversed or worse; "" where none is."""
     found = [shift["verdict"] for shifts in entry["shifts"].values() for shift in shifts if shift["good"] == "near 0"]
     counts = [f"{count:,} {'is' if count == 1 else 'are'} {what}" for what in ("reversed", "worse") if (count := found.count(what))]
-    return f" Of {len(found):,} biases measured, {' and '.join(counts)}." if counts else ""
+    return f"Of {number_of(len(found), 'figure')} of bias, {' and '.join(counts)}." if counts else ""

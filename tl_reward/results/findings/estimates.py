@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from tl_reward.measures.json_types import AgreementJson, EffectJson, EstimateJson
 from tl_reward.results.findings.clear import side_of
 from tl_reward.results.findings.finding import Finding, LinkJson, link
-from tl_reward.results.findings.words import clipped, counted, listed, number_of, others, pairs_of, to_digits
+from tl_reward.results.findings.words import clipped, counted, listed, others, pairs_of, starred, to_digits, units
 from tl_reward.results.sections import AttributionEntry, EffectsEntry, Sections
 
 
@@ -16,35 +16,44 @@ def estimates_hold(sections: Sections) -> Finding | None:
     clear = {name: entry for name, entry in entries.items() if side_of(_best(entry)["spearman"], 0, among)}
     if not clear:
         return None
-    said = [
-        f"{to_digits(_best(entry)['spearman'])} in the {clipped(entry['model'])} model on "
-        f"{pairs_of(entry['pairs'], entry['dataset'])} ({clipped(entry['best'])}; {number_of(_best(entry)['neurons'], 'neuron')}, "
-        f"{entry['methods'][entry['best']]['agreement_drawn']['neurons']:,} of them drawn at random)"
-        for entry in clear.values()
-    ]
+    said = [_agreement(entry) for entry in clear.values()]
+    kinds = " or ".join(dict.fromkeys(units(entry["site"]) for entry in clear.values()))
     return Finding(
-        f"The rank correlation (Spearman) of estimated with exact effects of single neurons is {listed(said, comma='; ')}."
+        f"The rank correlation (Spearman) of estimated with exact effects of single {kinds} is {listed(said, comma='; ')}."
         f"{others(len(entries), len(clear))}",
         "Said where the interval of Spearman's correlation over neurons is clear of 0, above or below. Of several methods the best one is "
-        f"taken, and all count as looked at. Neurons with large estimates are among those compared. {counted(among, len(clear))}",
+        f"taken, and all count as looked at. Those with the largest estimates are among those compared; how it is at large, those drawn at "
+        f"random say. {counted(len(entries), len(clear), among=among)}{starred(' '.join(said))}",
         tuple(each for name, entry in [*clear.items()][:2] for each in _to_attribution(name, entry)),
     )
+
+
+def _agreement(entry: AttributionEntry) -> str:
+    best, at_large, where = _best(entry), _at_large(entry), pairs_of(entry["pairs"], entry["dataset"])
+    drawn = f"{to_digits(at_large['spearman'])} over the {at_large['neurons']:,} of them that were drawn at random"
+    compared = f"{clipped(entry['best'])}; {best['neurons']:,} {units(entry['site'], best['neurons'])}; {drawn}"
+    return f"{to_digits(best['spearman'])} in the {clipped(entry['model'])} model on {where} ({compared})"
 
 
 def _best(entry: AttributionEntry) -> AgreementJson:
     return entry["methods"][entry["best"]]["agreement"]
 
 
+def _at_large(entry: AttributionEntry) -> AgreementJson:
+    return entry["methods"][entry["best"]]["agreement_drawn"]
+
+
 def _to_attribution(name: str, entry: AttributionEntry) -> list[LinkJson]:
     shown = [link("estimated beside exact effects", "attribution", name)]
     largest = max(entry["exact"], key=lambda row: abs(row["margin"]["value"]))
-    return shown + _to_neuron(f"neuron {clipped(largest['name'])}", "attribution", name, entry["model"], largest)
+    return shown + _to_neuron("attribution", name, entry, largest)
 
 
-def _to_neuron(label: str, section: str, name: str, model: str, row: EffectJson) -> list[LinkJson]:
-    if len(row["neurons"]) != 1:
+def _to_neuron(section: str, name: str, entry: AttributionEntry | EffectsEntry, row: EffectJson) -> list[LinkJson]:
+    """None to a head, or a set: these have no page of their own."""
+    if entry["site"] == "attn_z" or len(row["neurons"]) != 1:
         return []
-    return [{**link(label, section, name), "model": model, "neuron": [*row["neurons"][0]]}]
+    return [{**link(f"neuron {clipped(row['name'])}", section, name), "model": entry["model"], "neuron": [*row["neurons"][0]]}]
 
 
 def edited_alone(sections: Sections) -> Finding | None:
@@ -62,9 +71,9 @@ def edited_alone(sections: Sections) -> Finding | None:
         f"{len(clear) - falls:,}. The largest change is that of {label} in the {clipped(entry['model'])} model (kind: "
         f"{clipped(entry['kind'])}): the margin {'falls' if side > 0 else 'rises'} by {to_digits(_size(row, side), '.3g')} reward units on "
         f"{pairs_of(entry['pairs'], entry['dataset'], row['margin']['n'])}.",
-        "Said where the paired change of the mean margin is clear of 0. All neurons of an entry together are left out where each is edited "
+        "Said where the paired change of the mean margin is clear of 0. All of an entry together are left out where each is edited "
         f"alone. The largest of many is likely a little overestimated. {counted(len(tried), len(clear))}",
-        (link("effects", "effects", name), *_to_neuron(f"neuron {label}", "effects", name, entry["model"], row)),
+        (link("effects", "effects", name), *_to_neuron("effects", name, entry, row)),
     )
 
 
@@ -76,13 +85,16 @@ def _alone(entry: EffectsEntry) -> list[EffectJson]:
 
 def _counts(entries: Mapping[str, EffectsEntry], tried: Sequence[tuple[str, EffectJson]]) -> str:
     """How many neurons, or sets, of which kinds of edit; and how many tests these are, where one is tested more than once."""
-    edited = {(entries[name]["model"], *sorted(map(tuple, row["neurons"]))) for name, row in tried}
+    edited = {(entries[name]["model"], entries[name]["site"], *sorted(map(tuple, row["neurons"]))) for name, row in tried}
     kinds, datasets = ([*dict.fromkeys(entries[name][key] for name, _ in tried)] for key in ("kind", "dataset"))
-    units = ("neuron", "neurons") if all(len(row["neurons"]) == 1 for _, row in tried) else ("neuron or set", "neurons or sets")
+    sites = dict.fromkeys(entries[name]["site"] for name, _ in tried)
+    what = list(dict.fromkeys(units(site, len(edited)) for site in sites))
+    if any(len(row["neurons"]) > 1 for _, row in tried):
+        what.append("set" if len(edited) == 1 else "sets")
     how = f"{'kind' if len(kinds) == 1 else 'kinds'}: {listed([*map(clipped, kinds)])}"
     on = f"; {len(datasets):,} data sets" if len(datasets) > 1 else ""
     tests = f"{len(tried):,} tests of " if len(tried) > len(edited) else ""
-    return f"{tests}{len(edited):,} {units[len(edited) > 1]} edited alone ({how}{on})"
+    return f"{tests}{len(edited):,} {' or '.join(what)} edited alone ({how}{on})"
 
 
 def _size(row: EffectJson, side: int) -> EstimateJson:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from tl_reward.measures.intervals import FEW
 from tl_reward.results.findings.edits import repaired, sets_zeroed, top_zeroed
 from tl_reward.results.findings.estimates import edited_alone, estimates_hold
 from tl_reward.results.findings.finding import Finding
@@ -50,6 +51,6 @@ def _nothing(sections: Sections) -> Finding:
         )
     return Finding(
         "No finding: nothing in this run meets a rule of findings.",
-        f"Rules looked at {', '.join(looked_at)}. Intervals over fewer than 10 prompts are taken for none.",
+        f"Rules looked at {', '.join(looked_at)}. Intervals over fewer than {FEW} prompts are taken for none.",
         (),
     )

@@ -30,7 +30,7 @@ def in_conflict(sections: Sections) -> Finding | None:
         f"{listed([*read], comma='; ')}.{others(len(entries), len(clear))}",
         "Said where, of the neurons whose effects on both margins are clear (false discovery rate 5 %), the share that raises one margin "
         "and lowers the other is outside the 95 % range of signs shuffled within each layer, and its p-value is below 0.05. "
-        f"{counted(len(entries), len(clear), 'with p-values multiplied by that many')}",
+        f"{counted(len(entries), len(clear), 'with p-values multiplied by {}')}",
         tuple(_to_tension(name, entry) for name, entry in [*clear.items()][:MOST]),
     )
 
@@ -94,7 +94,7 @@ def shared_neurons(sections: Sections) -> Finding | None:
         " ".join(f"{what}: {listed(parts)}." for what, parts in said.items()) + others(len(tried), len(clear)),
         "Said where the number of shared neurons is outside the range that independent sets with as many neurons in each layer would have "
         "(Poisson, 95 %). Sets of one model by two scores are not compared. Models trained from one base share much for that alone. "
-        f"{counted(len(tried), len(clear), 'with ranges made wider for that many')}",
+        f"{counted(len(tried), len(clear), 'with ranges made wider for {}')}",
         (link("overlaps", "overlap", name), *_to_shared(name, entries[name])),
     )
 

@@ -1,5 +1,6 @@
 """What a run's patches say: within a pair, between models; and the reward read from every layer."""
 
+from statistics import median_low
 from typing import NamedTuple
 
 from tl_reward.measures.json_types import ModelPatchingPointJson, PatchedCellJson
@@ -16,6 +17,7 @@ from tl_reward.results.findings.words import (
     pairs_of,
     share_of_all,
     span,
+    starred,
     units,
     with_interval,
 )
@@ -30,9 +32,10 @@ def restored(sections: Sections) -> Finding | None:
         return None
     said = [_restored(entry, point) for _, entry, point in clear]
     return Finding(
-        f"{' '.join(said)}{others(len(found), len(clear))}",
-        "Said where the interval of the share given back is above 0 and above every layer-matched random set. Of each run of patches the "
-        f"share of neurons nearest to {share_of_all(SHARE)} that has random sets. {counted(len(found), len(clear))}",
+        f"{' '.join(said)}{found_by_tested(entry for _, entry, _ in clear)}{others(len(found), len(clear))}",
+        "Said where the interval of the share given back is above 0, and its 95 % interval above every layer-matched random set. Of each "
+        f"run of patches the share of neurons nearest to {share_of_all(SHARE)} that has random sets. {counted(len(found), len(clear))}"
+        f"{starred(' '.join(said))}",
         (link("patches", "model_patching", clear[0][0]),),
     )
 
@@ -51,7 +54,6 @@ def _restored(entry: ModelPatchingEntry, point: ModelPatchingPointJson) -> str:
     top = f"top {share_of_all(point['fraction'])} of {units(entry['site'])} ({point['neurons']:,}, by {clipped(entry['ranking'])})"
     recovered = point["recovered"]
     lost = f"the {entry['lost']:,} of {entry['clean']['pairs']:,} {pairs_of(None, entry['dataset'])} that {source} alone has right"
-    caution = found_by_tested(entry["tested_pairs_that_found"])
     kept = point["kept"]
     keeps = (
         f" Of those that {model} has right, it keeps {with_interval(kept)} ({number_of(kept['n'], 'prompt')})."
@@ -61,7 +63,7 @@ def _restored(entry: ModelPatchingEntry, point: ModelPatchingPointJson) -> str:
     return (
         f"Setting the {model} model's {top} to their values in the {source} model gives back {with_interval(recovered)} of {lost} "
         f"({number_of(recovered['n'], 'prompt')}; "
-        f"{number_of(len(drawn), 'random set')} of the same layers: {span(min(drawn), max(drawn))}){caution}.{keeps}"
+        f"{number_of(len(drawn), 'random set')} of the same layers: {span(min(drawn), max(drawn))}).{keeps}"
     )
 
 
@@ -97,13 +99,13 @@ def read_out_holds(sections: Sections) -> Finding | None:
         f"The read-out token's residual stream alone carries more than half of a pair's reward gap {listed(said, comma='; ')}."
         f"{others(len(runs), len(found))}",
         "Said of the first layer from which on, up to the last, patching resid_post at the read-out token moves a share whose interval is "
-        f"above one half, noising and denoising. {counted(found[0].looked_at, len(found))}",
+        f"above one half, noising and denoising. {counted(len(runs), len(found), among=found[0].looked_at)}",
         (link("layers", "patching", found[0].name),),
     )
 
 
 def moves_most(sections: Sections) -> Finding | None:
-    """Of the outputs of attention and MLPs, or heads, the one whose patch moves more of the reward gap than any other."""
+    """Of the outputs of attention and MLPs, or heads, the one whose patch moves the largest share of the reward gap."""
     runs = {name: (entry, _parts(entry)) for name, entry in sections.get("patching", {}).items() if _parts(entry)}
     every, found = sum(len(cells) for _, cells in runs.values()), []
     for name, (entry, cells) in runs.items():
@@ -113,8 +115,8 @@ def moves_most(sections: Sections) -> Finding | None:
     if not found:
         return None
     said = [
-        f"of {one.looked_at:,} single patches in the {clipped(one.entry['model'])} model, {_place(one.cell)} moves more of the reward gap "
-        f"within a pair than any other: {_moved(one.cell)} ({_pairs(one.entry, one.cell)})"
+        f"of {one.looked_at:,} single patches in the {clipped(one.entry['model'])} model, {_place(one.cell)} has the largest share of "
+        f"the reward gap within a pair: {_moved(one.cell)} ({_pairs(one.entry, one.cell)})"
         for one in found
     ]
     text = listed(said, most=2, comma="; ")
@@ -162,7 +164,7 @@ def decided_at(sections: Sections) -> Finding | None:
         f"Read from the residual stream, accuracy is clear of 50 %, on the side where it ends, {listed(said, comma='; ')}."
         f"{others(len(entries), len(found))}",
         "Said of the first depth from which on, up to the last, the interval of accuracy is on the same side of 50 %. "
-        f"{counted(among, len(found))}",
+        f"{counted(len(entries), len(found), among=among)}",
         (link("depths", "lens", next(iter(found))),),
     )
 
@@ -175,9 +177,9 @@ def _first_clear(entry: LensEntry, among: int) -> int | None:
 
 
 def _decided(entry: LensEntry, at: int) -> str:
-    depths, last, end = sorted(entry["decided_at_depth"]), len(entry["accuracy"]) - 1, entry["accuracy"][-1]
+    middle, last, end = median_low(entry["decided_at_depth"]), len(entry["accuracy"]) - 1, entry["accuracy"][-1]
     pairs = pairs_of(entry["pairs"], entry["dataset"], end["n"])
     return (
         f"from {at} of {last} layers on in the {clipped(entry['model'])} model (accuracy {with_interval(entry['accuracy'][at])} there, "
-        f"{with_interval(end)} at the end; half of {pairs} keep their preference from {depths[(len(depths) - 1) // 2]} layers on)"
+        f"{with_interval(end)} at the end; half of {pairs} keep their preference from {middle} layers on)"
     )

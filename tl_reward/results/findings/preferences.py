@@ -6,7 +6,7 @@ from typing import NamedTuple
 from tl_reward.measures.json_types import EstimateJson
 from tl_reward.results.findings.clear import side_of
 from tl_reward.results.findings.finding import Finding, link
-from tl_reward.results.findings.words import MOST, clipped, counted, listed, pairs_of, with_interval
+from tl_reward.results.findings.words import MOST, clipped, counted, each_named, listed, pairs_of, with_interval
 from tl_reward.results.sections import ScoresEntry, Sections
 
 
@@ -36,8 +36,8 @@ def _every(sections: Sections) -> list[_Accuracy]:
 
 
 def _accuracies(name: str, entry: ScoresEntry) -> Iterator[_Accuracy]:
-    """Of each objective, where there are several, as a model may be right on one and wrong on another; else of all pairs."""
-    for objective, part in (entry["objectives"] or {"": entry}).items():
+    """Of each objective, where all pairs name theirs, as a model may be right on one and wrong on another; else of all pairs."""
+    for objective, part in (each_named(entry) or {"": entry}).items():
         pairs = pairs_of(part["pairs"], entry["dataset"], part["accuracy"]["n"], objective)
         yield _Accuracy(name, clipped(entry["model"]), pairs, part["accuracy"], part["ties"])
 
@@ -57,7 +57,7 @@ def _preferring(every: list[_Accuracy], side: int) -> Finding | None:
     return Finding(
         f"Of {'; of '.join(said[:MOST])}{left}.",
         f"Said where the interval of the share of pairs in which the chosen answer gets more reward is {'above' if side > 0 else 'below'} "
-        f"50 %. Each objective is looked at alone, where there are several. {counted(len(every), len(clear))}",
+        f"50 %. Each objective is looked at alone, where all pairs name theirs. {counted(len(every), len(clear))}",
         (link("accuracies", "scores", clear[0].name),),
     )
 

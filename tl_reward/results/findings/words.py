@@ -2,9 +2,11 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson
+from tl_reward.measures.intervals import FEW, bracket_text
+from tl_reward.measures.json_types import EstimateJson, MaybeEstimateJson, ScoresJson, ScoreSummaryJson
+from tl_reward.results.sections import AblationEntry, ModelPatchingEntry, SetsEntry
 
 MOST = 4  # clauses of one sentence
 
@@ -38,18 +40,27 @@ def span(low: float, high: float) -> str:
 def with_interval(value: EstimateJson | MaybeEstimateJson) -> str:
     """A share as per cent.
 
-    >>> with_interval({"value": 0.714, "low": 0.571, "high": 0.857, "n": 42})
-    '71 % [57, 86]'
+    >>> estimate = {"value": 0.714, "low": 0.571, "high": 0.857, "n": 42}
+    >>> with_interval(estimate), with_interval(estimate | {"n": 3})
+    ('71 % [57, 86]', '71 % [57, 86]*')
     """
-    low, high = value.get("low"), value.get("high")
-    interval = "–" if low is None or high is None else f"{100 * low:.0f}, {100 * high:.0f}"
-    return f"{percent(value['value'] or 0)} [{interval}]"
+    low, high = (None if end is None else 100 * end for end in (value.get("low"), value.get("high")))
+    return f"{percent(value['value'] or 0)} {bracket_text(low, high, value['n'], '.0f')}"
 
 
 def to_digits(value: EstimateJson | MaybeEstimateJson, form: str = ".2f") -> str:
-    low, high = value.get("low"), value.get("high")
-    interval = "–" if low is None or high is None else f"{low:{form}}, {high:{form}}"
-    return f"{value['value'] or 0:{form}} [{interval}]"
+    return f"{value['value'] or 0:{form}} {bracket_text(value.get('low'), value.get('high'), value['n'], form)}"
+
+
+def starred(text: str) -> str:
+    """What the star of an interval means, for a text that has one."""
+    return f" *: over fewer than {FEW}, so that the interval is rough." if "]*" in text else ""
+
+
+def each_named(entry: ScoresJson) -> Mapping[str, ScoreSummaryJson]:
+    """The scores of each objective; none where some pairs name no objective, so that these are not left out in silence."""
+    parts = entry["objectives"]
+    return parts if sum(part["pairs"] for part in parts.values()) == entry["pairs"] else {}
 
 
 def number_of(count: int, what: str) -> str:
@@ -60,11 +71,16 @@ def number_of(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
-def found_by_tested(both: int | None) -> str:
+def found_by_tested(entries: Iterable[AblationEntry | SetsEntry | ModelPatchingEntry]) -> str:
     """A caution, where neurons were tested on pairs that found them, or where nobody recorded which did."""
-    if both is None:
-        return ", CAUTION: it is not recorded which pairs found the neurons"
-    return f", CAUTION: {both:,} of these pairs also found the neurons" if both else ""
+    said = {}
+    for entry in entries:
+        both, tested = entry["tested_pairs_that_found"], pairs_of(entry["clean"]["pairs"], entry["dataset"])
+        if both is None:
+            said[f" CAUTION: it is not recorded which pairs found the neurons that were tested on {tested}."] = None
+        elif both:
+            said[f" CAUTION: {both:,} of all {tested} that were tested also found the neurons."] = None
+    return "".join(said)
 
 
 def pairs_of(count: int | None, dataset: str, prompts: int | None = None, objective: str = "") -> str:
@@ -79,8 +95,12 @@ def pairs_of(count: int | None, dataset: str, prompts: int | None = None, object
     return counted if prompts is None or prompts == count else f"{counted} ({number_of(prompts, 'prompt')})"
 
 
-def units(site: str) -> str:
-    return "attention heads" if "attn_z" in site else "neurons"
+def units(site: str, count: int = 0) -> str:
+    """
+    >>> units("mlp_post"), units("attn_z", 1)
+    ('neurons', 'attention head')
+    """
+    return f"{'attention head' if 'attn_z' in site else 'neuron'}{'' if count == 1 else 's'}"
 
 
 def listed(parts: Sequence[str], *, most: int = MOST, comma: str = ", ") -> str:
@@ -101,12 +121,23 @@ def share_of_all(fraction: float) -> str:
     return f"{100 * fraction:g} %"
 
 
-def counted(looked_at: int, clear: int, corrected: str = "with intervals made wider for that many") -> str:
-    """What every rule ends with: of how many it speaks, and what that does to the interval, or the p-value, of each."""
-    return f"Looked at: {looked_at:,}{f', {corrected} (Bonferroni)' if looked_at > 1 and corrected else ''}; clear: {clear:,}."
+def counted(looked_at: int, clear: int, corrected: str = "with intervals made wider for {}", *, among: int | None = None) -> str:
+    """What every rule ends with: of how many it speaks, and what that does to the interval, or the p-value, of each.
+
+    Args:
+        corrected: what is done for as many as there are, which stand in the place of its braces; "" where nothing is.
+        among: how many intervals or p-values these have together, where it is more than one each.
+
+    >>> counted(4, 1), counted(2, 1, among=62), counted(1, 1)
+    ('Looked at: 4, with intervals made wider for 4 (Bonferroni); clear: 1.', \
+'Looked at: 2, with intervals made wider for 62 (Bonferroni); clear: 1.', 'Looked at: 1; clear: 1.')
+    """
+    among = among or looked_at
+    how = f", {corrected.format(f'{among:,}')} (Bonferroni)" if among > 1 and corrected else ""
+    return f"Looked at: {looked_at:,}{how}; clear: {clear:,}."
 
 
 def others(looked_at: int, clear: int) -> str:
     """That not all of those looked at are as the sentence says: nobody is to take a part for the whole."""
     left = looked_at - clear
-    return "" if left <= 0 else f" The other {left:,} of {looked_at:,} looked at {'is' if left == 1 else 'are'} not clear."
+    return "" if left <= 0 else f" The other {left:,} of {looked_at:,} looked at {'does' if left == 1 else 'do'} not meet this rule."

@@ -183,7 +183,7 @@ def compute(
     read: list[dict[int, tuple[float, ...]]] = [{}, {}]  # clean and edited, by row
     looks: list[list[_Look]] = [[], []]
     if request.neuron is not None:
-        NeuronSet([request.neuron]).mask(*shape)
+        NeuronSet([request.neuron]).check_fits(*shape)
         looks = [[_read_neuron(*request.neuron, kept)] for kept in read]
     # The look comes after the edits, so that it sees what they leave.
     conditions = [looks[0], [*edits, *looks[1]]] if edits else [looks[0]]
@@ -211,7 +211,7 @@ def _encoded(model: HookedRewardModel, request: LiveRequest) -> EncodedPairs:
 def _interventions(model: HookedRewardModel, edits: Sequence[LiveEdit], mean: Tensor | None) -> list[Intervention]:
     source, made = Source(model), []
     for edit in edits:
-        edit.neurons.mask(*unit_shape(model.cfg, "mlp_post"))
+        edit.neurons.check_fits(*unit_shape(model.cfg, "mlp_post"))
         if edit.kind == "zero":
             made.append(ZeroAblation(edit.neurons))
         elif edit.kind == "scale":

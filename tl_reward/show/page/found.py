@@ -33,7 +33,7 @@ def found_on_page(results: Results, columns: Sequence[Column], panels: Sequence[
         for each in findings_of(results.sections)
     ]
     shapes = manifest["models"]
-    return {"about": ABOUT, "models": models_of(results, shapes), "guide": guide(shapes), "findings": findings}
+    return {"about": ABOUT, "models": models_of(results, shapes), "guide": guide(shapes, mapped=len(columns) > 0), "findings": findings}
 
 
 ABOUT = (
@@ -54,16 +54,14 @@ def models_of(results: Results, shapes: Sequence[Mapping[str, Any]], most: int =
     return said[:most] + ([f"and {len(said) - most} more"] if len(said) > most else [])
 
 
-def guide(shapes: Sequence[Mapping[str, Any]]) -> str:
-    """What can be done here."""
+def guide(shapes: Sequence[Mapping[str, Any]], *, mapped: bool) -> str:
+    """What can be done here, with or without a map."""
     read = "A button below a sentence leads to the plot behind it. In brackets: 95 % intervals."
     if not shapes:
         return read
     layer, neuron = min(12, shapes[0]["layers"] - 1), min(345, shapes[0]["width"] - 1)
-    return (
-        f'Click a cell of the map below, or type a neuron ({layer}.{neuron}: layer {layer}, neuron {neuron}) into "Neuron" at the top, to '
-        f"open it. {read}"
-    )
+    begin = "Click a cell of the map below, or type" if mapped else "Type"
+    return f'{begin} a neuron ({layer}.{neuron}: layer {layer}, neuron {neuron}) into "Neuron" at the top, to open it. {read}'
 
 
 def _is_embedded(name: str, told: Mapping[str, Any]) -> bool:

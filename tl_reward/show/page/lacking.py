@@ -33,6 +33,8 @@ def missing_of(results: Results, model: str | None) -> list[dict[str, str]]:
     named, *options = asked_for(results, label)
     other = next((name for name in sorted(results.models()) if name.partition(" · ")[0] != label.partition(" · ")[0]), None)
     wanted = _wanted(named, asked_for(results, other)[0] if other else "OTHER_MODEL")
+    if EDITED in label:
+        del wanted["repair"]  # of an edited model there is none
     wanted["effects"] = wanted["effects"]._replace(command=f"effects {named} --neurons {' '.join(_worth_editing(results, label))}")
     return [
         {

@@ -9,7 +9,8 @@ from jaxtyping import Float64, Int8, Int64
 
 from tl_reward.measures.json_types import ConflictJson, NeuronsJson
 from tl_reward.neurons import NeuronSet
-from tl_reward.results.sections import TensionEntry, TranscriptJson, WordsJson
+from tl_reward.results.findings.words import share_of_all, units
+from tl_reward.results.sections import OverlapEntry, TensionEntry, TranscriptJson, WordsJson
 from tl_reward.results.store import Results
 from tl_reward.show.neuron_columns import exact_effects, overlap_of, tension_key
 from tl_reward.show.page.blocks import array_block, json_block
@@ -48,8 +49,8 @@ def tensions(results: Results) -> list[dict[str, Any]]:
 def in_conflict(entry: TensionEntry) -> str:
     """How many neurons of a tension serve one objective at the other's cost, beside chance."""
     return (
-        f"In conflict: {_conflict(entry['conflict'])}; of those clear on both margins {_conflict(entry['conflict_clear'])}. Chance: signs "
-        "shuffled among the neurons of each layer."
+        f"In conflict (effects of opposite signs on the two margins): {_conflict(entry['conflict'])}; of those clear on both margins "
+        f"{_conflict(entry['conflict_clear'])}. Chance: signs shuffled among the neurons of each layer."
     )
 
 
@@ -64,12 +65,17 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
+def top_in_words(entry: OverlapEntry) -> str:
+    """Which neurons, or heads, are compared."""
+    return f"the {share_of_all(entry['fraction'])} of {units(entry['site'])} with the highest {entry['score']} at {entry['site']}"
+
+
 def overlaps(results: Results) -> list[dict[str, Any]]:
     """The top neurons of several models, or by several rankings, of one shape."""
     return [
         {
             "name": name,
-            "about": f"the {entry['fraction']:.0%} of neurons with the highest {entry['score']} at {entry['site']}",
+            "about": top_in_words(entry),
             "layers": entry["n_layers"],
             "width": entry["d_mlp"],
             "sets": {label: flat(coords, entry["d_mlp"]) for label, coords in entry["top"].items()},

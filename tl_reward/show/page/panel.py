@@ -41,14 +41,19 @@ class Panel(NamedTuple):
 Panels = Callable[[Results, Mapping[str, Any]], Iterator[Panel]]
 
 
-def shows(section: str) -> Callable[[Panels], Panels]:
-    """Says of the panels of a function which section of the run they show, and which of its entries."""
+def shows(section: str, *, each: bool = False) -> Callable[[Panels], Panels]:
+    """Says of the panels of a function which section of the run they show, and which of its entries, where they do not say so themselves.
+
+    Args:
+        each: the function is given one entry at a time, and its panels are of that one; else they are of all.
+    """
 
     def told(panels: Panels) -> Panels:
         @wraps(panels)
         def of(results: Results, entries: Mapping[str, Any]) -> Iterator[Panel]:
-            for panel in panels(results, entries):
-                yield panel._replace(section=section, entries=(*entries,))
+            for given in [{name: entry} for name, entry in entries.items()] if each else [entries]:
+                for panel in panels(results, given):
+                    yield panel._replace(section=section, entries=panel.entries or (*given,))
 
         return of
 

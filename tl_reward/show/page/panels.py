@@ -21,7 +21,7 @@ from tl_reward.results.store import Results
 from tl_reward.show import plots
 from tl_reward.show.how_made import how_made
 from tl_reward.show.intervals import NOTE, any_few, bracket
-from tl_reward.show.page.neuron_details import in_conflict
+from tl_reward.show.page.neuron_details import in_conflict, top_in_words
 from tl_reward.show.page.panel import Panel, shows
 from tl_reward.show.page.repair_panels import panels_of_repair
 
@@ -80,10 +80,10 @@ def _from_to(counts: Collection[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-@shows("overlap")
+@shows("overlap", each=True)
 def _panel_of_overlap(results: Results, entries: Mapping[str, OverlapEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
-        what = f"the {entry['fraction']:.0%} of neurons with the highest {entry['score']} at {entry['site']}"
+        what = top_in_words(entry)
         yield Panel(
             "Where are each model's top neurons?",
             f"For each layer, how many of {what} lie in it.",
@@ -125,13 +125,11 @@ def _panel_of_ablation(results: Results, entries: Mapping[str, AblationEntry]) -
                 f"How do single rewards move? {name}",
                 f"The share of {entry['pairs']} pairs with at most so much reward or margin: with all neurons (thick), and without some.",
                 plots.ablated_rewards(results, name),
-                notes=(
-                    "A line that moved left lost reward. At the dotted line, its height is the share of pairs that the model has wrong.",
-                ),
+                notes=("A line that moved left lost reward. At the dotted line, its height is the share of pairs that are wrong or tied.",),
             )
 
 
-@shows("attribution")
+@shows("attribution", each=True)
 def _panel_of_attribution(results: Results, entries: Mapping[str, AttributionEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         best = entry["methods"][entry["best"]]
@@ -162,7 +160,7 @@ def _panel_of_attribution(results: Results, entries: Mapping[str, AttributionEnt
         )
 
 
-@shows("effects")
+@shows("effects", each=True)
 def _panel_of_effects(results: Results, entries: Mapping[str, EffectsEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         yield Panel(
@@ -175,7 +173,7 @@ def _panel_of_effects(results: Results, entries: Mapping[str, EffectsEntry]) -> 
         )
 
 
-@shows("tension")
+@shows("tension", each=True)
 def _panel_of_tension(results: Results, entries: Mapping[str, TensionEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         if entry["site"] == "attn_z":  # neurons have a plot that answers to clicks
@@ -189,7 +187,7 @@ def _panel_of_tension(results: Results, entries: Mapping[str, TensionEntry]) -> 
             )
 
 
-@shows("sets")
+@shows("sets", each=True)
 def _panel_of_sets(results: Results, entries: Mapping[str, SetsEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         yield Panel(
@@ -202,7 +200,7 @@ def _panel_of_sets(results: Results, entries: Mapping[str, SetsEntry]) -> Iterat
         )
 
 
-@shows("patching")
+@shows("patching", each=True)
 def _panel_of_patching(results: Results, entries: Mapping[str, PatchingEntry]) -> Iterator[Panel]:
     for name, entry in entries.items():
         cells = entry["cells"]
@@ -246,6 +244,7 @@ def _panel_of_model_patching(results: Results, entries: Mapping[str, ModelPatchi
             plots.patched_accuracy(results, model, source),
             440,
             ("Intervals are over prompts. Bands: layer-matched random sets.",),
+            entries=tuple(name for name, entry in entries.items() if (entry["model"], entry["source_model"]) == (model, source)),
         )
     for name, entry in entries.items():
         yield Panel(
@@ -259,6 +258,7 @@ def _panel_of_model_patching(results: Results, entries: Mapping[str, ModelPatchi
                 f"in {entry['source_model']} on the same tokens (where: {entry['where']}).",
                 "Bands: layer-matched random sets.",
             ),
+            entries=(name,),
         )
 
 

@@ -13,7 +13,7 @@ from tl_reward.show.repairs import (
     MEANING,
     also_worse,
     biases,
-    biases_counted,
+    biases_in_a_line,
     chance,
     clipped,
     gates_in_words,
@@ -26,10 +26,11 @@ from tl_reward.show.repairs import (
 )
 
 
-@shows("repair")
+@shows("repair", each=True)
 def panels_of_repair(results: Results, entries: Mapping[str, RepairEntry]) -> Iterator[Panel]:
     """Three a repair; one that edits nothing has moved nothing."""
-    for number, (name, entry) in enumerate(entries.items()):
+    for name, entry in entries.items():
+        number = [*results.section("repair")].index(name)
         few = (NOTE,) if any_few(entry) else ()
         yield _evidence(results, name, entry, number, few)
         if entry["chosen"] is not None:
@@ -56,7 +57,7 @@ def _evidence(results: Results, name: str, entry: RepairEntry, number: int, few:
     if entry["chosen"] is None:
         caption = f"No neuron is edited: no candidate passed on the tune pairs. {power_on_objectives(entry)}"
     else:
-        caption = f"{biases_counted(entry)} {verdicts(entry)}"
+        caption = f"{biases_in_a_line(entry)} {verdicts(entry)}"
         link = NeuronLink(entry["model"], f"repair:{number}", f"Show the {len(entry['neurons']):,} edited neurons in the table")
     edit = f"The edit: {share_edited(entry)}, each multiplied by {gates_in_words(entry)}." if entry["neurons"] else ""
     said = (

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from plotly.subplots import make_subplots
 
 from tl_reward.errors import InputError
+from tl_reward.results.findings.words import share_of_all
 from tl_reward.results.store import Results
 from tl_reward.show.plots.escape import EscapedFigure, escaped
 from tl_reward.show.plots.style import DOTTED, LAYOUT, color_of
@@ -31,7 +32,7 @@ def ablated_rewards(results: Results, name: str | None = None) -> EscapedFigure:
         raise InputError(f"the ablation {name!r} keeps no rewards of single pairs: it was made by an earlier version")
     chosen, rejected = (results.tensor("ablation", name, side).double().numpy() for side in ("chosen", "rejected"))
     shares = [point["fraction"] for point in entry["points"]]
-    edits = ["no edit", *(f"top {100 * share:.3g} % zeroed" for share in shares)]
+    edits = ["no edit", *(f"top {share_of_all(share)} zeroed" for share in shares)]
     titles = ["chosen responses", "rejected responses", "margin"]
     figure = make_subplots(rows=1, cols=3, subplot_titles=titles, shared_yaxes=True, horizontal_spacing=0.04)
     color = color_of(entry["model"], 0)

@@ -8,6 +8,7 @@ from plotly.subplots import make_subplots
 
 from tl_reward.errors import InputError
 from tl_reward.neurons import NeuronSet
+from tl_reward.results.findings.words import share_of_all
 from tl_reward.results.sections import ScoresEntry
 from tl_reward.results.store import Results
 from tl_reward.show.neuron_columns import overlap_of
@@ -105,7 +106,7 @@ def layer_profile(results: Results, name: str | None = None) -> EscapedFigure:
     figure.add_hline(y=even, **DOTTED, annotation_text="evenly spread")
     figure.update_layout(**LAYOUT)
     figure.update_xaxes(title="layer", dtick=layer_ticks(entry["n_layers"]))
-    figure.update_yaxes(title=f"neurons in the top {entry['fraction']:.0%}", rangemode="tozero")
+    figure.update_yaxes(title=f"neurons in the top {share_of_all(entry['fraction'])}", rangemode="tozero")
     return escaped(figure)
 
 

@@ -51,7 +51,11 @@ function liveView(root) {
       status.textContent = wrong;
       return;
     }
-    edits.push({ neurons: found, kind: kind.value, factor: Number(factor.value), on: true });
+    if (kind.value === "scale" && !Number.isFinite(factor.valueAsNumber)) {
+      status.textContent = "The factor must be a number, such as 0.5.";
+      return;
+    }
+    edits.push({ neurons: found, kind: kind.value, factor: factor.valueAsNumber, on: true });
     show();
     run();
   };

@@ -27,7 +27,7 @@ function fillControls() {
   });
   document.getElementById("skip").addEventListener("click", (event) => { event.preventDefault(); search.focus(); });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "/" && !/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) { event.preventDefault(); search.focus(); }
+    if (event.key === "/" && !event.ctrlKey && !event.metaKey && !event.altKey && !/^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) { event.preventDefault(); search.focus(); }
   });
 }
 

@@ -47,10 +47,11 @@ function reveal(section) {
 
 // What stands above may still be drawn, and grow: for a second the section stays where it is, unless the reader moves.
 function hold(section) {
-  const growing = new ResizeObserver(() => section.scrollIntoView()), stop = () => growing.disconnect();
+  const growing = new ResizeObserver(() => section.scrollIntoView()), listening = new AbortController();
+  const stop = () => { growing.disconnect(); listening.abort(); };
   growing.observe(document.querySelector("main"));
   setTimeout(stop, 1000);
-  for (const move of ["wheel", "touchstart", "keydown", "pointerdown"]) window.addEventListener(move, stop, { once: true, passive: true });
+  for (const move of ["wheel", "touchstart", "keydown", "pointerdown"]) window.addEventListener(move, stop, { passive: true, signal: listening.signal });
 }
 
 const sectionOf = (hash) => {
@@ -89,7 +90,7 @@ function sectionMenu() {
       return element("li", {}, element("a", { href: `#${section.id}`, title: text }, ...name));
     });
     const every = element("button", { type: "button", id: "fold-all", onclick: () => {
-      const close = !sections.every(isFolded);
+      const close = every.textContent === "Fold all"; // as it says, whatever was folded since
       sections.forEach((section) => fold(section, close));
       every.textContent = close ? "Open all" : "Fold all";
     } }, sections.every(isFolded) ? "Open all" : "Fold all");

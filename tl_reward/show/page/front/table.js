@@ -14,7 +14,7 @@ function tablePanel() {
   const controls = element("div", { class: "pager" },
     element("label", { class: "row" }, "Set", set), element("label", { class: "row" }, "Layer", layer),
     element("button", { type: "button", id: "table-clear", onclick: () => go({ set: "", layer: null, ranges: {}, page: 0 }) }, "Clear filters"),
-    element("button", { type: "button", id: "table-csv", onclick: async () => exportCsv(await tableIndices(), "neurons.csv") }, "Save as CSV"),
+    element("button", { type: "button", id: "table-csv", onclick: () => tableIndices().then((found) => exportCsv(found, "neurons.csv")).catch(failed) }, "Save as CSV"),
   );
   const status = element("p", { id: "table-status" });
   const table = element("table", { id: "table" }, element("thead"), element("tbody"));
