@@ -61,6 +61,14 @@ def test_a_link_leads_to_the_panel_of_its_own_entry():
     assert shown == [(name,), (name,), ("later",), ("later",)]
 
 
+def test_shared_neurons_of_a_run_without_a_table_lead_to_their_plot():
+    run = found_run()
+    alone = Results({"overlap": run.section("overlap")}, provenance=run.provenance)
+    (found,) = document(build_page(alone), "manifest")["found"]["findings"]
+    assert [link["place"] for link in found["links"]] == ["overlap-0", "overlap-0"]
+    assert not any("set" in link for link in found["links"])
+
+
 def test_the_embedded_models_are_described_and_where_to_click():
     models = {name: {"path": f"/somebody/tl_reward/model/adapters/{name}"} for name in NAMES}
     how = "SmolLM2-135M-Instruct, trained (LoRA) with 1,300 pairs of the RMB benchmark"

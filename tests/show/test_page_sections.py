@@ -60,8 +60,11 @@ def test_a_section_folds_and_stays_so_while_one_is_on_the_page(chromium, address
         assert plot.is_hidden()
         page.click("#fold-all")
         assert page.locator("#overview .plot:visible").count() == 0
+        # The button does as it says, whatever was folded by hand in between.
+        plot.evaluate("each => each.closest('section').querySelector('.fold').click()")
+        assert plot.is_visible() and page.locator("#fold-all").text_content() == "Open all"
         page.click("#fold-all")
-        assert plot.is_visible()
+        assert page.locator("#overview > section:visible .fold[aria-expanded='false']").count() == 0
 
 
 def test_what_the_pairs_were_stands_last_and_folded(chromium, tmp_path):
@@ -151,6 +154,37 @@ def test_on_paper_all_is_open_drawn_and_light(chromium, address):
         page.emulate_media(media="screen")
         page.evaluate("dispatchEvent(new Event('afterprint'))")
         assert page.evaluate("document.documentElement.dataset.theme") == "dark" and page.locator("#plot-map").is_hidden()
+
+
+def test_texts_of_a_neuron_are_light_on_paper_too(chromium, address):
+    darkest = """() => Math.min(...[...document.querySelectorAll('.tokens span[data-share="0"]')]
+        .map((each) => getComputedStyle(each).backgroundColor.match(/\\d+/g).reduce((sum, part) => sum + Number(part), 0)))"""
+    with opened(chromium, address + NEURON, dark=True) as page:
+        page.wait_for_selector("#section-examples .tokens span")
+        assert page.evaluate(darkest) < 100
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert page.evaluate(darkest) == 3 * 255
+        page.evaluate("dispatchEvent(new Event('afterprint'))")
+        assert page.evaluate(darkest) < 100
+
+
+def test_who_steps_from_neuron_to_neuron_by_keyboard_stays_on_the_button(chromium, address):
+    with opened(chromium, address + NEURON) as page:
+        page.locator("#neuron .step button", has_text="next ]").focus()
+        for name in ("0.4", "0.5"):
+            page.keyboard.press("Enter")
+            page.wait_for_selector(f"#neuron[data-shown='{name}']")
+            assert page.evaluate("document.activeElement.textContent") == "next ]"
+
+
+def test_the_table_steps_from_the_page_that_is_drawn(chromium, tmp_path):
+    run = random_run(3, 120, models=("mixed",))
+    with opened(chromium, write_page(run, tmp_path / "page.html").as_uri() + "#overview?rm=mixed&page=999") as page:
+        page.wait_for_function("() => document.querySelectorAll('#table tbody tr').length > 0")
+        last = page.evaluate("Number(document.getElementById('table').dataset.page)")
+        assert 0 < last < 999
+        page.click("#table-back")
+        page.wait_for_function(f"() => document.getElementById('table').dataset.page === '{last - 1}'")
 
 
 def test_what_scrolls_by_itself_is_reached_from_the_keyboard(chromium, address):

@@ -18,6 +18,7 @@ _TRAINED_TO = {
     "harmless": "to prefer the safer of two answers",
     "mixed": "on pairs of both kinds",
 }
+_MOST_SETS = 6  # of which regions are drawn
 _ADAPTERS = ("tl_reward", "model", "adapters")
 
 
@@ -88,6 +89,7 @@ class _Places:
     def __init__(self, results: Results, columns: Sequence[Column], panels: Sequence[Panel], manifest: Mapping[str, Any]) -> None:
         self.results, self.panels = results, panels
         self.models = {each["name"] for each in manifest["models"]}
+        self.shapes = {column.values.shape for column in columns}
         self.keys = {(column.model, column.key) for column in columns}
         neurons = [name for name, entry in results.sections.get("tension", {}).items() if entry["site"] != "attn_z"]
         self.tensions = {name: number for number, name in enumerate(neurons)}
@@ -110,8 +112,13 @@ class _Places:
             return told | {"metric": metric, "place": "map"} if metric else None
         if link["section"] == "overlap" and link["name"] in self.overlaps:
             number = self.overlaps[link["name"]]
-            if "sets" in link:
+            if "sets" in link and self._is_in_the_table(link["name"], len(link["sets"])):
                 return told | {"set": f"overlap:{number}:{2 ** len(link['sets']) - 1}", "place": "table"}
             return told | {"place": f"overlap-{number}"}
         panel = next((each for each in self.panels if each.section == link["section"] and link["name"] in each.entries), None)
         return told | {"panel": panel.title} if panel else None
+
+    def _is_in_the_table(self, overlap: str, sets: int) -> bool:
+        """Whether the table has neurons of an overlap's shape, and the page regions of so many sets (front/profile.js)."""
+        entry = self.results.entry("overlap", overlap)
+        return sets <= _MOST_SETS and (entry["n_layers"], entry["d_mlp"]) in self.shapes

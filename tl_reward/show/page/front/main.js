@@ -41,7 +41,7 @@ function themeButton() {
   const apply = () => {
     show();
     redrawAll();
-    if (state.view === "neuron") drawNeuron(document.getElementById("neuron")).catch(failed);
+    retint();
   };
   button.addEventListener("click", () => { choice = choices[(choices.indexOf(choice) + 1) % choices.length]; apply(); });
   system.addEventListener("change", apply);
@@ -93,7 +93,7 @@ function fillOverview(root) {
   }
 }
 
-const showSet = ({ model, set, label }) => element("button", { type: "button", class: "show-set", onclick: () => showInTable({ view: "overview", model, set, layer: null, ranges: {} }) }, label);
+const showSet = ({ model, set, label }) => element("button", { type: "button", class: "show-set", onclick: () => showInTable({ model, set, layer: null, ranges: {} }) }, label);
 
 // An address may also be that of a section of the overview.
 function arrive(event) {

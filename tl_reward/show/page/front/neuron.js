@@ -33,8 +33,11 @@ async function drawNeuron(root) {
   const parts = [head, ...repairsOf(model, index), await numbersSection(index), (await effectsSection(index, name)) ?? notEdited(name, model)];
   parts.push(...(await detailSections(neuron)));
   if (!still()) return;
+  const pressed = root.contains(document.activeElement) ? document.activeElement.textContent : null;
   for (const box of root.querySelectorAll(".plot")) { drawn.delete(box); unplot(box); }
   root.replaceChildren(...parts.filter(Boolean));
+  // A reader who steps from the keyboard stays where they were.
+  if (pressed !== null) [...head.querySelectorAll("button"), head.firstChild].find((each, i, all) => each.textContent === pressed || i === all.length - 1).focus({ preventScroll: true });
   root.dataset.shown = name;
   say(`Neuron ${name} of the ${model} model`);
 }
@@ -45,8 +48,7 @@ const repairsOf = (model, index) => manifest.repairs.flatMap((repair, number) =>
   const place = { view: "overview", set: `repair:${number}`, layer: null, page: 0 };
   const link = element("a", { href: addressOf({ ...state, ...place }), onclick: (event) => {
     event.preventDefault();
-    window.addEventListener("hashchange", () => reveal(document.getElementById("section-table")), { once: true }); // once the overview is shown
-    go(place);
+    showInTable(place);
   } }, `all ${count(repair.neurons.length)} that it edits`);
   return [element("p", { class: "repaired" }, `The repair of the ${model} model multiplies this neuron by ${figure(repair.gates[at])} (`, link, ").")];
 });
@@ -178,7 +180,7 @@ async function drawHistogram(box, found, at) {
 }
 
 function examplesSection(found, at, activation, of) {
-  const scale = element("span", { class: "legend", style: `background:linear-gradient(90deg,${theme().negative},${theme().middle},${theme().positive})`, "aria-hidden": "true" });
+  const scale = element("span", { class: "legend", style: `background:${legendOf()}`, "aria-hidden": "true" });
   const { text, parts } = captioned(`Transcripts by the size of the neuron's peak (${of}); quantiles and random ones show what is usual.`,
     ["Colour is in full at the example's own largest size; the outlined token has the peak, and a bar marks where the response starts. Point at a token to read its activation."]);
   text.append(" Red is negative, blue positive:", scale);
@@ -205,7 +207,8 @@ function tokenLine(transcript, levels, unit, marked) {
   let begun = false; // line breaks before the text would push it down
   transcript.tokens.forEach((token, i) => {
     if (i === transcript.response_start) line.append(element("span", { class: "start", role: "img", "aria-label": "the response starts" }));
-    const span = element("span", { title: `about ${figure(levels[i] * unit)}`, style: tint(levels[i] / LEVELS), class: i === marked ? "peak" : null });
+    const span = element("span", { title: `about ${figure(levels[i] * unit)}`, "data-share": levels[i] / LEVELS, class: i === marked ? "peak" : null });
+    Object.assign(span.style, tint(levels[i] / LEVELS));
     begun ||= /[^\n]/.test(token);
     span.textContent = begun ? token : token.replaceAll("\n", "⏎");
     if (/[\u202a-\u202e\u2066-\u2069]/.test(token)) span.style.unicodeBidi = "isolate"; // else it would turn what follows around
@@ -228,7 +231,14 @@ function tint(share) {
   const luminance = 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2];
   // Whichever of black and white has the higher contrast (WCAG 2).
   const text = (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) ? "#000" : "#fff";
-  return `background:rgb(${mixed.join(",")});color:${text}`;
+  return { background: `rgb(${mixed.join(",")})`, color: text };
+}
+
+const legendOf = () => `linear-gradient(90deg,${theme().negative},${theme().middle},${theme().positive})`;
+// The colours of texts in another theme: paper is light.
+function retint() {
+  for (const each of document.querySelectorAll("[data-share]")) Object.assign(each.style, tint(Number(each.dataset.share)));
+  for (const each of document.querySelectorAll(".legend")) each.style.background = legendOf();
 }
 
 async function plainExamples(about, neuron, command) {

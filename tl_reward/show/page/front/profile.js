@@ -44,7 +44,8 @@ async function drawProfile(box, text) {
 }
 
 function showInTable(filter) {
-  go({ ...filter, page: 0 });
+  go({ view: "overview", ...filter, page: 0 });
+  follow(); // now, and not when the address has changed: the table may not be shown yet
   reveal(document.getElementById("section-table"));
 }
 
@@ -60,7 +61,7 @@ function overlapPanels() {
   return manifest.overlaps.map((entry, number) => {
     const names = Object.keys(entry.sets);
     if (names.length > MOST_SETS) {
-      return element("section", {}, element("h2", {}, "Which top neurons are shared?"), element("p", {}, `Of ${entry.about}: ${names.length} sets have too many combinations to draw; pairs of them are compared below.`));
+      return element("section", { id: `section-overlap-${number}` }, element("h2", {}, "Which top neurons are shared?"), element("p", {}, `Of ${entry.about}: ${names.length} sets have too many combinations to draw; pairs of them are compared below.`));
     }
     const caption =
       `Of ${entry.about}, how many are top neurons of just the marked ones, and of none beside.${2 ** names.length - 1 > MOST_REGIONS ? ` The ${MOST_REGIONS} largest combinations.` : ""}` +

@@ -129,6 +129,7 @@ function openOnPaper() {
     root.dataset.theme = "light";
     root.dataset.print = "yes";
     redrawAll({ far: true });
+    retint();
   });
   window.addEventListener("afterprint", () => {
     if (!before) return;
@@ -137,5 +138,6 @@ function openOnPaper() {
     delete root.dataset.print;
     before = null;
     redrawAll();
+    retint();
   });
 }

@@ -18,7 +18,8 @@ function tablePanel() {
   );
   const status = element("p", { id: "table-status" });
   const table = element("table", { id: "table" }, element("thead"), element("tbody"));
-  const step = (by) => go({ page: Math.max(0, state.page + by) }, { quiet: true });
+  // From the page that is drawn: a link may name one that the table does not have.
+  const step = (by) => go({ page: Math.max(0, Number(table.dataset.page ?? 0) + by) }, { quiet: true });
   table.addEventListener("keydown", (event) => {
     const links = [...table.querySelectorAll("tbody a")], at = links.indexOf(document.activeElement);
     const next = at < 0 ? undefined : links[at + { ArrowDown: 1, ArrowUp: -1 }[event.key]];
@@ -116,6 +117,7 @@ async function drawRows(table, status) {
     const place = placeOf(i, state.model);
     return element("tr", {}, element("td", {}, ownTick(place), " ", element("a", { href: linkTo(place) }, nameOf(place))), ...columns.map((column) => element("td", {}, figure(column.at(i)))));
   });
+  table.dataset.page = page;
   table.tBodies[0].replaceChildren(...rows);
   for (const head of table.tHead.querySelectorAll("th")) head.setAttribute("aria-sort", head.dataset.key === now.key ? (now.descending ? "descending" : "ascending") : "none");
   for (const box of table.tHead.querySelectorAll("input")) if (document.activeElement !== box) box.value = state.ranges[box.dataset.key] ?? "";
