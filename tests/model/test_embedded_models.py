@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.short_pairs import embedded_pairs
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+import tl_reward
 from tl_reward.analyses.direct_attribution import direct_attribution
+from tl_reward.data.pairs import PreferencePair
 from tl_reward.data.readers import load_pairs
 from tl_reward.data.text import render
 from tl_reward.interventions.patches import HeadPatch, Patch, Source, patch_between
+from tl_reward.measures.overlap import OBJECTIVES
 from tl_reward.model import embedded
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.results.store import Results
@@ -97,6 +101,11 @@ def test_saved_and_loaded_again_the_rewards_are_the_same(mixed, tmp_path):
     assert score(again, PAIRS).chosen == pytest.approx(score(mixed, PAIRS).chosen, abs=1e-4)
 
 
+def cut_pairs(source: str, *, split: str) -> list[PreferencePair]:
+    assert source == "embedded"
+    return [pair for objective in OBJECTIVES for pair in embedded_pairs(split, 24 if split == "find" else 12, objective)]
+
+
 def test_the_python_of_the_readme_and_the_guides_runs(real_base, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", *GUIDES))
@@ -104,7 +113,10 @@ def test_the_python_of_the_readme_and_the_guides_runs(real_base, capsys, tmp_pat
     assert len(blocks) == 9
     namespace: dict = {}
     for block in blocks:
-        exec(block, namespace)
+        with monkeypatch.context() as patch:
+            if "tl_reward.repair(" in block:  # runs the model dozens of times: on short pairs, as many as it asks for
+                patch.setattr(tl_reward, "load_pairs", cut_pairs)
+            exec(block, namespace)
     assert "->" in capsys.readouterr().out
     assert len(Results.load(tmp_path / "runs" / "mine").section("scores")) == 1
     total = namespace["contributions"].sum() + namespace["model"].b_U[0]
