@@ -1,15 +1,27 @@
 """The checker of shapes and types in tests: beartype, but for the choices that the package itself checks.
 
 A `Literal` argument is bad input like any other: the package must answer it with an `InputError`, which beartype would forestall.
+
+jaxtyping checks every call, and builds its checkers anew for every inner function: half of the time of all tests. Here a function is
+checked once for each combination of types, element types and shapes that it is given and gives, which is what the check depends on.
 """
 
+import dataclasses
 import types
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
+from functools import partial, reduce, wraps
+from itertools import islice
 from operator import or_
 from typing import Any, Literal, Union, get_args, get_origin
 
+import jaxtyping
+import numpy as np
+import torch
 from beartype import BeartypeConf, beartype
+
+_jaxtyped = jaxtyping.jaxtyped
+# By the code of a function, which inner functions share: what was found right, and what checks the rest.
+_checked: dict[types.CodeType, tuple[set, list[Callable[..., None]]]] = {}
 
 
 def check(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -26,3 +38,63 @@ def _loosened(hint: Any) -> Any:
     if get_origin(hint) in (Sequence, Mapping, tuple):  # Sequence[Literal[…]], tuple[Literal[…], …]
         return types.GenericAlias(get_origin(hint), tuple(_loosened(part) for part in get_args(hint)))
     return hint
+
+
+def jaxtyped(fn: Any = None, *, typechecker: Callable[..., Any]) -> Any:
+    """In the place of jaxtyping's own decorator, which its import hook puts on every function and class of the package."""
+    if fn is None:
+        return partial(jaxtyped, typechecker=typechecker)
+    if dataclasses.is_dataclass(fn) and not hasattr(fn.__init__, "checked"):
+        fn.__init__ = jaxtyped(fn.__init__, typechecker=typechecker)
+    if not isinstance(fn, types.FunctionType):
+        return fn
+    right, checks = _checked.setdefault(fn.__code__, (set(), []))
+
+    @wraps(fn)
+    def checked(*args, **kwargs):
+        out = fn(*args, **kwargs)
+        kind = (*map(_kind, args), *kwargs, *map(_kind, kwargs.values()), _kind(out))
+        if kind not in right:
+            if not checks:
+                checks.append(_check_of(fn, typechecker))
+            checks[0](out, args, kwargs)
+            right.add(kind)
+        return out
+
+    checked.checked = True  # pyright: ignore[reportAttributeAccessIssue]
+    checked.__code__ = checked.__code__.replace(co_filename=jaxtyping.__file__)  # a library's frame, not one of the user's own code
+    return checked
+
+
+def _kind(value: Any) -> Any:
+    """All that a check of this value depends on; of a list or a dictionary, beartype looks at one entry, and this at the first eight."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        return type(value), value.dtype, value.shape
+    if isinstance(value, list | tuple):
+        return type(value), len(value), *map(_kind, value[:8])
+    if isinstance(value, dict):
+        return type(value), *((type(key), _kind(entry)) for key, entry in islice(value.items(), 8))
+    return type(value)
+
+
+def _check_of(fn: types.FunctionType, typechecker: Callable[..., Any]) -> Callable[..., None]:
+    """Checks what `fn` was given and what it returned, without calling it."""
+    if any("{" in getattr(hint, "dim_str", "") for hint in fn.__annotations__.values()):
+        raise NotImplementedError(f"{fn.__qualname__}: a shape that depends on a value would be checked for the first value alone")
+    returned: list[Any] = []
+
+    def returns(*args, **kwargs):
+        return returned.pop()
+
+    # With the globals of `fn`, in which its annotations are read.
+    stand_in = types.FunctionType(returns.__code__, fn.__globals__, fn.__name__, fn.__defaults__, returns.__closure__)
+    decorated = _jaxtyped(wraps(fn)(stand_in), typechecker=typechecker)
+
+    def check_call(out: Any, args: tuple, kwargs: dict) -> None:
+        returned[:] = [out]
+        decorated(*args, **kwargs)
+
+    return check_call
+
+
+jaxtyping.jaxtyped = jaxtyped
