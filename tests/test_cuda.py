@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURES, hf_model
+from helpers.architectures import ARCHITECTURES, hf_model
 from helpers.result_values import leaves
 from helpers.stand_in import DEVICE, counted, moved
 

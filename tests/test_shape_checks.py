@@ -10,12 +10,19 @@ from helpers.shape_checks import jaxtyped
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
-checked = functools.partial(jaxtyped, typechecker=beartype)
+from tl_reward.model.reward_model import HookedRewardModel
+from tl_reward.running.scoring import score
+
+CHECKED = functools.partial(jaxtyped, typechecker=beartype)
 
 
-@checked
+@CHECKED
 def first_column(matrix: Float[Tensor, "rows columns"], kept: int) -> Float[Tensor, " rows"]:
     return matrix[:kept, 0]
+
+
+def test_the_package_is_checked():
+    assert score.checked and HookedRewardModel.from_hf.__func__.checked  # pyright: ignore
 
 
 def test_a_wrong_shape_is_found_after_a_right_one():
@@ -30,7 +37,7 @@ def test_a_wrong_shape_is_found_after_a_right_one():
 
 def test_shapes_agree_across_arguments_of_an_inner_function():
     def outer(a: Tensor, b: Tensor) -> Tensor:
-        @checked
+        @CHECKED
         def inner(a: Float[Tensor, " n"], b: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
             return a + b
 
@@ -42,11 +49,11 @@ def test_shapes_agree_across_arguments_of_an_inner_function():
 
 
 def test_entries_of_lists_and_fields_of_dataclasses_are_checked():
-    @checked
+    @CHECKED
     def total(parts: list[Float[Tensor, " n"]]) -> Float[Tensor, " n"]:
         return sum(parts[1:], parts[0])
 
-    @checked
+    @CHECKED
     @dataclass
     class Scores:
         margins: Float[Tensor, " pairs"]

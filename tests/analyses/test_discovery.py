@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from conftest import ARCHITECTURES, hf_model
+from helpers.architectures import ARCHITECTURES, hf_model
 from helpers.short_pairs import embedded_pairs
 from torch import Tensor
 

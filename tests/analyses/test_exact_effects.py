@@ -106,7 +106,7 @@ def test_resampling_depends_on_neither_budget_nor_order(tiny, bank):
 
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_integrated_gradients_add_up_to_what_all_neurons_do(name):
-    from conftest import hf_model
+    from helpers.architectures import hf_model
 
     from tl_reward.model.reward_model import HookedRewardModel
     from tl_reward.model.tiny import byte_tokenizer

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from conftest import hf_model
+from helpers.architectures import hf_model
 from helpers.partial_runs import put
 from transformers import AutoModelForCausalLM
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ARCHITECTURES, hf_model
+from helpers.architectures import ARCHITECTURES, hf_model
 from helpers.linear_models import linear_model
 from helpers.short_pairs import embedded_pairs
 

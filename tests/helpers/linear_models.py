@@ -3,8 +3,8 @@
 from typing import Any
 
 import torch
-from conftest import hf_model
 
+from helpers.architectures import hf_model
 from tl_reward.model.reward_model import HookedRewardModel
 from tl_reward.model.tiny import byte_tokenizer
 

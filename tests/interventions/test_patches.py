@@ -4,7 +4,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from conftest import hf_model
+from helpers.architectures import hf_model
 from helpers.linear_models import linear_model
 from helpers.short_pairs import embedded_pairs
 

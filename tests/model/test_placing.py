@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
-from conftest import PARITY, hf_model
+from helpers.architectures import PARITY, hf_model
 from helpers.memory import counted
 from transformers import AutoModelForSequenceClassification
 

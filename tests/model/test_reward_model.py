@@ -7,7 +7,7 @@ from typing import cast
 
 import pytest
 import torch
-from conftest import PARITY, hf_model
+from helpers.architectures import PARITY, hf_model
 from torch import Tensor
 from transformer_lens import patching
 from transformers import AutoModelForSequenceClassification, LlamaConfig, LlamaForCausalLM, MixtralConfig, PreTrainedModel

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import hf_model
+from helpers.architectures import hf_model
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import hf_model
+from helpers.architectures import hf_model
 from helpers.several_outputs import with_outputs
 
 from tl_reward.analyses.ablation_curves import ablate_sets, ablation_curve

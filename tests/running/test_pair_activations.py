@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import hf_model
+from helpers.architectures import hf_model
 from model.test_head_layouts import gated, load, mlp, short_prompt_end, write
 
 import tl_reward

@@ -96,7 +96,7 @@ def test_side_weights_count_the_transcripts_that_a_token_stands_for(tiny):
 
 
 def test_a_base_of_another_shape_is_refused(tiny):
-    from conftest import hf_model
+    from helpers.architectures import hf_model
 
     from tl_reward.model.reward_model import HookedRewardModel
 

@@ -161,7 +161,7 @@ class InPlace:
 @pytest.mark.parametrize("max_tokens", [150, 100_000])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_an_edit_in_place_reaches_no_other_condition(name, max_tokens):
-    from conftest import hf_model
+    from helpers.architectures import hf_model
 
     from tl_reward.model.reward_model import HookedRewardModel
     from tl_reward.model.tiny import byte_tokenizer
