@@ -12,8 +12,18 @@ from nbclient import NotebookClient
 
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model
 
-TUTORIALS = sorted((Path(__file__).resolve().parents[2] / "docs" / "tutorials").glob("*.ipynb"))
+TESTS = Path(__file__).resolve().parents[1]
+TUTORIALS = sorted((TESTS.parent / "docs" / "tutorials").glob("*.ipynb"))
 RESET = nbformat.v4.new_code_cell("%reset -f")
+# The tutorials' own pairs, but short: a byte is a token here.
+SHORT = nbformat.v4.new_code_cell(f"""
+import sys
+sys.path.append({str(TESTS)!r})
+import tl_reward
+from helpers.short_pairs import cut_short
+from tl_reward.data.readers import load_pairs
+tl_reward.load_pairs = lambda source, **of: cut_short(load_pairs(source, **of)) if source == "embedded" else load_pairs(source, **of)
+""")
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +55,7 @@ def test_a_tutorial_runs(path: Path, kernel: KernelManager, models: dict[str, st
     parameters.source += "\n" + "\n".join(f"{name} = {where!r}" for name, where in models.items() if name in parameters.source)
     notebook.cells.insert(0, RESET.copy())
     notebook.cells.insert(1, nbformat.v4.new_code_cell(f"import os\nos.chdir({str(tmp_path)!r})"))
+    notebook.cells.insert(2, SHORT.copy())
     client = NotebookClient(notebook, km=kernel, timeout=300)
     client.execute()
     cells = code_cells(notebook)

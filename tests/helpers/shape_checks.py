@@ -61,19 +61,19 @@ def jaxtyped(fn: Any = None, *, typechecker: Callable[..., Any]) -> Any:
             right.add(kind)
         return out
 
-    checked.checked = True  # pyright: ignore[reportAttributeAccessIssue]
+    setattr(checked, "checked", True)  # noqa: B010
     checked.__code__ = checked.__code__.replace(co_filename=jaxtyping.__file__)  # a library's frame, not one of the user's own code
     return checked
 
 
-def _kind(value: Any) -> Any:
+def _kind(value: Any, depth: int = 3) -> Any:
     """All that a check of this value depends on; of a list or a dictionary, beartype looks at one entry, and this at the first eight."""
     if isinstance(value, torch.Tensor | np.ndarray):
         return type(value), value.dtype, value.shape
-    if isinstance(value, list | tuple):
-        return type(value), len(value), *map(_kind, value[:8])
-    if isinstance(value, dict):
-        return type(value), *((type(key), _kind(entry)) for key, entry in islice(value.items(), 8))
+    if depth and isinstance(value, list | tuple):
+        return type(value), len(value), *(_kind(entry, depth - 1) for entry in value[:8])
+    if depth and isinstance(value, dict):
+        return type(value), *((type(key), _kind(entry, depth - 1)) for key, entry in islice(value.items(), 8))
     return type(value)
 
 

@@ -10,7 +10,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import tl_reward
 from tl_reward.analyses.direct_attribution import direct_attribution
-from tl_reward.data.pairs import PreferencePair
+from tl_reward.data.pairs import Objective, PreferencePair
 from tl_reward.data.readers import load_pairs
 from tl_reward.data.text import render
 from tl_reward.interventions.patches import HeadPatch, Patch, Source, patch_between
@@ -101,22 +101,26 @@ def test_saved_and_loaded_again_the_rewards_are_the_same(mixed, tmp_path):
     assert score(again, PAIRS).chosen == pytest.approx(score(mixed, PAIRS).chosen, abs=1e-4)
 
 
-def cut_pairs(source: str, *, split: str) -> list[PreferencePair]:
+def short_pairs(source: str, *, split: str, objective: Objective | None = None, limit: int | None = None) -> list[PreferencePair]:
+    """In the place of `load_pairs`: as many as a guide asks for, cut short, and of a whole split some of each objective."""
     assert source == "embedded"
-    return [pair for objective in OBJECTIVES for pair in embedded_pairs(split, 24 if split == "find" else 12, objective)]
+    if limit is not None:
+        return embedded_pairs(split, limit, objective)
+    return [pair for each in OBJECTIVES for pair in embedded_pairs(split, 24 if split == "find" else 12, each)]
 
 
-def test_the_python_of_the_readme_and_the_guides_runs(real_base, capsys, tmp_path, monkeypatch):
+def test_the_python_of_the_readme_and_the_guides_runs(real_base, tiny, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = "".join((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", *GUIDES))
     blocks = [block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "my.csv" not in block]  # see tests/test_readme.py
     assert len(blocks) == 9
+    monkeypatch.setattr(tl_reward, "load_pairs", short_pairs)
     namespace: dict = {}
     for block in blocks:
-        with monkeypatch.context() as patch:
-            if "tl_reward.repair(" in block:  # runs the model dozens of times: on short pairs, as many as it asks for
-                patch.setattr(tl_reward, "load_pairs", cut_pairs)
-            exec(block, namespace)
+        own = (
+            {"model": tiny} if "tl_reward.repair(" in block else {}
+        )  # it runs dozens of times, and would do no other work with the real one
+        exec(block, namespace | own if own else namespace)
     assert "->" in capsys.readouterr().out
     assert len(Results.load(tmp_path / "runs" / "mine").section("scores")) == 1
     total = namespace["contributions"].sum() + namespace["model"].b_U[0]
