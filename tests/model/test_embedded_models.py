@@ -117,9 +117,7 @@ def test_the_python_of_the_readme_and_the_guides_runs(real_base, tiny, capsys, t
     monkeypatch.setattr(tl_reward, "load_pairs", short_pairs)
     namespace: dict = {}
     for block in blocks:
-        own = (
-            {"model": tiny} if "tl_reward.repair(" in block else {}
-        )  # it runs dozens of times, and would do no other work with the real one
+        own = {"model": tiny} if "tl_reward.repair(" in block else {}  # dozens of runs; the real one would do the same
         exec(block, namespace | own if own else namespace)
     assert "->" in capsys.readouterr().out
     assert len(Results.load(tmp_path / "runs" / "mine").section("scores")) == 1
