@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
@@ -33,6 +34,7 @@ def provenance(*, seed: int | None = None, data: Mapping[str, GivenPairs] | None
     }
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)
