@@ -27,11 +27,16 @@ BIN = Path(sys.executable).parent
 PATH = os.pathsep.join([str(WORKER.parents[1]), str(Path(tl_reward.__file__).parents[1])])  # the package under test, not an installed one
 
 
-def launch(count: int, *command: str) -> subprocess.CompletedProcess[str]:
-    # With --cpu, accelerate starts one process, or needs MPI; --multi_gpu starts them, and the variable keeps them off GPUs.
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    # The variable keeps processes off GPUs.
     own = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": PATH}
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | own, timeout=120)
+
+
+def launch(count: int, *command: str) -> subprocess.CompletedProcess[str]:
+    # With --cpu, accelerate starts one process, or needs MPI; --multi_gpu starts them.
     options = ["launch", "--multi_gpu", "--num_machines", "1", "--num_processes", str(count), "--main_process_port", "0"]
-    return subprocess.run([str(BIN / "accelerate"), *options, *command], capture_output=True, text=True, env=os.environ | own, timeout=120)
+    return run(str(BIN / "accelerate"), *options, *command)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +49,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(folder):
-    done = launch(2, str(WORKER), "everything", str(folder))
+    done = run(sys.executable, str(WORKER), "everything", str(folder))
     assert done.returncode == 0, done.stderr[-3000:]
     return done
 

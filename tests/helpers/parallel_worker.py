@@ -132,4 +132,11 @@ def main(what: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    arguments = sys.argv[1], Path(sys.argv[2])
+    if "WORLD_SIZE" in os.environ:
+        main(*arguments)
+    else:  # two processes as torchrun starts them, but forked from this one, which has imported everything once
+        import trl  # noqa: F401
+        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+        elastic_launch(LaunchConfig(1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork"), main)(*arguments)
