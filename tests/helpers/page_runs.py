@@ -10,13 +10,13 @@ from typing import Any
 import torch
 
 from helpers.repairs import made_up_repair
+from helpers.short_pairs import embedded_pairs
 from tl_reward.analyses.ablation_curves import ablate_sets, ablation_curve
 from tl_reward.analyses.attribution import attribute
 from tl_reward.analyses.discovery import discover
 from tl_reward.analyses.exact_effects import compare_with_exact, neuron_effects
 from tl_reward.analyses.examples.collect import collect_examples
 from tl_reward.analyses.tension import tension
-from tl_reward.data.readers import load_pairs
 from tl_reward.model.tiny import tiny_reward_model
 from tl_reward.neurons import NeuronSet
 from tl_reward.results.provenance import provenance
@@ -33,8 +33,8 @@ from tl_reward.results.record_neurons import (
 from tl_reward.results.store import Results
 from tl_reward.running.scoring import score
 
-PAIRS = load_pairs("embedded", split="test", limit=6)
-BOTH = [pair for objective in ("helpful", "harmless") for pair in load_pairs("embedded", split="test", objective=objective, limit=4)]
+PAIRS = embedded_pairs("test", 6)
+BOTH = [pair for objective in ("helpful", "harmless") for pair in embedded_pairs("test", 4, objective)]
 NAMES = ("helpful", "harmless", "mixed")
 # What breaks a page that forgets that text is text.
 TEXTS = (

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.short_pairs import embedded_pairs
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, GPT2Config, LlamaConfig, LlamaForCausalLM, Phi3Config
 
-from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.model.reward_model import HookedRewardModel
@@ -20,7 +20,7 @@ from tl_reward.model.training.finite import check_finite
 from tl_reward.neurons import NeuronSet
 from tl_reward.running.scoring import score
 
-PAIRS = load_pairs("embedded", objective="harmless", split="find", limit=12)
+PAIRS = embedded_pairs("find", 12, "harmless")
 LORA = TrainingConfig(learning_rate=3e-2, epochs=6, batch_size=6, max_length=1000, save_every=2)
 
 
@@ -79,7 +79,8 @@ LEFT_OUT = NeuronSet([(0, 3), (0, 40), (1, 7)])
 def test_a_killed_training_resumes_from_its_checkpoint_and_ends_like_one_that_was_not(base, trained, tmp_path, scripts):
     (tmp_path / "killed.py").write_text(f"""
 import os, sys
-from tl_reward.data.readers import load_pairs
+sys.path.append({str(Path(__file__).parents[1])!r})
+from helpers.short_pairs import embedded_pairs
 from tl_reward.model.training import TrainingConfig, begun, bradley_terry, train, trainer
 from transformers import TrainerCallback, Trainer
 class Kill(TrainerCallback):
@@ -91,7 +92,7 @@ def patched(self, *a, **k):
     init(self, *a, **k)
     self.add_callback(Kill())
 Trainer.__init__ = patched
-pairs = load_pairs("embedded", objective="harmless", split="find", limit=12)
+pairs = embedded_pairs("find", 12, "harmless")
 train({base!r}, pairs, {str(tmp_path / "out")!r}, {LORA!r})
 """)
     assert scripts.run(tmp_path / "killed.py").status == 9

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from helpers.figures import traces_of
 from helpers.page_runs import document
+from helpers.short_pairs import embedded_pairs
 
 from tl_reward import plots
 from tl_reward.analyses.model_patching import compare_gain_with_exact, gain, patch_models
@@ -13,7 +14,6 @@ from tl_reward.analyses.pair_patching import aligned_tokens, patch_pairs
 from tl_reward.analyses.reward_lens import reward_lens
 from tl_reward.cli import main
 from tl_reward.data.pairs import PreferencePair, parse_transcript
-from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.model.tiny import byte_tokenizer, tiny_hf_model, tiny_reward_model
 from tl_reward.results.found_on import found_on
@@ -22,7 +22,7 @@ from tl_reward.results.store import Results
 from tl_reward.show.page import build_page
 from tl_reward.show.plots.patching import as_label
 
-PAIRS = load_pairs("embedded", split="test", limit=4)
+PAIRS = embedded_pairs("test", 4)
 HOSTILE = PreferencePair(
     "hostile",
     parse_transcript("\n\nHuman: Hi\n\nAssistant: <script>a</script>\u2028<br>&\n"),
