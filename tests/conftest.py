@@ -12,9 +12,13 @@ TESTS = Path(__file__).parent
 DEAR = ("model/test_embedded_models.py", "experiments", "test_parallel.py", "study", "repairing", "model/test_training.py",
         "model/test_micro_batches.py", "interventions/test_patches.py", "attack", "show")  # fmt: skip
 SLOW = (
-    *DEAR[:-2], "model/test_head_layouts.py", "test_startup.py", "cli/test_program.py", "cli/test_commands.py", "cli/test_output_option.py",
-    "cli/test_repair_command.py", "analyses/test_outputs.py", "analyses/test_exact_effects.py", "analyses/test_examples.py",
-    "show/test_patching_page.py", "show/test_page.py", "show/test_repair_page.py", "show/test_how_made.py",
+    *DEAR[:-2], "model/test_head_layouts.py", "model/test_heads.py", "model/test_adapters.py", "model/test_kernels.py", "test_startup.py",
+    "test_other_systems.py", "test_result_objects.py", "docs/test_tutorials.py", "docs/test_reference.py", "data/test_sources.py",
+    "data/test_pairs.py", "cli/test_program.py", "cli/test_commands.py", "cli/test_output_option.py", "cli/test_repair_command.py",
+    "cli/test_completion.py", "bad_input/test_bad_commands.py", "analyses/test_outputs.py", "analyses/test_exact_effects.py",
+    "analyses/test_examples.py", "analyses/test_attribution.py", "running/test_waits.py", "running/batches/test_budget.py",
+    "running/test_options.py", "running/test_half_precision.py", "results/test_record_models.py", "results/test_record_repair.py",
+    "show/test_patching_page.py", "show/test_page.py", "show/test_repair_page.py", "show/test_how_made.py", "show/test_server.py",
 )  # fmt: skip
 
 
