@@ -15,7 +15,8 @@ demo: install
 	$(BIN)/tl-reward demo --overwrite
 
 # Two files at a time: on two cores that takes little more than half of the time. The dearest files come first (tests/conftest.py).
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Bytecode is kept whatever the environment says: tests start many processes, and each would compile the package anew.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test: install
 	$(PYTEST)

@@ -1,7 +1,7 @@
 """Which tests are which: marks, and their order. What they ask for by name is in helpers/fixtures.py."""
 
 import gc
-from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -40,16 +40,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = set(getattr(item, "fixturenames", ()))
         if "real_base" in fixtures:
             item.add_marker("real")
-        if _place(item, ("attack",)) == 0:
+        if _place(item.path, ("attack",)) == 0:
             item.add_marker("attack")
-        if _place(item, SLOW) < len(SLOW) or fixtures & {"forks", "scripts"} or _of_another_architecture(item):
+        if _place(item.path, SLOW) < len(SLOW) or fixtures & {"forks", "scripts"} or _of_another_architecture(item):
             item.add_marker("slow")
-    items.sort(key=lambda item: _place(item, DEAR))
+    items.sort(key=lambda item: _place(item.path, DEAR))
 
 
-def _place(item: pytest.Item, names: Sequence[str]) -> int:
-    """The index of the first of these that the test is in, or how many there are."""
-    return next((i for i, name in enumerate(names) if item.path.is_relative_to(TESTS / name)), len(names))
+@cache
+def _place(path: Path, names: tuple[str, ...]) -> int:
+    """The index of the first of these that a test's file is, or is in, or how many there are."""
+    return next((i for i, name in enumerate(names) if path.is_relative_to(TESTS / name)), len(names))
 
 
 def _of_another_architecture(item: pytest.Item) -> bool:

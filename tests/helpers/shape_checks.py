@@ -50,7 +50,6 @@ def jaxtyped(fn: Any = None, *, typechecker: Callable[..., Any]) -> Any:
         return fn
     right, checks = _checked.setdefault(fn.__code__, (set(), []))
 
-    @wraps(fn)
     def checked(*args, **kwargs):
         out = fn(*args, **kwargs)
         kind = (*map(_kind, args), *kwargs, *map(_kind, kwargs.values()), _kind(out))
@@ -61,9 +60,9 @@ def jaxtyped(fn: Any = None, *, typechecker: Callable[..., Any]) -> Any:
             right.add(kind)
         return out
 
-    setattr(checked, "checked", True)  # noqa: B010
     checked.__code__ = checked.__code__.replace(co_filename=jaxtyping.__file__)  # a library's frame, not one of the user's own code
-    return checked
+    setattr(checked, "checked", True)  # noqa: B010
+    return wraps(fn)(checked)
 
 
 def _kind(value: Any, depth: int = 3) -> Any:
