@@ -15,10 +15,15 @@ from operator import or_
 from typing import Any, Literal, Union, get_args, get_origin
 
 import jaxtyping
-import numpy as np
-import torch
 from beartype import BeartypeConf, beartype
 
+try:
+    import numpy as np
+    import torch
+
+    _ARRAYS = torch.Tensor, np.ndarray
+except ImportError:  # .ci/light runs what needs neither
+    _ARRAYS = ()
 _jaxtyped = jaxtyping.jaxtyped
 # By the code of a function, which inner functions share: what was found right, and what checks the rest.
 _checked: dict[types.CodeType, tuple[set, list[Callable[..., None]]]] = {}
@@ -67,7 +72,7 @@ def jaxtyped(fn: Any = None, *, typechecker: Callable[..., Any]) -> Any:
 
 def _kind(value: Any, depth: int = 3) -> Any:
     """All that a check of this value depends on; of a list or a dictionary, beartype looks at one entry, and this at the first eight."""
-    if isinstance(value, torch.Tensor | np.ndarray):
+    if isinstance(value, _ARRAYS):
         return type(value), value.dtype, value.shape
     if depth and isinstance(value, list | tuple):
         return type(value), len(value), *(_kind(entry, depth - 1) for entry in value[:8])
