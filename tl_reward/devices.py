@@ -98,6 +98,14 @@ def _cgroup_rooms(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
     return rooms
 
 
+def has_bf16() -> bool:
+    """Whether the GPU, or the CPU where there is none, has instructions for bfloat16. Without them a CPU multiplies it several times slower
+    than float32."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported()
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
 def check_fits(name: str, numbers: int, dtype: torch.dtype, device: str | torch.device) -> None:
     """Says no before weights are read: raises OutOfMemory where a model of so many numbers has no room on a device."""
     bits = torch.finfo(dtype).bits

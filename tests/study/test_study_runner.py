@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
@@ -29,6 +30,7 @@ from tl_reward.study.compute.plan import print_reproduction_plan
 from tl_reward.study.compute.store import load_matrix
 from tl_reward.study.config import parse_config
 from tl_reward.study.matrix import Model, ModelEdit
+from tl_reward.study.report import runner
 from tl_reward.study.report.runner import reproduce
 
 
@@ -260,6 +262,20 @@ def test_the_plan_says_what_is_done_and_what_is_missing(data, whole, tmp_path, m
         reproduce(lacking, tmp_path / "out", data=tmp_path)
     assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
     assert "give the folder that $DATA stands for (--data)" in planned(config, None, tmp_path / "out")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("has", [True, False])
+def test_a_precision_without_instructions_is_said_before_anything_runs(data, tmp_path, monkeypatch, dtype, has):
+    monkeypatch.setattr(plan, "has_bf16", lambda: has)
+    monkeypatch.setattr(runner, "_run", lambda *_: tmp_path)
+    config, line = parse_config(table(data) | {"dtype": dtype}), 'dtype = "bfloat16": this machine has no instructions for it'
+    slow = dtype == "bfloat16" and not has
+    assert (line in planned(config, data, tmp_path / "none")) == slow
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        reproduce(config, tmp_path / "out", data=data)
+    assert [line in str(each.message) for each in caught] == [True] * slow
 
 
 def test_a_benchmark_may_be_of_a_file_with_any_name(data, tmp_path):

@@ -10,6 +10,7 @@ import torch
 
 from tl_reward.data.encoding import EncodedPairs, encode_pairs
 from tl_reward.data.pairs import PreferencePair
+from tl_reward.devices import has_bf16
 from tl_reward.errors import InputError
 from tl_reward.model import architectures, checkpoints
 from tl_reward.model.training.config import TrainingConfig
@@ -53,12 +54,6 @@ def prepare(base: str, pairs: Sequence[PreferencePair], config: TrainingConfig) 
     _choose_pad_token(tokenizer, encoded)
     model.config.pad_token_id = tokenizer.pad_token_id
     return Prepared(model, tokenizer, encoded, bf16)
-
-
-def has_bf16() -> bool:
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _choose_pad_token(tokenizer: Any, encoded: Any) -> None:

@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoTokenizer
 from tl_reward.data.batches.packing import pack
 from tl_reward.data.encoding import encode_pairs
 from tl_reward.data.pairs import PreferencePair
+from tl_reward.devices import has_bf16
 from tl_reward.errors import InputError, first_line
 from tl_reward.model import embedded
 from tl_reward.study.compute.cells import Cell, cells, draws_of
@@ -25,7 +26,7 @@ from tl_reward.study.compute.dealing import CHARACTERS_A_TOKEN, characters, long
 from tl_reward.study.compute.inputs import Inputs
 from tl_reward.study.compute.memory import shape_of
 from tl_reward.study.compute.store import State, missing_fractions, notes, state_of
-from tl_reward.study.config import DATA, SingleObjective, Source, data_needed, is_hub, located
+from tl_reward.study.config import DATA, SingleObjective, Source, StudyConfig, data_needed, is_hub, located
 from tl_reward.terminal.progress import duration
 
 # Tokens a second and core that SmolLM2-135M ran in bfloat16; other models in proportion to their size.
@@ -165,6 +166,8 @@ def print_reproduction_plan(inputs: Inputs, out: Path, console: Console) -> None
         if rates:
             listed = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
             console.print(f"Tokens a second, {word}: {listed}.", soft_wrap=True)
+    if said := slow_precision(inputs.config):
+        console.print(f"{said}.", soft_wrap=True, highlight=False)
     if estimated := sizes.estimated():
         console.print(
             f"Tokens of {', '.join(estimated)} are estimates, of {CHARACTERS_A_TOKEN} characters each: no tokenizer is at hand.",
@@ -186,6 +189,13 @@ def _disk(left: Sequence[Planned], sizes: Sizes) -> float:
         else:
             total += 1e6 if each.cell.kind == "discover" else 2e5
     return total + largest
+
+
+def slow_precision(config: StudyConfig) -> str | None:
+    """What to say of a config's precision that this machine has no instructions for."""
+    if config.dtype == "float32" or has_bf16():
+        return None
+    return f'dtype = "{config.dtype}": this machine has no instructions for it, and takes several times as long as with dtype = "float32"'
 
 
 def problems(inputs: Inputs, *, fetch: bool = True) -> list[str]:

@@ -15,7 +15,7 @@ from tl_reward.parallel import locked
 from tl_reward.results.provenance import provenance
 from tl_reward.study.compute.cells import cells
 from tl_reward.study.compute.inputs import Inputs
-from tl_reward.study.compute.plan import Sizes, plan, problems
+from tl_reward.study.compute.plan import Sizes, plan, problems, slow_precision
 from tl_reward.study.compute.progress import Display
 from tl_reward.study.compute.side_by_side import compute
 from tl_reward.study.compute.store import is_done, load_matrix, note_of
@@ -46,6 +46,8 @@ def reproduce(config: StudyConfig, out: str | Path, *, data: str | Path | None =
     missing = problems(inputs)
     if missing:
         raise InputError("; ".join(missing))
+    if said := slow_precision(config):
+        warnings.warn(said, stacklevel=2)
     with _alone(out):
         return _run(inputs, out, jobs)
 
