@@ -64,3 +64,13 @@ def test_entries_of_lists_and_fields_of_dataclasses_are_checked():
         total([torch.ones(2, 1), torch.ones(2, 1)])
     with pytest.raises(TypeCheckError):
         Scores(torch.ones(2, 1))
+
+
+def test_a_shape_that_depends_on_a_value_is_checked_for_every_value():
+    @CHECKED
+    def first(matrix: Float[Tensor, "rows columns"], kept: int) -> Float[Tensor, "{kept} columns"]:
+        return matrix[: min(kept, 2)]
+
+    assert first(torch.ones(4, 2), 1).shape == (1, 2) and first(torch.ones(4, 2), 2).shape == (2, 2)
+    with pytest.raises(TypeCheckError, match=r"return value of .*first"):
+        first(torch.ones(4, 2), 3)

@@ -53,6 +53,8 @@ def jaxtyped(fn: Any = None, *, typechecker: Callable[..., Any]) -> Any:
         fn.__init__ = jaxtyped(fn.__init__, typechecker=typechecker)
     if not isinstance(fn, types.FunctionType):
         return fn
+    if any("{" in str(hint) for hint in fn.__annotations__.values()):  # a shape that depends on a value, which `_kind` does not hold
+        return _jaxtyped(fn, typechecker=typechecker)
     right, checks = _checked.setdefault(fn.__code__, (set(), []))
 
     def checked(*args, **kwargs):
@@ -83,8 +85,6 @@ def _kind(value: Any, depth: int = 3) -> Any:
 
 def _check_of(fn: types.FunctionType, typechecker: Callable[..., Any]) -> Callable[..., None]:
     """Checks what `fn` was given and what it returned, without calling it."""
-    if any("{" in getattr(hint, "dim_str", "") for hint in fn.__annotations__.values()):
-        raise NotImplementedError(f"{fn.__qualname__}: a shape that depends on a value would be checked for the first value alone")
     returned: list[Any] = []
 
     def returns(*args, **kwargs):
