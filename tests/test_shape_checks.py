@@ -35,6 +35,17 @@ def test_a_wrong_shape_is_found_after_a_right_one():
         first_column(torch.zeros(4, 2), 3)
 
 
+def test_arguments_are_checked_before_the_call():
+    @CHECKED
+    def refuse(matrix: Float[Tensor, "rows columns"]) -> None:
+        raise ValueError("refused")
+
+    with pytest.raises(ValueError, match="refused"):
+        refuse(torch.ones(1, 1))
+    with pytest.raises(TypeCheckError):
+        refuse(torch.ones(1))
+
+
 def test_shapes_agree_across_arguments_of_an_inner_function():
     def outer(a: Tensor, b: Tensor) -> Tensor:
         @CHECKED

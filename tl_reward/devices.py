@@ -99,8 +99,8 @@ def _cgroup_rooms(root: Path = Path("/sys/fs/cgroup")) -> list[int]:
 
 
 def has_bf16() -> bool:
-    """Whether the GPU, or the CPU where there is none, has instructions for bfloat16. Without them a CPU multiplies it several times slower
-    than float32."""
+    """Whether torch has kernels for bfloat16 on the GPU, or on the CPU where there is none (of x86, those with AVX-512 or AMX). Without
+    them a CPU multiplies it several times slower than float32."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()

@@ -7,6 +7,7 @@ checked once for each combination of types, element types and shapes that it is 
 """
 
 import dataclasses
+import threading
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial, reduce, wraps
@@ -25,8 +26,8 @@ try:
 except ImportError:  # .ci/light runs what needs neither
     _ARRAYS = ()
 _jaxtyped = jaxtyping.jaxtyped
-# By the code of a function, which inner functions share: what was found right, and what checks the rest.
-_checked: dict[types.CodeType, tuple[set, list[Callable[..., None]]]] = {}
+# By the code of a function, which inner functions share: what was found right, and what calls it with a check.
+_checked: dict[types.CodeType, tuple[set, list[Callable[..., Any]]]] = {}
 
 
 def check(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -55,19 +56,24 @@ def jaxtyped(fn: Any = None, *, typechecker: Callable[..., Any]) -> Any:
         return fn
     if any("{" in str(hint) for hint in fn.__annotations__.values()):  # a shape that depends on a value, which `_kind` does not hold
         return _jaxtyped(fn, typechecker=typechecker)
-    right, checks = _checked.setdefault(fn.__code__, (set(), []))
+    right, callers = _checked.setdefault(fn.__code__, (set(), []))
 
     def checked(*args, **kwargs):
-        out = fn(*args, **kwargs)
-        kind = (*map(_kind, args), *kwargs, *map(_kind, kwargs.values()), _kind(out))
-        if kind not in right:
-            if not checks:
-                checks.append(_check_of(fn, typechecker))
-            checks[0](out, args, kwargs)
-            right.add(kind)
+        given = (*map(_kind, args), *kwargs, *map(_kind, kwargs.values()))
+        if given in right:
+            out = fn(*args, **kwargs)
+            if (given, _kind(out)) in right:
+                return out
+            call = lambda *_, **__: out  # noqa: E731
+        else:
+            call = fn
+        if not callers:
+            callers.append(_caller(fn, typechecker))
+        out = callers[0](call, args, kwargs)
+        right.update((given, (given, _kind(out))))
         return out
 
-    checked.__code__ = checked.__code__.replace(co_filename=jaxtyping.__file__)  # a library's frame, not one of the user's own code
+    _as_of_jaxtyping(checked)
     setattr(checked, "checked", True)  # noqa: B010
     return wraps(fn)(checked)
 
@@ -83,22 +89,29 @@ def _kind(value: Any, depth: int = 3) -> Any:
     return type(value)
 
 
-def _check_of(fn: types.FunctionType, typechecker: Callable[..., Any]) -> Callable[..., None]:
-    """Checks what `fn` was given and what it returned, without calling it."""
-    returned: list[Any] = []
+def _caller(fn: types.FunctionType, typechecker: Callable[..., Any]) -> Callable[..., Any]:
+    """Calls any function with the arguments of `fn`, and checks these before it and what it returns after it as those of `fn`."""
+    held = threading.local()
 
-    def returns(*args, **kwargs):
-        return returned.pop()
+    def calls(*args, **kwargs):
+        return held.call(*args, **kwargs)
 
     # With the globals of `fn`, in which its annotations are read.
-    stand_in = types.FunctionType(returns.__code__, fn.__globals__, fn.__name__, fn.__defaults__, returns.__closure__)
+    _as_of_jaxtyping(calls)
+    stand_in = types.FunctionType(calls.__code__, fn.__globals__, fn.__name__, fn.__defaults__, calls.__closure__)
     decorated = _jaxtyped(wraps(fn)(stand_in), typechecker=typechecker)
 
-    def check_call(out: Any, args: tuple, kwargs: dict) -> None:
-        returned[:] = [out]
-        decorated(*args, **kwargs)
+    def call_as(call: Callable[..., Any], args: tuple, kwargs: dict) -> Any:
+        held.call = call
+        return decorated(*args, **kwargs)
 
-    return check_call
+    _as_of_jaxtyping(call_as)
+    return call_as
+
+
+def _as_of_jaxtyping(function: types.FunctionType) -> None:
+    """In a traceback its frame is a library's, where those of this folder are taken for a user's own code."""
+    function.__code__ = function.__code__.replace(co_filename=jaxtyping.__file__)
 
 
 jaxtyping.jaxtyped = jaxtyped
