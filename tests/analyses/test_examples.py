@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from tl_reward.analyses.discovery import discover
 from tl_reward.analyses.examples import collect, passes
 from tl_reward.analyses.examples import kept as what_is_kept
+from tl_reward.analyses.examples import words as words_of_weights
 from tl_reward.analyses.examples.collect import KINDS, NeuronSite, collect_examples
 from tl_reward.analyses.examples.words import token_text
 from tl_reward.cli.examples import ExamplesCommand
@@ -162,7 +163,8 @@ def test_streaming_equals_everything_in_memory(tiny, site, where):
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "gemma2", "olmo2"])
-def test_every_architecture(name):
+def test_every_architecture(name, monkeypatch):
+    monkeypatch.setattr(words_of_weights, "CHUNK", 100)  # several for this vocabulary
     model = HookedRewardModel.from_hf(hf_model(name), byte_tokenizer())
     found = collect_examples(model, PAIRS, NEURONS)
     check(found, model, PAIRS, Naive(model, PAIRS))
@@ -192,7 +194,8 @@ def check_weights(found, model, neurons):
 
 
 @pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_neox", "gemma2", "olmo2"])
-def test_words_out_are_what_the_base_model_would_say(name, tmp_path):
+def test_words_out_are_what_the_base_model_would_say(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(words_of_weights, "CHUNK", 100)
     """A neuron's row, as the final residual stream, through the base model's own final norm and head."""
     hf = hf_model(name)
     torch.manual_seed(1)
