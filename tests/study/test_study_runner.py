@@ -266,10 +266,10 @@ def test_the_plan_says_what_is_done_and_what_is_missing(data, whole, tmp_path, m
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("has", [True, False])
-def test_a_precision_without_instructions_is_said_before_anything_runs(data, tmp_path, monkeypatch, dtype, has):
+def test_a_precision_without_kernels_is_said_before_anything_runs(data, tmp_path, monkeypatch, dtype, has):
     monkeypatch.setattr(plan, "has_bf16", lambda: has)
     monkeypatch.setattr(runner, "_run", lambda *_: tmp_path)
-    config, line = parse_config(table(data) | {"dtype": dtype}), 'dtype = "bfloat16": this machine has no instructions for it'
+    config, line = parse_config(table(data) | {"dtype": dtype}), 'dtype = "bfloat16": torch has no kernels for it on this machine'
     slow = dtype == "bfloat16" and not has
     assert (line in planned(config, data, tmp_path / "none")) == slow
     with warnings.catch_warnings(record=True) as caught:

@@ -192,10 +192,10 @@ def _disk(left: Sequence[Planned], sizes: Sizes) -> float:
 
 
 def slow_precision(config: StudyConfig) -> str | None:
-    """What to say of a config's precision that this machine has no instructions for."""
+    """What to say of a config's precision that torch has no kernels for on this machine."""
     if config.dtype == "float32" or has_bf16():
         return None
-    return f'dtype = "{config.dtype}": this machine has no instructions for it, and takes several times as long as with dtype = "float32"'
+    return f'dtype = "{config.dtype}": torch has no kernels for it on this machine; it takes several times as long as dtype = "float32"'
 
 
 def problems(inputs: Inputs, *, fetch: bool = True) -> list[str]:
