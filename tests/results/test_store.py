@@ -271,6 +271,18 @@ def test_findings_are_made_anew_at_every_save_and_never_read(tmp_path: Path):
     assert json.loads((again.save(tmp_path / "again") / "results.json").read_text()) == document
 
 
+def test_a_fault_in_a_rule_of_findings_costs_no_run(tmp_path: Path, monkeypatch):
+    def divides(sections: object) -> None:
+        raise ZeroDivisionError("of a rule")
+
+    monkeypatch.setattr("tl_reward.results.store.findings_of", divides)
+    made = results()
+    with pytest.warns(UserWarning, match=r"written without its findings, .*ZeroDivisionError\('of a rule'\)"):
+        folder = made.save(tmp_path / "run")
+    assert json.loads((folder / "results.json").read_text())["findings"] == []
+    assert Results.load(folder).sections == made.sections
+
+
 # Formats
 
 

@@ -14,6 +14,7 @@ leads from is refused: it is never read in part.
 
 import html
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -221,7 +222,7 @@ class Results:
         plain = {} if fault else json.loads(json.dumps(document, allow_nan=False))["sections"]
         if fault := fault or run_fault(self.provenance, plain, self.tensors):
             raise InputError(f"{named(folder)} is not written: {fault}")
-        document["findings"] = [finding.to_json() for finding in findings_of(cast(Sections, plain))]
+        document["findings"] = _findings(plain)
         text = json.dumps(document, indent=1, allow_nan=False) + "\n"
         if len(text) > LARGEST_FILE:
             raise InputError(f"{named(folder)} is not written: {JSON} has {len(text):,} bytes, at most {LARGEST_FILE:,} are read")
@@ -310,6 +311,15 @@ class Results:
             f"<tr><td>{html.escape(section)}</td><td>{html.escape(', '.join(names))}</td></tr>" for section, names in self.names().items()
         )
         return f"<table><tr><th>section</th><th>entries</th></tr>{rows}</table>"
+
+
+def _findings(sections: Any) -> list[Any]:
+    """What is written of findings. They follow from the sections, so that a fault of ours in one of their rules must not cost a run."""
+    try:
+        return [finding.to_json() for finding in findings_of(sections)]
+    except Exception as error:
+        warnings.warn(f"the run is written without its findings, which a fault of tl_reward stopped: {error!r}", stacklevel=5)
+        return []
 
 
 def _called(run: Results, place: int) -> str:
