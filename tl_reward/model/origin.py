@@ -146,6 +146,7 @@ def sums_of(tensors: Tensors) -> dict[str, int]:
     import torch
 
     sums: dict[str, Tensor] = {}
+    odd = torch.empty(0)  # made once for tensors of all sizes
     for name, tensor in tensors:
         plain = tensor.detach()
         if plain.is_meta or not plain.numel():
@@ -155,7 +156,9 @@ def sums_of(tensors: Tensors) -> dict[str, int]:
         flat = flat.clone() if flat.data_ptr() % 8 else flat
         words = flat.numel() * flat.element_size() // 8 * 8 // flat.element_size()
         parts = flat[:words].view(torch.int64), flat[words:].view(torch.uint8).long()
-        odd = torch.arange(1, 2 * min(_WORDS, len(parts[0]) + 8), 2, device=flat.device)  # odd, so that no bit is lost
+        longest = min(_WORDS, len(parts[0]) + 8)
+        if len(odd) < longest or odd.device != flat.device:
+            odd = torch.arange(1, 2 * longest, 2, device=flat.device)  # odd, so that no bit is lost
         total = torch.zeros((), dtype=torch.int64, device=flat.device)
         for part in (piece for each in parts for piece in each.split(_WORDS) if len(piece)):
             total = total * 3 + (part * odd[: len(part)]).sum()
