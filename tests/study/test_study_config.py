@@ -19,6 +19,12 @@ def test_our_configs_load(name):
     assert config.objectives == ("helpful", "harmless", "mixed") and config.conventions == "ours"
 
 
+def test_the_helpful_model_is_tested_on_pairs_of_all_lengths():
+    config, first = load_config(CONFIGS / "helpful.toml"), load_config(CONFIGS / "local.toml")
+    assert config.objectives == ("helpful",) and config.data["helpful"] == first.data["helpful"] and config.bases == first.bases
+    assert config.limits.edited_max_length is None and first.limits.edited_max_length is not None
+
+
 def test_the_study_is_the_papers():
     config = load_config(CONFIGS / "study.toml")
     assert len(config.bases) == 6 and config.seeds == (0, 1, 2)
