@@ -7,6 +7,7 @@ import ast
 import importlib
 import re
 from collections import defaultdict
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from pathlib import Path
@@ -30,9 +31,13 @@ def name_of(path: Path) -> str:
 
 
 PATHS = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in PATHS.items()}
-MODULES = [*TREES]
+MODULES = [*PATHS]
 FOLDERS = sorted({path.parent for path in PATHS.values()})
+
+
+@cache
+def tree_of(module: str) -> ast.Module:
+    return ast.parse(PATHS[module].read_text(encoding="utf-8"))
 
 
 def folder_of(module: str) -> str:
@@ -44,19 +49,19 @@ def folder_of(module: str) -> str:
 def imports(module: str) -> set[str]:
     """The full names that a module imports, inside functions too."""
     found: set[str] = set()
-    for node in ast.walk(TREES[module]):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}: imports are absolute, so that they can be searched for"
             # `from tl_reward.show import plots` imports a module, `from tl_reward.show.plots import f` a name out of one.
             names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found |= {name if name in TREES else str(node.module) for name in names}
+            found |= {name if name in PATHS else str(node.module) for name in names}
     return found
 
 
 def own_imports(module: str) -> set[str]:
-    return {name for name in imports(module) if name in TREES}
+    return {name for name in imports(module) if name in PATHS}
 
 
 def reached(module: str) -> set[str]:
@@ -167,7 +172,7 @@ def test_files_are_short(module: str):
 def test_functions_are_short(module: str):
     """Lines of code: a docstring, comments and blank lines do not count."""
     lines = PATHS[module].read_text(encoding="utf-8").splitlines()
-    for node in ast.walk(TREES[module]):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             name = f"{module}.{node.name}"
             assert (lines_of_code(node, lines) > MOST_LINES_OF_CODE) == (name in LONG), name
@@ -197,6 +202,8 @@ def test_public_names_hide_no_file():
 @pytest.mark.parametrize("module", MODULES)
 def test_no_pickle(module: str):
     assert {name for name in imports(module) if name.split(".")[0] in ("pickle", "_pickle", "cloudpickle", "dill", "joblib")} == set()
-    used = {ast.unparse(node) for node in ast.walk(TREES[module]) if isinstance(node, ast.Attribute)}
-    taken = {f"{node.module}.{alias.name}" for node in ast.walk(TREES[module]) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    used = {ast.unparse(node) for node in ast.walk(tree_of(module)) if isinstance(node, ast.Attribute)}
+    taken = {
+        f"{node.module}.{alias.name}" for node in ast.walk(tree_of(module)) if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
     assert (used | taken) & {"torch.load", "torch.save"} == set()

@@ -21,19 +21,21 @@ def of_scores(model: str, **told: str) -> Results:
     return results
 
 
-RUNS = {
-    "nothing": Results(),
-    "scores": of_scores("helpful"),
-    "a model of one's own, read by one of its outputs": of_scores("armo · help fulness", path="/home/me/armo", output="help fulness"),
-    "an edited one": of_scores("mixed + halve_late + Quieter", path="/tl_reward/model/adapters/mixed"),
-    "numbers of neurons": random_run(3, 20, models=("mixed", "harmless")),
-    "whole": tiny_run(),
+RUNS = {  # made when a test asks for one, and not when this file is read
+    "nothing": Results,
+    "scores": lambda: of_scores("helpful"),
+    "a model of one's own, read by one of its outputs": lambda: of_scores(
+        "armo · help fulness", path="/home/me/armo", output="help fulness"
+    ),
+    "an edited one": lambda: of_scores("mixed + halve_late + Quieter", path="/tl_reward/model/adapters/mixed"),
+    "numbers of neurons": lambda: random_run(3, 20, models=("mixed", "harmless")),
+    "whole": tiny_run,
 }
 
 
-@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
-def test_the_command_line_takes_every_command(run, monkeypatch):
-    parsed = []
+@pytest.mark.parametrize("name", RUNS)
+def test_the_command_line_takes_every_command(name, monkeypatch):
+    run, parsed = RUNS[name](), []
     monkeypatch.setattr("tl_reward.cli.entry._run", parsed.append)
     lacks = missing_of(run, None)
     for each in lacks:
