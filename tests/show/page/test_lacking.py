@@ -21,6 +21,7 @@ def of_scores(model: str, **told: str) -> Results:
     return results
 
 
+OWN = "armo · help fulness"
 RUNS = {  # made when a test asks for one, and not when this file is read
     "nothing": Results,
     "scores": lambda: of_scores("helpful"),
