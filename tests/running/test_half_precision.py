@@ -7,10 +7,10 @@ import pytest
 import torch
 from helpers.architectures import hf_model
 from helpers.several_outputs import with_outputs
+from helpers.short_pairs import embedded_pairs
 
 from tl_reward.analyses.ablation_curves import ablate_sets, ablation_curve
 from tl_reward.analyses.attribution import attribute
-from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError
 from tl_reward.interventions.ablations import ZeroAblation
 from tl_reward.measures import agreement
@@ -23,7 +23,7 @@ from tl_reward.running.batches.batching import encode_for
 from tl_reward.running.half_precision import half_where_it_agrees, in_half, own_precision
 from tl_reward.running.scoring import score, sweep
 
-PAIRS = load_pairs("embedded", split="test", limit=6)
+PAIRS = embedded_pairs("test", 6)
 CONDITIONS = [[ZeroAblation(NeuronSet([(0, i), (1, 3 * i)]))] for i in range(4)]
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 from helpers.architectures import hf_model
+from helpers.short_pairs import embedded_pairs
 from model.test_head_layouts import gated, load, mlp, short_prompt_end, write
 
 import tl_reward
-from tl_reward.data.readers import load_pairs
 from tl_reward.errors import InputError, OutOfMemory
 from tl_reward.interventions.ablations import ScaleAblation, ZeroAblation
 from tl_reward.interventions.from_functions import intervention
@@ -22,7 +22,7 @@ from tl_reward.running.pair_activations import activations
 from tl_reward.running.scoring import score
 from tl_reward.sites import Site, SiteKind
 
-PAIRS = load_pairs("embedded", split="find", limit=5)
+PAIRS = embedded_pairs("find", 5)
 KINDS: list[SiteKind] = ["resid_pre", "resid_post", "attn_z", "attn_out", "mlp_gate", "mlp_post", "mlp_out"]
 __all__ = ["short_prompt_end"]
 EDITS = {"clean": [], "ablated": [ZeroAblation(NeuronSet([(0, 3), (1, 7)])), ScaleAblation(NeuronSet([(1, 2)]), 0.5, site="attn_z")]}
