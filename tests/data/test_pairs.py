@@ -413,3 +413,16 @@ def test_a_label_that_is_given_to_rows_without_one_is_said(tmp_path: Path):
 def test_what_is_no_source(source: str, says: str):
     with pytest.raises(InputError, match=says):
         load_pairs(source)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pairs_of_row({"chosen": "a"}, "a:1"), "a row must hold chosen and rejected, got chosen"),
+        (lambda: pairs_of_row(["a", "b"], "a:1"), "a row must hold chosen and rejected, got list"),
+        (lambda: pairs_of_row({"chosen": ["a"], "rejected": ["b"]}, "a:1"), "a best-of-n row needs a prompt beside its lists of responses"),
+    ],
+)
+def test_a_row_without_what_a_pair_needs_is_refused(call, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        call()

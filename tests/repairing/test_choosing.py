@@ -2,6 +2,7 @@
 
 import math
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -156,3 +157,18 @@ def test_random_edits_are_alike(numbers: Numbers, seed: int):
             edited = gates[layer] != 1
             if edited.sum() <= NEURONS / 2:
                 assert not bool((edited & (one[layer] != 1)).any())
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"strengths": (0.5, 0.5)}, "strengths must be different numbers, at least one, got 0.5, 0.5"),
+        ({"fractions": ()}, "fractions must be different numbers, at least one, got none"),
+        ({"fractions": (1.5,)}, "a fraction must be in (0, 1], got 1.5"),
+        ({"strengths": (-1.0,)}, "a strength must be finite and at least 0, which zeroes a neuron, got -1.0"),
+        ({"tolerance": float("nan")}, "tolerance must be finite and at least 0, got nan"),
+        ({"pairs_a_step": 0}, "pairs_a_step must be at least 1, got 0"),
+    ],
+)
+def test_what_no_repair_can_try_is_refused(values: dict[str, Any], message: str):
+    assert refusal(lambda: RepairConfig(**values)) == message
