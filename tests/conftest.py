@@ -18,6 +18,8 @@ SLOW = (
     "cli/test_completion.py", "bad_input/test_bad_commands.py", "analyses/test_outputs.py", "analyses/test_exact_effects.py",
     "analyses/test_examples.py", "analyses/test_attribution.py", "running/test_waits.py", "running/batches/test_budget.py",
     "running/test_options.py", "running/test_half_precision.py", "results/test_record_models.py", "results/test_record_repair.py",
+    "running/test_sweep.py", "running/test_pair_activations.py", "cli/test_pipes.py", "test_cuda.py", "model/test_reward_model.py",
+    "model/test_placing.py", "analyses/test_reward_lens.py", "analyses/test_model_patching.py", "measures/test_contrast.py",
     "show/test_patching_page.py", "show/test_page.py", "show/test_repair_page.py", "show/test_how_made.py", "show/test_server.py",
 )  # fmt: skip
 
