@@ -292,7 +292,7 @@ def _whole(coords: Iterable[tuple[int, int]] | Tensor | np.ndarray) -> Iterator[
         raise InputError(f"neurons must be pairs (layer, neuron), got {shown(coords)}")
     for coord in coords.tolist() if isinstance(coords, (Tensor, np.ndarray)) else coords:  # as mask.nonzero() and np.argwhere give them
         if type(coord) in (list, tuple) and len(coord) == 2 and type(coord[0]) is int and type(coord[1]) is int:
-            yield coord[0], coord[1]  # nearly all are; what follows takes ten times as long
+            yield coord[0], coord[1]  # nearly all are, and what follows takes several times as long
             continue
         if not isinstance(coord, Sequence) or len(coord) != 2 or not all(type(i) is int or is_whole(i) for i in coord):
             raise InputError(f"neurons must be pairs (layer, neuron) of whole numbers, got {coord!r}")
