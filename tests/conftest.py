@@ -1,6 +1,7 @@
 """Which tests are which: marks, and their order. What they ask for by name is in helpers/fixtures.py."""
 
 import gc
+import re
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,9 @@ SLOW = (
     "running/test_options.py", "running/test_half_precision.py", "results/test_record_models.py", "results/test_record_repair.py",
     "running/test_sweep.py", "running/test_pair_activations.py", "cli/test_pipes.py", "test_cuda.py", "model/test_reward_model.py",
     "model/test_placing.py", "analyses/test_reward_lens.py", "analyses/test_model_patching.py", "measures/test_contrast.py",
+    "analyses/test_reading.py", "interventions/test_from_functions.py", "results/test_earlier_runs.py", "test_waivers.py", "test_ladder.py",
+    "model/test_origin.py", "model/test_embedded.py", "cli/test_neuron_files.py", "cli/test_model_names.py", "show/test_found.py",
+    "show/page/test_lacking.py",
     "show/test_patching_page.py", "show/test_page.py", "show/test_repair_page.py", "show/test_how_made.py", "show/test_server.py",
 )  # fmt: skip
 
@@ -28,6 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """pytest-xdist's own process runs no test: it does not wait for torch before it starts those that do."""
     if config.getoption("dist", "no") == "no" or config.getoption("collectonly"):
         config.pluginmanager.register(import_module("helpers.fixtures"))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Where slow tests are left out by their mark, files of nothing else are not even read, which takes seconds too."""
+    without = re.fullmatch(r"not \((\w+ or )*slow( or \w+)*\)", config.getoption("markexpr"))
+    return True if without and _place(collection_path, SLOW) < len(SLOW) else None
 
 
 def pytest_collection_finish() -> None:
