@@ -36,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Where slow tests are left out by their mark, files of nothing else are not even read, which takes seconds too."""
-    without = re.fullmatch(r"not \((\w+ or )*slow( or \w+)*\)", config.getoption("markexpr"))
+    without = re.fullmatch(r"not \((\w+ or )*slow( or \w+)*\)", config.getoption("markexpr") or "")
     return True if without and _place(collection_path, SLOW) < len(SLOW) else None
 
 
